@@ -1,0 +1,83 @@
+"""What one file becomes on its way into the catalog. Plain values, so that they cross a process border cheaply."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import date
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+AttributeValue = str | int | float | bool | date | None
+
+
+@dataclass(frozen=True)
+class InstanceRecord:
+    """One SOP instance as the catalog keeps it.
+
+    `attributes` holds one value for every column of `keywords.COLUMNS`, None where the file says nothing.
+    `kind` is "image" (has pixels that can be embedded), "report" (SR or encapsulated PDF: `report_text`), or "other"
+    (SEG, KO, PR, RT, waveforms: catalogued, not embedded).
+    """
+
+    attributes: Mapping[str, AttributeValue]
+    patient_pseudonym: str | None
+    kind: Literal["image", "report", "other"]
+    number_of_frames: int = 0
+    report_text: str = ""
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def sop_instance_uid(self) -> str:
+        return str(self.attributes["sop_instance_uid"])
+
+    @property
+    def study_instance_uid(self) -> str:
+        return str(self.attributes["study_instance_uid"])
+
+
+@dataclass(frozen=True)
+class FileStat:
+    """What tells an unchanged file without reading it. `path` is relative to the archive root, with '/'."""
+
+    path: str
+    size: int
+    mtime_ns: int
+
+
+@dataclass(frozen=True)
+class Rejection:
+    """A file that was not indexed. `reason` is a short stable code (errors.DicomError.code), `detail` one line."""
+
+    path: str
+    reason: str
+    detail: str
+
+
+@dataclass(frozen=True)
+class IndexedFile:
+    """A file that was read and encoded, ready to be committed: frames and report sentences with their vectors."""
+
+    stat: FileStat
+    record: InstanceRecord
+    frame_numbers: tuple[int, ...] = ()
+    frame_vectors: npt.NDArray[np.float32] | None = None  # [len(frame_numbers), D], unit norm
+    sentences: tuple[str, ...] = ()
+    sentence_vectors: npt.NDArray[np.float32] | None = None  # [len(sentences), D], unit norm
+
+
+@dataclass(frozen=True)
+class IndexReport:
+    """What an indexing run did. Counts are files, but for `frames`."""
+
+    indexed: int = 0
+    unchanged: int = 0
+    updated: int = 0
+    removed: int = 0
+    frames: int = 0
+    reports: int = 0
+    not_embedded: Mapping[str, int] = field(default_factory=dict)  # by modality: SEG, PR, RTPLAN ...
+    rejected: tuple[Rejection, ...] = ()
+    seconds: float = 0.0
