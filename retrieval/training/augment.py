@@ -1,0 +1,39 @@
+"""Random changes that keep what a text says of an image true: small turns, crops, contrast, noise, never a flip."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F  # noqa: N812 - the name everyone reads
+
+from retrieval.training.config import Augmentation
+
+
+def augment(
+    pixels: torch.Tensor, size: tuple[int, int], ranges: Augmentation, generator: torch.Generator
+) -> torch.Tensor:
+    """[N, 1, H, W] float in [0, 1] to [N, 1, *size], values around [0, 1]. Random numbers come from `generator`."""
+
+    def uniform(width: float) -> torch.Tensor:
+        return (torch.rand(len(pixels), generator=generator) * 2 - 1) * width
+
+    angle = uniform(math.radians(ranges.rotation_degrees))
+    low, high = ranges.scale
+    scale = low + (high - low) * torch.rand(len(pixels), generator=generator)
+    stretch = 1 + uniform(ranges.stretch)
+    cos, sin = torch.cos(angle) * scale, torch.sin(angle) * scale
+    theta = torch.stack(
+        [
+            torch.stack([cos * stretch, -sin, uniform(ranges.shift)], 1),
+            torch.stack([sin, cos / stretch, uniform(ranges.shift)], 1),
+        ],
+        1,
+    )  # [N, 2, 3]
+    grid = F.affine_grid(theta, [len(pixels), 1, *size], align_corners=False)
+    out = F.grid_sample(pixels, grid, align_corners=False).clamp(0, 1)
+    out = out ** torch.exp(uniform(ranges.gamma)).view(-1, 1, 1, 1)
+    out = (out - 0.5) * (1 + uniform(ranges.contrast)).view(-1, 1, 1, 1) + 0.5
+    out = out + uniform(ranges.brightness).view(-1, 1, 1, 1)
+    level = ranges.noise * torch.rand(len(pixels), generator=generator).view(-1, 1, 1, 1)
+    return out + level * torch.randn(out.shape, generator=generator)

@@ -1,0 +1,123 @@
+"""What a run leaves behind: a state to go on from, and a model folder that open_clip opens with `local-dir:`."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from retrieval.errors import TrainingError
+from retrieval.model_source import CONFIG_NAME
+from retrieval.preprocess import Preprocess
+from retrieval.spec import profile_to_json
+from retrieval.training.config import TrainingConfig
+from retrieval.types import RenderProfile
+
+STATE_NAME = "state.pt"
+WEIGHTS_NAME = "open_clip_model.safetensors"
+
+
+def save_state(work: Path, fingerprint: str, values: dict[str, Any]) -> None:
+    """Write the state atomically: a kill leaves the old one or the new one, never half of one."""
+    partial = work / f"{STATE_NAME}.partial"
+    with partial.open("wb") as file:
+        torch.save(values | {"fingerprint": fingerprint}, file)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(work / STATE_NAME)
+
+
+def load_state(work: Path, fingerprint: str) -> dict[str, Any] | None:
+    """The state to go on from, None if there is none. Raises TrainingError if it is another configuration's."""
+    path = work / STATE_NAME
+    if not path.is_file():
+        return None
+    values: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    if values["fingerprint"] != fingerprint:
+        raise TrainingError(
+            f"{path.parent.name}/{STATE_NAME} was written under another configuration or other data",
+            hint="Name another output, or start anew with --restart.",
+        )
+    return values
+
+
+def model_config(config: TrainingConfig, folder: Path) -> dict[str, Any]:
+    """open_clip_config.json of a model that lies, or will lie, in `folder`."""
+    size = config.image.image_size
+    place = _place(folder)
+    return {
+        "model_cfg": {
+            "embed_dim": config.embed_dim,
+            "vision_cfg": {
+                "timm_model_name": config.image.timm_model,
+                "timm_model_pretrained": False,
+                "timm_pool": "avg",
+                "timm_proj": "",
+                "image_size": size,
+            },
+            "text_cfg": {
+                "context_length": config.text.context_length,
+                "hf_model_name": place,
+                "hf_tokenizer_name": place,
+                "hf_model_pretrained": False,
+                "hf_proj_type": config.text.projection,
+                "hf_pooler_type": "mean_pooler",
+            },
+        },
+        "preprocess_cfg": {
+            "size": size,
+            "mean": [config.image.mean] * 3,
+            "std": [config.image.std] * 3,
+            "interpolation": "bicubic",
+            "resize_mode": config.image.resize_mode,
+            "fill_color": 0,
+        },
+        "medlens": {"name": config.name, "render_profile": profile_to_json(RenderProfile())},
+    }
+
+
+def preprocess_of(config: TrainingConfig, scale: float = 1.0) -> Preprocess:
+    """The model's preprocessing, or the same for a canvas that is `scale` times larger."""
+    size = round(config.image.image_size * scale)
+    mean, std = config.image.mean, config.image.std
+    return Preprocess((size, size), (mean,) * 3, (std,) * 3, resize_mode=config.image.resize_mode)
+
+
+def export(model: torch.nn.Module, config: TrainingConfig, tower: Path, card: str, metrics: dict[str, Any]) -> Path:
+    """Write the model folder: weights in fp16, configuration, tokenizer, figures and model card. Returns the folder."""
+    from safetensors.torch import save_file
+
+    folder = config.output
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in ("config.json", "tokenizer.json", "tokenizer_config.json", "vocab.txt"):
+        (folder / name).write_bytes((tower / name).read_bytes())
+    state = {
+        k: (v.half() if v.is_floating_point() else v).contiguous()
+        for k, v in model.state_dict().items()
+        if not k.endswith(("num_batches_tracked",))
+    }
+    partial = folder / f"{WEIGHTS_NAME}.partial"
+    save_file(state, partial)
+    partial.replace(folder / WEIGHTS_NAME)
+    _write_json(folder / CONFIG_NAME, model_config(config, folder))
+    _write_json(folder / "metrics.json", metrics)
+    (folder / "README.md").write_text(card, encoding="utf-8")
+    return folder
+
+
+def _place(folder: Path) -> str:
+    """How open_clip finds the folder: relative to where it is run if it lies below, else in full.
+
+    medlens itself looks beside the weights and does not need it.
+    """
+    try:
+        return folder.resolve().relative_to(Path.cwd()).as_posix()
+    except ValueError:
+        return str(folder.resolve())
+
+
+def _write_json(path: Path, values: dict[str, Any]) -> None:
+    path.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")

@@ -1,0 +1,168 @@
+"""The one file that describes a training run. Unknown keys are refused by name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from retrieval.errors import TrainingError
+from retrieval.labels import explain
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(gt=0)]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ImageTower(_Strict):
+    """A timm architecture trained from scratch. `image_size` in pixels, square."""
+
+    timm_model: str = "hgnetv2_b0"
+    image_size: Annotated[int, Field(ge=32, le=1024)] = 160
+    resize_mode: Literal["longest", "shortest", "squash"] = "longest"
+    mean: float = 0.3
+    std: Positive = 0.28
+    drop_path: Share = 0.05
+
+
+class TextTower(_Strict):
+    """A BERT sentence encoder to start from: a folder, or `package:NAME` for one that a Python package carries.
+
+    `vocabulary` keeps at most so many word pieces (all that the training texts use stay). `locked` trains only the
+    projection on top, on features computed once.
+    """
+
+    start: str
+    vocabulary: Count | None = None
+    context_length: Annotated[int, Field(ge=8, le=512)] = 96
+    projection: Literal["linear", "mlp"] = "mlp"
+    locked: bool = True
+
+
+class Source(_Strict):
+    """One set of image-text pairs: a JSON-lines file with `image` (path beside the file), texts, `group`, `split`.
+
+    `texts` maps fields, `templates` sentences with {field} in them, to how often they are drawn as the caption; the
+    first of them that a row has is the one that evaluation asks for.
+    `attributes` maps a label set to the field that holds its value; `constants` gives the value where all rows agree.
+    `sample` draws so many rows anew each epoch.
+    """
+
+    pairs: Path
+    texts: dict[str, Positive] = Field(default_factory=lambda: {"text": 1.0})
+    templates: dict[str, Positive] = Field(default_factory=dict)
+    attributes: dict[str, str] = Field(default_factory=dict)
+    constants: dict[str, str] = Field(default_factory=dict)
+    sample: Count | None = None
+    terms: str = ""
+
+
+class Augmentation(_Strict):
+    """Ranges of the random changes. No flips: texts name sides."""
+
+    rotation_degrees: Annotated[float, Field(ge=0, le=45)] = 10.0
+    scale: tuple[Positive, Positive] = (0.8, 1.1)
+    stretch: Share = 0.1
+    shift: Share = 0.12
+    gamma: Annotated[float, Field(ge=0, le=2)] = 0.3
+    contrast: Share = 0.3
+    brightness: Share = 0.1
+    noise: Share = 0.03
+
+
+class Objective(_Strict):
+    """InfoNCE with all images of an equal text as positives, plus `prompt_weight` times cross-entropy over the prompts
+    of each label set."""
+
+    prompt_weight: Annotated[float, Field(ge=0)] = 1.0
+    label_smoothing: Share = 0.1
+    initial_temperature: Positive = 0.07
+
+
+class Schedule(_Strict):
+    """AdamW, linear warm-up, cosine to `final_learning_rate`. `ema` averages the weights that are judged and saved.
+
+    The first `small_share` of the epochs see images of `small_image_size` pixels: cheaper, and as good a start.
+    """
+
+    epochs: Count = 100
+    batch_size: Annotated[int, Field(ge=4)] = 64
+    learning_rate: Positive = 2e-3
+    text_learning_rate: Positive = 1e-3
+    final_learning_rate: Positive = 1e-5
+    weight_decay: Annotated[float, Field(ge=0)] = 0.05
+    warmup_steps: Annotated[int, Field(ge=0)] = 100
+    ema: Share = 0.998
+    small_image_size: Annotated[int, Field(ge=32)] | None = None
+    small_share: Share = 0.75
+    evaluate_every: Count = 5
+
+
+class TrainingConfig(_Strict):
+    """A whole run. `output` and label files are relative to the configuration's folder, pairs files too unless
+    `load_config` is given another folder for them."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    output: Path
+    seed: int = 0
+    embed_dim: Annotated[int, Field(ge=8, le=4096)] = 256
+    image: ImageTower = ImageTower()
+    text: TextTower
+    data: tuple[Source, ...] = Field(min_length=1)
+    label_sets: dict[str, Positive] = Field(default_factory=dict)
+    augmentation: Augmentation = Augmentation()
+    objective: Objective = Objective()
+    schedule: Schedule = Schedule()
+    description: str = ""
+
+    @field_validator("data")
+    @classmethod
+    def _distinct(cls, data: tuple[Source, ...]) -> tuple[Source, ...]:
+        paths = [source.pairs for source in data]
+        if len(set(paths)) != len(paths):
+            raise ValueError("a pairs file is named twice")
+        return data
+
+
+def load_config(path: Path, data: Path | None = None) -> TrainingConfig:
+    """Read and check a YAML file; relative pairs files are looked for in `data`, else beside the configuration.
+
+    Raises TrainingError naming each key that is wrong.
+    """
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as exc:
+        raise TrainingError(f"the training configuration {path.name!r} can't be read: {exc.strerror}") from exc
+    except (yaml.YAMLError, UnicodeDecodeError) as exc:
+        raise TrainingError(f"{path.name!r} is no YAML: {' '.join(str(exc).split())}") from exc
+    if not isinstance(values, dict):
+        raise TrainingError(f"{path.name!r} holds {type(values).__name__}, expected keys such as name, text and data")
+    try:
+        config = TrainingConfig.model_validate(values)
+    except ValidationError as exc:
+        raise TrainingError(
+            f"{path.name}: {explain(exc)}", hint="The README's section on training lists the keys."
+        ) from exc
+    folder = path.resolve().parent
+    return _anchored(config, folder, data.resolve() if data is not None else folder)
+
+
+def _anchored(config: TrainingConfig, folder: Path, data: Path) -> TrainingConfig:
+    """The same with relative paths made absolute."""
+    sources = tuple(s.model_copy(update={"pairs": data / s.pairs.expanduser()}) for s in config.data)
+    start = config.text.start
+    if not start.startswith("package:"):
+        start = str(folder / Path(start).expanduser())
+    update: dict[str, Any] = {
+        "label_sets": {str(folder / n) if n.endswith(".yaml") else n: w for n, w in config.label_sets.items()},
+        "output": folder / config.output.expanduser(),
+        "data": sources,
+        "text": config.text.model_copy(update={"start": start}),
+    }
+    return config.model_copy(update=update)

