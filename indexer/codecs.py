@@ -18,6 +18,7 @@ import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, BinaryIO
 
 import imagecodecs
@@ -28,6 +29,7 @@ from pydicom.dataset import Dataset
 from pydicom.encaps import get_frame
 from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ImplicitVRLittleEndian, RLELossless
 
+from indexer.codestreams import Codestream, parse_codestream
 from retrieval.errors import DicomError, PixelDecodeError, UnsupportedImageError
 
 Array = npt.NDArray[Any]
@@ -48,6 +50,7 @@ LIBRARY_ERRORS = (
 )
 
 _PIXEL_TAGS = {0x7FE00010: "PixelData", 0x7FE00008: "FloatPixelData", 0x7FE00009: "DoubleFloatPixelData"}
+_ENCAPSULATED = -1
 _COLOUR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_PARTIAL_422", "YBR_ICT", "YBR_RCT")
 _GREY = ("MONOCHROME1", "MONOCHROME2", "PALETTE COLOR")
 
@@ -133,33 +136,43 @@ def stored_frame(ds: Dataset, frame_index: int) -> StoredFrame:
             raise UnsupportedImageError(f"frame {frame_index + 1} was asked for, the file has {layout.frames}")
         syntax = _transfer_syntax(source)
         if isinstance(value, bytes | bytearray):
-            return _decode(source, layout, syntax, io.BytesIO(value), 0, len(value), frame_index)
+            return _decode(source, layout, syntax, io.BytesIO(value), offset, length, frame_index)
         if isinstance(value, str):
-            with open(value, "rb") as file:  # noqa: PTH123 - pydicom's own name of the file
+            with Path(value).open("rb") as file:
                 return _decode(source, layout, syntax, file, offset, length, frame_index)
-        return _decode(source, layout, syntax, value, offset, length, frame_index)
+        before = value.tell()
+        try:
+            return _decode(source, layout, syntax, value, offset, length, frame_index)
+        finally:
+            value.seek(before)
 
 
 def _locate(ds: Dataset) -> tuple[Dataset, str, Any, int, int]:
-    """Where the pixel data is: (dataset, keyword, bytes or file or file name, offset, length)."""
+    """Where the pixel data is: (dataset, keyword, bytes or file or file name, offset, length).
+
+    The length is _ENCAPSULATED where the element has none, whatever the transfer syntax says.
+    """
     for tag, keyword in _PIXEL_TAGS.items():
         if tag not in ds:
             continue
         element = ds.get_item(tag)
         value = element.value
-        if value is None and isinstance(element, pydicom.dataelem.RawDataElement) and element.length:
+        length = getattr(element, "length", 0)
+        encapsulated = length == 0xFFFFFFFF or getattr(element, "is_undefined_length", False)
+        if value is None and length:
             # Deferred: the value stands at value_tell of the file, unless the file was inflated while reading.
             if _transfer_syntax(ds) == DeflatedExplicitVRLittleEndian:
                 return _locate(pydicom.dcmread(ds.filename))
             place = ds.filename or ds.buffer
-            length = element.length if element.length != 0xFFFFFFFF else -1
-            return ds, keyword, place, element.value_tell, length
+            return ds, keyword, place, element.value_tell, _ENCAPSULATED if encapsulated else length
         if not value:
             raise PixelDecodeError(f"{keyword} is empty")
-        if not isinstance(value, bytes | bytearray):
-            value.seek(0, io.SEEK_END)
-            return ds, keyword, value, 0, value.tell()
-        return ds, keyword, value, 0, len(value)
+        if isinstance(value, bytes | bytearray):
+            return ds, keyword, value, 0, _ENCAPSULATED if encapsulated else len(value)
+        before = value.tell()
+        length = value.seek(0, io.SEEK_END)
+        value.seek(before)
+        return ds, keyword, value, 0, _ENCAPSULATED if encapsulated else length
     filename = getattr(ds, "filename", None)
     if filename and "Rows" in ds:  # perhaps read with stop_before_pixels
         whole = pydicom.dcmread(filename, defer_size=1024)
@@ -227,7 +240,7 @@ def _decode(
     ds: Dataset, layout: _Layout, syntax: UID, file: BinaryIO, offset: int, length: int, index: int
 ) -> StoredFrame:
     file.seek(offset)
-    if length == -1 or (not syntax.is_private and syntax.is_encapsulated):
+    if length == _ENCAPSULATED or (not syntax.is_private and syntax.is_encapsulated):
         tables = (ds.ExtendedOffsetTable, ds.ExtendedOffsetTableLengths) if "ExtendedOffsetTable" in ds else None
         frame = get_frame(file, index, number_of_frames=layout.frames, extended_offsets=tables)
         if syntax == RLELossless:
@@ -330,7 +343,7 @@ def _codestream(frame: bytes, layout: _Layout, syntax: UID) -> StoredFrame:
         )
     photometric = layout.photometric
     if info.codec == "jpeg":
-        space = "RGB" if layout.samples == 3 and not _is_ybr(info, photometric) else "YCBCR"
+        space = "RGB" if layout.samples == 3 and not info.is_ybr(photometric) else "YCBCR"
         if layout.samples == 1:
             values = imagecodecs.jpeg8_decode(frame)
         else:
@@ -374,118 +387,3 @@ def _conform(values: Array, info: Codestream, layout: _Layout) -> Array:
         # A lossy codec overshoots; a lossless one carries what was in the unused bits, an overlay perhaps.
         values = values & top if info.lossless else np.minimum(values, top)
     return values
-
-
-def _is_ybr(info: Codestream, photometric: str) -> bool:
-    """Whether three JPEG components are YCbCr, by libjpeg's rules, then by the header."""
-    if info.component_ids in (b"RGB", b"rgb"):
-        return False
-    if info.adobe_transform is not None:
-        return info.adobe_transform != 0
-    if info.jfif or info.subsampled:
-        return True
-    if info.component_ids == b"\1\2\3":
-        return True
-    return photometric != "RGB"
-
-
-@dataclass(frozen=True)
-class Codestream:
-    """What the first markers of a compressed frame say. `transformed`: JPEG 2000's component transform was used."""
-
-    codec: str  # jpeg, jpeg-lossless, jpeg-ls, jpeg2k, htj2k
-    rows: int
-    columns: int
-    components: int
-    precision: int
-    signed: bool = False
-    lossless: bool = False
-    component_ids: bytes = b""
-    adobe_transform: int | None = None
-    jfif: bool = False
-    subsampled: bool = False
-    transformed: bool = False
-
-
-def parse_codestream(frame: bytes) -> Codestream | None:
-    """The header of a JPEG, JPEG-LS or JPEG 2000 codestream, without decoding; None if it is none of them."""
-    try:
-        if frame[:2] == b"\xff\xd8":
-            return _parse_jpeg(frame)
-        if frame[4:8] == b"jP  ":
-            start = frame.find(b"\xff\x4f\xff\x51")
-            return _parse_j2k(frame, start) if start >= 0 else None
-        if frame[:4] == b"\xff\x4f\xff\x51":
-            return _parse_j2k(frame, 0)
-    except (IndexError, struct.error):
-        return None
-    return None
-
-
-def _parse_jpeg(frame: bytes) -> Codestream | None:
-    """ITU T.81 Annex B; JPEG-LS by ITU T.87 Annex C."""
-    place, adobe, jfif = 2, None, False
-    while frame[place] == 0xFF:
-        marker = frame[place + 1]
-        if marker == 0xFF:  # fill byte
-            place += 1
-            continue
-        if marker in (0xD9, 0xDA):  # end, or a scan without a frame header
-            return None
-        (length,) = struct.unpack_from(">H", frame, place + 2)
-        body = frame[place + 4 : place + 2 + length]
-        if marker == 0xE0 and body[:4] == b"JFIF":
-            jfif = True
-        elif marker == 0xEE and body[:5] == b"Adobe" and len(body) >= 12:
-            adobe = body[11]
-        elif marker == 0xF7 or (0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC)):
-            precision, rows, columns, components = struct.unpack_from(">BHHB", body)
-            parts = [body[6 + 3 * i : 9 + 3 * i] for i in range(components)]
-            lossless = marker in (0xC3, 0xC7, 0xCB, 0xCF)
-            codec = "jpeg-ls" if marker == 0xF7 else "jpeg-lossless" if lossless else "jpeg"
-            return Codestream(
-                codec,
-                rows,
-                columns,
-                components,
-                precision,
-                lossless=lossless or (marker == 0xF7 and _jls_near(frame, place + 2 + length) == 0),
-                component_ids=bytes(part[0] for part in parts),
-                adobe_transform=adobe,
-                jfif=jfif,
-                subsampled=len({part[1] for part in parts}) > 1,
-            )
-        place += 2 + length
-    return None
-
-
-def _jls_near(frame: bytes, place: int) -> int:
-    """NEAR of the first scan: 0 is lossless."""
-    while frame[place] == 0xFF and frame[place + 1] != 0xDA:
-        place += 2 + struct.unpack_from(">H", frame, place + 2)[0]
-    return frame[place + 5 + 2 * frame[place + 4]]
-
-
-def _parse_j2k(frame: bytes, start: int) -> Codestream:
-    """ITU T.800 Annex A: SIZ, then COD; ITU T.814: a CAP marker says HTJ2K."""
-    x1, y1, x0, y0 = struct.unpack_from(">4I", frame, start + 8)
-    (components,) = struct.unpack_from(">H", frame, start + 40)
-    depth = frame[start + 42]
-    place = start + 4 + struct.unpack_from(">H", frame, start + 4)[0]
-    high_throughput, reversible, transformed = False, False, False
-    while frame[place] == 0xFF and frame[place + 1] not in (0x90, 0x93, 0xD9):
-        if frame[place + 1] == 0x50:
-            high_throughput = True
-        if frame[place + 1] == 0x52:
-            transformed, reversible = frame[place + 8] == 1, frame[place + 13] == 1
-        place += 2 + struct.unpack_from(">H", frame, place + 2)[0]
-    return Codestream(
-        "htj2k" if high_throughput and reversible else "jpeg2k",
-        y1 - y0,
-        x1 - x0,
-        components,
-        (depth & 0x7F) + 1,
-        signed=bool(depth & 0x80),
-        lossless=reversible,
-        transformed=transformed,
-    )

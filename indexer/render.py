@@ -10,6 +10,8 @@ Overlays are left out: they are annotations, often with names, and no part of th
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -23,7 +25,7 @@ from retrieval.errors import UnsupportedImageError
 from retrieval.types import RenderProfile, Uint8Image, Window
 
 _TABLE_LIMIT = 1 << 16  # the widest span of integers that is looked up
-_CHUNK = 1 << 15  # samples looked up at a time, so that NumPy's 8-byte index stays in the cache
+_CHUNK = 1 << 17  # samples looked up at a time, so that NumPy's 8-byte index stays in the cache
 
 
 def render_frame(
@@ -39,8 +41,8 @@ def render_frame(
     `window` overrides everything for a grey image: a Window in modality units (Hounsfield for CT), the explanation of
     one of the file's own windows, or a name of `WINDOWS` (CT only). Otherwise the profile's windows for this Modality
     are used where the file states its units; then the file's first VOI LUT or window; then, for unsigned images of
-    up to 8 bits without a modality transform, the whole range as it is; then the profile's percentiles of this frame,
-    without padding. Colour images have no window. `exact` computes every pixel instead of looking it up.
+    up to 8 bits whose modality transform does nothing, the whole range as it is; then the profile's percentiles of
+    this frame, without padding. Colour images have no window. `exact` computes every pixel instead of looking it up.
 
     `ds` is not changed. Raises UnsupportedImageError or PixelDecodeError.
     """
@@ -69,34 +71,41 @@ def _render_grey(
     vois = _choose(frame, ds, frame_number, modality, profile, window)
     inverted = frame.photometric == "MONOCHROME1"
 
-    def picture(values: npt.NDArray[Any], voi: Voi) -> Uint8Image:
+    def picture(voi: Voi, values: npt.NDArray[Any]) -> Uint8Image:
         shown = np.floor(voi(modality(values)) * 255 + 0.5)
         return (255 - shown if inverted else shown).astype(np.uint8)
 
     if stored.dtype.kind == "f":
         known = np.isfinite(stored)
-        planes = [np.where(known, picture(np.where(known, stored, 0), voi), np.uint8(0)) for voi in vois]
+        planes = [np.where(known, picture(voi, np.where(known, stored, 0)), np.uint8(0)) for voi in vois]
     elif exact:
-        planes = [picture(stored, voi) for voi in vois]
+        planes = [picture(voi, stored) for voi in vois]
     else:
-        planes = _look_up(stored, [lambda values, voi=voi: picture(values, voi) for voi in vois])
+        planes = _look_up(stored, [partial(picture, voi) for voi in vois])
     return planes[0] if len(planes) == 1 else np.stack(planes, axis=-1)
 
 
-def _look_up(stored: npt.NDArray[Any], functions: list[Any]) -> list[Uint8Image]:
+def _look_up(stored: npt.NDArray[Any], functions: list[Callable[[npt.NDArray[Any]], Uint8Image]]) -> list[Uint8Image]:
     low, high = int(stored.min()), int(stored.max())
     span = high - low + 1
     if span > _TABLE_LIMIT or span > stored.size:
         return [function(stored) for function in functions]
     domain = np.arange(low, high + 1, dtype=np.int64)
-    tables = [function(domain) for function in functions]
     flat = stored.reshape(-1)
-    planes = [np.empty(flat.shape, np.uint8) for _ in tables]
-    for start in range(0, flat.size, _CHUNK):
-        index = flat[start : start + _CHUNK].astype(np.intp)
-        index -= low
-        for table, plane in zip(tables, planes, strict=True):
-            np.take(table, index, out=plane[start : start + _CHUNK], mode="clip")
+    if stored.dtype.itemsize > 2:
+        flat = (flat.astype(np.int64) - low).astype(np.uint16)
+        domain_index = domain - low
+    else:  # the bits of a value are its place in the table: -1 is the last one
+        flat = flat.view(f"u{stored.dtype.itemsize}")
+        domain_index = domain & ((1 << 8 * stored.dtype.itemsize) - 1)
+    planes = []
+    for function in functions:
+        table = np.zeros(_TABLE_LIMIT, np.uint8)
+        table[domain_index] = function(domain)
+        plane = np.empty(flat.shape, np.uint8)
+        for start in range(0, flat.size, _CHUNK):
+            np.take(table, flat[start : start + _CHUNK], out=plane[start : start + _CHUNK], mode="clip")
+        planes.append(plane)
     return [plane.reshape(stored.shape) for plane in planes]
 
 
@@ -124,7 +133,7 @@ def _choose(
         return [_named(window, vois, name, modality)]
     if vois:
         return vois[:1]
-    if stored.dtype.kind == "u" and frame.bits_stored <= 8 and not modality.given:
+    if stored.dtype.kind == "u" and frame.bits_stored <= 8 and modality.is_identity:
         top = float((1 << frame.bits_stored) - 1)
         return [Voi(window=Window(top / 2, top), function="LINEAR_EXACT")]
     low, high = _range(stored, ds, modality, profile.percentiles)

@@ -43,6 +43,10 @@ class Modality:
     lut: Lut | None = None
     given: bool = False
 
+    @property
+    def is_identity(self) -> bool:
+        return self.lut is None and self.slope == 1 and self.intercept == 0
+
     def __call__(self, stored: npt.NDArray[Any]) -> Values:
         if self.lut is not None:
             return self.lut(stored.astype(np.float64))
