@@ -2,6 +2,7 @@
 
     MedlensError                      the CLI prints one line and a hint, exit code 1
     |- DicomError                     one file; while indexing it becomes a Rejection and the run goes on
+    |  |- FileUnreadable              the system gives no bytes: permission, dangling link, a network share gone
     |  |- NotDicomError               the bytes are no DICOM
     |  |- UnsupportedImageError       DICOM, but no picture that medlens can show
     |  |- PixelDecodeError            the pixel data is broken, or no decoder reads it
@@ -41,6 +42,11 @@ class DicomError(MedlensError):
     """One file can't be used. `code` is a short, stable word that reports group by."""
 
     code = "dicom"
+
+
+class FileUnreadable(DicomError):
+    code = "unreadable"
+    default_hint = "Check that the file is there, complete and readable, then run again."
 
 
 class NotDicomError(DicomError):

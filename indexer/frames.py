@@ -1,0 +1,121 @@
+"""Which frames of a file are indexed, and where a slice stands in its stack.
+
+A still image has one frame. A cine or a volume in one file may have thousands that look alike: by default at most 16
+of them, evenly spaced, first and last among them. A classic series has one slice in each file and all are indexed;
+there `slice_places` says which one of how many each is.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+DEFAULT_MAXIMUM = 16
+
+
+@dataclass(frozen=True)
+class FramePolicy:
+    """all, middle, every:N (the 1st, N+1st, ...) or max:N (N evenly spaced, all if there are no more)."""
+
+    kind: Literal["all", "middle", "every", "max"] = "max"
+    number: int = DEFAULT_MAXIMUM
+
+    def __post_init__(self) -> None:
+        if self.number < 1:
+            raise ValueError(f"frame policy {self.kind}:{self.number}, expected a number of 1 or more")
+
+    def __str__(self) -> str:
+        return self.kind if self.kind in ("all", "middle") else f"{self.kind}:{self.number}"
+
+    def select(self, number_of_frames: int) -> tuple[int, ...]:
+        """The chosen frame numbers, from 1, ascending; never empty for a file with frames."""
+        n = number_of_frames
+        if n < 0:
+            raise ValueError(f"{n} frames, expected 0 or more")
+        if n == 0:
+            return ()
+        if self.kind == "middle":
+            return ((n + 1) // 2,)
+        if self.kind == "every":
+            return tuple(range(1, n + 1, self.number))
+        if self.kind == "all" or n <= self.number:
+            return tuple(range(1, n + 1))
+        if self.number == 1:
+            return ((n + 1) // 2,)
+        # Integer arithmetic, rounded half up: the gaps differ by one at most, on every machine.
+        gaps = self.number - 1
+        return tuple(1 + (2 * i * (n - 1) + gaps) // (2 * gaps) for i in range(self.number))
+
+
+def parse_policy(text: str) -> FramePolicy:
+    """Read `all`, `middle`, `every:N` or `max:N`. Raises ValueError with what was expected."""
+    kind, colon, number = text.strip().lower().partition(":")
+    if kind in ("all", "middle") and not colon:
+        return FramePolicy(kind, 1)  # type: ignore[arg-type]
+    if kind in ("every", "max") and number.isascii() and number.isdigit() and int(number) > 0:
+        return FramePolicy(kind, int(number))  # type: ignore[arg-type]
+    raise ValueError(f"frame policy {text!r}, expected all, middle, every:N or max:N with N from 1")
+
+
+class Slice(Protocol):
+    """What is asked of a record: columns of `keywords.COLUMNS`, several values joined by backslashes as in the file."""
+
+    @property
+    def sop_instance_uid(self) -> str: ...
+    @property
+    def attributes(self) -> Mapping[str, Any]: ...
+
+
+@dataclass(frozen=True)
+class Place:
+    """Slice `number` (from 1) of `total` in its stack."""
+
+    number: int
+    total: int
+
+    def __str__(self) -> str:
+        return f"slice {self.number} of {self.total}"
+
+
+def slice_places(records: Iterable[Slice]) -> dict[str, Place]:
+    """The place of every slice in its stack, by SOP Instance UID. Localizers and files without geometry have none.
+
+    A stack is what shares series, ImageOrientationPatient (to a thousandth) and ImageType. Within one, slices are
+    sorted by their position projected on the normal of their plane (PS3.3 C.7.6.2.1.1); those at one position (phases,
+    echoes) by InstanceNumber. It counts slices, so that two at one position are two. Input order does not matter.
+    """
+    stacks: dict[tuple[Any, ...], list[tuple[float, float, str]]] = defaultdict(list)
+    for record in records:
+        values = record.attributes
+        orientation = _numbers(values.get("image_orientation_patient"), 6)
+        position = _numbers(values.get("image_position_patient"), 3)
+        if orientation is None or position is None:
+            continue
+        normal = _cross(orientation[:3], orientation[3:])
+        if not math.isclose(math.hypot(*normal), 1, abs_tol=0.01):
+            continue  # the directions are no unit vectors, or not at right angles: there is no plane
+        place = sum(a * b for a, b in zip(normal, position, strict=True))
+        kind = tuple(str(values.get("image_type") or "").upper().split("\\"))
+        number = values.get("instance_number")
+        key = (values.get("series_instance_uid"), tuple(round(v, 3) + 0.0 for v in orientation), kind)
+        stacks[key].append((round(place, 3), math.inf if number is None else number, record.sop_instance_uid))
+    places = {}
+    for stack in stacks.values():
+        for i, (_, _, uid) in enumerate(sorted(stack), start=1):
+            places[uid] = Place(i, len(stack))
+    return places
+
+
+def _numbers(value: Any, count: int) -> tuple[float, ...] | None:
+    try:
+        numbers = tuple(float(v) for v in (value.split("\\") if isinstance(value, str) else value or ()))
+    except (TypeError, ValueError):
+        return None
+    return numbers if len(numbers) == count and all(map(math.isfinite, numbers)) else None
+
+
+def _cross(a: tuple[float, ...], b: tuple[float, ...]) -> tuple[float, float, float]:
+    return a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0]
