@@ -30,7 +30,7 @@ from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
 from pydicom.uid import UID
 
-from indexer.keywords import KEYWORDS, Keyword, Kind
+from indexer.keywords import KEYWORDS, Kind
 from indexer.privacy import UnknownIdentity, identifiers, scrub
 from indexer.records import AttributeValue, InstanceRecord
 from indexer.report_text import report_text
@@ -84,6 +84,9 @@ _EXPECTED = {
     Kind.FLAG: "YES or NO",
 }
 
+_TABLE = tuple((k.column, k.tag, k.kind, f"({k.tag >> 16:04x},{k.tag & 0xFFFF:04x}) {k.name}") for k in KEYWORDS)
+_FREE_TEXT = tuple(k.column for k in KEYWORDS if k.free_text)
+
 
 def read_record(ds: Dataset, key: bytes, *, keep_descriptions: bool = True) -> InstanceRecord:
     """What the catalog keeps of one instance; see the module's docstring for `kind` and for how it bears broken values.
@@ -103,12 +106,12 @@ def read_record(ds: Dataset, key: bytes, *, keep_descriptions: bool = True) -> I
 def _read_record(ds: Dataset, key: bytes, keep_descriptions: bool) -> InstanceRecord:
     notes: list[str] = []
     _check_character_set(ds, notes.append)
-    attributes = {keyword.column: _read_attribute(ds, keyword, notes.append) for keyword in KEYWORDS}
+    attributes = {column: _read_attribute(ds, tag, kind, label, notes.append) for column, tag, kind, label in _TABLE}
     _settle_uids(ds, attributes, notes.append)
     kind = _kind(str(attributes["sop_class_uid"]), ds, notes.append)
 
     text = report_text(ds, warn=notes.append) if kind == "report" else ""
-    free = [keyword.column for keyword in KEYWORDS if keyword.free_text and attributes[keyword.column] is not None]
+    free = [column for column in _FREE_TEXT if attributes[column] is not None]
     if not keep_descriptions:
         attributes.update(dict.fromkeys(free))
         free = []
@@ -177,18 +180,17 @@ def _check_character_set(ds: Dataset, warn: Callable[[str], None]) -> None:
         warn("(0008,0005) SpecificCharacterSet names no character set of PS3.3 C.12.1.1.2: text may hold wrong letters")
 
 
-def _read_attribute(ds: Dataset, keyword: Keyword, warn: Callable[[str], None]) -> AttributeValue:
-    label = f"({keyword.tag >> 16:04x},{keyword.tag & 0xFFFF:04x}) {keyword.name}"
+def _read_attribute(ds: Dataset, tag: int, kind: Kind, label: str, warn: Callable[[str], None]) -> AttributeValue:
     try:
-        value = read_value(ds, keyword.tag)
+        value = read_value(ds, tag)
         if value is None:
             return None
-        if isinstance(value, MultiValue) and keyword.kind is not Kind.TEXT:
+        if isinstance(value, MultiValue) and kind is not Kind.TEXT:
             warn(f"{label} has {len(value)} values, expected one: the first is kept")
             value = value[0]
-        converted = _CONVERTERS[keyword.kind](value)
+        converted = _CONVERTERS[kind](value)
     except READ_ERRORS:
-        warn(f"{label} is malformed, expected {_EXPECTED[keyword.kind]}: left out")
+        warn(f"{label} is malformed, expected {_EXPECTED[kind]}: left out")
         return None
     if isinstance(converted, str) and len(converted) > MAX_TEXT:
         warn(f"{label} has {len(converted)} characters: cut to {MAX_TEXT}")

@@ -40,7 +40,7 @@ _WHOLE = [
     r"(?<![\w.])(?:\+|00)[1-9]\d{0,2}(?:[ ./()-]{0,2}\d){7,13}(?!\d)",
     r"(?<![\d-])\d{3}-\d{2}-\d{4}(?![\d-])",
     # a long number, with up to four letters before it: A1234567, MPX1009 has its own file's tags
-    r"(?<![^\W_])[A-Za-z]{0,4}-?\d{6,}(?![^\W_])(?!\.\d)",
+    r"(?<![^\W_])(?<!\d[.,])[A-Za-z]{0,4}-?\d{6,}(?![^\W_])(?!\.\d)",
 ]
 # Only what follows the label is cut.
 _AFTER_LABEL = [

@@ -31,10 +31,9 @@ from itertools import permutations
 from typing import Any
 
 from pydicom.datadict import dictionary_VR, tag_for_keyword
-from pydicom.dataelem import RawDataElement
+from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
-from pydicom.tag import BaseTag
 
 from indexer.identity_patterns import RUN, pattern_spans
 from indexer.ordinary_words import NO_NAMES, ORDINARY_WORDS
@@ -124,27 +123,25 @@ def _identifying_elements(ds: Dataset) -> Iterator[tuple[int, str, Any]]:
     stack, seen = [ds], 0
     while stack:
         item = stack.pop()
-        for tag in list(item.keys()):
+        for tag, element in list(item.items()):  # raw elements: nothing is converted yet
             seen += 1
             if seen > MAX_ELEMENTS:
                 raise UnknownIdentity(f"more than {MAX_ELEMENTS} elements to look at for identifying values")
-            vr = _vr(item, tag)
+            vr = _vr(element)
             if vr == "SQ" and not tag.is_private and tag not in _SKIPPED_SEQUENCES:
                 stack.extend(child for child in item[tag].value or () if isinstance(child, Dataset))
             elif vr == "PN" or tag in _NUMBER_TAGS or tag in _PLACE_TAGS or tag in _DATE_TAGS:
                 yield int(tag), vr, item[tag].value
 
 
-def _vr(item: Dataset, tag: BaseTag) -> str:
-    """The element's VR without converting its value: in implicit VR and in UN, from the dictionary."""
-    element = item.get_item(tag)
-    vr = element.VR if element is not None else None
-    if isinstance(element, RawDataElement) and vr in (None, "UN") and not tag.is_private:
-        try:
-            return str(dictionary_VR(tag))
-        except KeyError:
-            return "UN"
-    return str(vr)
+def _vr(element: DataElement | RawDataElement) -> str:
+    """The VR; in implicit VR, and where UN was written for a known attribute, from the dictionary."""
+    if element.VR not in (None, "UN") or element.tag.is_private:
+        return str(element.VR)
+    try:
+        return str(dictionary_VR(element.tag))
+    except KeyError:
+        return "UN"
 
 
 def fold(text: str) -> str:

@@ -36,6 +36,7 @@ _SECTIONS = (
     "(?:exam(?:ination)?|study)|recommendations?|report|results?|summary|technique|befund|beurteilung|indikation|technik"
 )
 _SECTION = re.compile(rf"\s*(?:{_SECTIONS})\s*", re.IGNORECASE)
+_SAYS_NOTHING = {"code", "comment", "description", "document title", "num code", "section heading", "text", "text code"}
 _PDF_CLASS = "1.2.840.10008.5.1.4.1.1.104.1"
 
 
@@ -57,7 +58,7 @@ def report_text(ds: Dataset, *, warn: Warn = _ignore) -> str:
 
 def _content_text(ds: Dataset, warn: Warn) -> str:
     lines: list[str] = []
-    heading = ""
+    heading = pending = ""  # a container's heading waits for content: most containers of measurements have none
     stack = _children(ds, warn)[::-1]
     seen = 0
     while stack:
@@ -68,19 +69,18 @@ def _content_text(ds: Dataset, warn: Warn) -> str:
             break
         if read_text(item, "RelationshipType").upper() in _CONTEXT:
             continue
+        value_type = read_text(item, "ValueType").upper()
         concept = _meaning(item, "ConceptNameCodeSequence")
-        content = _content(item)
-        if content or read_text(item, "ValueType").upper() == "CONTAINER":
-            if _SECTION.fullmatch(concept):
-                if concept != heading:
-                    heading = concept
-                    lines.append(f"{concept}:")
-                lines += [content] if content else []
-            elif content:
-                lines.append(f"{concept}: {content}" if concept else content)
-            elif concept:
-                heading = concept
-                lines.append(f"{concept}:")
+        concept = "" if concept.lower() in _SAYS_NOTHING else concept
+        content = _content(item, value_type)
+        is_section = value_type == "CONTAINER" or (value_type == "TEXT" and _SECTION.fullmatch(concept))
+        if is_section and concept and concept != heading:
+            pending = heading = concept
+        if content:
+            if pending:
+                lines.append(f"{pending}:")
+                pending = ""
+            lines.append(content if is_section or not concept else f"{concept}: {content}")
         stack += _children(item, warn)[::-1]
     return "\n".join(lines)
 
@@ -93,8 +93,8 @@ def _children(item: Dataset, warn: Warn) -> list[Dataset]:
         return []
 
 
-def _content(item: Dataset) -> str:
-    match read_text(item, "ValueType").upper():
+def _content(item: Dataset, value_type: str) -> str:
+    match value_type:
         case "TEXT":
             return "\n".join(filter(None, map(str.strip, read_text(item, "TextValue").split("\n"))))
         case "CODE":
