@@ -1,0 +1,208 @@
+"""What to read: a deterministic walk over a folder of DICOM files.
+
+What is walked, and what is not:
+
+- Regular files, and links to regular files (git-annex keeps whole archives as links). A FIFO, socket or device is
+  reported and never opened: opening a FIFO blocks for ever.
+- Links to folders are reported, not followed, so that a cycle of links ends; name the target as an archive of its own.
+- Hidden entries (`.git`, `.DS_Store`, `._x`) and what file servers and operating systems leave behind
+  (`Thumbs.db`, `@eaDir`, `lost+found` ...) are passed over without a word, at any depth.
+- A file named DICOMDIR is passed over on purpose: it is a table of contents (PS3.10 8.6) of files that the walk meets
+  anyway, and one that points to itself has hung readers.
+- Folders given as `skip` (the store itself) are passed over, however they are spelled.
+- What can't be listed or looked at costs one Rejection.
+
+Files come in ascending order of `FileStat.path` (by code point, which is also SQLite's order), so a caller can compare
+the walk with an ordered list from the catalog side by side, without holding either in memory. A folder's names are
+read in batches: memory is at most BATCH names for each level of depth, whatever the size of the archive, at the price
+of listing a folder of more than BATCH entries once per batch.
+
+Paths are stored relative to the archive root with '/'. A name need not be UTF-8, while a database's text must be:
+`stored_path` writes a byte that is not UTF-8 as \\xNN, a control character, line separator or bidirectional override as
+\\uNNNN, and a backslash as two. That is one-to-one (`real_path` undoes it) and leaves every ordinary name as it is.
+"""
+
+from __future__ import annotations
+
+import heapq
+import logging
+import os
+import re
+import stat
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+from indexer.records import FileStat, Rejection
+from retrieval.errors import MedlensError
+
+logger = logging.getLogger(__name__)
+
+BATCH = 65_536  # names held for one folder; about 10 MB
+
+_LEFT_BY_SYSTEMS = frozenset(
+    {"$recycle.bin", "@eadir", "__macosx", "desktop.ini", "lost+found", "system volume information", "thumbs.db"}
+)
+# C0, DEL and C1 controls, line and paragraph separators, bidirectional overrides, lone surrogates, the backslash
+_UNSAFE = re.compile("[\\\\\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+_ESCAPE = re.compile(r"\\(\\|x[0-9a-f]{2}|u[0-9a-f]{4})")
+
+OnRejection = Callable[[Rejection], None]
+
+
+def stored_path(path: str) -> str:
+    """The form of a path that any database, terminal and JSON file can hold; ordinary names stay as they are."""
+
+    def escape(match: re.Match[str]) -> str:
+        code = ord(match[0])
+        if match[0] == "\\":
+            return "\\\\"
+        if 0xDC80 <= code <= 0xDCFF:  # surrogateescape: a byte that is not UTF-8
+            return f"\\x{code - 0xDC00:02x}"
+        return f"\\u{code:04x}"
+
+    return _UNSAFE.sub(escape, path)
+
+
+def real_path(root: Path, stored: str) -> Path:
+    """The file on disk that `stored` (a FileStat.path) names. `root` is what was given to `iter_files`.
+
+    Raises ValueError for a path that the walk can't have made: absolute, with '..', or with a broken escape.
+    """
+
+    def unescape(match: re.Match[str]) -> str:
+        body = match[1]
+        if body == "\\":
+            return "\\"
+        return chr(int(body[1:], 16) + (0xDC00 if body[0] == "x" else 0))
+
+    path = _ESCAPE.sub(unescape, stored)
+    if stored_path(path) != stored or path.startswith("/") or {"", ".", ".."} & set(path.split("/")):
+        raise ValueError("not a path that medlens stored: absolute, with '..', or with a broken escape")
+    return (root.parent if root.is_file() else root) / path
+
+
+def iter_files(
+    root: Path, *, skip: Iterable[Path] = (), on_rejection: OnRejection | None = None
+) -> Iterator[tuple[FileStat, Path]]:
+    """Every file under `root` that may be DICOM, in ascending order of its stored path, with the path to open.
+
+    `root` may be one file; its stored path is then its name. `skip` are folders to leave out, whether or not they
+    exist. What can't be read goes to `on_rejection` (reasons: unreadable, dangling-link, linked-folder, not-regular,
+    folder-cycle); without it each is logged as a warning, without its path.
+
+    Raises MedlensError, at the call, when `root` is missing, can't be opened, or is neither a file nor a folder.
+    """
+    report = on_rejection or _log_rejection
+    try:
+        status = root.stat()
+    except OSError as exc:
+        raise MedlensError(
+            f"the archive {root.name!r} can't be opened: {exc.strerror or type(exc).__name__}",
+            hint="Check the spelling, that the disk is mounted, and that this user may read it.",
+        ) from exc
+    if stat.S_ISREG(status.st_mode):
+        return iter([(FileStat(stored_path(root.name), status.st_size, status.st_mtime_ns), root)])
+    if not stat.S_ISDIR(status.st_mode):
+        raise MedlensError(
+            f"the archive {root.name!r} is neither a folder nor a file",
+            hint="Name a folder of DICOM files, or one file.",
+        )
+    try:
+        os.scandir(root).close()
+    except OSError as exc:
+        raise MedlensError(
+            f"the archive {root.name!r} can't be listed: {exc.strerror or type(exc).__name__}",
+            hint="Run as a user who may read and enter the folder.",
+        ) from exc
+    return _walk(root, {identity for folder in skip if (identity := _identity(folder))}, report)
+
+
+def _walk(root: Path, skip: set[tuple[int, int]], report: OnRejection) -> Iterator[tuple[FileStat, Path]]:
+    """Depth first on a stack of our own: depth is bounded by the system's path length, not by Python's recursion."""
+    identity = _identity(root)
+    if identity is None or identity in skip:
+        return
+    stack = [("", identity, _entries(os.fspath(root), "", report))]
+    open_folders = {identity}
+    while stack:
+        prefix, identity, entries = stack[-1]
+        entry = next(entries, None)
+        if entry is None:
+            stack.pop()
+            open_folders.discard(identity)
+            continue
+        name, path = entry
+        stored = prefix + name
+        try:
+            status = os.stat(path)  # noqa: PTH116 - follows links; does not open, so a FIFO can't block
+            if name.endswith("/"):
+                identity = (status.st_dev, status.st_ino)
+                if identity in open_folders:  # a junction or a bind mount of a folder above it
+                    report(Rejection(stored, "folder-cycle", "the folder contains itself; not entered again"))
+                elif identity not in skip:
+                    open_folders.add(identity)
+                    stack.append((stored, identity, _entries(path, stored, report)))
+                continue
+        except FileNotFoundError:
+            if os.path.islink(path):  # noqa: PTH114 - plain strings keep the walk quick
+                report(Rejection(stored, "dangling-link", "a link whose target does not exist"))
+            continue  # gone since the folder was listed: as if it had never been there
+        except OSError as exc:
+            report(Rejection(stored, "unreadable", f"can't be looked at: {exc.strerror or type(exc).__name__}"))
+            continue
+        if stat.S_ISREG(status.st_mode):
+            yield FileStat(stored, status.st_size, status.st_mtime_ns), Path(path)
+        elif stat.S_ISDIR(status.st_mode):
+            detail = "a link to a folder is not followed; name its target as an archive of its own"
+            report(Rejection(stored, "linked-folder", detail))
+        else:
+            report(Rejection(stored, "not-regular", f"{_file_type(status.st_mode)}, expected a regular file"))
+
+
+def _entries(folder: str, prefix: str, report: OnRejection) -> Iterator[tuple[str, str]]:
+    """Stored name and real path of each entry, ascending. Folders end in '/': so they sort as their files' paths."""
+    last = ""
+    while True:
+        try:
+            with os.scandir(folder) as listing:
+                candidates = (
+                    (stored_path(entry.name) + ("/" if entry.is_dir(follow_symlinks=False) else ""), entry.path)
+                    for entry in listing
+                    if not _passed_over(entry.name)
+                )
+                batch = heapq.nsmallest(BATCH, (c for c in candidates if c[0] > last))
+        except OSError as exc:
+            stored = prefix or "."
+            report(Rejection(stored, "unreadable", f"the folder can't be listed: {exc.strerror or type(exc).__name__}"))
+            return
+        yield from batch
+        if len(batch) < BATCH:
+            return
+        last = batch[-1][0]
+
+
+def _passed_over(name: str) -> bool:
+    return name.startswith(".") or name.lower() in _LEFT_BY_SYSTEMS or name.upper() == "DICOMDIR"
+
+
+def _identity(folder: Path) -> tuple[int, int] | None:
+    try:
+        status = folder.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+def _file_type(mode: int) -> str:
+    kinds = {
+        stat.S_IFIFO: "a named pipe",
+        stat.S_IFSOCK: "a socket",
+        stat.S_IFCHR: "a device",
+        stat.S_IFBLK: "a device",
+    }
+    return kinds.get(stat.S_IFMT(mode), "a special file")
+
+
+def _log_rejection(rejection: Rejection) -> None:
+    logger.warning("left out (%s): %s", rejection.reason, rejection.detail)
+    logger.debug("left out (%s): %s", rejection.reason, rejection.path)

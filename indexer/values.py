@@ -1,0 +1,83 @@
+"""Read single values out of datasets that may be broken anywhere. Values never enter a message."""
+
+from __future__ import annotations
+
+import re
+import struct
+from typing import Any
+
+from pydicom.dataset import Dataset
+from pydicom.multival import MultiValue
+
+# What pydicom raises when a value is converted on first access (it parses lazily): seen over mutants of its test files.
+CONVERSION_ERRORS: tuple[type[Exception], ...] = (
+    ArithmeticError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    NotImplementedError,
+    OSError,
+    RecursionError,
+    TypeError,
+    ValueError,
+    struct.error,
+)
+
+# NUL breaks PostgreSQL, lone surrogates break every database's UTF-8, other controls break terminals and tables.
+_CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029]+")
+_SURROGATES = re.compile("[\ud800-\udfff]")
+
+
+class MalformedValue(Exception):
+    """The value breaks its VR. Internal: becomes a warning that names the attribute, never the value."""
+
+
+READ_ERRORS: tuple[type[Exception], ...] = (MalformedValue, *CONVERSION_ERRORS)
+
+
+def read_value(ds: Dataset, tag: int | str) -> Any:
+    """The value of a tag or keyword, None if absent or empty. Raises MalformedValue if pydicom can't convert it."""
+    try:
+        if tag not in ds:
+            return None
+        value = ds[tag].value
+    except CONVERSION_ERRORS as exc:
+        raise MalformedValue from exc
+    if value is None or value == "" or (isinstance(value, MultiValue) and not value):
+        return None
+    return value
+
+
+def read_text(ds: Dataset, tag: int | str) -> str:
+    """The value as clean text, several values joined with a backslash; "" if absent, empty or malformed."""
+    try:
+        return as_text(read_value(ds, tag))
+    except MalformedValue:
+        return ""
+
+
+def as_text(value: Any) -> str:
+    """Any value as text that a database can hold: several values joined with a backslash, no controls but newline."""
+    if value is None:
+        return ""
+    try:
+        if isinstance(value, (MultiValue, list, tuple)):
+            text = "\\".join("" if v is None else str(v) for v in value)
+        else:
+            text = value.decode("latin-1") if isinstance(value, bytes) else str(value)
+    except CONVERSION_ERRORS as exc:
+        raise MalformedValue from exc
+    return clean(text)
+
+
+def clean(text: str) -> str:
+    text = _SURROGATES.sub("\ufffd", text.replace("\r\n", "\n").replace("\r", "\n"))
+    return _CONTROLS.sub(" ", text).strip()
+
+
+def read_items(ds: Dataset, tag: int | str) -> list[Dataset]:
+    """The items of a sequence; empty if absent, or if the value is no sequence. Raises MalformedValue."""
+    value = read_value(ds, tag)
+    if not isinstance(value, (MultiValue, list)) and not hasattr(value, "__iter__"):
+        return []
+    return [item for item in value if isinstance(item, Dataset)]
