@@ -23,7 +23,8 @@ from .schema import SCHEMA_REVISION
 
 log = logging.getLogger(__name__)
 
-BUSY_TIMEOUT_S = 120
+BUSY_TIMEOUT_S = 120.0
+MIGRATIONS = Path(__file__).with_name("migrations")
 _WRITE_LOCK = 0x6D65646C656E73  # "medlens"
 
 _CORRUPT_HINT = "Restore the store from a backup, or index the archive into a new store."
@@ -236,8 +237,7 @@ def _alembic_config() -> Any:
     from alembic.config import Config
 
     config = Config()
-    folder = str(Path(__file__).with_name("migrations"))
-    config.set_main_option("script_location", folder.replace("%", "%%"))
+    config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
     config.set_main_option("path_separator", "os")
     return config
 

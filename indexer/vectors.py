@@ -173,7 +173,8 @@ class FlatIndex:
     def add(self, ids: Ids, vectors: npt.NDArray[np.floating[Any]]) -> None:
         """Add vectors [n, D] under ids [n]. ValueError for ids there already or twice, a wrong shape, NaN."""
         new = np.asarray(ids, dtype=np.int64).reshape(-1)
-        array = self._checked(np.asarray(vectors), "vectors")
+        with np.errstate(over="ignore"):  # what float16 can't hold becomes infinity, and is refused
+            array = self._checked(np.asarray(vectors).astype("<f2"), "vectors, as float16,")
         if len(new) != len(array):
             raise ValueError(f"{len(new)} ids for {len(array)} vectors")
         order = np.argsort(new, kind="stable")
