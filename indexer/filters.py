@@ -18,9 +18,9 @@ from .schema import instances
 
 _OWN = ("patient_pseudonym", "kind")  # columns that are no DICOM keyword
 _BY_NAME = {name.lower(): name for name in (*COLUMNS, *_OWN)} | {k.name.lower(): k.column for k in KEYWORDS}
-_MULTI_VALUED = frozenset({"image_type", "image_orientation_patient", "image_position_patient"})
+_MULTI_VALUED = frozenset(k.column for k in KEYWORDS if k.vm != "1")
 _YES, _NO = ("yes", "true", "1"), ("no", "false", "0")
-_AGE_UNITS = {"Y": 1.0, "M": 1 / 12, "W": 7 / 365.25, "D": 1 / 365.25}  # PS3.5 6.2, AS; the reader's own
+_PER_YEAR = {"Y": 1.0, "M": 12.0, "W": 365.25 / 7, "D": 365.25}  # PS3.5 6.2, AS; as the reader has them
 
 
 def column_named(name: str) -> str:
@@ -43,8 +43,16 @@ def conditions(connection: sa.Connection, where: SearchFilter) -> list[sa.Column
             out.append(_text_equals(connection, column, values))
         else:
             parse, expected = _PARSERS[keyword.kind]
-            out.append(instances.c[column].in_([_parsed(column, value, parse, expected) for value in values]))
+            wanted = [_parsed(column, value, parse, expected) for value in values]
+            out.append(_number_equals(column, wanted) if parse in (_number, _age) else instances.c[column].in_(wanted))
     return out
+
+
+def _number_equals(name: str, values: list[float]) -> sa.ColumnElement[bool]:
+    """Equal but for rounding on the way from decimal text: 0.7, or 5 weeks in years."""
+    column = instances.c[name]
+    margins = [(value, 1e-9 * max(1.0, abs(value))) for value in values]
+    return sa.or_(sa.false(), *(column.between(value - margin, value + margin) for value, margin in margins))
 
 
 def _text_equals(connection: sa.Connection, name: str, values: tuple[str, ...]) -> sa.ColumnElement[bool]:
@@ -89,7 +97,7 @@ def _number(value: str) -> float:
 
 def _age(value: str) -> float:
     unit = value[-1:].upper()
-    return _number(value[:-1]) * _AGE_UNITS[unit] if unit in _AGE_UNITS else _number(value)
+    return _number(value[:-1]) / _PER_YEAR[unit] if unit in _PER_YEAR else _number(value)
 
 
 def _date(value: str) -> date:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydicom.datadict import dictionary_description, dictionary_VM, dictionary_VR
 from sqlalchemy import (
     JSON,
     BigInteger,
@@ -69,11 +68,8 @@ _INDEXED = ("study_instance_uid", "series_instance_uid", "modality", "body_part_
 
 def dicom_comment(keyword: Keyword) -> str:
     """`(0008,0060) Modality | VR CS, VM 1`."""
-    tag = keyword.tag
-    return (
-        f"({tag >> 16:04X},{tag & 0xFFFF:04X}) {dictionary_description(tag)} | "
-        f"VR {dictionary_VR(tag)}, VM {dictionary_VM(tag)}"
-    )
+    group, element = keyword.tag >> 16, keyword.tag & 0xFFFF
+    return f"({group:04X},{element:04X}) {keyword.name} | VR {keyword.vr}, VM {keyword.vm}"
 
 
 def _keyword_columns() -> list[Column[Any]]:

@@ -219,7 +219,7 @@ def _create_in_database(url: str, spec: dict[str, Any], local_dir: Path | None) 
         folder.mkdir(parents=True, exist_ok=True)
         if (folder / KEY_FILE).exists():
             raise StoreError(
-                f"the local folder {folder.name!r} has the key of another store", hint="Name another local folder."
+                f"the local folder {folder.name!r} has the key of a store already", hint="Name another local folder."
             )
         _write_key(folder / KEY_FILE, key)
         try:

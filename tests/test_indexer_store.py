@@ -54,7 +54,7 @@ def test_a_store_remembers(store: Store, tmp_path: Path) -> None:
         (best, score), *_ = again.frames_index().search(query, 3)[0]
         assert again.catalog.get([best])[best][0].sop_instance_uid == "1.7"
         assert score == pytest.approx(1, abs=1e-3)
-        query = vectors("1.9/text", 2)[1:]
+        query = vectors("1.9//text", 2)[1:]
         (best, _), *_ = again.sentences_index().search(query, 1)[0]
         assert again.catalog.sentence_rows([best])[best].text == "Number 9."
         with pytest.raises(StoreError, match="already"):
@@ -77,7 +77,7 @@ def test_index_files_may_go_at_any_time(store: Store, tmp_path: Path) -> None:
 def test_erasure_reaches_the_index_files(store: Store, tmp_path: Path) -> None:
     fill(store)
     store.refresh()
-    secrets = [vectors("1.7/", 2)[0].astype("<f2").tobytes(), vectors("1.7/text", 2)[1].astype("<f2").tobytes()]
+    secrets = [vectors("1.7/", 2)[0].astype("<f2").tobytes(), vectors("1.7//text", 2)[1].astype("<f2").tobytes()]
 
     def found() -> int:
         contents = [path.read_bytes() for path in tmp_path.rglob("*.faiss")]

@@ -69,56 +69,52 @@ def upgrade() -> None:
         sa.Column("file_id", BIG_ID, nullable=False),
         sa.Column("kind", sa.String(length=16), nullable=False, comment="image, report or other"),
         sa.Column("patient_pseudonym", sa.Text(), nullable=True, comment="keyed HMAC of the patient's identity"),
+        sa.Column("study_instance_uid", sa.Text(), nullable=True, comment="(0020,000D) StudyInstanceUID | VR UI, VM 1"),
+        sa.Column("study_date", sa.Date(), nullable=True, comment="(0008,0020) StudyDate | VR DA, VM 1"),
+        sa.Column("study_description", sa.Text(), nullable=True, comment="(0008,1030) StudyDescription | VR LO, VM 1"),
+        sa.Column("patient_age", sa.Double(), nullable=True, comment="(0010,1010) PatientAge | VR AS, VM 1"),
+        sa.Column("patient_sex", sa.Text(), nullable=True, comment="(0010,0040) PatientSex | VR CS, VM 1"),
         sa.Column(
-            "study_instance_uid", sa.Text(), nullable=True, comment="(0020,000D) Study Instance UID | VR UI, VM 1"
-        ),
-        sa.Column("study_date", sa.Date(), nullable=True, comment="(0008,0020) Study Date | VR DA, VM 1"),
-        sa.Column("study_description", sa.Text(), nullable=True, comment="(0008,1030) Study Description | VR LO, VM 1"),
-        sa.Column("patient_age", sa.Double(), nullable=True, comment="(0010,1010) Patient's Age | VR AS, VM 1"),
-        sa.Column("patient_sex", sa.Text(), nullable=True, comment="(0010,0040) Patient's Sex | VR CS, VM 1"),
-        sa.Column(
-            "series_instance_uid", sa.Text(), nullable=True, comment="(0020,000E) Series Instance UID | VR UI, VM 1"
+            "series_instance_uid", sa.Text(), nullable=True, comment="(0020,000E) SeriesInstanceUID | VR UI, VM 1"
         ),
         sa.Column("modality", sa.Text(), nullable=True, comment="(0008,0060) Modality | VR CS, VM 1"),
-        sa.Column("series_number", sa.BigInteger(), nullable=True, comment="(0020,0011) Series Number | VR IS, VM 1"),
+        sa.Column("series_number", sa.BigInteger(), nullable=True, comment="(0020,0011) SeriesNumber | VR IS, VM 1"),
         sa.Column(
-            "series_description", sa.Text(), nullable=True, comment="(0008,103E) Series Description | VR LO, VM 1"
+            "series_description", sa.Text(), nullable=True, comment="(0008,103E) SeriesDescription | VR LO, VM 1"
         ),
-        sa.Column(
-            "body_part_examined", sa.Text(), nullable=True, comment="(0018,0015) Body Part Examined | VR CS, VM 1"
-        ),
+        sa.Column("body_part_examined", sa.Text(), nullable=True, comment="(0018,0015) BodyPartExamined | VR CS, VM 1"),
         sa.Column("laterality", sa.Text(), nullable=True, comment="(0020,0060) Laterality | VR CS, VM 1"),
         sa.Column("manufacturer", sa.Text(), nullable=True, comment="(0008,0070) Manufacturer | VR LO, VM 1"),
         sa.Column(
             "manufacturer_model_name",
             sa.Text(),
             nullable=True,
-            comment="(0008,1090) Manufacturer's Model Name | VR LO, VM 1",
+            comment="(0008,1090) ManufacturerModelName | VR LO, VM 1",
         ),
-        sa.Column("sop_instance_uid", sa.Text(), nullable=False, comment="(0008,0018) SOP Instance UID | VR UI, VM 1"),
-        sa.Column("sop_class_uid", sa.Text(), nullable=True, comment="(0008,0016) SOP Class UID | VR UI, VM 1"),
+        sa.Column("sop_instance_uid", sa.Text(), nullable=False, comment="(0008,0018) SOPInstanceUID | VR UI, VM 1"),
+        sa.Column("sop_class_uid", sa.Text(), nullable=True, comment="(0008,0016) SOPClassUID | VR UI, VM 1"),
         sa.Column(
-            "instance_number", sa.BigInteger(), nullable=True, comment="(0020,0013) Instance Number | VR IS, VM 1"
+            "instance_number", sa.BigInteger(), nullable=True, comment="(0020,0013) InstanceNumber | VR IS, VM 1"
         ),
-        sa.Column("image_type", sa.Text(), nullable=True, comment="(0008,0008) Image Type | VR CS, VM 2-n"),
-        sa.Column("view_position", sa.Text(), nullable=True, comment="(0018,5101) View Position | VR CS, VM 1"),
-        sa.Column("image_laterality", sa.Text(), nullable=True, comment="(0020,0062) Image Laterality | VR CS, VM 1"),
-        sa.Column("content_date", sa.Date(), nullable=True, comment="(0008,0023) Content Date | VR DA, VM 1"),
-        sa.Column("slice_thickness", sa.Double(), nullable=True, comment="(0018,0050) Slice Thickness | VR DS, VM 1"),
+        sa.Column("image_type", sa.Text(), nullable=True, comment="(0008,0008) ImageType | VR CS, VM 2-n"),
+        sa.Column("view_position", sa.Text(), nullable=True, comment="(0018,5101) ViewPosition | VR CS, VM 1"),
+        sa.Column("image_laterality", sa.Text(), nullable=True, comment="(0020,0062) ImageLaterality | VR CS, VM 1"),
+        sa.Column("content_date", sa.Date(), nullable=True, comment="(0008,0023) ContentDate | VR DA, VM 1"),
+        sa.Column("slice_thickness", sa.Double(), nullable=True, comment="(0018,0050) SliceThickness | VR DS, VM 1"),
         sa.Column(
             "image_orientation_patient",
             sa.Text(),
             nullable=True,
-            comment="(0020,0037) Image Orientation (Patient) | VR DS, VM 6",
+            comment="(0020,0037) ImageOrientationPatient | VR DS, VM 6",
         ),
         sa.Column(
             "image_position_patient",
             sa.Text(),
             nullable=True,
-            comment="(0020,0032) Image Position (Patient) | VR DS, VM 3",
+            comment="(0020,0032) ImagePositionPatient | VR DS, VM 3",
         ),
         sa.Column(
-            "number_of_frames", sa.BigInteger(), nullable=True, comment="(0028,0008) Number of Frames | VR IS, VM 1"
+            "number_of_frames", sa.BigInteger(), nullable=True, comment="(0028,0008) NumberOfFrames | VR IS, VM 1"
         ),
         sa.Column("rows", sa.BigInteger(), nullable=True, comment="(0028,0010) Rows | VR US, VM 1"),
         sa.Column("columns", sa.BigInteger(), nullable=True, comment="(0028,0011) Columns | VR US, VM 1"),
@@ -126,13 +122,13 @@ def upgrade() -> None:
             "photometric_interpretation",
             sa.Text(),
             nullable=True,
-            comment="(0028,0004) Photometric Interpretation | VR CS, VM 1",
+            comment="(0028,0004) PhotometricInterpretation | VR CS, VM 1",
         ),
         sa.Column(
             "burned_in_annotation",
             sa.Boolean(),
             nullable=True,
-            comment="(0028,0301) Burned In Annotation | VR CS, VM 1",
+            comment="(0028,0301) BurnedInAnnotation | VR CS, VM 1",
         ),
         sa.ForeignKeyConstraint(["file_id"], ["files.id"], name="fk_instances_file_id"),
         sa.PrimaryKeyConstraint("id", name="pk_instances"),
