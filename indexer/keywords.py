@@ -10,8 +10,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
-from pydicom.datadict import tag_for_keyword
-
 
 class Kind(Enum):
     """How a value is stored and compared."""
@@ -32,9 +30,14 @@ class Level(Enum):
 
 @dataclass(frozen=True)
 class Keyword:
-    """One attribute: its DICOM keyword, how it is stored, and at which level of the hierarchy it is said."""
+    """One attribute: its DICOM keyword, tag, value representation and multiplicity (PS3.6 6), how it is stored, and at
+    which level of the hierarchy it is said. Written out, so that a search need not import pydicom's dictionary.
+    """
 
     name: str
+    tag: int
+    vr: str
+    vm: str
     kind: Kind
     level: Level
     free_text: bool = False  # typed by people: scrubbed by the reader
@@ -50,43 +53,36 @@ class Keyword:
             out += c.lower()
         return out
 
-    @property
-    def tag(self) -> int:
-        tag = tag_for_keyword(self.name)
-        if tag is None:
-            raise ValueError(f"{self.name} is no keyword of the DICOM dictionary")
-        return int(tag)
-
 
 KEYWORDS: tuple[Keyword, ...] = (
-    Keyword("StudyInstanceUID", Kind.TEXT, Level.STUDY),
-    Keyword("StudyDate", Kind.DATE, Level.STUDY),
-    Keyword("StudyDescription", Kind.TEXT, Level.STUDY, free_text=True),
-    Keyword("PatientAge", Kind.AGE, Level.STUDY),
-    Keyword("PatientSex", Kind.TEXT, Level.STUDY),
-    Keyword("SeriesInstanceUID", Kind.TEXT, Level.SERIES),
-    Keyword("Modality", Kind.TEXT, Level.SERIES),
-    Keyword("SeriesNumber", Kind.INTEGER, Level.SERIES),
-    Keyword("SeriesDescription", Kind.TEXT, Level.SERIES, free_text=True),
-    Keyword("BodyPartExamined", Kind.TEXT, Level.SERIES),
-    Keyword("Laterality", Kind.TEXT, Level.SERIES),
-    Keyword("Manufacturer", Kind.TEXT, Level.SERIES),
-    Keyword("ManufacturerModelName", Kind.TEXT, Level.SERIES),
-    Keyword("SOPInstanceUID", Kind.TEXT, Level.INSTANCE),
-    Keyword("SOPClassUID", Kind.TEXT, Level.INSTANCE),
-    Keyword("InstanceNumber", Kind.INTEGER, Level.INSTANCE),
-    Keyword("ImageType", Kind.TEXT, Level.INSTANCE),
-    Keyword("ViewPosition", Kind.TEXT, Level.INSTANCE),
-    Keyword("ImageLaterality", Kind.TEXT, Level.INSTANCE),
-    Keyword("ContentDate", Kind.DATE, Level.INSTANCE),
-    Keyword("SliceThickness", Kind.NUMBER, Level.INSTANCE),
-    Keyword("ImageOrientationPatient", Kind.TEXT, Level.INSTANCE),
-    Keyword("ImagePositionPatient", Kind.TEXT, Level.INSTANCE),
-    Keyword("NumberOfFrames", Kind.INTEGER, Level.INSTANCE),
-    Keyword("Rows", Kind.INTEGER, Level.INSTANCE),
-    Keyword("Columns", Kind.INTEGER, Level.INSTANCE),
-    Keyword("PhotometricInterpretation", Kind.TEXT, Level.INSTANCE),
-    Keyword("BurnedInAnnotation", Kind.FLAG, Level.INSTANCE),
+    Keyword("StudyInstanceUID", 0x0020000D, "UI", "1", Kind.TEXT, Level.STUDY),
+    Keyword("StudyDate", 0x00080020, "DA", "1", Kind.DATE, Level.STUDY),
+    Keyword("StudyDescription", 0x00081030, "LO", "1", Kind.TEXT, Level.STUDY, free_text=True),
+    Keyword("PatientAge", 0x00101010, "AS", "1", Kind.AGE, Level.STUDY),
+    Keyword("PatientSex", 0x00100040, "CS", "1", Kind.TEXT, Level.STUDY),
+    Keyword("SeriesInstanceUID", 0x0020000E, "UI", "1", Kind.TEXT, Level.SERIES),
+    Keyword("Modality", 0x00080060, "CS", "1", Kind.TEXT, Level.SERIES),
+    Keyword("SeriesNumber", 0x00200011, "IS", "1", Kind.INTEGER, Level.SERIES),
+    Keyword("SeriesDescription", 0x0008103E, "LO", "1", Kind.TEXT, Level.SERIES, free_text=True),
+    Keyword("BodyPartExamined", 0x00180015, "CS", "1", Kind.TEXT, Level.SERIES),
+    Keyword("Laterality", 0x00200060, "CS", "1", Kind.TEXT, Level.SERIES),
+    Keyword("Manufacturer", 0x00080070, "LO", "1", Kind.TEXT, Level.SERIES),
+    Keyword("ManufacturerModelName", 0x00081090, "LO", "1", Kind.TEXT, Level.SERIES),
+    Keyword("SOPInstanceUID", 0x00080018, "UI", "1", Kind.TEXT, Level.INSTANCE),
+    Keyword("SOPClassUID", 0x00080016, "UI", "1", Kind.TEXT, Level.INSTANCE),
+    Keyword("InstanceNumber", 0x00200013, "IS", "1", Kind.INTEGER, Level.INSTANCE),
+    Keyword("ImageType", 0x00080008, "CS", "2-n", Kind.TEXT, Level.INSTANCE),
+    Keyword("ViewPosition", 0x00185101, "CS", "1", Kind.TEXT, Level.INSTANCE),
+    Keyword("ImageLaterality", 0x00200062, "CS", "1", Kind.TEXT, Level.INSTANCE),
+    Keyword("ContentDate", 0x00080023, "DA", "1", Kind.DATE, Level.INSTANCE),
+    Keyword("SliceThickness", 0x00180050, "DS", "1", Kind.NUMBER, Level.INSTANCE),
+    Keyword("ImageOrientationPatient", 0x00200037, "DS", "6", Kind.TEXT, Level.INSTANCE),
+    Keyword("ImagePositionPatient", 0x00200032, "DS", "3", Kind.TEXT, Level.INSTANCE),
+    Keyword("NumberOfFrames", 0x00280008, "IS", "1", Kind.INTEGER, Level.INSTANCE),
+    Keyword("Rows", 0x00280010, "US", "1", Kind.INTEGER, Level.INSTANCE),
+    Keyword("Columns", 0x00280011, "US", "1", Kind.INTEGER, Level.INSTANCE),
+    Keyword("PhotometricInterpretation", 0x00280004, "CS", "1", Kind.TEXT, Level.INSTANCE),
+    Keyword("BurnedInAnnotation", 0x00280301, "CS", "1", Kind.FLAG, Level.INSTANCE),
 )
 
 COLUMNS: dict[str, Keyword] = {keyword.column: keyword for keyword in KEYWORDS}

@@ -58,7 +58,11 @@ class Rejection:
 
 @dataclass(frozen=True)
 class IndexedFile:
-    """A file that was read and encoded, ready to be committed: frames and report sentences with their vectors."""
+    """A file that was read and encoded, ready to be committed: frames and report sentences with their vectors.
+
+    `content_hash` is a digest of the file's bytes. By it a moved file keeps its vectors and a second copy is told from
+    a conflict; without one (empty), another file with the same SOP Instance UID is always a conflict.
+    """
 
     stat: FileStat
     record: InstanceRecord
@@ -66,6 +70,7 @@ class IndexedFile:
     frame_vectors: npt.NDArray[np.float32] | None = None  # [len(frame_numbers), D], unit norm
     sentences: tuple[str, ...] = ()
     sentence_vectors: npt.NDArray[np.float32] | None = None  # [len(sentences), D], unit norm
+    content_hash: str = ""
 
 
 @dataclass(frozen=True)

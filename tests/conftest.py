@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
+import tempfile
+import uuid
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -27,3 +32,48 @@ def shared_data() -> Path:
 @pytest.fixture(scope="session")
 def shared_tools() -> Path:
     return _require(SHARED / "tools")
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[str]:
+    """A PostgreSQL server of our own on a UNIX socket, as a URL to fill in: `.format(database=...)`."""
+    pytest.importorskip("psycopg")
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"))
+    on_path = shutil.which("postgres")
+    if not (found or on_path):
+        pytest.skip("PostgreSQL is not installed (Debian: apt-get install postgresql)")
+    binaries = (found[-1] if found else Path(str(on_path))).parent
+    folder = Path(tempfile.mkdtemp(prefix="medlens-pg-"))
+    as_user: list[str] = []
+    if os.geteuid() == 0:  # the server refuses to run as root
+        shutil.chown(folder, "postgres")
+        as_user = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"]
+    data = folder / "data"
+    options = f"-c listen_addresses='' -c unix_socket_directories={folder} -c fsync=off"
+
+    def pg_ctl(*arguments: str) -> None:
+        command = [*as_user, str(binaries / "pg_ctl"), "-D", str(data), "-w", "-s", *arguments]
+        subprocess.run(command, check=True, cwd=folder, stdout=subprocess.DEVNULL, timeout=120)
+
+    pg_ctl("initdb", "-o", "-A trust -U medlens -N -E UTF8 --locale=C.UTF-8")
+    pg_ctl("start", "-l", str(folder / "log"), "-o", options)
+    try:
+        yield f"postgresql+psycopg://medlens@/{{database}}?host={folder}"
+    finally:
+        pg_ctl("stop", "-m", "immediate")
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def postgres_url(postgres_server: str) -> Iterator[str]:
+    """The URL of an empty PostgreSQL database, dropped afterwards."""
+    import sqlalchemy as sa
+
+    name = f"t{uuid.uuid4().hex[:12]}"
+    admin = sa.create_engine(postgres_server.format(database="postgres"), isolation_level="AUTOCOMMIT")
+    with admin.connect() as connection:
+        connection.exec_driver_sql(f"CREATE DATABASE {name}")
+    yield postgres_server.format(database=name)
+    with admin.connect() as connection:
+        connection.exec_driver_sql(f"DROP DATABASE {name} WITH (FORCE)")
+    admin.dispose()
