@@ -39,7 +39,7 @@ class _Claim(NamedTuple):
     allocated: int
 
 
-def check_before_decoding(ds: Dataset, limits: Limits = Limits()) -> None:  # noqa: B008 - frozen
+def check_before_decoding(ds: Dataset, limits: Limits = Limits()) -> None:
     """Refuse a data set whose pixels can't be what they are said to be. Silent if there are no pixels.
 
     Declared rows x columns x samples x frames are held against the limits, against the length of native pixel data and

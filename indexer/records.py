@@ -81,8 +81,10 @@ class IndexReport:
     unchanged: int = 0
     updated: int = 0
     removed: int = 0
+    duplicates: int = 0  # other copies of an indexed file
     frames: int = 0
     reports: int = 0
     not_embedded: Mapping[str, int] = field(default_factory=dict)  # by modality: SEG, PR, RTPLAN ...
     rejected: tuple[Rejection, ...] = ()
+    warnings: Mapping[str, int] = field(default_factory=dict)  # what was odd in files that were indexed
     seconds: float = 0.0

@@ -31,7 +31,7 @@ _CHUNK = 1 << 17  # samples looked up at a time, so that NumPy's 8-byte index st
 def render_frame(
     ds: Dataset,
     frame_number: int = 1,
-    profile: RenderProfile = RenderProfile(),  # noqa: B008 - a frozen value
+    profile: RenderProfile = RenderProfile(),
     *,
     window: str | Window | None = None,
     exact: bool = False,

@@ -69,7 +69,7 @@ class Limits:
     total_samples: int = 1 << 36  # of all frames; a whole-slide image of 300,000 tiles
 
 
-def open_dicom(path: str | Path, limits: Limits = Limits()) -> FileDataset:  # noqa: B008 - frozen
+def open_dicom(path: str | Path, limits: Limits = Limits()) -> FileDataset:
     """Read a DICOM file. Long values, mostly pixel data, are read from the file when they are asked for.
 
     Raises FileUnreadable (the system refuses, or the file changes meanwhile), NotDicomError, DecodeGuardError (a limit
@@ -78,7 +78,7 @@ def open_dicom(path: str | Path, limits: Limits = Limits()) -> FileDataset:  # n
     return _open(path, limits, stop_before_pixels=False)
 
 
-def read_header(path: str | Path, limits: Limits = Limits()) -> FileDataset:  # noqa: B008 - frozen
+def read_header(path: str | Path, limits: Limits = Limits()) -> FileDataset:
     """Read a DICOM file up to its pixel data. Raises as `open_dicom` does."""
     return _open(path, limits, stop_before_pixels=True)
 
@@ -127,7 +127,7 @@ def _regular_file(path: str | Path) -> Iterator[BinaryIO]:
         raise FileUnreadable("a path with a null byte in it")
     _refuse_irregular(os.stat(path).st_mode)  # noqa: PTH116 - os.fspath keeps names that are not UTF-8
     # O_NONBLOCK: should a FIFO have taken the file's place since, opening it doesn't block.
-    with open(path, "rb", opener=lambda p, flags: os.open(p, flags | os.O_NONBLOCK | os.O_NOCTTY)) as file:  # noqa: PTH123
+    with open(path, "rb", opener=lambda p, flags: os.open(p, flags | os.O_NONBLOCK | os.O_NOCTTY)) as file:
         _refuse_irregular(os.fstat(file.fileno()).st_mode)
         yield file
 
@@ -168,7 +168,9 @@ def _start(file: BinaryIO) -> _Start:
             return _Start(preamble, syntax, place, syntax != ExplicitVRBigEndian)
         tag, _, length = header
         if length == UNDEFINED:
-            raise DicomError(f"({tag >> 16:04X},{tag & 0xFFFF:04X}) has an undefined length, which group 0002 can't have")
+            raise DicomError(
+                f"({tag >> 16:04X},{tag & 0xFFFF:04X}) has an undefined length, which group 0002 can't have"
+            )
         if tag == 0x00020010:
             syntax = file.read(min(length, 64)).rstrip(b"\0 ").decode("ascii", "replace")
             file.seek(file.tell() - min(length, 64))

@@ -138,9 +138,12 @@ class Store:
         return key
 
     def require_model(self, spec_json: Mapping[str, Any]) -> None:
-        """StoreIncompatible, naming both models, unless the store's vectors are of this model. `name` may differ."""
+        """StoreIncompatible, naming both models, unless the store's vectors are of this model.
+
+        Its name and where it was loaded from may differ.
+        """
         mine, other = self.model, _json(spec_json)
-        keys = sorted((mine.keys() | other.keys()) - {"name"})
+        keys = sorted((mine.keys() | other.keys()) - {"name", "source"})
         differing = [key for key in keys if mine.get(key) != other.get(key)]
         if differing:
             raise StoreIncompatible(

@@ -1,0 +1,132 @@
+"""What a decoding worker does with one file: bytes in, record and small pictures out. Imports no torch."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from indexer.dicom import read_record
+from indexer.frames import FramePolicy
+from indexer.precheck import check_before_decoding
+from indexer.records import FileStat, InstanceRecord
+from indexer.render import render_frame
+from indexer.report_text import sentences
+from indexer.safe_read import open_dicom
+from retrieval.errors import InvalidImage, NotDicomError
+from retrieval.preprocess import Preprocess
+from retrieval.types import RenderProfile, Uint8Image
+
+_PICTURE_FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "WEBP")
+
+
+@dataclass(frozen=True)
+class ReadSettings:
+    """What is the same for every file of a run."""
+
+    pseudonym_key: bytes
+    preprocess: Preprocess
+    profile: RenderProfile
+    frames: FramePolicy = FramePolicy()
+    keep_descriptions: bool = True
+
+
+@dataclass(frozen=True)
+class FileToRead:
+    stat: FileStat
+    path: Path
+
+
+@dataclass(frozen=True)
+class ReadFile:
+    """A file that was read: its record, and its chosen frames fitted to the model's input size."""
+
+    record: InstanceRecord
+    frame_numbers: tuple[int, ...]
+    pictures: tuple[Uint8Image, ...]
+    sentences: tuple[str, ...]
+    content_hash: str
+
+
+@dataclass(frozen=True)
+class PictureRequest:
+    """One frame of a file for people, or for a query: at most `longest` pixels along an edge, None for all."""
+
+    path: Path
+    profile: RenderProfile = RenderProfile()
+    frame_number: int = 1
+    window: str | None = None
+    longest: int | None = None
+
+
+_settings: ReadSettings | None = None
+
+
+def set_settings(settings: ReadSettings) -> None:
+    """Called once in each worker, so that the settings do not travel with every file."""
+    global _settings
+    _settings = settings
+
+
+def read_file(file: FileToRead) -> ReadFile:
+    """Read, check, render and fit one DICOM file. Raises DicomError."""
+    if _settings is None:
+        raise ValueError("set_settings was not called in this worker")
+    ds = open_dicom(file.path)
+    record = read_record(ds, _settings.pseudonym_key, keep_descriptions=_settings.keep_descriptions)
+    numbers: tuple[int, ...] = ()
+    if record.kind == "image":
+        check_before_decoding(ds)
+        numbers = _settings.frames.select(record.number_of_frames)
+    pictures = tuple(_settings.preprocess.fit(render_frame(ds, n, _settings.profile)) for n in numbers)
+    found = tuple(sentences(record.report_text)) if record.kind == "report" else ()
+    return ReadFile(record, numbers, pictures, found, _digest(file.path))
+
+
+def read_picture(request: PictureRequest) -> Uint8Image:
+    """One frame of a DICOM file, or an ordinary picture file, as uint8 [H, W] or [H, W, 3].
+
+    Raises DicomError for DICOM that can't be shown, InvalidImage for a file that is neither.
+    """
+    try:
+        ds = open_dicom(request.path)
+    except NotDicomError:
+        picture = _ordinary_picture(request.path)
+    else:
+        check_before_decoding(ds)
+        picture = render_frame(ds, request.frame_number, request.profile, window=request.window)
+    if request.longest is None or max(picture.shape[:2]) <= request.longest:
+        return picture
+    image = Image.fromarray(picture)
+    image.thumbnail((request.longest, request.longest), Image.Resampling.BICUBIC)
+    return np.asarray(image)
+
+
+def _ordinary_picture(path: Path) -> Uint8Image:
+    try:
+        with Image.open(path, formats=_PICTURE_FORMATS) as image:
+            if image.mode in ("I;16", "I;16B", "I", "F"):
+                return _scaled(np.asarray(image, np.float64))
+            return np.asarray(image.convert("L" if image.mode in ("1", "L", "LA") else "RGB"))
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as exc:
+        raise InvalidImage(
+            f"the file is neither DICOM nor a picture ({type(exc).__name__})",
+            hint=f"Give a DICOM file, or one of {', '.join(_PICTURE_FORMATS)}.",
+        ) from exc
+
+
+def _scaled(values: npt.NDArray[np.float64]) -> Uint8Image:
+    """Grey values of more than 8 bits to 0..255 between the percentiles that a file without a window gets."""
+    low, high = np.percentile(values, RenderProfile.percentiles)
+    scaled = (values - low) / max(high - low, 1e-12)
+    grey: Uint8Image = np.floor(scaled.clip(0, 1) * 255 + 0.5).astype(np.uint8)
+    return grey
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=20)).hexdigest()
