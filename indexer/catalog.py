@@ -275,11 +275,11 @@ class SqlCatalog:
         """
         with self._database.reading() as connection:
             table = _TABLES[kind]
-            query = sa.select(table.c.id).order_by(table.c.id)
+            query = sa.select(table.c.id)  # sorted here: ORDER BY makes SQLite walk the table with the vectors
             if where:
                 joined = frames.join(instances) if kind == "frame" else sentences.join(reports).join(instances)
                 query = query.select_from(joined).where(*conditions(connection, where))
-            return np.fromiter(connection.execute(query).scalars(), dtype=np.int64)
+            return np.sort(np.fromiter(connection.execute(query).scalars(), dtype=np.int64))
 
     def get(self, ids: Iterable[int]) -> dict[int, tuple[FrameKey, dict[str, Any]]]:
         """Key and attributes by frame id, in the order asked. Ids that are gone are missing from the answer.

@@ -47,10 +47,13 @@ class PathText(TypeDecorator[str]):
     cache_ok = True
 
     def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
-        return None if value is None else value.translate(_TO_PRIVATE)
+        return value if value is None or value.isascii() else value.translate(_TO_PRIVATE)
 
     def process_result_value(self, value: Any | None, dialect: Dialect) -> str | None:
-        return None if value is None else str(value).translate(_FROM_PRIVATE)
+        if value is None:
+            return None
+        text = str(value)
+        return text if text.isascii() else text.translate(_FROM_PRIVATE)
 
 
 BigId = BigInteger().with_variant(Integer, "sqlite")  # SQLite's AUTOINCREMENT wants INTEGER by that name

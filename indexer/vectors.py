@@ -7,21 +7,17 @@ removed are masked. So opening and catching up cost what changed, not what is th
 FAISS proposes candidates in float32, whose rounding depends on where a row lies; the answer is scored again in float64.
 Therefore equal vectors have equal scores, ties go by ascending id, and the result is that of a brute-force search.
 
-The file is a FAISS index (an IndexIDMap that `faiss.read_index` opens) with a trailer behind it: the mark up to which
-it holds the catalog. It can be deleted at any time.
+The file is a FAISS index (an IndexIDMap that `faiss.read_index` opens) with a trailer behind it, see `indexfile`. It
+can be deleted at any time.
 """
 
 from __future__ import annotations
 
-import json
 import logging
-import os
-import struct
-import tempfile
 import threading
-import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -31,6 +27,8 @@ import numpy.typing as npt
 from retrieval.errors import StoreCorrupt, StoreError
 from retrieval.types import Embeddings
 
+from .indexfile import damaged, read_meta, reason, write_index_file
+
 log = logging.getLogger(__name__)
 
 Ids = npt.NDArray[np.int64]
@@ -39,8 +37,6 @@ VectorKind = Literal["frame", "sentence"]
 
 _DIRECT = 2048  # up to so many allowed rows are scored one by one, without FAISS
 _SLACK = 32  # candidates beyond k that are asked for at first
-_MAGIC = b"MEDLENS1"
-_FOOTER = struct.Struct("<IQ8s")  # crc of the JSON, its length, magic
 
 
 class VectorSource(Protocol):
@@ -83,9 +79,14 @@ class _Part:
     dead: npt.NDArray[np.bool_]  # [len(ids)]
     owner: Any = None  # whatever owns the memory, or the mapped file, that faiss_index looks into
 
-    @property
+    @cached_property
     def alive(self) -> int:
         return len(self.ids) - int(self.dead.sum())
+
+    @cached_property
+    def alive_selector(self) -> Any:
+        """What FAISS may return; None if that is everything."""
+        return _selector(~self.dead) if self.alive < len(self.ids) else None
 
     def rows_of(self, ids: Ids) -> Rows:
         """Positions of those of `ids` (ascending) that are here and not dead."""
@@ -161,7 +162,7 @@ class FlatIndex:
         if k < 0:
             raise ValueError(f"k is {k}, expected 0 or more")
         state = self._state
-        allowed = None if ids is None else np.unique(np.asarray(ids, dtype=np.int64))
+        allowed = None if ids is None else _ascending(ids)
         hits: list[list[tuple[int, float]]] = [[] for _ in array]
         if k == 0:
             return hits
@@ -188,8 +189,14 @@ class FlatIndex:
             known = np.concatenate(there)
             if len(known):
                 raise ValueError(f"id {known[0]} is in the index already, and {len(known) - 1} more")
-            mark = replace(state.mark, last_id=max(state.mark.last_id, int(new[-1]) if len(new) else 0))
-            self._state = self._grown(state, [(new, array)], mark)
+            if not len(new):
+                return
+            highest = max((int(part.ids[-1]) for part in state.parts if len(part.ids)), default=-(2**63))
+            mark = replace(state.mark, last_id=max(state.mark.last_id, int(new[-1])))
+            if int(new[0]) > highest:
+                self._state = _State(state.mapped, self._appended(state.recent, [(new, array)]), mark)
+            else:
+                self._state = _State(_empty(self._dim), self._merged(state, new, array), mark)
 
     def remove(self, ids: Ids) -> int:
         """Remove those of `ids` that are here; how many were."""
@@ -207,20 +214,11 @@ class FlatIndex:
         """
         with self._writing:
             state = self._state
-            batches: list[tuple[Ids, npt.NDArray[Any]]] = []
-            last_id = state.mark.last_id
-            for ids, vectors in catalog.iter_vectors(self.kind, after_id=last_id):
-                if vectors.shape[1] != self._dim:
-                    raise StoreCorrupt(
-                        f"{self.kind} vectors of the catalog have {vectors.shape[1]} numbers, expected {self._dim}",
-                        hint="Index the archive into a new store.",
-                    )
-                batches.append((ids, self._checked(vectors, f"{self.kind} vectors of the catalog")))
-                last_id = int(ids[-1])
+            recent = self._appended(state.recent, self._batches(catalog, state.mark.last_id))
+            last_id = int(recent.ids[-1]) if recent is not state.recent else state.mark.last_id
+            added = recent.alive - state.recent.alive
             seq, gone = catalog.deleted_since(self.kind, state.mark.seq)
-            added = sum(len(ids) for ids, _ in batches)
-            if batches:
-                self._state = self._grown(state, batches, replace(state.mark, last_id=last_id))
+            self._state = _State(state.mapped, recent, Mark(last_id, state.mark.seq))
             removed = self.remove(gone) if len(gone) else 0
             self._state = replace(self._state, mark=Mark(last_id, seq))
             return CaughtUp(added, removed)
@@ -253,19 +251,17 @@ class FlatIndex:
         state = self._state
         merged = _new_faiss(self._dim)
         for part in state.parts:
-            keep = part.codes() if not part.dead.any() else part.codes()[~part.dead]
-            if len(keep):
-                merged.add_sa_codes(np.ascontiguousarray(keep).view(np.uint8))
+            _append(merged, part.codes() if part.alive == len(part.ids) else part.codes()[~part.dead])
         whole = faiss.IndexIDMap(_new_faiss(self._dim))
         whole.index = merged
         whole.ntotal = merged.ntotal
         faiss.copy_array_to_vector(self._ids_of(state), whole.id_map)
         meta = {"kind": self.kind, "dim": self._dim, "store_id": self.store_id, "count": merged.ntotal}
         try:
-            _write_atomically(path, whole, meta | asdict(state.mark))
+            write_index_file(path, lambda name: faiss.write_index(whole, name), meta | asdict(state.mark))
         except (OSError, RuntimeError) as exc:
             raise StoreError(
-                f"the index file {path.name} can't be written: {_reason(exc)}",
+                f"the index file {path.name} can't be written: {reason(exc, path)}",
                 hint="Make room and check permissions; the catalog has everything, nothing is lost.",
             ) from exc
 
@@ -274,41 +270,52 @@ class FlatIndex:
         """Open what `save` wrote, memory-mapped. FileNotFoundError if there is none, StoreCorrupt if it is damaged."""
         faiss = _faiss()
 
-        meta = _read_trailer(path)
+        meta = read_meta(path)
         try:
             whole = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
             inner = faiss.downcast_index(whole.index)
             ids = faiss.vector_to_array(whole.id_map).astype(np.int64, copy=False)
         except (RuntimeError, AttributeError) as exc:
-            raise _corrupt(path, _reason(exc)) from exc
+            raise damaged(path, reason(exc, path)) from exc
         seen = (type(inner).__name__, inner.d, inner.ntotal, len(ids), inner.code_size)
         expected = ("IndexScalarQuantizer", meta["dim"], meta["count"], meta["count"], 2 * meta["dim"])
         if seen != expected or np.any(ids[1:] <= ids[:-1]):
-            raise _corrupt(path, f"its index is {seen}, expected {expected} and ascending ids")
+            raise damaged(path, f"its index is {seen}, expected {expected} and ascending ids")
         index = cls(meta["dim"], meta["kind"], meta["store_id"])
-        mapped = _Part(ids, inner, np.zeros(len(ids), dtype=np.bool_), owner=whole)
+        mapped = _part(ids, inner, owner=whole)
         index._state = _State(mapped, _empty(index.dim), Mark(meta["last_id"], meta["seq"]))
         return index
 
-    def _grown(self, state: _State, batches: list[tuple[Ids, npt.NDArray[Any]]], mark: Mark) -> _State:
-        """A state with more rows. Rows above all others go behind the recent ones, else everything is put in order."""
-        highest = max((int(part.ids[-1]) for part in state.parts if len(part.ids)), default=-(2**63))
-        in_order = all(len(ids) == 0 or int(ids[0]) > highest for ids, _ in batches)
-        old = [state.recent] if in_order else list(state.parts)
-        all_ids = np.concatenate([part.ids[~part.dead] for part in old] + [ids for ids, _ in batches])
-        grown = _new_faiss(self._dim)
-        pieces = [part.codes()[~part.dead] for part in old] + [vectors for _, vectors in batches]
-        if in_order:
-            for piece in pieces:
-                if len(piece):
-                    grown.add_sa_codes(np.ascontiguousarray(piece, dtype="<f2").view(np.uint8))
-        else:
-            order = np.argsort(all_ids, kind="stable")
-            all_ids = all_ids[order]
-            codes = np.concatenate([np.asarray(piece, dtype="<f2") for piece in pieces])[order]
-            grown.add_sa_codes(np.ascontiguousarray(codes).view(np.uint8))
-        recent = _Part(all_ids, grown, np.zeros(len(all_ids), dtype=np.bool_))
-        return _State(state.mapped if in_order else _empty(self._dim), recent, mark)
+    def _batches(self, catalog: VectorSource, after_id: int) -> Iterator[tuple[Ids, npt.NDArray[Any]]]:
+        for ids, vectors in catalog.iter_vectors(self.kind, after_id=after_id):
+            if vectors.shape[1] != self._dim:
+                raise StoreCorrupt(
+                    f"{self.kind} vectors of the catalog have {vectors.shape[1]} numbers, expected {self._dim}",
+                    hint="Index the archive into a new store.",
+                )
+            if not np.isfinite(vectors).all():
+                raise StoreCorrupt(
+                    f"{self.kind} vectors of the catalog between ids {ids[0]} and {ids[-1]} hold NaN or infinity",
+                    hint="Index the archive into a new store.",
+                )
+            yield ids, vectors
+
+    def _appended(self, part: _Part, batches: Iterable[tuple[Ids, npt.NDArray[Any]]]) -> _Part:
+        """A copy of the part with rows behind it whose ids are above all others; the part itself if there are none."""
+        grown, ids = None, [part.ids[~part.dead]]
+        for new, vectors in batches:
+            if grown is None:
+                grown = _new_faiss(self._dim, part.codes()[~part.dead])
+            _append(grown, vectors)
+            ids.append(new)
+        return part if grown is None else _part(np.concatenate(ids), grown)
+
+    def _merged(self, state: _State, new: Ids, vectors: npt.NDArray[Any]) -> _Part:
+        """All rows of a state and new ones, in order of their ids, in memory."""
+        ids = np.concatenate([self._ids_of(state), new])
+        codes = np.concatenate([part.codes()[~part.dead] for part in state.parts] + [vectors])
+        order = np.argsort(ids, kind="stable")
+        return _part(ids[order], _new_faiss(self._dim, codes[order]))
 
     @staticmethod
     def _ids_of(state: _State) -> Ids:
@@ -361,49 +368,49 @@ def _load_if_usable(path: Path, dim: int, kind: VectorKind, store_id: str) -> Fl
 def _search_part(part: _Part, queries: Embeddings, k: int, allowed: Ids | None) -> list[list[tuple[int, float]]]:
     if not len(part.ids):
         return [[] for _ in queries]
-    codes = part.codes()
+    rows, total, selector = None, part.alive, part.alive_selector
     if allowed is not None:
         rows = part.rows_of(allowed)
-        total, selector = len(rows), None
+        total = len(rows)
         if total > _DIRECT:
             mask = np.zeros(len(part.ids), dtype=np.bool_)
             mask[rows] = True
-            selector = _selector(mask)
-    else:
-        rows = None
-        total = part.alive
-        selector = _selector(~part.dead) if total < len(part.ids) else None
+            rows, selector = None, _selector(mask)
     if not total:
         return [[] for _ in queries]
-    hits = []
-    for query in queries:
-        candidates = rows if rows is not None and total <= _DIRECT else _candidates(part, query, k, total, selector)
-        hits.append(_scored(part.ids, codes, query, candidates, k))
-    return hits
+    proposed = [rows] * len(queries) if rows is not None else _candidates(part, queries, k, total, selector)
+    codes = part.codes()
+    return [_scored(part.ids, codes, query, rows, k) for query, rows in zip(queries, proposed, strict=True)]
 
 
-def _candidates(part: _Part, query: Embeddings, k: int, total: int, selector: Any) -> Rows:
-    """Rows among which the k best certainly are: FAISS's best, until the last is clearly worse than the k-th."""
+def _candidates(part: _Part, queries: Embeddings, k: int, total: int, selector: Any) -> list[Rows]:
+    """Per query, rows among which the k best certainly are: FAISS's, until the last is clearly worse than the k-th."""
     faiss = _faiss()
-
     parameters = None if selector is None else faiss.SearchParameters(sel=selector)
-    # The float32 sum of D products is off by at most about D * 2**-24 * |q| * |v|; |v| is about 1.
-    margin = 4 * len(query) * 2.0**-24 * float(np.linalg.norm(query)) + 1e-30
+    # A float32 sum of D products is off by at most about D * 2**-24 * |q| * |v|, a difference by twice; |v| is about 1.
+    margins = 4 * queries.shape[1] * 2.0**-24 * np.linalg.norm(queries, axis=1) + 1e-30
+    out: list[Rows] = [np.empty(0, dtype=np.int64)] * len(queries)
+    pending = np.arange(len(queries))
     wanted = min(k + _SLACK, total)
-    while True:
-        scores, rows = part.faiss_index.search(query[None, :], wanted, params=parameters)
-        found = rows[0] >= 0  # -1 pads: the sentinel ends here
-        scores, rows = scores[0][found], rows[0][found]
-        if wanted >= total or len(rows) <= k or scores[-1] < scores[k - 1] - margin:
-            return np.sort(rows)
+    while len(pending):
+        scores, rows = part.faiss_index.search(queries[pending], wanted, params=parameters)
+        for i, its_rows in zip(pending, rows, strict=True):
+            out[i] = np.sort(its_rows[its_rows >= 0])  # -1 pads: the sentinel ends here
+        if wanted >= total:
+            break
+        pending = pending[scores[:, -1] >= scores[:, k - 1] - margins[pending]]
         wanted = min(wanted * 4, total)
+    return out
 
 
 def _scored(ids: Ids, codes: npt.NDArray[np.float16], query: Embeddings, rows: Rows, k: int) -> list[tuple[int, float]]:
     """The k best of the rows (ascending), by their inner product in float64, rounded to float32."""
     # einsum without optimisation sums each row alone and alike: equal rows, equal sums. A BLAS product would not.
-    vectors = codes[rows].astype(np.float64)
-    scores = np.einsum("nd,d->n", vectors, query.astype(np.float64), optimize=False).astype(np.float32)
+    exact = query.astype(np.float64)
+    scores = np.empty(len(rows), dtype=np.float32)
+    for i in range(0, len(rows), 4096):
+        vectors = codes[rows[i : i + 4096]].astype(np.float64)
+        scores[i : i + 4096] = np.einsum("nd,d->n", vectors, exact, optimize=False)
     best = np.argsort(-scores, kind="stable")[:k]
     return [(int(ids[rows[i]]), float(scores[i])) for i in best]
 
@@ -430,71 +437,28 @@ def _without(part: _Part, ids: Ids) -> tuple[_Part, int]:
     return replace(part, dead=dead), len(rows)
 
 
-def _new_faiss(dim: int) -> Any:
+def _new_faiss(dim: int, vectors: npt.NDArray[Any] | None = None) -> Any:
     faiss = _faiss()
+    index = faiss.IndexScalarQuantizer(dim, faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT)
+    if vectors is not None:
+        _append(index, vectors)
+    return index
 
-    return faiss.IndexScalarQuantizer(dim, faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT)
+
+def _append(faiss_index: Any, vectors: npt.NDArray[Any]) -> None:
+    """FAISS's float16 codes are the float16 numbers themselves."""
+    if len(vectors):
+        faiss_index.add_sa_codes(np.ascontiguousarray(vectors, dtype="<f2").view(np.uint8))
+
+
+def _part(ids: Ids, faiss_index: Any, owner: Any = None) -> _Part:
+    return _Part(ids, faiss_index, np.zeros(len(ids), dtype=np.bool_), owner)
 
 
 def _empty(dim: int) -> _Part:
-    return _Part(np.empty(0, dtype=np.int64), _new_faiss(dim), np.zeros(0, dtype=np.bool_))
+    return _part(np.empty(0, dtype=np.int64), _new_faiss(dim))
 
 
-def _write_atomically(path: Path, faiss_index: Any, meta: dict[str, Any]) -> None:
-    faiss = _faiss()
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        faiss.write_index(faiss_index, str(temporary))
-        text = json.dumps(meta, sort_keys=True).encode()
-        with temporary.open("ab") as file:
-            file.write(text + _FOOTER.pack(zlib.crc32(text), len(text), _MAGIC))
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
-
-
-def _read_trailer(path: Path) -> dict[str, Any]:
-    try:
-        with path.open("rb") as file:
-            size = file.seek(0, os.SEEK_END)
-            if size < _FOOTER.size:
-                raise _corrupt(path, f"it has {size} bytes")
-            file.seek(size - _FOOTER.size)
-            crc, length, magic = _FOOTER.unpack(file.read(_FOOTER.size))
-            if magic != _MAGIC or length > size - _FOOTER.size:
-                raise _corrupt(path, "its end is missing")
-            file.seek(size - _FOOTER.size - length)
-            text = file.read(length)
-    except FileNotFoundError:
-        raise
-    except OSError as exc:
-        raise StoreCorrupt(f"the index file {path.name} can't be read: {_reason(exc)}") from exc
-    if zlib.crc32(text) != crc:
-        raise _corrupt(path, "its trailer's checksum is wrong")
-    meta: dict[str, Any] = json.loads(text)
-    payload = size - _FOOTER.size - length
-    if payload < meta["count"] * (2 * meta["dim"] + 8):
-        raise _corrupt(path, f"it has {payload} bytes for {meta['count']} vectors of {meta['dim']} numbers")
-    return meta
-
-
-def _corrupt(path: Path, why: str) -> StoreCorrupt:
-    return StoreCorrupt(f"the index file {path.name} is damaged: {why}", hint="Delete it; it is built anew.")
-
-
-def _reason(exc: BaseException) -> str:
-    if isinstance(exc, OSError) and exc.strerror:
-        return exc.strerror
-    return str(exc).splitlines()[0][:200] if str(exc) else type(exc).__name__
+def _ascending(ids: Ids) -> Ids:
+    array = np.asarray(ids, dtype=np.int64).reshape(-1)
+    return array if np.all(array[1:] > array[:-1]) else np.unique(array)

@@ -272,8 +272,9 @@ def test_a_damaged_file_is_rebuilt_with_a_warning(
             "trailer": good[:-40] + b"#" + good[-39:],
         }[damage]
         path.write_bytes(changed)
-        with pytest.raises(StoreCorrupt):
+        with pytest.raises(StoreCorrupt, match=r"frames\.faiss is damaged") as caught:
             FlatIndex.load(path)
+        assert str(tmp_path) not in str(caught.value)
     with caplog.at_level(logging.WARNING, logger="indexer.vectors"):
         index = open_index(path, catalog, DIM, "frame", "s")
     assert index.ids.tolist() == sorted(catalog.rows)
