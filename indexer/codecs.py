@@ -369,19 +369,18 @@ def _codestream(frame: bytes, layout: _Layout, syntax: UID) -> StoredFrame:
 
 
 def _conform(values: Array, info: Codestream, layout: _Layout) -> Array:
-    """Give decoded values the sign and range of the header: of signs, PixelRepresentation is right."""
-    size = values.dtype.itemsize * 8
-    bits = min(info.precision, layout.stored)
-    if layout.signed:
-        if values.dtype.kind == "u" or not info.signed:
-            values = values.view(f"i{size // 8}")
-            shift = size - bits
-            values = (values << shift) >> shift
-        return values
+    """Give decoded values the sign and range that header and codestream together mean.
+
+    Samples are signed if either says so: JPEG-LS and many JPEG 2000 encoders drop the sign (then BitsStored bits are
+    sign-extended), while a signed codestream under PixelRepresentation 0 was seen to hold true negative values.
+    """
     if values.dtype.kind == "i":
-        values = values.view(f"u{size // 8}")
-        kept: Array = values & np.array((1 << bits) - 1, values.dtype)
-        return kept
+        return values
+    if layout.signed:
+        size = values.dtype.itemsize * 8
+        shift = size - min(info.precision, layout.stored)
+        values = values.view(f"i{size // 8}")
+        return (values << shift) >> shift
     if info.precision > layout.stored:
         top = np.array((1 << layout.stored) - 1, values.dtype)
         # A lossy codec overshoots; a lossless one carries what was in the unused bits, an overlay perhaps.
