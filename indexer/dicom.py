@@ -317,7 +317,10 @@ def _kind(sop_class: str, ds: Dataset, warn: Callable[[str], None]) -> InstanceK
     if not missing:
         return "image"
     if len(missing) < 3 or "Image" in UID(sop_class).name:
-        warn(f"{', '.join(missing)} missing, expected in an image: catalogued, not embedded")
+        # Still an image, one that can't be shown: as "other" the header of a file that was cut short would be
+        # catalogued, and the whole file be in conflict with it.
+        warn(f"{', '.join(missing)} missing, expected in an image")
+        return "image"
     return "other"
 
 

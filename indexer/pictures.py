@@ -7,26 +7,26 @@ from pathlib import Path
 
 from indexer.guard import GuardedPool
 from indexer.reading import PictureRequest, read_picture
-from retrieval.errors import DicomError, InvalidImage, MedlensError
+from retrieval.errors import DicomError, InvalidImage, NotDicomError
 from retrieval.types import RenderProfile, Uint8Image
 
 
 def load_picture(path: Path, profile: RenderProfile, *, frame_number: int = 1, window: str | None = None) -> Uint8Image:
     """One frame of a DICOM file, or a PNG or JPEG, as uint8 [H, W] or [H, W, 3].
 
-    Raises InvalidImage or DicomError, naming the file by its name without folders.
+    Raises InvalidImage for a file that is no image, another DicomError for DICOM that can't be shown; both name the
+    file without its folders.
     """
     _, outcome = next(load_pictures([PictureRequest(path, profile, frame_number, window)], workers=1))
-    if isinstance(outcome, MedlensError):
-        message = f"{path.name!r} can't be used as an image: {outcome}"
-        kind = type(outcome) if isinstance(outcome, DicomError) else InvalidImage
-        raise kind(message, hint=outcome.hint) from outcome
+    if isinstance(outcome, DicomError):
+        kind = InvalidImage if isinstance(outcome, NotDicomError) else type(outcome)
+        raise kind(f"{path.name!r} can't be used as an image: {outcome}", hint=outcome.hint) from outcome
     return outcome
 
 
 def load_pictures(
     requests: Iterable[PictureRequest], *, workers: int = 2
-) -> Iterator[tuple[PictureRequest, Uint8Image | MedlensError]]:
+) -> Iterator[tuple[PictureRequest, Uint8Image | DicomError]]:
     """The same for many, in order; what can't be read comes as its error."""
     with GuardedPool(read_picture, workers=workers) as pool:
         yield from pool.map(requests)

@@ -17,7 +17,7 @@ from indexer.records import FileStat, InstanceRecord
 from indexer.render import render_frame
 from indexer.report_text import sentences
 from indexer.safe_read import open_dicom
-from retrieval.errors import InvalidImage, NotDicomError
+from retrieval.errors import NotDicomError
 from retrieval.preprocess import Preprocess
 from retrieval.types import RenderProfile, Uint8Image
 
@@ -90,7 +90,7 @@ def read_file(file: FileToRead) -> ReadFile:
 def read_picture(request: PictureRequest) -> Uint8Image:
     """One frame of a DICOM file, or an ordinary picture file, as uint8 [H, W] or [H, W, 3].
 
-    Raises DicomError for DICOM that can't be shown, InvalidImage for a file that is neither.
+    Raises DicomError: NotDicomError for a file that is neither, others for DICOM that can't be shown.
     """
     try:
         ds = open_dicom(request.path)
@@ -113,7 +113,7 @@ def _ordinary_picture(path: Path) -> Uint8Image:
                 return _scaled(np.asarray(image, np.float64))
             return np.asarray(image.convert("L" if image.mode in ("1", "L", "LA") else "RGB"))
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as exc:
-        raise InvalidImage(
+        raise NotDicomError(
             f"the file is neither DICOM nor a picture ({type(exc).__name__})",
             hint=f"Give a DICOM file, or one of {', '.join(_PICTURE_FORMATS)}.",
         ) from exc

@@ -116,7 +116,7 @@ def chosen_vois(
     ds: Dataset,
     frame_number: int,
     modality: Modality,
-    profile: RenderProfile = RenderProfile(),  # noqa: B008 - a frozen value
+    profile: RenderProfile = RenderProfile(),
     window: str | Window | None = None,
 ) -> list[Voi]:
     """What `render_frame` shows of a grey frame: one VOI transform, or three to be stacked."""

@@ -1,0 +1,171 @@
+"""From files to rows and vectors: what is indexed, what is skipped, what a second run does."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fake_encoder import FakeEncoder
+from pydicom import dcmread
+from pydicom.data import get_testdata_file
+
+from indexer.frames import parse_policy
+from indexer.pipeline import Progress, index_archive
+from indexer.safe_read import open_dicom
+from indexer.store import Store
+from retrieval.errors import MedlensError, StoreIncompatible
+
+FILES = (
+    "CT_small.dcm",
+    "MR_small.dcm",
+    "JPEG2000.dcm",
+    "emri_small_jpeg_ls_lossless.dcm",
+    "reportsi.dcm",
+    "rtplan.dcm",
+)
+
+
+@pytest.fixture
+def archive(tmp_path: Path) -> Path:
+    folder = tmp_path / "archive"
+    (folder / "deep" / "er").mkdir(parents=True)
+    for name in FILES:
+        shutil.copy(str(get_testdata_file(name)), folder / "deep" / name)
+    (folder / "deep" / "er" / "notes.txt").write_text("no DICOM at all\n" * 50)
+    (folder / "broken.dcm").write_bytes((folder / "deep" / "CT_small.dcm").read_bytes()[:3000])
+    return folder
+
+
+@pytest.fixture
+def encoder() -> FakeEncoder:
+    return FakeEncoder()
+
+
+@pytest.fixture
+def store(tmp_path: Path, encoder: FakeEncoder) -> Store:
+    with Store.create(tmp_path / "store", encoder.spec.to_json()) as opened:
+        yield opened
+
+
+def run(archive: Path, store: Store, encoder: FakeEncoder, **options):
+    return index_archive([archive], store, encoder, workers=2, **options)
+
+
+def test_one_run_takes_images_reports_and_others_each_as_what_they_are(archive, store, encoder):
+    report = run(archive, store, encoder)
+    counts = store.catalog.counts()
+    assert report.indexed == counts.instances == len(FILES)
+    assert report.frames == counts.frames == 1 + 1 + 1 + 10  # the enhanced MR has ten
+    assert report.reports == counts.reports == 1
+    assert counts.sentences > 0
+    assert report.not_embedded == {"RTPLAN": 1}
+    reasons = {r.path: r.reason for r in report.rejected}
+    assert set(reasons) == {"broken.dcm", "deep/er/notes.txt"}
+    assert reasons["deep/er/notes.txt"] == "not-dicom"
+
+
+def test_the_stored_vector_is_that_of_the_rendered_frame(archive, store, encoder):
+    from indexer.render import render_frame
+
+    run(archive, store, encoder)
+    uid = str(dcmread(archive / "deep" / "CT_small.dcm", stop_before_pixels=True).SOPInstanceUID)
+    ids, vectors = next(store.catalog.iter_vectors("frame"))
+    keys = {i: key for i, (key, _) in store.catalog.get(int(i) for i in ids).items()}
+    row = next(n for n, i in enumerate(ids) if keys[int(i)].sop_instance_uid == uid)
+    picture = render_frame(open_dicom(archive / "deep" / "CT_small.dcm"))
+    expected = encoder.encode_images([picture])[0]
+    assert float(vectors[row].astype(np.float32) @ expected) > 0.999
+
+
+def test_a_second_run_encodes_nothing_and_still_names_what_was_rejected(archive, store, encoder):
+    first = run(archive, store, encoder)
+    encoder.images_encoded = 0
+    second = run(archive, store, encoder)
+    assert encoder.images_encoded == 0
+    assert (second.indexed, second.unchanged) == (0, len(FILES))
+    assert sorted(r.path for r in second.rejected) == sorted(r.path for r in first.rejected)
+
+
+def test_a_touched_file_is_looked_at_again_but_not_replaced(archive, store, encoder):
+    run(archive, store, encoder)
+    os.utime(archive / "deep" / "CT_small.dcm", ns=(1, 1))
+    report = run(archive, store, encoder)
+    assert (report.indexed, report.updated, report.unchanged) == (0, 0, len(FILES))
+
+
+def test_a_changed_file_replaces_its_row_and_vector(archive, store, encoder):
+    run(archive, store, encoder)
+    path = archive / "deep" / "CT_small.dcm"
+    ds = dcmread(path)
+    ds.PixelData = np.ascontiguousarray(ds.pixel_array[::-1] // 2).tobytes()
+    ds.save_as(path)
+    before = len(store.frames_index())
+    report = run(archive, store, encoder)
+    assert (report.updated, report.indexed) == (1, 0)
+    assert len(store.frames_index()) == before
+
+
+def test_pruning_drops_what_is_gone_and_nothing_else(archive, store, encoder):
+    run(archive, store, encoder)
+    (archive / "deep" / "MR_small.dcm").unlink()
+    assert run(archive, store, encoder).removed == 0
+    report = run(archive, store, encoder, prune=True)
+    assert report.removed == 1
+    assert store.catalog.counts().instances == len(FILES) - 1
+    assert len(store.frames_index()) == store.catalog.counts().frames
+
+
+def test_the_same_uid_with_other_content_is_a_conflict(archive, store, encoder):
+    ds = dcmread(archive / "deep" / "CT_small.dcm")
+    ds.PixelData = bytes(len(ds.PixelData))
+    ds.save_as(archive / "deep" / "z_other.dcm")
+    shutil.copy(archive / "deep" / "CT_small.dcm", archive / "deep" / "z_same.dcm")
+    report = run(archive, store, encoder)
+    assert {r.path: r.reason for r in report.rejected}["deep/z_other.dcm"] == "conflict"
+    assert report.duplicates == 1
+    assert store.catalog.counts().instances == len(FILES)
+
+
+def test_the_frame_policy_decides_which_frames_are_embedded(archive, store, encoder):
+    report = run(archive, store, encoder, frames=parse_policy("middle"))
+    assert report.frames == 4
+
+
+def test_progress_counts_every_file_once(archive, store, encoder):
+    seen: list[Progress] = []
+    run(archive, store, encoder, on_progress=seen.append)
+    assert seen[-1].files == len(FILES) + 2
+    assert seen[-1].rejected == 2
+    assert [p.files for p in seen] == sorted(p.files for p in seen)
+
+
+def test_another_model_is_refused_before_any_work(archive, store):
+    other = FakeEncoder("other", seed=1)
+    with pytest.raises(StoreIncompatible, match=r"'fake'.*'other'"):
+        run(archive, store, other)
+    assert other.images_encoded == 0
+
+
+def test_a_missing_archive_is_refused_before_any_work(archive, store, encoder):
+    with pytest.raises(MedlensError, match="can't be opened"):
+        index_archive([archive, archive / "nowhere"], store, encoder)
+    assert store.catalog.counts().instances == 0
+
+
+def test_interrupted_it_keeps_what_was_read_and_goes_on(archive, store, encoder):
+    class Stop(KeyboardInterrupt):
+        pass
+
+    def stop(progress: Progress) -> None:
+        if progress.frames >= 2:
+            raise Stop
+
+    with pytest.raises(Stop):
+        run(archive, store, encoder, on_progress=stop)
+    kept = store.catalog.counts().instances
+    assert kept >= 1
+    run(archive, store, encoder)
+    assert store.catalog.counts().instances == len(FILES)
