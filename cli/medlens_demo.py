@@ -123,9 +123,9 @@ def _advice(folder: Path, location: Path, archive: Path, model: str) -> list[str
         "What to try next:",
         *(f"   {command}" for command in commands),
         "",
-        f"The model here is {model}. The one that ships with medlens is small and learned from public CT, MR and chest",
-        "radiographs; of ultrasound, mammograms, colour pictures and rare findings it knows little, and these test files",
-        "are odd pictures anyway. Name another with --model. It finds images, it diagnoses nothing.",
+        f"The model here is {model}. The one that ships with medlens is small and has learned from CT, MR and",
+        "radiographs only; of ultrasound, mammograms, colour pictures and rare findings it knows nothing, and these",
+        "test files are odd pictures anyway. Name another with --model. It finds images, it diagnoses nothing.",
     ]
 
 
