@@ -1,7 +1,8 @@
 """Decoding in supervised worker processes, so that no file can end, stall or bloat a run.
 
 Why not `ProcessPoolExecutor`: one dead worker breaks it, it knows no deadline, and its `map` reads all items at once.
-Here a thread of the parent watches over the workers (guard_worker.py), each behind a socket of its own:
+Here each worker (guard_worker.py) is behind a socket of its own. While the caller waits for a result it supervises them
+itself, without a thread to hand results over; while it works on one, a thread looks after them every few milliseconds.
 
 - A file that makes a worker die, run out of memory or miss its deadline is tried once more, as the first item of a
   fresh worker; if that fails as well, its result is a `DecodeGuardError`. The others never notice.
@@ -44,6 +45,7 @@ _log = logging.getLogger(__name__)
 
 _QUEUE_DEPTH = 2  # items handed to one worker: one at work, one waiting, so that it never waits for the parent
 _TRIES = 2
+_TICK_S = 0.004
 _GRACE_S = 2.0  # the worker's own timer strikes first; this is for one that is stopped or stuck in the kernel
 _START_S = 120.0  # a worker imports NumPy and the decoders, perhaps from a cold network share
 _MOST_FAILED_STARTS = 3
@@ -171,7 +173,7 @@ class GuardedPool(Generic[T, R]):
         self._setup = guard_worker.Setup(functions, memory_limit, deadline_s)
         self._count = workers
         self._in_flight = in_flight or 8 * workers
-        self._changed = threading.Condition()  # guards all below
+        self._lock = threading.Lock()  # guards all below
         self._workers: list[_Worker[T]] = []
         self._todo: deque[_Job[T]] = deque()
         self._done: dict[int, tuple[T, R | DicomError, int]] = {}  # by index, with its size in bytes
@@ -186,7 +188,7 @@ class GuardedPool(Generic[T, R]):
         self.restarts = 0  # workers replaced so far
 
     def __enter__(self) -> GuardedPool[T, R]:
-        with self._changed:
+        with self._lock:
             for _ in range(self._count):
                 self._start()
         self._thread.start()
@@ -199,7 +201,7 @@ class GuardedPool(Generic[T, R]):
 
     @property
     def worker_pids(self) -> tuple[int, ...]:
-        with self._changed:
+        with self._lock:
             return tuple(worker.process.pid for worker in self._workers)
 
     def close(self) -> None:
@@ -209,12 +211,11 @@ class GuardedPool(Generic[T, R]):
             worker.process.kill()
         if self._thread.is_alive():
             self._thread.join()
-        with self._changed:
+        with self._lock:
             for worker in self._workers:
                 worker.end()
             self._workers.clear()
             self._selector.close()
-            self._changed.notify_all()
 
     def map(self, items: Iterable[T]) -> Iterator[tuple[T, R | DicomError]]:
         """Yield (item, what the function gave or the DicomError it ended with), in the order of the items.
@@ -224,7 +225,7 @@ class GuardedPool(Generic[T, R]):
         """
         if not self._thread.is_alive():
             raise ValueError("a GuardedPool maps inside its `with` block only")
-        with self._changed:
+        with self._lock:
             if self._mapping:
                 raise ValueError("a GuardedPool does one map at a time")
             self._mapping = True
@@ -239,17 +240,18 @@ class GuardedPool(Generic[T, R]):
                         exhausted = True
                         break
                     pulled += 1
-                    with self._changed:
+                    with self._lock:
                         self._todo.append(job)
                         self._dispatch()
                 if exhausted and self._wanted == pulled:
                     return
-                with self._changed:
-                    self._changed.wait_for(lambda: self._wanted in self._done or self._broken or self._closing.is_set())
-                    if self._broken:
-                        raise self._broken
-                    if self._closing.is_set():
-                        raise ValueError("the GuardedPool was closed while it was mapping")
+                with self._lock:
+                    while self._wanted not in self._done:
+                        if self._broken:
+                            raise self._broken
+                        if self._closing.is_set():
+                            raise ValueError("the GuardedPool was closed while it was mapping")
+                        self._step(0.25)
                     item, outcome, size = self._done.pop(self._wanted)
                     self._buffered -= size
                     self._wanted += 1
@@ -260,7 +262,7 @@ class GuardedPool(Generic[T, R]):
 
     def _abandon(self) -> None:
         """Forget what is in flight; workers still at it are replaced."""
-        with self._changed:
+        with self._lock:
             self._todo.clear()
             self._done.clear()
             self._buffered = 0
@@ -273,7 +275,7 @@ class GuardedPool(Generic[T, R]):
                     worker.queue.clear()
                     worker.doomed = True
 
-    # All below runs with the lock held, most of it in the supervisor's thread.
+    # All below runs with the lock held, but for _supervise, which takes it.
 
     def _start(self, first: _Job[T] | None = None) -> None:
         worker = _Worker(self._setup, first)
@@ -301,24 +303,28 @@ class GuardedPool(Generic[T, R]):
                 if worker.ready and not worker.doomed and len(worker.queue) == depth:
                     worker.accept(self._todo.popleft())
 
+    def _step(self, timeout: float) -> None:
+        """Wait for answers up to `timeout` seconds, take them, enforce the deadlines, hand out what is waiting."""
+        ready = self._selector.select(timeout)
+        for worker in [worker for worker in self._workers if worker.doomed]:
+            self._replace(worker)
+        for key, _ in ready:
+            if key.data in self._workers:
+                self._read(key.data)
+        self._enforce_deadlines()
+        self._dispatch()
+
     def _supervise(self) -> None:
-        try:
-            while not self._closing.is_set():
-                ready = self._selector.select(timeout=0.25)
-                with self._changed:
-                    if self._closing.is_set():
-                        return
-                    for worker in [worker for worker in self._workers if worker.doomed]:
-                        self._replace(worker)
-                    for key, _ in ready:
-                        if key.data in self._workers:
-                            self._read(key.data)
-                    self._enforce_deadlines()
-                    self._dispatch()
-        except BaseException as exc:  # noqa: BLE001 - handed to the caller of map, who would wait for ever
-            with self._changed:
+        while not self._closing.wait(_TICK_S):
+            if not self._lock.acquire(blocking=False):
+                continue  # the caller is at it
+            try:
+                if not self._broken and not self._closing.is_set():
+                    self._step(0)
+            except BaseException as exc:  # noqa: BLE001 - handed to the caller of map, who would wait for ever
                 self._broken = exc
-                self._changed.notify_all()
+            finally:
+                self._lock.release()
 
     def _read(self, worker: _Worker[T]) -> None:
         worker.sock.settimeout(self._setup.deadline_s)
@@ -387,8 +393,6 @@ class GuardedPool(Generic[T, R]):
     def _finish(self, job: _Job[T], outcome: R | DicomError, size: int = 0) -> None:
         self._done[job.index] = job.item, outcome, size
         self._buffered += size
-        if job.index == self._wanted:
-            self._changed.notify_all()
 
 
 def _bytes(count: int) -> str:

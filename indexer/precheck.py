@@ -15,20 +15,14 @@ from typing import BinaryIO, NamedTuple
 from pydicom.dataset import Dataset
 from pydicom.uid import UID
 
+from indexer.codestreams import parse_codestream
 from indexer.safe_read import PIXEL_TAGS, UNDEFINED, Limits
 from retrieval.errors import DecodeGuardError, DicomError, FileUnreadable, PixelDecodeError
 
 _ITEM = b"\xfe\xff\x00\xe0"
 _VIDEO = ("1.2.840.10008.1.2.4.10",)  # MPEG-2, H.264 and H.265: all frames in one stream
+_STARTS = (b"\xff\xd8", b"\xff\x4f", b"\0\0\0\x0cjP")  # JPEG and JPEG-LS, JPEG 2000, JP2
 _PEEK = 4096
-
-
-class Size(NamedTuple):
-    """What a codestream says of its picture."""
-
-    rows: int
-    columns: int
-    components: int
 
 
 class _Claim(NamedTuple):
@@ -47,17 +41,17 @@ def check_before_decoding(ds: Dataset, limits: Limits = Limits()) -> None:
 
     Raises DecodeGuardError (too large, or header and codestream disagree) or PixelDecodeError (too short, no numbers).
     """
-    tag = next((tag for tag in PIXEL_TAGS if tag in ds), None)
-    if tag is None:
+    # Not get_item: that would read a value which was left in the file.
+    element = next((element for element in reversed(ds.values()) if element.tag in PIXEL_TAGS), None)
+    if element is None:
         return
-    claim = _claim(ds, tag)
+    claim = _claim(ds, element.tag)
     per_frame = claim.rows * claim.columns * claim.samples
     said = f"{claim.frames} frames of {claim.rows} x {claim.columns} x {claim.samples} samples"
     if per_frame > limits.frame_samples or per_frame * claim.frames > limits.total_samples:
         raise DecodeGuardError(
-            f"{said} declared, at most {limits.frame_samples} samples a frame and {limits.total_samples} in all expected"
+            f"{said} declared, expected at most {limits.frame_samples} a frame and {limits.total_samples} in all"
         )
-    element = ds.get_item(tag)
     try:
         if _is_encapsulated(ds, element):
             _check_fragments(ds, element, claim, said)
@@ -125,7 +119,9 @@ def _check_fragments(ds: Dataset, element: object, claim: _Claim, said: str) -> 
     fragments = 0
     for head in _fragments(ds, element):
         fragments += 1
-        size = codestream_size(head)
+        size = parse_codestream(head)
+        if size and size.codec in ("jpeg2k", "htj2k"):
+            _refuse_tiny_tiles(head)
         if size and (size.rows, size.columns) != (claim.rows, claim.columns):
             raise DecodeGuardError(
                 f"the codestream of fragment {fragments} is of {size.rows} x {size.columns}, "
@@ -156,54 +152,16 @@ def _walk(file: BinaryIO) -> Iterator[bytes]:
         start = file.tell()
         if not first:
             head = file.read(min(length, _PEEK))
-            if length > _PEEK and head[:2] == b"\xff\xd8" and codestream_size(head) is None:
-                head += file.read(length - len(head))  # long tables or profiles before the frame header
+            if length > _PEEK and head.startswith(_STARTS) and parse_codestream(head) is None:
+                head += file.read(length - len(head))  # long tables or profiles stand before what is looked for
             yield head
         first = False
         file.seek(start + length)
 
 
-def codestream_size(data: bytes) -> Size | None:
-    """What a JPEG, JPEG-LS, JPEG 2000 or HTJ2K codestream says of itself; None if `data` doesn't begin with one."""
-    try:
-        if data[:2] == b"\xff\xd8":
-            return _jpeg_size(data)
-        if data[:4] == b"\xff\x4f\xff\x51":
-            return _j2k_size(data, 0)
-        if data[4:8] == b"jP  ":  # a JP2 file, which doesn't belong here but which decoders take
-            start = data.find(b"\xff\x4f\xff\x51")
-            return _j2k_size(data, start) if start >= 0 else None
-    except (IndexError, struct.error):
-        return None
-    return None
-
-
-def _jpeg_size(data: bytes) -> Size | None:
-    """ITU T.81 B.2.2; JPEG-LS by T.87 C.2.2, where an LSE segment may stand in for a size of zero (C.2.4.1.4)."""
-    place, oversize = 2, (0, 0)
-    while data[place] == 0xFF:
-        marker = data[place + 1]
-        if marker == 0xFF or marker == 0x01 or 0xD0 <= marker <= 0xD8:  # fill bytes and markers without a body
-            place += 1 if marker == 0xFF else 2
-            continue
-        if marker in (0xD9, 0xDA):
-            return None
-        (length,) = struct.unpack_from(">H", data, place + 2)
-        if marker == 0xF8 and data[place + 4] == 4:
-            width = data[place + 5]
-            numbers = data[place + 6 : place + 6 + 2 * width]
-            oversize = int.from_bytes(numbers[:width], "big"), int.from_bytes(numbers[width:], "big")
-        if marker == 0xF7 or (0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC)):
-            rows, columns, components = struct.unpack_from(">HHB", data, place + 5)
-            return Size(rows or oversize[0], columns or oversize[1], components)
-        place += 2 + length
-    return None
-
-
-def _j2k_size(data: bytes, start: int) -> Size:
-    """ITU T.800 A.5.1."""
-    x1, y1, x0, y0, tile_x, tile_y = struct.unpack_from(">6I", data, start + 8)
-    (components,) = struct.unpack_from(">H", data, start + 40)
+def _refuse_tiny_tiles(head: bytes) -> None:
+    """ITU T.800 A.5.1: at most 65,535 tiles. Each costs a decoder memory, however few pixels it has."""
+    start = head.find(b"\xff\x4f\xff\x51")
+    x1, y1, _, _, tile_x, tile_y = struct.unpack_from(">6I", head, start + 8)
     if not tile_x or not tile_y or -(-x1 // tile_x) * -(-y1 // tile_y) > 65535:
         raise DecodeGuardError("a JPEG 2000 codestream of more than 65,535 tiles, which the standard doesn't allow")
-    return Size(y1 - y0, x1 - x0, components)

@@ -37,7 +37,7 @@ UNDEFINED = 0xFFFFFFFF
 
 _VRS = frozenset(vr.value.encode() for vr in VR if len(vr.value) == 2)
 _LONG_VRS = frozenset(b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split())  # 4 bytes of length, PS3.5 table 7.1-1
-_ITEM_END, _SEQUENCE_END = 0xFFFEE00D, 0xFFFEE0DD
+_ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
 _SMALL = 1024  # bytes; a sequence this short holds at most 64 levels and 128 elements: not worth a look
 _SEEN = (
     ArithmeticError,
@@ -64,6 +64,7 @@ class Limits:
     nesting: int = 64  # sequences in sequences
     header_bytes: int = 256 << 20  # values kept in memory, in all
     defer_bytes: int = 32 << 20  # a longer value stays in the file
+    encapsulated_bytes: int = 4 << 30  # all fragments of compressed pixel data
     inflated_bytes: int = 512 << 20  # of a deflated data set
     frame_samples: int = 1 << 27  # rows x columns x samples of one frame; 6,600 x 6,600 in RGB
     total_samples: int = 1 << 36  # of all frames; a whole-slide image of 300,000 tiles
@@ -168,13 +169,13 @@ def _start(file: BinaryIO) -> _Start:
             return _Start(preamble, syntax, place, syntax != ExplicitVRBigEndian)
         tag, _, length = header
         if length == UNDEFINED:
-            raise DicomError(
-                f"({tag >> 16:04X},{tag & 0xFFFF:04X}) has an undefined length, which group 0002 can't have"
-            )
+            raise DicomError(f"({tag >> 16:04X},{tag & 0xFFFF:04X}) has an undefined length, not allowed in its group")
         if tag == 0x00020010:
             syntax = file.read(min(length, 64)).rstrip(b"\0 ").decode("ascii", "replace")
             file.seek(file.tell() - min(length, 64))
         place = file.tell() + length
+        if place > os.fstat(file.fileno()).st_size:
+            raise DicomError("the file ends inside its file meta information", hint=_CUT_SHORT)
     raise DecodeGuardError("more than 256 elements in the file meta information")
 
 
@@ -238,12 +239,17 @@ def _read_deflated(file: BinaryIO, start: _Start, budget: _Budget) -> FileDatase
                 limit = budget.limits.inflated_bytes
                 raise DecodeGuardError(f"a deflated data set of more than {limit >> 20} MiB once inflated")
             data = inflater.unconsumed_tail
-    budget.file = io.BytesIO(b"".join(chunks))
-    body = read_dataset(budget.file, False, True, stop_when=budget)
+    inflated = io.BytesIO(b"".join(chunks))
+    budget.read_from(inflated)
+    body = read_dataset(inflated, False, True, stop_when=budget)
     path = file.name
     ds = FileDataset(path, body, head.preamble, head.file_meta, is_implicit_VR=False, is_little_endian=True)
     ds.set_original_encoding(False, True, body.original_character_set)
     return ds
+
+
+def _is_sequence(tag: int) -> bool:
+    return bool(dictionary_has_tag(tag) and dictionary_VR(tag) == "SQ")
 
 
 class _Budget:
@@ -254,22 +260,62 @@ class _Budget:
         self.limits = limits
         self._endian = "<" if little_endian else ">"
         self._stop = stop_before_pixels
+        self._size = os.fstat(file.fileno()).st_size
+        self._past_pixels = False
         self._elements = 0
         self._bytes = 0
 
+    def read_from(self, inflated: io.BytesIO) -> None:
+        self.file, self._size = inflated, inflated.getbuffer().nbytes
+
     def __call__(self, tag: int, vr: str | None, length: int) -> bool:
+        place = self.file.tell()
         if tag in PIXEL_TAGS:
-            return self._stop
+            self._past_pixels = True
+            if self._stop:
+                return True
+            if length == UNDEFINED:
+                self._walk_fragments()
+            else:
+                self._refuse_beyond_the_end(length, place)
+            return False
+        if self._past_pixels and self._is_beyond_the_end(length, place):
+            return True  # what some writers pad the end of the file with is no element
         self._count()
+        self._refuse_beyond_the_end(length, place)
         if length == UNDEFINED:
             if vr is None or vr in ("SQ", "UN"):
                 self._look_into(None)
-            return False
-        if length >= _SMALL and (vr == "SQ" or (vr is None and dictionary_has_tag(tag) and dictionary_VR(tag) == "SQ")):
+        elif length >= _SMALL and (vr == "SQ" or (vr is None and _is_sequence(tag))):
             self._look_into(length)
         elif length <= self.limits.defer_bytes:
             self._spend(length)
         return False
+
+    def _walk_fragments(self) -> None:
+        """See that encapsulated pixels end, before pydicom searches all of a large file for their end."""
+        file, start = self.file, self.file.tell()
+        if self._size - start <= self.limits.defer_bytes:
+            return
+        place = start
+        while (header := _element(file, self._endian)) and header[0] == _ITEM:
+            place = file.tell() + header[2]
+            if place > self._size or place - start > self.limits.encapsulated_bytes:
+                break
+            file.seek(place)
+        if header is None or header[0] != _SEQUENCE_END:
+            raise DecodeGuardError(
+                f"encapsulated pixel data that don't end within the file and {self.limits.encapsulated_bytes >> 20} MiB"
+            )
+        file.seek(start)
+
+    def _refuse_beyond_the_end(self, length: int, place: int) -> None:
+        """A short value that is cut off is pydicom's to report; for a long one it would allocate all of it first."""
+        if self._is_beyond_the_end(length, place):
+            raise DicomError(f"an element of {length} bytes, which is beyond the end of the file", hint=_CUT_SHORT)
+
+    def _is_beyond_the_end(self, length: int, place: int) -> bool:
+        return self.limits.defer_bytes < length < UNDEFINED and place + length > self._size
 
     def _count(self) -> None:
         self._elements += 1
@@ -306,6 +352,7 @@ class _Budget:
                 continue
             self._count()
             value_end = None if length == UNDEFINED else place + length
+            self._refuse_beyond_the_end(length, place)
             if in_sequence:
                 levels.append((False, value_end))
             elif vr == b"SQ" or (value_end is None and vr in (b"", b"UN")):
