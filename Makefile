@@ -26,7 +26,7 @@ help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: ## make the environment, index real DICOM files, search them, write a page of what was found
-	@$(call ready,installed)
+	@$(call ready,installed-demo)
 	@$(VENV)/bin/medlens demo
 
 test: ## make the environment with what tests need; lint, types, tests

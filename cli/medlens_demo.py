@@ -1,6 +1,7 @@
 """`medlens demo`: the whole way once, on the DICOM files that pydicom's wheel carries for its own tests.
 
-Many of those files are broken on purpose or are no images, which is what an archive is like. Nothing is downloaded.
+Many of those files are broken on purpose or are no images, which is what an archive is like. The package pydicom-data,
+where it is installed, adds larger ones and the only radiographs. Nothing is downloaded.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import shlex
 import shutil
 import sys
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 import pydicom.data
@@ -26,6 +28,7 @@ QUERY = "MR image of the brain"
 LABELS = "modality"
 HITS = 8
 FILES_PER_LABEL = 3
+LEAST_EDGE = 64  # pixels; some of the files are thumbnails of 16 by 16, in which nobody sees anything
 
 Say = Callable[[str], None]
 
@@ -35,19 +38,28 @@ def run_demo(folder: Path, model: str | None, device: str, say: Say) -> None:
 
     What is made lies in `folder`: `store/` and `hits.html`. Raises MedlensError.
     """
-    archive = gathered()
+    archives = gathered()
     location = folder / "store"
-    say(f"1. Indexing the DICOM files of pydicom's own tests, where they lie: {_shown(archive)}")
+    say("1. Indexing the DICOM files of pydicom's own tests, where they lie:")
+    for archive in archives:
+        say(f"   {_shown(archive)}")
+    if len(archives) == 1:
+        say("   (The package pydicom-data has more, radiographs among them: pip install pydicom-data)")
     try:
         report = run_index(
-            [archive], str(location), model, device, frames="max:16", workers=None, prune=True, keep_descriptions=True
+            archives, str(location), model, device, frames="max:16", workers=None, prune=True, keep_descriptions=True
         )
     except StoreIncompatible as exc:
         raise StoreIncompatible(str(exc), hint=f"Delete {_shown(location)} and run the demo again.") from exc
     for line in summary(report):
         say(f"   {line}")
     if report.rejected:
-        say("   Many of them are broken on purpose; each costs a line in the report, and the run goes on.")
+        say(
+            "   Some of them are broken on purpose; each costs a line in the report, and the run goes on. A conflict is a"
+        )
+        say(
+            "   file with the SOP Instance UID of another and other bytes: these sets hold one image in several codings."
+        )
     if report.unchanged and not report.indexed:
         say("   Nothing was new: unchanged files are not opened again.")
 
@@ -78,31 +90,36 @@ def run_demo(folder: Path, model: str | None, device: str, say: Say) -> None:
             say(f"   {Path(name).name}: {error}")
         say(f"   {right} of {len(rows)} as the header says.")
     say("")
-    for line in _advice(folder, location, archive, results.model):
+    for line in _advice(folder, location, archives[0], results.model):
         say(line)
 
 
-def gathered() -> Path:
-    """The folder of test files in pydicom's wheel. Raises MedlensError where a distribution leaves it out."""
+def gathered() -> list[Path]:
+    """The folders of test files: pydicom's, then pydicom-data's if that is installed.
+
+    Raises MedlensError where a distribution's pydicom comes without.
+    """
     folder = Path(pydicom.data.__file__).parent / "test_files"
     if not folder.is_dir():
         raise MedlensError(
             "this pydicom came without its test files, which the demo uses",
             hint="Install pydicom by pip; or index files of your own: medlens index FOLDER.",
         )
-    return folder
+    more = find_spec("data_store")
+    places = more.submodule_search_locations if more is not None else None
+    return [folder, *(path for path in (Path(place) / "data" for place in places or ()) if path.is_dir())]
 
 
 def some_files(store: Store) -> dict[Path, str]:
-    """For each label of the set, a few indexed files whose header says so: path and label, in order of the paths."""
+    """For each label of the set, a few indexed files whose header says so, of different series: path and label."""
     files: dict[Path, str] = {}
     for label in load_labels(LABELS).labels:
         ids = store.catalog.ids_matching(SearchFilter({"modality": label.values}))
         rows = store.catalog.get(ids.tolist()).values()
-        # One frame of a colour picture or of a localiser says little of a modality: one file per series is enough.
         by_series = {
             str(values["series_instance_uid"]): real_path(Path(values["archive_root"]), values["file_path"])
             for _, values in rows
+            if min(values.get("rows") or 0, values.get("columns") or 0) >= LEAST_EDGE
         }
         files.update(dict.fromkeys(sorted(by_series.values())[:FILES_PER_LABEL], label.name))
     return files
