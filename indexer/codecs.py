@@ -8,6 +8,8 @@ lie about their transfer syntax: a frame that starts as a JPEG is decoded as the
 Measured traps that are handled here:
 - HTJ2K: OpenJPH through imagecodecs wraps 255 to 0 on irreversible codestreams, so those go to OpenJPEG.
 - JPEG 2000: the codestream's sign may contradict PixelRepresentation; JPEG-LS has no sign at all.
+- JPEG-LS: CharLS spends 9 s of CPU on a truncated 37 x 53 picture that ends in zeros, so one without an end marker is
+  refused first.
 - JPEG: whether three components are RGB or YCbCr is said by component ids and markers before it is said by DICOM.
 """
 
@@ -352,7 +354,10 @@ def _codestream(frame: bytes, layout: _Layout, syntax: UID) -> StoredFrame:
     elif info.codec == "jpeg-lossless":
         values = imagecodecs.ljpeg_decode(frame) if info.components == 1 else imagecodecs.jpegsof3_decode(frame)
     elif info.codec == "jpeg-ls":
-        values = imagecodecs.jpegls_decode(frame)
+        end = frame.rfind(b"\xff\xd9")  # no other FF stands before a byte above 7F, ITU T.87 C.2.1
+        if end < 0:
+            raise PixelDecodeError("the JPEG-LS codestream has no end marker; the file is truncated")
+        values = imagecodecs.jpegls_decode(frame[: end + 2])
     elif info.codec == "htj2k":
         values = imagecodecs.htj2k_decode(frame)
     else:
@@ -369,19 +374,18 @@ def _codestream(frame: bytes, layout: _Layout, syntax: UID) -> StoredFrame:
 
 
 def _conform(values: Array, info: Codestream, layout: _Layout) -> Array:
-    """Give decoded values the sign and range of the header: of signs, PixelRepresentation is right."""
-    size = values.dtype.itemsize * 8
-    bits = min(info.precision, layout.stored)
-    if layout.signed:
-        if values.dtype.kind == "u" or not info.signed:
-            values = values.view(f"i{size // 8}")
-            shift = size - bits
-            values = (values << shift) >> shift
-        return values
+    """Give decoded values the sign and range that header and codestream together mean.
+
+    Samples are signed if either says so: JPEG-LS and many JPEG 2000 encoders drop the sign (then BitsStored bits are
+    sign-extended), while a signed codestream under PixelRepresentation 0 was seen to hold true negative values.
+    """
     if values.dtype.kind == "i":
-        values = values.view(f"u{size // 8}")
-        kept: Array = values & np.array((1 << bits) - 1, values.dtype)
-        return kept
+        return values
+    if layout.signed:
+        size = values.dtype.itemsize * 8
+        shift = size - min(info.precision, layout.stored)
+        values = values.view(f"i{size // 8}")
+        return (values << shift) >> shift
     if info.precision > layout.stored:
         top = np.array((1 << layout.stored) - 1, values.dtype)
         # A lossy codec overshoots; a lossless one carries what was in the unused bits, an overlay perhaps.

@@ -20,7 +20,6 @@ import hashlib
 import hmac
 import math
 import re
-import warnings
 from collections.abc import Callable
 from datetime import date
 from typing import Any, Literal
@@ -34,7 +33,7 @@ from indexer.keywords import KEYWORDS, Kind
 from indexer.privacy import UnknownIdentity, identifiers, scrub
 from indexer.records import AttributeValue, InstanceRecord
 from indexer.report_text import report_text
-from indexer.values import CONVERSION_ERRORS, READ_ERRORS, MalformedValue, as_text, read_text, read_value
+from indexer.values import CONVERSION_ERRORS, READ_ERRORS, MalformedValue, as_text, quiet, read_text, read_value
 from retrieval.errors import UnsupportedImageError
 
 MAX_TEXT = 1024  # characters of one attribute; the longest VR of the table allows 64 per value
@@ -95,11 +94,11 @@ def read_record(ds: Dataset, key: bytes, *, keep_descriptions: bool = True) -> I
     with `privacy.scrub`; with `keep_descriptions=False` the attributes are None instead. If the file's identifying
     values can't be read, no free text is kept.
 
-    Python's warnings are silenced meanwhile: pydicom's quote values. Hostile PDFs and SRs can take long: call this
-    under a deadline. Raises UnsupportedImageError without SOP Instance UID or SOP class, and for a DICOMDIR.
+    Python's warnings and pydicom's log are silenced meanwhile: they quote values. Hostile PDFs and SRs can take long:
+    call this under a deadline. Raises UnsupportedImageError without SOP Instance UID or SOP class, with a UID that is
+    none, and for a DICOMDIR.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with quiet("pydicom"):
         return _read_record(ds, key, keep_descriptions)
 
 

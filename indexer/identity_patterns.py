@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from indexer.ordinary_words import ORDINARY_WORDS
+from indexer.ordinary_words import NO_NAMES, ORDINARY_WORDS
 
 RUN = re.compile(r"[^\W\d_]+|\d+")  # a run of letters of any script, or of digits
 
@@ -17,7 +17,7 @@ _DAY, _MONTH, _YEAR = r"(?:0?[1-9]|[12]\d|3[01])", r"(?:0?[1-9]|1[0-2])", r"(?:1
 _MONTH_NAME = (
     r"(?:Jan(?:uary)?|Feb(?:ruary)?|Mar(?:ch)?|Apr(?:il)?|May|June?|July?|Aug(?:ust)?|Sept?(?:ember)?|Oct(?:ober)?"
     r"|Nov(?:ember)?|Dec(?:ember)?|JAN(?:UARY)?|FEB(?:RUARY)?|MAR(?:CH)?|APR(?:IL)?|MAY|JUNE?|JULY?|AUG(?:UST)?"
-    r"|SEPT?(?:EMBER)?|OCT(?:OBER)?|NOV(?:EMBER)?|DEC(?:EMBER)?)\b\.?"
+    r"|SEPT?(?:EMBER)?|OCT(?:OBER)?|NOV(?:EMBER)?|DEC(?:EMBER)?)\b(?:\.(?=\s?-?\d))?"
 )
 _NAME = r"[^\W\d_a-z][^\W\d_]+(?:['’-][^\W\d_]+)*"
 
@@ -69,7 +69,9 @@ def pattern_spans(text: str) -> Iterator[tuple[int, int]]:
     for pattern in _WHOLE_RE:
         yield from (match.span() for match in pattern.finditer(text))
     for pattern in _LABEL_RE:
-        yield from (match.span(1) for match in pattern.finditer(text))
+        for match in pattern.finditer(text):
+            if not NO_NAMES.issuperset(RUN.findall(match[1].lower())):  # "read by CT"
+                yield match.span(1)
     for match in _TITLE_RE.finditer(text):
         start, end = match.span(1)
         first, _, second = match[1].rpartition(" ")

@@ -202,6 +202,7 @@ class _Collector:
         for family, given in permutations(parts[:3], 2):  # J. Smith, Smith J
             if family[-1] in self.tokens and not _is_unspaced(given[0]):
                 self.phrases |= {(given[0][0], *family), (*family, given[0][0])}
+                self._add_token(given[0][0] + "".join(family), 5)  # a login name: jsmith
 
     def add_value(self, value: str) -> None:
         runs = _runs(value)

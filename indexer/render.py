@@ -48,6 +48,8 @@ def render_frame(
     """
     if frame_number < 1:
         raise ValueError(f"frame_number {frame_number}, expected 1 or more")
+    if isinstance(window, Window) and with_function(window, "LINEAR") is None:
+        raise ValueError(f"{window}, expected finite numbers and a width above 0")
     with library_errors("rendering"):
         frame = stored_frame(ds, frame_number - 1)
         if frame.values.ndim == 3:
@@ -68,7 +70,7 @@ def _render_grey(
 ) -> Uint8Image:
     stored = frame.values
     modality = modality_of(ds, frame_number, signed=stored.dtype.kind == "i")
-    vois = _choose(frame, ds, frame_number, modality, profile, window)
+    vois = chosen_vois(frame, ds, frame_number, modality, profile, window)
     inverted = frame.photometric == "MONOCHROME1"
 
     def picture(voi: Voi, values: npt.NDArray[Any]) -> Uint8Image:
@@ -109,21 +111,18 @@ def _look_up(stored: npt.NDArray[Any], functions: list[Callable[[npt.NDArray[Any
     return [plane.reshape(stored.shape) for plane in planes]
 
 
-def _choose(
+def chosen_vois(
     frame: StoredFrame,
     ds: Dataset,
     frame_number: int,
     modality: Modality,
-    profile: RenderProfile,
-    window: str | Window | None,
+    profile: RenderProfile = RenderProfile(),  # noqa: B008 - a frozen value
+    window: str | Window | None = None,
 ) -> list[Voi]:
-    """One VOI transform, or three to be stacked."""
+    """What `render_frame` shows of a grey frame: one VOI transform, or three to be stacked."""
     stored = frame.values
     if isinstance(window, Window):
-        voi = with_function(window, "LINEAR")
-        if voi is None:
-            raise ValueError(f"{window}, expected a width above 0")
-        return [voi]
+        return [voi for voi in (with_function(window, "LINEAR"),) if voi]
     signed = stored.dtype.kind == "i" or modality.intercept < 0 or modality.slope < 0
     name = str(ds.get("Modality") or "")
     if window is None and modality.given and (wanted := profile.windows.get(name)):

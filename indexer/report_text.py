@@ -11,20 +11,19 @@ The text is not scrubbed here: `indexer.dicom` does that with the same file's id
 from __future__ import annotations
 
 import io
-import logging
 import re
 from collections.abc import Callable
 
 from pydicom.dataset import Dataset
 
-from indexer.values import MalformedValue, clean, read_items, read_text, read_value
+from indexer.values import MalformedValue, clean, quiet, read_items, read_text, read_value
 
 MAX_ITEMS = 50_000  # content items of one report
 MAX_CHARACTERS = 200_000  # of one report
 MAX_PDF_BYTES = 64 * 2**20
 MAX_PDF_PAGES = 100
 
-MIN_LETTERS = 8  # of one sentence: "Effusion."
+MIN_LETTERS = 6  # of one sentence: "No mass."
 MAX_SENTENCE = 400  # characters; a longer one is cut at a clause, since text encoders read 77 to 256 tokens
 
 Warn = Callable[[str], None]
@@ -145,14 +144,14 @@ def _pdf_text(ds: Dataset, warn: Warn) -> str:
     if len(document) > MAX_PDF_BYTES:
         warn(f"the PDF has {len(document)} bytes, more than {MAX_PDF_BYTES}: its text is left out")
         return ""
-    logging.getLogger("pypdf").setLevel(logging.CRITICAL)  # its messages quote the document
     pages: list[str] = []
     try:
-        reader = pypdf.PdfReader(io.BytesIO(document))
-        if len(reader.pages) > MAX_PDF_PAGES:
-            warn(f"the PDF has {len(reader.pages)} pages: the first {MAX_PDF_PAGES} are read")
-        for number in range(min(len(reader.pages), MAX_PDF_PAGES)):
-            pages.append(reader.pages[number].extract_text())
+        with quiet("pypdf"):
+            reader = pypdf.PdfReader(io.BytesIO(document))
+            if len(reader.pages) > MAX_PDF_PAGES:
+                warn(f"the PDF has {len(reader.pages)} pages: the first {MAX_PDF_PAGES} are read")
+            for number in range(min(len(reader.pages), MAX_PDF_PAGES)):
+                pages.append(reader.pages[number].extract_text())
     # pypdf raises what its parsing runs into, not only its own errors
     except (
         ArithmeticError, AssertionError, AttributeError, DependencyError, EOFError, LookupError, NotImplementedError,
@@ -174,7 +173,7 @@ _ABBREVIATED = """
     u.a vs z.b d.h s.o a.m p.m dept hx sra sr jr temp vol
 """
 _ABBREVIATIONS = frozenset(_ABBREVIATED.split())
-_BULLET = re.compile(r"\s*(?:[•●▪◦‣·*–—-]|\(?\d{1,2}[.)]|\(?[a-h]\))\s+")
+_BULLET = re.compile(r"^\s*(?:[•●▪◦‣·*–—-]|\(?\d{1,2}[.)]|\(?[a-h]\))\s+")
 _INLINE_BULLET = re.compile(r"\s[•●▪◦‣]\s*|(?<=[.;:])\s+\(?\d{1,2}[.)]\s+(?=[^\W\d_])|^\s*[•●▪◦‣]\s*")
 _INLINE_HEADING = re.compile(rf"(?:^|(?<=[.\s]))(?:{_SECTIONS})\s*:(?=\s|$)", re.IGNORECASE)
 _END = re.compile(r"[.!?]+[\"')\]]*(?=\s|$)|[。！？]|(?<=[a-z]{2})\.(?=[A-Z][a-z])|;(?=\s*\n)")
@@ -193,7 +192,7 @@ def sentences(text: str) -> list[str]:
     for block in _blocks(text):
         for part in _INLINE_BULLET.split(_INLINE_HEADING.sub("\n", block)):
             for line in part.split("\n"):
-                for sentence in _split(line):
+                for sentence in _split(_BULLET.sub("", line, count=1)):
                     for piece in _bounded(" ".join(sentence.split()).strip(" -–—•*")):
                         if sum(c.isalpha() for c in piece) >= MIN_LETTERS:
                             found.setdefault(piece.casefold().rstrip(".!?;: "), piece)

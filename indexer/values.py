@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import struct
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from pydicom.dataset import Dataset
+from pydicom.errors import BytesLengthException
 from pydicom.multival import MultiValue
 
 # What pydicom raises when a value is converted on first access (it parses lazily): seen over mutants of its test files.
 CONVERSION_ERRORS: tuple[type[Exception], ...] = (
     ArithmeticError,
     AttributeError,
+    BytesLengthException,
     EOFError,
     LookupError,
     NotImplementedError,
@@ -26,6 +32,24 @@ CONVERSION_ERRORS: tuple[type[Exception], ...] = (
 # NUL breaks PostgreSQL, lone surrogates break every database's UTF-8, other controls break terminals and tables.
 _CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029]+")
 _SURROGATES = re.compile("[\ud800-\udfff]")
+
+
+@contextmanager
+def quiet(*loggers: str) -> Iterator[None]:
+    """No Python warnings, and nothing from these loggers and below: pydicom and pypdf quote the values they warn of.
+
+    Both are settings of the whole process, put back at the end: not for two threads at once.
+    """
+    before = {name: logging.getLogger(name).level for name in loggers}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            for name in loggers:
+                logging.getLogger(name).setLevel(logging.CRITICAL + 1)
+            yield
+        finally:
+            for name, level in before.items():
+                logging.getLogger(name).setLevel(level)
 
 
 class MalformedValue(Exception):

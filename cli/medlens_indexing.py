@@ -1,0 +1,105 @@
+"""`medlens index`: wiring and its summary."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Sequence
+from itertools import islice
+from pathlib import Path
+
+from cli.medlens_progress import progress_bar
+from indexer.archive import iter_files
+from indexer.frames import parse_policy
+from indexer.pipeline import Progress, index_archive
+from indexer.records import IndexReport
+from indexer.store import Store, is_url
+from retrieval.encoder import ClipEncoder
+from retrieval.errors import MedlensError, StoreNotFound
+from retrieval.model_source import resolve_model
+
+
+def run_index(
+    archives: Sequence[Path],
+    location: str,
+    model: str | None,
+    device: str,
+    *,
+    frames: str,
+    workers: int | None,
+    prune: bool,
+    keep_descriptions: bool,
+) -> IndexReport:
+    """Open or make the store, load the model, index. Nothing is made if there is nothing to index."""
+    try:
+        policy = parse_policy(frames)
+    except ValueError as exc:
+        raise MedlensError(str(exc)) from exc
+    place: str | Path = location if is_url(location) else Path(location)
+    skip = () if isinstance(place, str) else (place,)
+    try:
+        store = Store.open(place)
+    except StoreNotFound:
+        _require_files(archives, skip)
+        encoder = ClipEncoder.from_source(resolve_model(model), device)
+        store = Store.create(place, encoder.spec.to_json())
+    else:
+        encoder = encoder_of(store, model, device)
+    with store, progress_bar("files") as update:
+
+        def show(progress: Progress) -> None:
+            update(progress.files, progress.total, f"{progress.frames} frames, {progress.rejected} rejected")
+
+        return index_archive(
+            archives,
+            store,
+            encoder,
+            frames=policy,
+            workers=workers,
+            prune=prune,
+            keep_descriptions=keep_descriptions,
+            skip=skip,
+            on_progress=show,
+        )
+
+
+def encoder_of(store: Store, model: str | None, device: str) -> ClipEncoder:
+    """The store's own model, or the one asked for if it is the same. Raises StoreIncompatible otherwise."""
+    encoder = ClipEncoder.from_source(resolve_model(model or store.model["source"]), device)
+    store.require_model(encoder.spec.to_json())
+    return encoder
+
+
+def summary(report: IndexReport) -> list[str]:
+    """The report in a few lines for people."""
+    rate = report.frames / report.seconds if report.seconds else 0.0
+    lines = [
+        f"indexed {report.indexed} files ({report.frames} frames, {report.reports} reports) "
+        f"in {_duration(report.seconds)}" + (f", {rate:.0f} frames/s" if report.frames else "")
+    ]
+    for count, what in (
+        (report.unchanged, "unchanged"),
+        (report.updated, "updated"),
+        (report.removed, "removed"),
+        (report.duplicates, "copies of indexed files"),
+    ):
+        if count:
+            lines.append(f"  {count} {what}")
+    if report.not_embedded:
+        kinds = ", ".join(f"{modality} {n}" for modality, n in sorted(report.not_embedded.items()))
+        lines.append(f"  {sum(report.not_embedded.values())} catalogued but not embedded, being no images: {kinds}")
+    if report.rejected:
+        lines.append(f"  {len(report.rejected)} rejected:")
+        lines += [f"    {n:6d}  {reason}" for reason, n in Counter(r.reason for r in report.rejected).most_common()]
+        lines.append("  (--report FILE lists them)")
+    return lines
+
+
+def _require_files(archives: Sequence[Path], skip: Sequence[Path]) -> None:
+    if not any(list(islice(iter_files(a, skip=skip, on_rejection=lambda r: None), 1)) for a in archives):
+        names = ", ".join(repr(a.name or str(a)) for a in archives)
+        raise MedlensError(f"there are no files in {names}", hint="Name a folder that holds DICOM files, at any depth.")
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.1f} s" if seconds < 120 else time.strftime("%H:%M:%S", time.gmtime(seconds))
