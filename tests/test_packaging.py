@@ -12,6 +12,7 @@ import sys
 import sysconfig
 import tarfile
 import zipfile
+from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -60,8 +61,12 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def build(kind: str, sources: Path, out: Path) -> Path:
-    # Without isolation nothing is fetched; it needs the setuptools that pyproject.toml asks for.
-    isolation = ["--no-isolation"] if find_spec("setuptools") is not None else []
+    # Without isolation nothing is fetched; it needs the setuptools that pyproject.toml asks for, 77 or newer.
+    try:
+        recent = int(version("setuptools").partition(".")[0]) >= 77
+    except PackageNotFoundError:
+        recent = False
+    isolation = ["--no-isolation"] if recent else []
     run(sys.executable, "-m", "build", f"--{kind}", *isolation, "--outdir", out, sources, cwd=out, timeout=600)
     (built,) = out.iterdir()
     return built
@@ -166,6 +171,6 @@ def test_the_readme_of_data_names_the_weights_that_are_there() -> None:
 
 
 def test_the_changelog_knows_this_version() -> None:
-    version = re.search(r'^version = "([^"]+)"', (ROOT / "pyproject.toml").read_text("utf-8"), re.MULTILINE)
-    assert version is not None
-    assert f"## [{version[1]}]" in (ROOT / "CHANGELOG.md").read_text("utf-8")
+    found = re.search(r'^version = "([^"]+)"', (ROOT / "pyproject.toml").read_text("utf-8"), re.MULTILINE)
+    assert found is not None
+    assert f"## [{found[1]}]" in (ROOT / "CHANGELOG.md").read_text("utf-8")
