@@ -55,12 +55,8 @@ def run_demo(folder: Path, model: str | None, device: str, say: Say) -> None:
     for line in summary(report):
         say(f"   {line}")
     if report.rejected:
-        say(
-            "   Some of them are broken on purpose; each costs a line in the report, and the run goes on. A conflict is a"
-        )
-        say(
-            "   file with the SOP Instance UID of another and other bytes: these sets hold one image in several codings."
-        )
+        say("   Some are broken on purpose; each costs a line in the report, and the run goes on. A conflict is a file")
+        say("   with the SOP Instance UID of another and other bytes: these sets hold one image in several codings.")
     if report.unchanged and not report.indexed:
         say("   Nothing was new: unchanged files are not opened again.")
 
