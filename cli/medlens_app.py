@@ -243,6 +243,19 @@ def train(
     run_training(config, data, device, restart=restart)
 
 
+@app.command()
+def demo(
+    folder: Annotated[Path, typer.Option("--folder", help="Where the store and the page of hits go.")] = Path(".demo"),
+    model: ModelOption = None,
+    device: DeviceOption = "auto",
+) -> None:
+    """All of it once, on the DICOM files that pydicom's package carries: index, search, classify, a page of hits."""
+    from cli.medlens_demo import run_demo
+
+    with _answering(None):
+        run_demo(folder, model, device, typer.echo)
+
+
 @labels_app.command("list")
 def labels_list(style: FormatOption = None) -> None:
     """The label sets that ship with medlens."""

@@ -1,0 +1,168 @@
+"""`medlens demo`: the whole way once, on the DICOM files that pydicom's wheel carries for its own tests.
+
+Many of those files are broken on purpose or are no images, which is what an archive is like. The package pydicom-data,
+where it is installed, adds larger ones and the only radiographs. Nothing is downloaded.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import sys
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+
+import pydicom.data
+
+from cli.medlens_asking import classify_files, find, html_page
+from cli.medlens_indexing import run_index, summary
+from indexer.archive import real_path
+from indexer.store import Store
+from retrieval.errors import MedlensError, StoreIncompatible
+from retrieval.labels import load_labels
+from retrieval.types import SearchFilter
+
+QUERIES = ("axial CT of the head", "chest radiograph")  # among pydicom's files, and where pydicom-data's are there too
+LABELS = "modality"
+HITS = 8
+FILES_PER_LABEL = 3
+LEAST_EDGE = 64  # pixels; some of the files are thumbnails of 16 by 16, in which nobody sees anything
+
+Say = Callable[[str], None]
+
+
+def run_demo(folder: Path, model: str | None, device: str, say: Say) -> None:
+    """Index, search, classify, write a page; `say` gets what is worth telling, line by line.
+
+    What is made lies in `folder`: `store/` and `hits.html`. Raises MedlensError.
+    """
+    archives = gathered()
+    query = QUERIES[len(archives) > 1]
+    location = folder / "store"
+    say("1. Indexing the DICOM files of pydicom's own tests, where they lie:")
+    for archive in archives:
+        say(f"   {_shown(archive)}")
+    if len(archives) == 1:
+        say("   (The package pydicom-data has more, radiographs among them: pip install pydicom-data)")
+    try:
+        report = run_index(
+            archives, str(location), model, device, frames="max:16", workers=None, prune=True, keep_descriptions=True
+        )
+    except StoreIncompatible as exc:
+        raise StoreIncompatible(str(exc), hint=f"Delete {_shown(location)} and run the demo again.") from exc
+    for line in summary(report):
+        say(f"   {line}")
+    if report.rejected:
+        say("   Some are broken on purpose; each costs a line in the report, and the run goes on. A conflict is a file")
+        say("   with the SOP Instance UID of another and other bytes: these sets hold one image in several codings.")
+    if report.unchanged and not report.indexed:
+        say("   Nothing was new: unchanged files are not opened again.")
+
+    with Store.open(location) as store:
+        say("")
+        say(f'2. Searching for "{query}" (score: cosine similarity)')
+        results = find(store, model, device, query, None, HITS, SearchFilter())
+        for hit in results.hits:
+            values = hit.attributes
+            frame = f" frame {hit.key.frame_number}" if (values.get("number_of_frames") or 1) > 1 else ""
+            say(f"   {hit.rank:2d}.  {hit.score:.3f}  {values.get('modality') or '?':4}  {values['file_path']}{frame}")
+        page = folder / "hits.html"
+        _write(page, html_page(store, results))
+        say(f"   The same with pictures: {_shown(page)}")
+        files = some_files(store)
+
+    if files:
+        say("")
+        say(f"3. Labelling {len(files)} files zero-shot by the label set {LABELS!r} (score: share of a softmax)")
+        say("   The model sees the pixels only; what the header says is shown to compare.")
+        rows, failures = classify_files(list(files), LABELS, model, device, short=False)
+        right = 0
+        for row in rows:
+            truth = files[Path(row["file"])]
+            right += row["label"] == truth
+            say(f"   {row['label']:10}  {row['score']:.2f}  header: {truth:10}  {Path(row['file']).name}")
+        for name, error in failures:
+            say(f"   {Path(name).name}: {error}")
+        say(f"   {right} of {len(rows)} as the header says.")
+    say("")
+    for line in _advice(folder, location, archives[0], results.model):
+        say(line)
+
+
+def gathered() -> list[Path]:
+    """The folders of test files: pydicom's, then pydicom-data's if that is installed.
+
+    Raises MedlensError where a distribution's pydicom comes without.
+    """
+    folder = Path(pydicom.data.__file__).parent / "test_files"
+    if not folder.is_dir():
+        raise MedlensError(
+            "this pydicom came without its test files, which the demo uses",
+            hint="Install pydicom by pip; or index files of your own: medlens index FOLDER.",
+        )
+    more = find_spec("data_store")
+    places = more.submodule_search_locations if more is not None else None
+    return [folder, *(path for path in (Path(place) / "data" for place in places or ()) if path.is_dir())]
+
+
+def some_files(store: Store) -> dict[Path, str]:
+    """For each label of the set, a few indexed files whose header says so, of different series: path and label."""
+    files: dict[Path, str] = {}
+    for label in load_labels(LABELS).labels:
+        ids = store.catalog.ids_matching(SearchFilter({"modality": label.values}))
+        rows = store.catalog.get(ids.tolist()).values()
+        by_series = {
+            str(values["series_instance_uid"]): real_path(Path(values["archive_root"]), values["file_path"])
+            for _, values in rows
+            if min(values.get("rows") or 0, values.get("columns") or 0) >= LEAST_EDGE
+        }
+        files.update(dict.fromkeys(sorted(by_series.values())[:FILES_PER_LABEL], label.name))
+    return files
+
+
+def _advice(folder: Path, location: Path, archive: Path, model: str) -> list[str]:
+    medlens, store = _command(), shlex.quote(_shown(location))
+    example = next((p for p in (archive / "MR_small.dcm", archive / "CT_small.dcm") if p.exists()), None)
+    commands = [
+        f'{medlens} search "axial slice of the brain" --store {store}',
+        f'{medlens} search "abdomen" --modality MR --store {store} --format html -o '
+        f"{shlex.quote(_shown(folder / 'mr.html'))}",
+        *([f"{medlens} search --image {shlex.quote(_shown(example))} --store {store}"] if example else []),
+        f"{medlens} info --store {store}",
+        f"{medlens} index YOUR_ARCHIVE --store my-store",
+    ]
+    return [
+        "What to try next:",
+        *(f"   {command}" for command in commands),
+        "",
+        f"The model here is {model}. The one that ships with medlens is small and has learned from CT, MR and",
+        "radiographs only; of ultrasound, mammograms, colour pictures and rare findings it knows nothing, and these",
+        "test files are odd pictures anyway. Name another with --model. It finds images, it diagnoses nothing.",
+    ]
+
+
+def _command() -> str:
+    """How this program was started, so that what is printed works when typed."""
+    started = Path(sys.argv[0])
+    found = shutil.which("medlens")
+    if found and started.exists() and Path(found).resolve() == started.resolve():
+        return "medlens"
+    return shlex.quote(_shown(started)) if started.name == "medlens" else "medlens"
+
+
+def _shown(path: Path) -> str:
+    """The shorter of absolute and relative to here."""
+    absolute = os.path.abspath(path)  # noqa: PTH100 - not resolve(): links stay as they were typed
+    try:
+        return min(os.path.relpath(absolute), absolute, key=len)
+    except ValueError:  # another drive
+        return absolute
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as exc:
+        raise MedlensError(f"{path.name!r} can't be written: {exc.strerror}") from exc
