@@ -46,7 +46,8 @@ def model_card(config: TrainingConfig, corpus: Corpus, figures: Figures) -> tupl
         "",
         f"Image tower {config.image.timm_model} at {config.image.image_size} px, from scratch; text tower from a "
         f"sentence encoder ({_start(config)}){', locked but for its projection' if config.text.locked else ''}; "
-        f"{config.embed_dim} dimensions; {config.schedule.epochs} epochs, batch {config.schedule.batch_size}, seed {config.seed}.",
+        f"{config.embed_dim} dimensions; {config.schedule.epochs} epochs, batch {config.schedule.batch_size}, "
+        f"seed {config.seed}.",
         "",
         "## Limits",
         "",
