@@ -47,7 +47,7 @@ def evaluate_retrieval(
     counts = len(image_features), len(text_features), len(texts), len(groups)
     if len(set(counts)) > 1 or not texts:
         raise ValueError(
-            "%d images, %d text features, %d texts, %d groups: expected the same number, at least one" % counts
+            "{} images, {} text features, {} texts, {} groups: expected the same number, at least one".format(*counts)
         )
     ids = {text: i for i, text in enumerate(dict.fromkeys(texts))}
     text_of = np.array([ids[t] for t in texts])
