@@ -99,7 +99,8 @@ def cache_pixels(rows: Sequence[Row], preprocess: Preprocess, path: Path, progre
     if path.is_file() and stamp.is_file() and stamp.read_text(encoding="utf-8") == key:
         return np.memmap(path, np.uint8, "r", shape=shape)
     stamp.unlink(missing_ok=True)
-    pixels = np.memmap(path, np.uint8, "w+", shape=shape)
+    partial = path.with_suffix(".partial")  # a new file: to cut one that is mapped would kill its reader
+    pixels = np.memmap(partial, np.uint8, "w+", shape=shape)
     for i, row in enumerate(rows):
         try:
             with Image.open(row.image) as picture:
@@ -110,6 +111,7 @@ def cache_pixels(rows: Sequence[Row], preprocess: Preprocess, path: Path, progre
             raise TrainingError(f"the training image {row.image.name!r} can't be read: {exc}") from exc
         progress("reading images", i + 1, len(rows))
     pixels.flush()
+    partial.replace(path)
     stamp.write_text(key, encoding="utf-8")
     return np.memmap(path, np.uint8, "r", shape=shape)
 
