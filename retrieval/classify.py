@@ -7,6 +7,7 @@ not whether any of them holds.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -31,7 +32,7 @@ class ZeroShotClassifier:
 
     def __init__(self, labels: LabelSet, encoder: Encoder, logit_scale: float) -> None:
         """`logit_scale` is the model's learned inverse temperature (`ClipEncoder.logit_scale`), over 0."""
-        if logit_scale <= 0:
+        if not 0 < logit_scale < math.inf:
             raise ValueError(f"logit_scale is {logit_scale}, expected a number over 0")
         self.labels = labels
         self.logit_scale = logit_scale
@@ -51,7 +52,8 @@ class ZeroShotClassifier:
         names = [label.name for label in self.labels.labels]
         answers = []
         for row, cosines in zip(self.scores(images), similarity, strict=True):
-            order = np.argsort(-row, kind="stable")
+            # By cosine: far behind the winner, scores underflow to 0 and tell no order.
+            order = np.argsort(-cosines, kind="stable")
             answers.append([LabelScore(names[i], float(row[i]), float(cosines[i])) for i in order])
         return answers
 

@@ -55,6 +55,11 @@ def choose_device(device: str = "auto", precision: str = "auto") -> Device:
             f"device {device!r} was asked for, but torch sees no CUDA device",
             hint="Use --device cpu, or check the driver with nvidia-smi.",
         )
+    if device.startswith("cuda:") and device.removeprefix("cuda:") not in map(str, range(torch.cuda.device_count())):
+        raise EncoderError(
+            f"device {device!r} was asked for, but torch sees {torch.cuda.device_count()} CUDA devices, from cuda:0 on",
+            hint="`nvidia-smi` lists them; --device cuda takes the first.",
+        )
     if device == "auto":
         name, reason = ("cuda", "a CUDA device was found") if cuda else ("cpu", "no CUDA device found")
     else:
@@ -129,6 +134,8 @@ class ClipEncoder:
         """[N, embed_dim] float32, unit norm. Texts longer than the model's context are cut by its tokenizer."""
         import torch
 
+        if isinstance(texts, str):
+            raise TypeError("encode_text takes a list of texts, and got one text")
         if not texts:
             return np.zeros((0, self.embed_dim), np.float32)
         parts = []
@@ -149,13 +156,17 @@ class ClipEncoder:
         ramp = np.add.outer(np.arange(height), np.arange(width)) % 256
         probes = [ramp.astype(np.uint8), rng.integers(0, 256, (height, width), np.uint8)]
         pixels = torch.from_numpy(self.spec.preprocess.batch(probes))
+        expected = _unit(_run_visual(self._model.visual, pixels, Device(device.name, "fp32", "")), "probe image")
         fast = copy.deepcopy(self._model.visual).to(torch.bfloat16)
-        expected = _run_visual(self._model.visual, pixels, Device(device.name, "fp32", ""))
-        got = _run_visual(fast, pixels, device)
-        cosine = float((_unit(expected, "image") * _unit(got, "image")).sum(axis=1).min())
-        if cosine >= LEAST_COSINE:
-            return fast, device
-        reason = f"bf16 gave a cosine of {cosine:.4f} to fp32, at least {LEAST_COSINE} is wanted"
+        try:
+            got = _unit(_run_visual(fast, pixels, device), "probe image")
+        except (NonFiniteEmbedding, RuntimeError) as exc:  # RuntimeError: a layer that insists on float32
+            reason = f"bf16 does not work there: {' '.join(str(exc).split())[:200]}"
+        else:
+            cosine = float((expected * got).sum(axis=1).min())
+            if cosine >= LEAST_COSINE:
+                return fast, device
+            reason = f"bf16 gave a cosine of {cosine:.4f} to fp32, at least {LEAST_COSINE} is wanted"
         logger.warning("model %s runs in fp32: %s", self.name, reason)
         return self._model.visual, Device(device.name, "fp32", reason)
 

@@ -44,6 +44,11 @@ def evaluate_retrieval(
     resamples: int = 2000,
 ) -> RetrievalFigures:
     """Rows are pairs: image i belongs to text i and to group (patient) i. Equal texts are one gallery entry."""
+    counts = len(image_features), len(text_features), len(texts), len(groups)
+    if len(set(counts)) > 1 or not texts:
+        raise ValueError(
+            "{} images, {} text features, {} texts, {} groups: expected the same number, at least one".format(*counts)
+        )
     ids = {text: i for i, text in enumerate(dict.fromkeys(texts))}
     text_of = np.array([ids[t] for t in texts])
     first = np.array([int(np.flatnonzero(text_of == i)[0]) for i in range(len(ids))])

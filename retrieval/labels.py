@@ -46,6 +46,15 @@ class LabelSet(BaseModel):
             raise ValueError(f"labels given twice: {', '.join(twice)}")
         return self
 
+    @model_validator(mode="after")
+    def _no_value_of_two_labels(self) -> LabelSet:
+        owner: dict[str, str] = {}
+        for label in self.labels:
+            for value in {v.casefold() for v in (label.name, *label.values)}:
+                if owner.setdefault(value, label.name) != label.name:
+                    raise ValueError(f"the value {value!r} means both {owner[value]!r} and {label.name!r}")
+        return self
+
     def label_of(self, value: object) -> int | None:
         """Index of the label that an attribute value means, None if there is none."""
         wanted = str(value).casefold()
@@ -69,8 +78,8 @@ def load_labels(name_or_file: str) -> LabelSet:
     shipped = shipped_label_sets()
     if text in shipped:
         return _read(shipped[text])
-    path = Path(text).expanduser()
-    if path.suffix in (".yaml", ".yml") or path.is_file():
+    path = Path(text)
+    if path.suffix in (".yaml", ".yml") or _is_file(path):
         return _read(path)
     if "," in text:
         names = [part.strip() for part in text.split(",") if part.strip()]
@@ -83,12 +92,21 @@ def load_labels(name_or_file: str) -> LabelSet:
     )
 
 
+def _is_file(path: Path) -> bool:
+    """Whether a file lies there. A text that is too long for a path, such as a list of many labels, is none."""
+    try:
+        return path.expanduser().is_file()
+    except (OSError, RuntimeError):  # RuntimeError: ~name of nobody
+        return False
+
+
 def _read(path: Path) -> LabelSet:
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as exc:
-        raise LabelSetError(f"the label file {path.name!r} can't be read: {exc.strerror}") from exc
-    except (yaml.YAMLError, UnicodeDecodeError) as exc:
+        values = yaml.safe_load(path.expanduser().read_text(encoding="utf-8"))
+    except (OSError, RuntimeError) as exc:
+        why = exc.strerror if isinstance(exc, OSError) else exc
+        raise LabelSetError(f"the label file {path.name!r} can't be read: {why}") from exc
+    except (yaml.YAMLError, ValueError) as exc:  # ValueError: no UTF-8, or a date such as 2001-13-01
         raise LabelSetError(f"the label file {path.name!r} is no YAML: {' '.join(str(exc).split())}") from exc
     if not isinstance(values, dict):
         raise LabelSetError(

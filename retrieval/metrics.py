@@ -56,7 +56,9 @@ def chance_recall_at_k(relevant: BoolMatrix, k: int) -> float:
 def estimate(
     per_item: npt.NDArray[np.float64], groups: Sequence[str], chance: float, *, resamples: int = 2000, seed: int = 0
 ) -> Estimate:
-    """Mean of per-item values with a percentile bootstrap over groups (patients)."""
+    """Mean of per-item values with a percentile bootstrap over groups (patients), one group for each item."""
+    if len(groups) != len(per_item) or not len(per_item):
+        raise ValueError(f"{len(per_item)} items and {len(groups)} groups, expected the same number, at least one")
     low, high = bootstrap(lambda rows: float(per_item[rows].mean()), groups, resamples=resamples, seed=seed)
     return Estimate(float(per_item.mean()), low, high, chance)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+import pickle
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,9 +29,14 @@ WEIGHTS_NAMES = (  # the order in which open_clip prefers them
     "open_clip_model.safetensors",
     "open_clip_pytorch_model.safetensors",
     "open_clip_pytorch_model.bin",
+    "open_clip_pytorch_model.pth",
     "model.safetensors",
     "pytorch_model.bin",
+    "pytorch_model.pth",
+    "model.pth",
 )
+# Hidden sizes of Devlin et al. 2018 and Turc et al. 2019, all with 64 per head. Others differ: MiniLM has 384 in 12.
+BERT_SIZES = (128, 256, 512, 768, 1024)
 
 
 @dataclass(frozen=True)
@@ -61,9 +67,9 @@ def resolve_model(model: str | None = None) -> ModelSource:
         return ModelSource(name, name, folder=shipped[name])
     if name.startswith("hf-hub:"):
         return ModelSource(name, name, architecture=name)
-    path = Path(name.removeprefix("local-dir:")).expanduser()
+    path = _expanded(name.removeprefix("local-dir:"))
     if name.startswith("local-dir:") or path.is_dir():
-        return _resolve_folder(path)
+        return _resolve_folder(path.resolve())
     if "@" in name:
         architecture, _, checkpoint = name.partition("@")
         return _resolve_architecture(architecture, checkpoint)
@@ -81,25 +87,27 @@ def open_model(source: ModelSource) -> tuple[Any, Any, EncoderSpec]:
     Raises WeightsNotFound if a file or the hub is out of reach, EncoderError if architecture and weights don't fit.
     """
     import open_clip
+    from safetensors import SafetensorError
 
+    damaged = (SafetensorError, pickle.UnpicklingError, EOFError, StopIteration)  # what torch.load says of a torn file
+    misfit = (OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError, AssertionError)
     try:
         if source.folder is not None:
             model, tokenizer = _open_folder(source.folder)
         else:
             model = open_clip.create_model(source.architecture, pretrained=source.checkpoint, require_pretrained=True)
             tokenizer = open_clip.get_tokenizer(source.architecture)
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, AssertionError) as exc:
+        info = read_config(source.folder).get("medlens", {}) if source.folder else {}
+        spec = EncoderSpec(
+            name=str(info.get("name", source.name)),
+            source=source.source,
+            weights_sha256=sha256_of(_weights_path(source)),
+            embed_dim=_embed_dim(model, tokenizer),
+            preprocess=Preprocess.from_open_clip(open_clip.get_model_preprocess_cfg(model)),
+            render_profile=profile_from_json(info["render_profile"]) if "render_profile" in info else RenderProfile(),
+        )
+    except (*damaged, *misfit) as exc:
         raise _load_error(source, exc) from exc
-    preprocess = Preprocess.from_open_clip(open_clip.get_model_preprocess_cfg(model))
-    info = read_config(source.folder).get("medlens", {}) if source.folder else {}
-    spec = EncoderSpec(
-        name=info.get("name", source.name),
-        source=source.source,
-        weights_sha256=sha256_of(_weights_path(source)),
-        embed_dim=_embed_dim(model, tokenizer),
-        preprocess=preprocess,
-        render_profile=profile_from_json(info["render_profile"]) if "render_profile" in info else RenderProfile(),
-    )
     return model, tokenizer, spec
 
 
@@ -108,10 +116,21 @@ def read_config(folder: Path) -> dict[str, Any]:
     try:
         config = json.loads((folder / CONFIG_NAME).read_text(encoding="utf-8"))
     except (OSError, ValueError) as exc:
-        raise EncoderError(f"{CONFIG_NAME} of model {folder.name!r} can't be read: {exc}") from exc
-    if not isinstance(config, dict) or "model_cfg" not in config:
+        why = exc.strerror if isinstance(exc, OSError) else exc
+        raise EncoderError(f"{CONFIG_NAME} of model {folder.name!r} can't be read: {why}") from exc
+    if not isinstance(config, dict) or not isinstance(config.get("model_cfg"), dict):
         raise EncoderError(f"{CONFIG_NAME} of model {folder.name!r} has no 'model_cfg', which open_clip expects")
     return config
+
+
+def _expanded(text: str) -> Path:
+    """A path, `~` expanded where there is such a user."""
+    try:
+        path = Path(text).expanduser()
+        path.is_dir()
+    except (OSError, RuntimeError) as exc:  # too long for a path; no such user
+        raise WeightsNotFound(f"{text[:80]!r} can be no path: {exc}") from exc
+    return path
 
 
 def sha256_of(path: Path) -> str:
@@ -150,7 +169,7 @@ def _resolve_architecture(architecture: str, checkpoint: str) -> ModelSource:
         raise WeightsNotFound(
             f"open_clip has no architecture {architecture!r}" + (f"; did you mean {near[0]!r}?" if near else "")
         )
-    path = Path(checkpoint).expanduser()
+    path = _expanded(checkpoint)
     if path.is_file():
         checkpoint = str(path.resolve())
     elif checkpoint not in open_clip.list_pretrained_tags_by_model(architecture):
@@ -207,13 +226,19 @@ def _bert_config_from_weights(folder: Path) -> dict[str, Any]:
             f"model {folder.name!r} has a text tower that is no BERT, and no config.json that describes it",
             hint="Put the text model's config.json into the folder.",
         ) from exc
-    layers = 1 + max(int(k.removeprefix(f"{prefix}encoder.layer.").split(".")[0]) for k in state if ".layer." in k)
+    if hidden not in BERT_SIZES:
+        raise EncoderError(
+            f"model {folder.name!r} has a BERT of hidden size {hidden}, and no config.json that gives its heads",
+            hint="Put the text model's config.json into the folder.",
+        )
+    in_layer = f"{prefix}encoder.layer."
+    layers = 1 + max(int(k.removeprefix(in_layer).split(".")[0]) for k in state if k.startswith(in_layer))
     return {
         "model_type": "bert",
         "vocab_size": vocab_size,
         "hidden_size": hidden,
         "num_hidden_layers": layers,
-        "num_attention_heads": max(hidden // 64, 1),  # 64 per head in every BERT of Devlin et al. 2018 and Turc 2019
+        "num_attention_heads": hidden // 64,
         "intermediate_size": intermediate,
         "max_position_embeddings": positions,
         "type_vocab_size": types,
@@ -247,8 +272,12 @@ def _embed_dim(model: Any, tokenizer: Any) -> int:
 
 
 def _load_error(source: ModelSource, exc: Exception) -> EncoderError:
-    detail = " ".join(str(exc).split())[:300]
-    if source.architecture.startswith("hf-hub:"):
+    detail = " ".join(str(exc).split()) or type(exc).__name__
+    for path in (source.folder, source.checkpoint):  # no full paths in messages
+        detail = detail.replace(str(path), Path(path).name) if path else detail
+    detail = detail[:300]
+    is_file = source.checkpoint is not None and Path(source.checkpoint).is_file()
+    if source.folder is None and not is_file and "state_dict" not in detail:
         return WeightsNotFound(
             f"the model {source.name!r} could not be had from its hub: {detail}",
             hint="This needs the network once; or download it elsewhere and name the folder with --model.",

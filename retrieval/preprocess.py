@@ -37,19 +37,23 @@ class Preprocess:
             raise ValueError(f"interpolation {self.interpolation!r}, expected one of {sorted(_INTERPOLATION)}")
         if self.resize_mode not in _RESIZE_MODES:
             raise ValueError(f"resize_mode {self.resize_mode!r}, expected one of {_RESIZE_MODES}")
+        if min(self.size) < 1:
+            raise ValueError(f"size is {self.size}, expected (height, width) of at least 1")
 
     @classmethod
     def from_open_clip(cls, cfg: Mapping[str, Any]) -> Preprocess:
         """From a model's `preprocess_cfg` as open_clip states it (`size` may be one number)."""
         size = cfg["size"]
         height, width = (size, size) if isinstance(size, int) else (int(size[0]), int(size[-1]))
+        resize_mode = cfg.get("resize_mode") or "shortest"
+        # open_clip reads "random" as bicubic at inference, and knows only bicubic for the shortest edge of an oblong.
+        always_bicubic = resize_mode == "shortest" and height != width
         return cls(
             size=(height, width),
             mean=_per_channel(cfg["mean"]),
             std=_per_channel(cfg["std"]),
-            # open_clip reads "random" as bicubic at inference.
-            interpolation="bilinear" if cfg.get("interpolation") == "bilinear" else "bicubic",
-            resize_mode=cfg.get("resize_mode") or "shortest",
+            interpolation="bilinear" if cfg.get("interpolation") == "bilinear" and not always_bicubic else "bicubic",
+            resize_mode=resize_mode,
             fill_color=int(cfg.get("fill_color") or 0),
         )
 
@@ -121,4 +125,6 @@ def _check_image(image: Uint8Image) -> None:
 
 def _per_channel(value: Any) -> tuple[float, float, float]:
     values = [float(v) for v in value] if isinstance(value, (list, tuple)) else [float(value)] * 3
+    if len(values) != 3:
+        raise ValueError(f"mean or std has {len(values)} values, expected one, or one for each of R, G and B")
     return values[0], values[1], values[2]

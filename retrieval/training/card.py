@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from retrieval.evaluation import RetrievalFigures, ZeroShotFigures
 from retrieval.training.config import TrainingConfig
-from retrieval.training.data import Corpus
+from retrieval.training.data import Corpus, source_names
 
 if TYPE_CHECKING:
     from retrieval.training.loop import Figures
@@ -27,13 +28,12 @@ def model_card(config: TrainingConfig, corpus: Corpus, figures: Figures) -> tupl
         "| set | train images | dev images | patients or cases | terms | SHA-256 of the pairs file |",
         "|---|---|---|---|---|---|",
     ]
-    for number, source in enumerate(config.data):
+    for number, (name, source) in enumerate(zip(source_names(config.data), config.data, strict=True)):
         rows = [row for row in corpus.rows if row.source == number]
         train, dev = (sum(row.split == s for row in rows) for s in ("train", "dev"))
-        name = "/".join(source.pairs.parts[-2:])
         digest = corpus.digests[name][:16]
         groups = len({row.group for row in rows})
-        lines.append(f"| {source.pairs.parent.name} | {train} | {dev} | {groups} | {source.terms} | `{digest}...` |")
+        lines.append(f"| {name} | {train} | {dev} | {groups} | {source.terms} | `{digest}...` |")
     lines += ["", "No patient is on both sides of the split. The dev rows were not trained on.", "", "## Retrieval"]
     for name, found in figures.retrieval.items():
         lines += ["", *_retrieval_table(name, found)]
@@ -45,8 +45,9 @@ def model_card(config: TrainingConfig, corpus: Corpus, figures: Figures) -> tupl
         "## How",
         "",
         f"Image tower {config.image.timm_model} at {config.image.image_size} px, from scratch; text tower from a "
-        f"sentence encoder{', locked but for its projection' if config.text.locked else ''}; {config.embed_dim} "
-        f"dimensions; {config.schedule.epochs} epochs, batch {config.schedule.batch_size}, seed {config.seed}.",
+        f"sentence encoder ({_start(config)}){', locked but for its projection' if config.text.locked else ''}; "
+        f"{config.embed_dim} dimensions; {config.schedule.epochs} epochs, batch {config.schedule.batch_size}, "
+        f"seed {config.seed}.",
         "",
         "## Limits",
         "",
@@ -60,6 +61,12 @@ def model_card(config: TrainingConfig, corpus: Corpus, figures: Figures) -> tupl
         "zero_shot": {name: [asdict(f) for f in found] for name, found in figures.zero_shot.items()},
     }
     return "\n".join(lines), metrics
+
+
+def _start(config: TrainingConfig) -> str:
+    """The text encoder that training started from, without the folder it lay in."""
+    start = config.text.start
+    return start if start.startswith("package:") else Path(start).name
 
 
 def _retrieval_table(name: str, found: RetrievalFigures) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +36,14 @@ def load_state(work: Path, fingerprint: str) -> dict[str, Any] | None:
     path = work / STATE_NAME
     if not path.is_file():
         return None
-    values: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    if values["fingerprint"] != fingerprint:
+    try:
+        values: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        found = values["fingerprint"]
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, KeyError, TypeError) as exc:
+        raise TrainingError(
+            f"{path.parent.name}/{STATE_NAME} can't be read: {type(exc).__name__}", hint="Start anew with --restart."
+        ) from exc
+    if found != fingerprint:
         raise TrainingError(
             f"{path.parent.name}/{STATE_NAME} was written under another configuration or other data",
             hint="Name another output, or start anew with --restart.",
@@ -94,11 +101,7 @@ def export(model: torch.nn.Module, config: TrainingConfig, tower: Path, card: st
     folder.mkdir(parents=True, exist_ok=True)
     for name in ("config.json", "tokenizer.json", "tokenizer_config.json", "vocab.txt"):
         (folder / name).write_bytes((tower / name).read_bytes())
-    state = {
-        k: (v.half() if v.is_floating_point() else v).contiguous()
-        for k, v in model.state_dict().items()
-        if not k.endswith(("num_batches_tracked",))
-    }
+    state = {k: _halved(v) for k, v in model.state_dict().items() if not k.endswith("num_batches_tracked")}
     partial = folder / f"{WEIGHTS_NAME}.partial"
     save_file(state, partial)
     partial.replace(folder / WEIGHTS_NAME)
@@ -106,6 +109,14 @@ def export(model: torch.nn.Module, config: TrainingConfig, tower: Path, card: st
     _write_json(folder / "metrics.json", metrics)
     (folder / "README.md").write_text(card, encoding="utf-8")
     return folder
+
+
+def _halved(values: torch.Tensor) -> torch.Tensor:
+    """In fp16, unless there are numbers that fp16 does not hold (over 65504: a variance can be)."""
+    if not values.is_floating_point():
+        return values.contiguous()
+    half = values.half()
+    return (half if bool(half.isfinite().all()) else values).contiguous()
 
 
 def _place(folder: Path) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import string
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -62,13 +63,23 @@ class Source(_Strict):
     sample: Count | None = None
     terms: str = ""
 
+    @field_validator("templates")
+    @classmethod
+    def _plain_fields(cls, templates: dict[str, float]) -> dict[str, float]:
+        for template in templates:
+            names = [name for _, name, _, _ in string.Formatter().parse(template) if name is not None]
+            odd = [name for name in names if not name.isidentifier()]
+            if odd:
+                raise ValueError(f"the template {template!r} has {{{odd[0]}}}, expected the name of a field in braces")
+        return templates
+
 
 class Augmentation(_Strict):
     """Ranges of the random changes. No flips: texts name sides."""
 
     rotation_degrees: Annotated[float, Field(ge=0, le=45)] = 10.0
     scale: tuple[Positive, Positive] = (0.8, 1.1)
-    stretch: Share = 0.1
+    stretch: Annotated[float, Field(ge=0, le=0.5)] = 0.1
     shift: Share = 0.12
     gamma: Annotated[float, Field(ge=0, le=2)] = 0.3
     contrast: Share = 0.3
@@ -139,7 +150,7 @@ def load_config(path: Path, data: Path | None = None) -> TrainingConfig:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as exc:
         raise TrainingError(f"the training configuration {path.name!r} can't be read: {exc.strerror}") from exc
-    except (yaml.YAMLError, UnicodeDecodeError) as exc:
+    except (yaml.YAMLError, ValueError) as exc:  # ValueError: no UTF-8, or a date such as 2001-13-01
         raise TrainingError(f"{path.name!r} is no YAML: {' '.join(str(exc).split())}") from exc
     if not isinstance(values, dict):
         raise TrainingError(f"{path.name!r} holds {type(values).__name__}, expected keys such as name, text and data")
@@ -160,7 +171,9 @@ def _anchored(config: TrainingConfig, folder: Path, data: Path) -> TrainingConfi
     if not start.startswith("package:"):
         start = str(folder / Path(start).expanduser())
     update: dict[str, Any] = {
-        "label_sets": {str(folder / n) if n.endswith(".yaml") else n: w for n, w in config.label_sets.items()},
+        "label_sets": {
+            str(folder / n) if n.endswith((".yaml", ".yml")) else n: w for n, w in config.label_sets.items()
+        },
         "output": folder / config.output.expanduser(),
         "data": sources,
         "text": config.text.model_copy(update={"start": start}),

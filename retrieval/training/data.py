@@ -20,6 +20,7 @@ from retrieval.preprocess import Preprocess
 from retrieval.training.config import Source
 
 Progress = Callable[[str, int, int], None]
+SPLITS = ("train", "dev", "test")
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Corpus:
-    """All rows of a run, with the SHA-256 of each pairs file."""
+    """All rows of a run, with the SHA-256 of each pairs file by the source's name (`source_names`)."""
 
     rows: tuple[Row, ...]
     digests: dict[str, str] = field(default_factory=dict)
@@ -51,21 +52,35 @@ class Corpus:
 
 
 def read_corpus(sources: Sequence[Source], label_sets: Sequence[LabelSet]) -> Corpus:
-    """Read all pairs files. Raises TrainingError for a file that is missing or malformed, a source without a training
-    row, or a group that lies on both sides of the split."""
+    """Read all pairs files; rows without any of the source's texts are left out.
+
+    Raises TrainingError for a file that is missing or malformed, a label set that a source names and the run does not
+    have, a source without a training row, or a group that lies on both sides of the split."""
     rows: list[Row] = []
     digests: dict[str, str] = {}
-    for number, source in enumerate(sources):
+    names = [label_set.name for label_set in label_sets]
+    for number, (name, source) in enumerate(zip(source_names(sources), sources, strict=True)):
+        unknown = sorted({*source.attributes, *source.constants}.difference(names))
+        if unknown:
+            raise TrainingError(
+                f"{source.pairs.name} has attributes for {', '.join(unknown)}, which is none of the run's label sets "
+                f"({', '.join(names) or 'none'})",
+                hint="Name the label set under label_sets, or take its attribute out.",
+            )
         content = _read(source.pairs)
-        digests[str(Path(*source.pairs.parts[-2:]))] = hashlib.sha256(content).hexdigest()
+        digests[name] = hashlib.sha256(content).hexdigest()
         found = [
             _row(line, at, number, source, label_sets)
             for at, line in enumerate(content.splitlines(), 1)
             if line.strip()
         ]
+        found = [row for row in found if row.texts]
         if not any(row.split == "train" for row in found):
-            raise TrainingError(f"{source.pairs.name} has no row whose split is 'train'")
-        rows.extend(row for row in found if row.texts)
+            raise TrainingError(
+                f"{source.pairs.name} has no row with a text whose split is 'train'",
+                hint=f"Texts are looked for in {', '.join([*source.texts, *source.templates]) or 'no field'}.",
+            )
+        rows.extend(found)
     _refuse_leaks(rows)
     return Corpus(tuple(rows), digests)
 
@@ -77,22 +92,38 @@ def cache_pixels(rows: Sequence[Row], preprocess: Preprocess, path: Path, progre
     """
     height, width = preprocess.size
     shape = (len(rows), height, width)
+    if not rows:
+        return np.zeros(shape, np.uint8)
     key = hashlib.sha256(json.dumps([preprocess.to_json(), [str(r.image) for r in rows]]).encode()).hexdigest()
     stamp = path.with_suffix(".key")
     if path.is_file() and stamp.is_file() and stamp.read_text(encoding="utf-8") == key:
         return np.memmap(path, np.uint8, "r", shape=shape)
     stamp.unlink(missing_ok=True)
-    pixels = np.memmap(path, np.uint8, "w+", shape=shape)
+    partial = path.with_suffix(".partial")  # a new file: to cut one that is mapped would kill its reader
+    pixels = np.memmap(partial, np.uint8, "w+", shape=shape)
     for i, row in enumerate(rows):
         try:
             with Image.open(row.image) as picture:
+                if picture.mode[:1] in "IF":  # Pillow would clip them to white
+                    raise ValueError(f"its pixels are of mode {picture.mode}, expected 8 bits a channel")
                 pixels[i] = preprocess.fit(np.asarray(picture.convert("L")))
-        except (OSError, ValueError) as exc:
+        except (OSError, ValueError, Image.DecompressionBombError) as exc:
             raise TrainingError(f"the training image {row.image.name!r} can't be read: {exc}") from exc
         progress("reading images", i + 1, len(rows))
     pixels.flush()
+    partial.replace(path)
     stamp.write_text(key, encoding="utf-8")
     return np.memmap(path, np.uint8, "r", shape=shape)
+
+
+def source_names(sources: Sequence[Source]) -> list[str]:
+    """A name for each source, none twice: its folder; with the file's name, and a number, where it takes them."""
+    names = [source.pairs.parent.name for source in sources]
+    if len(set(names)) < len(names):
+        names = ["/".join(source.pairs.parts[-2:]) for source in sources]
+    if len(set(names)) < len(names):
+        names = [f"{name} ({number})" for number, name in enumerate(names, 1)]
+    return names
 
 
 def epoch_order(corpus: Corpus, sources: Sequence[Source], seed: int, epoch: int) -> npt.NDArray[np.int64]:
@@ -123,12 +154,14 @@ def _row(line: bytes, at: int, number: int, source: Source, label_sets: Sequence
     where = f"{source.pairs.name}, line {at}"
     try:
         values: dict[str, Any] = json.loads(line)
-        image, group = source.pairs.parent / values["image"], str(values["group"])
+        image, group = source.pairs.parent / str(values["image"]), str(values["group"])
     except (ValueError, TypeError) as exc:
         raise TrainingError(f"{where} is no JSON object: {exc}") from exc
     except KeyError as exc:
         raise TrainingError(f"{where} has no {exc.args[0]!r}, expected image, group and a text") from exc
     split = str(values.get("split") or "train")
+    if split not in SPLITS:
+        raise TrainingError(f"{where} has the split {split!r}, expected one of {', '.join(SPLITS)}")
     texts = [(" ".join(str(values[f]).split()), w) for f, w in source.texts.items() if str(values.get(f) or "").strip()]
     lowered = {k: str(v).casefold() for k, v in values.items() if v not in (None, "")}
     # A template that names a field which this row lacks says nothing about it.

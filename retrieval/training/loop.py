@@ -21,8 +21,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F  # noqa: N812
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel
 
+from retrieval.encoder import choose_device
 from retrieval.errors import TrainingError
 from retrieval.evaluation import RetrievalFigures, ZeroShotFigures, evaluate_retrieval, evaluate_zero_shot
 from retrieval.labels import LabelSet, load_labels
@@ -31,7 +32,7 @@ from retrieval.training.augment import augment
 from retrieval.training.card import model_card
 from retrieval.training.checkpoint import export, load_state, model_config, preprocess_of, save_state
 from retrieval.training.config import TrainingConfig
-from retrieval.training.data import Corpus, Progress, cache_pixels, epoch_order, read_corpus
+from retrieval.training.data import Corpus, Progress, cache_pixels, epoch_order, read_corpus, source_names
 from retrieval.training.objective import multi_positive_infonce, prompt_cross_entropy
 from retrieval.training.text_tower import write_text_tower
 
@@ -70,17 +71,19 @@ def train(
 ) -> TrainingResult:
     """Train, or go on training, and write `config.output`.
 
-    Raises TrainingError for data or a configuration that can't be used. KeyboardInterrupt leaves the last state, from
+    `device` is "auto", "cpu", "cuda" or "cuda:N". Raises TrainingError for data or a configuration that can't be used,
+    EncoderError for a device that is not there. KeyboardInterrupt leaves the last state, from
     which the same call goes on.
     """
+    place = torch.device(choose_device(device, "fp32").name)
     label_sets = [load_labels(name) for name in config.label_sets]
     corpus = read_corpus(config.data, label_sets)
     work = config.output.parent / f"{config.output.name}.work"
     work.mkdir(parents=True, exist_ok=True)
-    fingerprint = _fingerprint(config, corpus)
+    fingerprint = _fingerprint(config, corpus, label_sets)
     state = None if restart else load_state(work, fingerprint)
 
-    run = _Run(config, corpus, label_sets, work, torch.device(device), on_progress)
+    run = _Run(config, corpus, label_sets, work, place, on_progress)
     if state is not None:
         run.load(state)
         logger.info("going on after epoch %d", run.epoch)
@@ -126,10 +129,7 @@ class _Run:
         self.model.to(device)
         if config.text.locked:
             self.model.text.transformer.requires_grad_(False)
-        self.ema = AveragedModel(
-            self.model,
-            multi_avg_fn=get_ema_multi_avg_fn(config.schedule.ema),  # type: ignore[no-untyped-call]
-        ).requires_grad_(False)
+        self.ema = AveragedModel(self.model, multi_avg_fn=_warmed_ema(config.schedule.ema)).requires_grad_(False)
         self.optimizer = _optimizer(self.model, config)
         self.pooled = self._pooled_texts(progress) if config.text.locked else None
 
@@ -202,11 +202,10 @@ class _Run:
         with torch.inference_mode():
             images = self._dev_images(model)
             captions = self._features_by(model, [row.caption for row in self.dev_rows])
-            for number, source in enumerate(self.config.data):
+            for number, name in enumerate(source_names(self.config.data)):
                 mine = [i for i, row in enumerate(self.dev_rows) if row.source == number]
                 if not mine:
                     continue
-                name = source.pairs.parent.name
                 groups = [self.dev_rows[i].group for i in mine]
                 texts = [self.dev_rows[i].caption for i in mine]
                 retrieval[name] = evaluate_retrieval(images[mine], captions[mine], texts, groups, resamples=resamples)
@@ -276,6 +275,8 @@ class _Run:
         return F.normalize(self.model.encode_text(tokens), dim=-1)
 
     def _features_by(self, model: Any, texts: list[str]) -> npt.NDArray[np.float32]:
+        if not texts:
+            return np.zeros((0, self.config.embed_dim), np.float32)
         if self.pooled is not None:
             out = model.text.proj(self.pooled[[self.text_id[t] for t in texts]])
         else:
@@ -332,8 +333,13 @@ def _build(config: TrainingConfig, work: Path) -> tuple[Any, Any]:
             vision_cfg=vision_cfg,
             init_logit_scale=math.log(1 / config.objective.initial_temperature),
         )
-    except (RuntimeError, ValueError, TypeError) as exc:
+        sides = {config.image.image_size, config.schedule.small_image_size or config.image.image_size}
+        with torch.inference_mode():
+            widths = {model.visual.eval()(torch.zeros(1, 3, side, side)).shape[-1] for side in sides}
+    except (RuntimeError, ValueError, TypeError, AssertionError) as exc:
         raise TrainingError(f"the model can't be built: {exc}") from exc
+    if widths != {config.embed_dim}:
+        raise TrainingError(f"the image tower gives {sorted(widths)} numbers an image, expected {config.embed_dim}")
     return model.to(memory_format=torch.channels_last), open_clip.get_tokenizer(name)
 
 
@@ -352,6 +358,18 @@ def _optimizer(model: Any, config: TrainingConfig) -> torch.optim.AdamW:
     )
 
 
+def _warmed_ema(most: float) -> Callable[[Any, Any, Any], None]:
+    """An exponential moving average for AveragedModel whose decay rises with the number n of updates to `most`:
+    min(most, (1 + n) / (10 + n)). With a fixed decay the first evaluations would judge the random start."""
+
+    @torch.no_grad()
+    def update(averaged: Any, current: Any, number: Any) -> None:
+        n = int(number)
+        torch._foreach_lerp_(averaged, current, 1 - min(most, (1 + n) / (10 + n)))
+
+    return update
+
+
 def _draw(rng: np.random.Generator, texts: tuple[tuple[str, float], ...]) -> str:
     weights = np.array([w for _, w in texts])
     return texts[int(rng.choice(len(texts), p=weights / weights.sum()))][0]
@@ -361,7 +379,8 @@ def _step_seed(seed: int, step: int, stream: int) -> int:
     return int(np.random.SeedSequence([seed, step, stream]).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
-def _fingerprint(config: TrainingConfig, corpus: Corpus) -> str:
-    """What must agree for a state to go on: all of the configuration but where the result goes, and the data."""
+def _fingerprint(config: TrainingConfig, corpus: Corpus, label_sets: list[LabelSet]) -> str:
+    """What must agree for a state to go on: the configuration but for where the result goes, data and labels."""
     values = config.model_dump(mode="json", exclude={"output", "description"})
-    return hashlib.sha256(json.dumps([values, corpus.digests], sort_keys=True).encode()).hexdigest()
+    labels = [label_set.model_dump(mode="json") for label_set in label_sets]
+    return hashlib.sha256(json.dumps([values, corpus.digests, labels], sort_keys=True).encode()).hexdigest()

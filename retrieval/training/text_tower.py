@@ -60,17 +60,26 @@ def write_text_tower(tower: TextTower, texts: Iterable[str], out: Path) -> None:
             f"the text encoder is a {config.get('model_type')!r} with a {tokenizer['model'].get('type')} tokenizer, "
             "expected a BERT with WordPiece"
         )
-    state = load_file(start / "model.safetensors")
+    positions = int(config["max_position_embeddings"])
+    if positions < tower.context_length:
+        raise TrainingError(
+            f"the text encoder reads {positions} word pieces at most, context_length is {tower.context_length}",
+            hint=f"Set context_length to {positions} or less.",
+        )
+    if not (tokenizer.get("normalizer") or {}).get("lowercase"):
+        raise TrainingError("the text encoder tells capitals from small letters, expected an uncased BERT")
+    state = {k.removeprefix("bert."): v for k, v in load_file(start / "model.safetensors").items()}
+    state = {k: v for k, v in state.items() if k.startswith(("embeddings.", "encoder."))}
     old_ids: dict[str, int] = tokenizer["model"]["vocab"]
     kept = _kept_pieces(old_ids, _used_pieces(start, texts), tower.vocabulary)
     new_ids = {piece: i for i, piece in enumerate(kept)}
     logger.info("vocabulary: %d of %d word pieces kept", len(kept), len(old_ids))
 
-    positions = min(tower.context_length, int(config["max_position_embeddings"]))
+    positions = tower.context_length
     words, places = "embeddings.word_embeddings.weight", "embeddings.position_embeddings.weight"
     state[words] = state[words][[old_ids[piece] for piece in kept]].contiguous()
     state[places] = state[places][:positions].contiguous()
-    state = {k: v for k, v in state.items() if not k.startswith("pooler.") and not k.endswith("position_ids")}
+    state.pop("embeddings.position_ids", None)
     config.update(vocab_size=len(kept), max_position_embeddings=positions, pad_token_id=new_ids["[PAD]"])
     config.pop("_name_or_path", None)
 

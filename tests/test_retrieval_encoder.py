@@ -1,0 +1,221 @@
+"""The encoder equals open_clip, whatever the batch; bf16 is used only where it agrees."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import open_clip
+import pytest
+import torch
+from PIL import Image
+from tiny_models import write_clip
+
+from retrieval.encoder import LEAST_COSINE, ClipEncoder, Device, choose_device
+from retrieval.errors import EncoderError, NonFiniteEmbedding
+from retrieval.model_source import open_model, resolve_model, shipped_models
+from retrieval.types import Encoder, Uint8Image
+
+TEXTS = ["axial CT of the chest", "MR image of the knee", "", "x " * 500, "é µ 漢字 \n"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_clip(tmp_path_factory.mktemp("models") / "small")
+
+
+@pytest.fixture(scope="module")
+def encoder(folder: Path) -> ClipEncoder:
+    return ClipEncoder.load(f"local-dir:{folder}", "cpu", "fp32")
+
+
+def pictures(n: int, seed: int = 0) -> list[Uint8Image]:
+    """Grey and RGB, of many sizes."""
+    rng = np.random.default_rng(seed)
+    found = []
+    for i in range(n):
+        height, width = rng.integers(5, 90, 2)
+        found.append(rng.integers(0, 256, (height, width, 3) if i % 3 == 0 else (height, width), np.uint8))
+    return found
+
+
+@pytest.mark.parametrize("prefix", ["local-dir:", ""])
+def test_embeddings_equal_open_clips_own(folder: Path, prefix: str) -> None:
+    encoder = ClipEncoder.load(f"{prefix}{folder}", "cpu", "fp32")
+    model, _, transform = open_clip.create_model_and_transforms(f"local-dir:{folder}")
+    model.eval()
+    images = pictures(7)
+    with torch.inference_mode():
+        batch = torch.stack([transform(Image.fromarray(image)) for image in images])
+        expected_images = model.encode_image(batch, normalize=True).numpy()
+        expected_texts = model.encode_text(
+            open_clip.get_tokenizer(f"local-dir:{folder}")(TEXTS), normalize=True
+        ).numpy()
+    np.testing.assert_allclose(encoder.encode_images(images), expected_images, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(encoder.encode_text(TEXTS), expected_texts, rtol=0, atol=1e-5)
+    assert encoder.logit_scale == pytest.approx(model.logit_scale.exp().item())
+
+
+def test_it_keeps_the_protocol(encoder: ClipEncoder) -> None:
+    assert isinstance(encoder, Encoder)
+    assert (encoder.name, encoder.embed_dim) == ("small", 32)
+    assert str(encoder.device) == "cpu in fp32 (as asked; precision as asked)"
+
+
+@pytest.mark.parametrize("n", [0, 1, 32, 33])
+def test_shape_type_and_norm(encoder: ClipEncoder, n: int) -> None:
+    for vectors in (encoder.encode_images(pictures(n)), encoder.encode_text(["a"] * n)):
+        assert vectors.shape == (n, 32)
+        assert vectors.dtype == np.float32
+        np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
+
+
+def test_batches_change_no_result_and_keep_the_order(encoder: ClipEncoder) -> None:
+    images, texts = pictures(33), [f"text number {i}" for i in range(65)]
+    one_by_one = np.concatenate([encoder.encode_images([image]) for image in images])
+    np.testing.assert_allclose(encoder.encode_images(images), one_by_one, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(encoder.encode_images(images[::-1]), one_by_one[::-1], rtol=0, atol=1e-5)
+    together = encoder.encode_text(texts)
+    for i in (0, 1, 63, 64):  # the first batch ends after 64
+        np.testing.assert_allclose(together[[i]], encoder.encode_text([texts[i]]), rtol=0, atol=1e-5)
+    assert len(np.unique(one_by_one.round(4), axis=0)) == 33  # different pictures, different vectors
+
+
+def test_grey_is_three_equal_channels(encoder: ClipEncoder) -> None:
+    grey = pictures(2)[1]
+    np.testing.assert_allclose(
+        encoder.encode_images([grey]), encoder.encode_images([np.stack([grey] * 3, axis=-1)]), rtol=0, atol=1e-6
+    )
+
+
+def test_one_text_in_place_of_a_list_is_refused(encoder: ClipEncoder) -> None:
+    with pytest.raises(TypeError, match="list of texts"):
+        encoder.encode_text("ct")
+
+
+def test_a_picture_that_is_none_is_refused(encoder: ClipEncoder) -> None:
+    with pytest.raises(ValueError, match=r"float64 \(4, 4\)"):
+        encoder.encode_images([np.zeros((4, 4))])  # type: ignore[list-item]
+
+
+def loaded(folder: Path) -> tuple[Any, Any, Any]:
+    return open_model(resolve_model(str(folder)))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 0.0])
+def test_no_usable_embedding_is_an_error(folder: Path, value: float) -> None:
+    model, tokenizer, spec = loaded(folder)
+    model.visual.proj.data.fill_(value)
+    model.text_projection.data.fill_(value)
+    broken = ClipEncoder(model, tokenizer, spec, Device("cpu", "fp32", "test"))
+    with pytest.raises(NonFiniteEmbedding, match=r"for 2 of 2 images \(first at index 0\)") as caught:
+        broken.encode_images(pictures(2))
+    assert "damaged" in caught.value.hint
+    with pytest.raises(NonFiniteEmbedding, match="for 3 of 3 texts"):
+        broken.encode_text(["a", "b", "c"])
+
+
+def test_bf16_agrees_with_fp32(folder: Path, encoder: ClipEncoder) -> None:
+    fast = ClipEncoder.load(str(folder), "cpu", "bf16")
+    assert fast.device.precision == "bf16"
+    images = pictures(12)
+    cosines = (fast.encode_images(images) * encoder.encode_images(images)).sum(axis=1)
+    assert cosines.min() > LEAST_COSINE
+    assert not np.array_equal(fast.encode_images(images), encoder.encode_images(images))  # bf16 did run
+    np.testing.assert_array_equal(fast.encode_text(TEXTS), encoder.encode_text(TEXTS))  # texts stay in fp32
+
+
+class Offset(torch.nn.Module):
+    """Takes the small difference of large numbers, which bf16 does not hold."""
+
+    def __init__(self, visual: torch.nn.Module) -> None:
+        super().__init__()
+        self.visual = visual
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        return (self.visual(pixels) + 100) - 100
+
+
+class Float32Only(Offset):
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        if pixels.dtype != torch.float32:
+            raise RuntimeError("expected scalar type Float but found BFloat16")
+        return self.visual(pixels)
+
+
+class NanInBf16(Offset):
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        return self.visual(pixels) * (1.0 if pixels.dtype == torch.float32 else float("nan"))
+
+
+@pytest.mark.parametrize(
+    ("wrapper", "said"),
+    [(Offset, "bf16 gave a cosine of"), (Float32Only, "expected scalar type"), (NanInBf16, "no usable embedding")],
+)
+def test_where_bf16_disagrees_the_model_runs_in_fp32_and_says_so(
+    folder: Path, wrapper: type[Offset], said: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    model, tokenizer, spec = loaded(folder)
+    model.visual = wrapper(model.visual)
+    with caplog.at_level(logging.WARNING, "retrieval.encoder"):
+        encoder = ClipEncoder(model, tokenizer, spec, Device("cpu", "bf16", "test"))
+    assert encoder.device.precision == "fp32"
+    assert said in encoder.device.reason
+    assert "runs in fp32" in caplog.text
+    plain = ClipEncoder(*loaded(folder), Device("cpu", "fp32", "test"))
+    images = pictures(3)
+    np.testing.assert_allclose(encoder.encode_images(images), plain.encode_images(images), rtol=0, atol=2e-3)
+
+
+def test_the_shipped_model_keeps_its_cosines_in_bf16(shared_data: Path) -> None:
+    if "medlens-base" not in shipped_models():
+        pytest.skip("the default model is not in data/models")
+    found = [p for p in sorted((shared_data / "pairs" / "medpix").rglob("*")) if p.suffix in (".png", ".jpg", ".jpeg")]
+    images = [np.asarray(Image.open(path).convert("L")) for path in found[:: max(len(found) // 24, 1)][:24]]
+    assert len(images) == 24
+    exact = ClipEncoder.load(None, "cpu", "fp32").encode_images(images)
+    fast = ClipEncoder.load(None, "cpu", "bf16")
+    assert fast.device.precision == "bf16", fast.device.reason
+    assert (fast.encode_images(images) * exact).sum(axis=1).min() > LEAST_COSINE
+
+
+@pytest.mark.parametrize(
+    ("device", "precision", "said"),
+    [("gpu", "auto", "device 'gpu'"), ("mps", "auto", "device 'mps'"), ("cpu", "fp16", "precision 'fp16'")],
+)
+def test_unknown_devices_and_precisions(device: str, precision: str, said: str) -> None:
+    with pytest.raises(EncoderError, match=said) as caught:
+        choose_device(device, precision)
+    assert caught.value.hint
+
+
+@pytest.mark.parametrize("device", ["cuda", "cuda:0"])
+def test_a_missing_gpu(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(EncoderError, match="sees no CUDA device") as caught:
+        choose_device(device)
+    assert "--device cpu" in caught.value.hint
+    assert choose_device("auto", "fp32") == Device("cpu", "fp32", "no CUDA device found; precision as asked")
+
+
+def test_one_gpu_is_cuda_0(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: False)
+    assert choose_device("auto").name == "cuda"
+    assert choose_device("cuda:0") == Device("cuda:0", "fp32", "as asked; bf16 is not native there")
+    for device in ("cuda:1", "cuda:", "cuda:x", "cuda:-1"):
+        with pytest.raises(EncoderError, match="sees 1 CUDA devices"):
+            choose_device(device)
+
+
+@pytest.mark.parametrize(("native", "precision"), [(True, "bf16"), (False, "fp32")])
+def test_the_cpu_runs_bf16_only_where_it_is_native(
+    native: bool, precision: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("retrieval.encoder._cpu_has_bf16", lambda: native)
+    device = choose_device("cpu")
+    assert device.precision == precision
+    assert "bf16 instructions" in device.reason
