@@ -24,7 +24,8 @@ from retrieval.errors import MedlensError, StoreIncompatible
 from retrieval.labels import load_labels
 from retrieval.types import SearchFilter
 
-QUERIES = ("axial CT of the head", "chest radiograph")  # among pydicom's files, and where pydicom-data's are there too
+QUERY = "axial slice of the abdomen"
+MODALITIES = ("CT", "MR", "CR", "DX")  # what the model knows; most other files are test patterns
 LABELS = "modality"
 HITS = 8
 FILES_PER_LABEL = 3
@@ -39,7 +40,6 @@ def run_demo(folder: Path, model: str | None, device: str, say: Say) -> None:
     What is made lies in `folder`: `store/` and `hits.html`. Raises MedlensError.
     """
     archives = gathered()
-    query = QUERIES[len(archives) > 1]
     location = folder / "store"
     say("1. Indexing the DICOM files of pydicom's own tests, where they lie:")
     for archive in archives:
@@ -62,8 +62,8 @@ def run_demo(folder: Path, model: str | None, device: str, say: Say) -> None:
 
     with Store.open(location) as store:
         say("")
-        say(f'2. Searching for "{query}" (score: cosine similarity)')
-        results = find(store, model, device, query, None, HITS, SearchFilter())
+        say(f'2. Searching for "{QUERY}" among CT, MR and radiographs (score: cosine similarity)')
+        results = find(store, model, device, QUERY, None, HITS, SearchFilter({"modality": MODALITIES}))
         for hit in results.hits:
             values = hit.attributes
             frame = f" frame {hit.key.frame_number}" if (values.get("number_of_frames") or 1) > 1 else ""

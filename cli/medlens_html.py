@@ -20,7 +20,7 @@ ol { grid-template-columns: repeat(auto-fill, minmax(15rem, 1fr)); }
 li { border: 1px solid var(--line); border-radius: .5rem; overflow: hidden; }
 li:focus-visible { outline: 3px solid #48f; }
 .picture { background: #000; height: 15rem; display: flex; align-items: center; justify-content: center; color: #999; }
-.picture img { max-width: 100%; max-height: 100%; }
+.picture img { width: 100%; height: 100%; object-fit: contain; }
 .facts { padding: .6rem .75rem; }
 .score { font-weight: 600; }
 dl { margin: .4rem 0 0; display: grid; grid-template-columns: auto 1fr; gap: 0 .6rem; font-size: .85rem; }
