@@ -23,6 +23,7 @@ app = typer.Typer(
     help="Find medical images by what they show: index DICOM archives, search them by text or image, label them.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # plain help: half the time
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 labels_app = typer.Typer(help="Label sets for zero-shot classification.", no_args_is_help=True)

@@ -12,6 +12,7 @@ from cli.medlens_html import Card, page
 from cli.medlens_indexing import encoder_of
 from indexer.archive import iter_files, real_path
 from indexer.pictures import load_picture, load_pictures
+from indexer.places import with_places
 from indexer.reading import PictureRequest
 from indexer.store import Store
 from retrieval.classify import LabelScore, ZeroShotClassifier
@@ -37,16 +38,20 @@ def find(
     encoder = encoder_of(store, model, device)
     searcher = Searcher(encoder, store.frames_index(), store.catalog)
     if image is None:
-        return searcher.search_text(query or "", k, where)
-    picture = load_picture(image, encoder.spec.render_profile)
-    return searcher.search_image(picture, k, where, query=f"image {image.name}")
+        results = searcher.search_text(query or "", k, where)
+    else:
+        picture = load_picture(image, encoder.spec.render_profile)
+        results = searcher.search_image(picture, k, where, query=f"image {image.name}")
+    return with_places(results, store.catalog)
 
 
 def hit_row(hit: Hit, *, short: bool) -> dict[str, Any]:
     """A hit as one row: rank, score, key, then what the catalog keeps. `short` is for a table."""
     row: dict[str, Any] = {"rank": hit.rank, "score": round(hit.score, 6)}
     if short:
-        return row | {name: hit.attributes.get(name) for name in _TABLE_COLUMNS} | {"frame": hit.key.frame_number}
+        row |= {name: hit.attributes.get(name) for name in _TABLE_COLUMNS}
+        place = f"{values['slice']} of {values['slices']}" if (values := hit.attributes).get("slice") else None
+        return row | {"slice": place, "frame": hit.key.frame_number}
     attributes = {k: v for k, v in hit.attributes.items() if k not in _HIDDEN}
     key = {"sop_instance_uid": attributes.pop("sop_instance_uid"), "frame_number": hit.key.frame_number}
     return row | key | attributes

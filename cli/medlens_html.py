@@ -70,6 +70,8 @@ def page(results: SearchResults, cards: Sequence[Card]) -> str:
 def _card(card: Card) -> str:
     values = card.hit.attributes
     facts = [f"<dt>{title}</dt><dd>{html.escape(str(values[key]))}</dd>" for key, title in _SHOWN if values.get(key)]
+    if values.get("slice"):
+        facts.append(f"<dt>Slice</dt><dd>{values['slice']} of {values['slices']}</dd>")
     if (values.get("number_of_frames") or 1) > 1:
         facts.append(f"<dt>Frame</dt><dd>{card.hit.key.frame_number} of {values['number_of_frames']}</dd>")
     if values.get("burned_in_annotation"):

@@ -67,6 +67,14 @@ class ReportRow:
 
 
 @dataclass(frozen=True)
+class SliceRow:
+    """Where one image of a series lies. What `frames.slice_places` asks for."""
+
+    sop_instance_uid: str
+    attributes: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
 class Counts:
     """How much is in the catalog. `files` are those indexed, second copies included."""
 
@@ -336,6 +344,19 @@ class SqlCatalog:
         for row in self._by_id(query, instances.c.study_instance_uid, list(dict.fromkeys(study_instance_uids))):
             found.setdefault(row.study_instance_uid, []).append(ReportRow(*row))
         return found
+
+    def slices_of(self, series_instance_uids: Iterable[str]) -> list[SliceRow]:
+        """The geometry of every image of those series."""
+        names = ("series_instance_uid", "image_orientation_patient", "image_position_patient", "image_type")
+        columns = [instances.c[name] for name in (*names, "instance_number")]
+        query = (
+            sa.select(instances.c.sop_instance_uid, *columns)
+            .where(instances.c.kind == "image")
+            .order_by(instances.c.id)
+        )
+        wanted = list(dict.fromkeys(series_instance_uids))
+        rows = self._by_id(query, instances.c.series_instance_uid, wanted)
+        return [SliceRow(row.sop_instance_uid, dict(row._mapping)) for row in rows]
 
     def counts(self) -> Counts:
         def distinct(column: sa.Column[Any]) -> sa.ScalarSelect[int]:

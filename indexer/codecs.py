@@ -32,17 +32,18 @@ from pydicom.encaps import get_frame
 from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ImplicitVRLittleEndian, RLELossless
 
 from indexer.codestreams import Codestream, parse_codestream
+from indexer.safe_read import open_dicom
 from retrieval.errors import DicomError, PixelDecodeError, UnsupportedImageError
 
 Array = npt.NDArray[Any]
 
-# What pydicom, imagecodecs, pylibjpeg-rle and NumPy were seen to raise on 10,000 broken files.
+# What pydicom, imagecodecs, pylibjpeg-rle and NumPy were seen to raise on 10,000 broken files. Not MemoryError: that is
+# for the guard, which tries the file once more in a fresh worker.
 LIBRARY_ERRORS = (
     ArithmeticError,
     AttributeError,
     EOFError,
     LookupError,
-    MemoryError,
     OSError,
     RuntimeError,  # imagecodecs' errors, NotImplementedError and RecursionError among them
     StopIteration,
@@ -164,7 +165,7 @@ def _locate(ds: Dataset) -> tuple[Dataset, str, Any, int, int]:
         if value is None and length:
             # Deferred: the value stands at value_tell of the file, unless the file was inflated while reading.
             if _transfer_syntax(ds) == DeflatedExplicitVRLittleEndian:
-                return _locate(pydicom.dcmread(ds.filename))
+                return _locate(open_dicom(ds.filename))
             place = ds.filename or ds.buffer
             return ds, keyword, place, element.value_tell, _ENCAPSULATED if encapsulated else length
         if not value:
@@ -177,7 +178,7 @@ def _locate(ds: Dataset) -> tuple[Dataset, str, Any, int, int]:
         return ds, keyword, value, 0, _ENCAPSULATED if encapsulated else length
     filename = getattr(ds, "filename", None)
     if filename and "Rows" in ds:  # perhaps read with stop_before_pixels
-        whole = pydicom.dcmread(filename, defer_size=1024)
+        whole = open_dicom(filename)
         if any(tag in whole for tag in _PIXEL_TAGS):
             return _locate(whole)
     raise UnsupportedImageError("no pixel data: expected (7FE0,0010) PixelData or its float forms")
