@@ -24,7 +24,7 @@ from retrieval.errors import MedlensError, StoreIncompatible
 from retrieval.labels import load_labels
 from retrieval.types import SearchFilter
 
-QUERIES = ("axial CT of the head", "chest radiograph")  # among pydicom's files, and where pydicom-data's are there too
+QUERY = "axial CT of the head"
 LABELS = "modality"
 HITS = 8
 FILES_PER_LABEL = 3
@@ -39,7 +39,6 @@ def run_demo(folder: Path, model: str | None, device: str, say: Say) -> None:
     What is made lies in `folder`: `store/` and `hits.html`. Raises MedlensError.
     """
     archives = gathered()
-    query = QUERIES[len(archives) > 1]
     location = folder / "store"
     say("1. Indexing the DICOM files of pydicom's own tests, where they lie:")
     for archive in archives:
@@ -62,8 +61,8 @@ def run_demo(folder: Path, model: str | None, device: str, say: Say) -> None:
 
     with Store.open(location) as store:
         say("")
-        say(f'2. Searching for "{query}" (score: cosine similarity)')
-        results = find(store, model, device, query, None, HITS, SearchFilter())
+        say(f'2. Searching for "{QUERY}" (score: cosine similarity)')
+        results = find(store, model, device, QUERY, None, HITS, SearchFilter())
         for hit in results.hits:
             values = hit.attributes
             frame = f" frame {hit.key.frame_number}" if (values.get("number_of_frames") or 1) > 1 else ""
@@ -126,8 +125,8 @@ def _advice(folder: Path, location: Path, archive: Path, model: str) -> list[str
     medlens, store = _command(), shlex.quote(_shown(location))
     example = next((p for p in (archive / "MR_small.dcm", archive / "CT_small.dcm") if p.exists()), None)
     commands = [
-        f'{medlens} search "axial slice of the brain" --store {store}',
-        f'{medlens} search "abdomen" --modality MR --store {store} --format html -o '
+        f'{medlens} search "axial CT of the abdomen" --store {store}',
+        f'{medlens} search "axial T2 MRI of the brain" --modality MR --store {store} --format html -o '
         f"{shlex.quote(_shown(folder / 'mr.html'))}",
         *([f"{medlens} search --image {shlex.quote(_shown(example))} --store {store}"] if example else []),
         f"{medlens} info --store {store}",
