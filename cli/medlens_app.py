@@ -303,6 +303,11 @@ def _answering(asked: Format | None) -> Iterator[Format]:
     except MedlensError as error:
         _tell(error, asked)
         raise typer.Exit(1) from error
+    except KeyboardInterrupt as stop:
+        typer.echo(
+            "medlens: stopped; nothing that was committed is lost, and the same command goes on from it", err=True
+        )
+        raise typer.Exit(130) from stop
 
 
 def _tell(error: MedlensError, style: Format | None) -> None:

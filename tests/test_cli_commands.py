@@ -174,6 +174,15 @@ def test_usage_errors_exit_with_2():
     medlens("frobnicate", code=2)
 
 
+def test_ctrl_c_says_how_to_go_on(archive, tmp_path, monkeypatch):
+    def stopped(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("cli.medlens_indexing.index_archive", stopped)
+    result = medlens("index", archive, "--store", tmp_path / "store", code=130)
+    assert "same command" in result.stderr
+
+
 def test_an_error_is_json_where_json_was_asked_for(store):
     result = medlens("search", " ", "--store", store, "--format", "json", code=1)
     error = json.loads(result.stderr)
