@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
-from cli.medlens_output import Format, chosen_format, write_rows
+from cli.medlens_output import Format, chosen_format, write_rows, write_text
 from retrieval.errors import EmptyQuery, MedlensError, QueryError
 
 DEFAULT_STORE = "medlens-store"
@@ -81,7 +81,7 @@ def index(
     style: FormatOption = None,
 ) -> None:
     """Embed an archive of DICOM files into a store. Run again, it reads only what is new or changed."""
-    from cli.medlens_indexing import run_index
+    from cli.medlens_indexing import outcome_row, run_index, summary
 
     with _answering(style) as chosen:
         outcome = run_index(
@@ -95,23 +95,13 @@ def index(
             keep_descriptions=descriptions,
         )
         if report is not None:
-            _write_text(report, "".join(json.dumps(vars(r), ensure_ascii=False) + "\n" for r in outcome.rejected))
-        from cli.medlens_indexing import summary
-
+            write_text(report, "".join(json.dumps(vars(r), ensure_ascii=False) + "\n" for r in outcome.rejected))
         if chosen is Format.TABLE:
             typer.echo("\n".join(summary(outcome)))
         else:
             write_rows([outcome_row(outcome)], chosen)
     if strict and outcome.rejected:
         raise typer.Exit(3)
-
-
-def outcome_row(outcome: Any) -> dict[str, Any]:
-    """An IndexReport as one row of plain values."""
-    from collections import Counter
-
-    values = {k: v for k, v in vars(outcome).items() if k not in ("rejected", "warnings")}
-    return values | {"rejected": dict(Counter(r.reason for r in outcome.rejected))}
 
 
 @app.command()
@@ -344,14 +334,7 @@ def _destination(path: Path | None) -> Iterator[Any]:
 
     buffer = io.StringIO()
     yield buffer
-    _write_text(path, buffer.getvalue())
-
-
-def _write_text(path: Path, text: str) -> None:
-    try:
-        path.write_text(text, encoding="utf-8")
-    except OSError as exc:
-        raise MedlensError(f"{path.name!r} can't be written: {exc.strerror}") from exc
+    write_text(path, buffer.getvalue())
 
 
 def _said(value: Any) -> str:

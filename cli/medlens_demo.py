@@ -18,6 +18,7 @@ import pydicom.data
 
 from cli.medlens_asking import classify_files, find, html_page
 from cli.medlens_indexing import run_index, summary
+from cli.medlens_output import write_text
 from indexer.archive import real_path
 from indexer.store import Store
 from retrieval.errors import MedlensError, StoreIncompatible
@@ -69,7 +70,7 @@ def run_demo(folder: Path, model: str | None, device: str, say: Say) -> None:
             frame = f" frame {hit.key.frame_number}" if (values.get("number_of_frames") or 1) > 1 else ""
             say(f"   {hit.rank:2d}.  {hit.score:.3f}  {values.get('modality') or '?':4}  {values['file_path']}{frame}")
         page = folder / "hits.html"
-        _write(page, html_page(store, results))
+        write_text(page, html_page(store, results))
         say(f"   The same with pictures: {_shown(page)}")
         files = some_files(store)
 
@@ -159,10 +160,3 @@ def _shown(path: Path) -> str:
         return min(os.path.relpath(absolute), absolute, key=len)
     except ValueError:  # another drive
         return absolute
-
-
-def _write(path: Path, text: str) -> None:
-    try:
-        path.write_text(text, encoding="utf-8")
-    except OSError as exc:
-        raise MedlensError(f"{path.name!r} can't be written: {exc.strerror}") from exc

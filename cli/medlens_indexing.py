@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from cli.medlens_progress import progress_bar
 from indexer.archive import iter_files
@@ -93,6 +94,12 @@ def summary(report: IndexReport) -> list[str]:
         lines += [f"    {n:6d}  {reason}" for reason, n in Counter(r.reason for r in report.rejected).most_common()]
         lines.append("  (--report FILE lists them)")
     return lines
+
+
+def outcome_row(report: IndexReport) -> dict[str, Any]:
+    """The report as one row of plain values."""
+    values = {k: v for k, v in vars(report).items() if k not in ("rejected", "warnings")}
+    return values | {"rejected": dict(Counter(r.reason for r in report.rejected))}
 
 
 def _require_files(archives: Sequence[Path], skip: Sequence[Path]) -> None:

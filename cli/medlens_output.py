@@ -8,7 +8,10 @@ import sys
 from collections.abc import Mapping, Sequence
 from datetime import date
 from enum import StrEnum
+from pathlib import Path
 from typing import Any, TextIO
+
+from retrieval.errors import MedlensError
 
 Row = Mapping[str, Any]
 
@@ -47,6 +50,14 @@ def write_rows(rows: Sequence[Row], style: Format, *, head: Row | None = None, o
         _write_table(rows, head, out)
     else:
         raise ValueError(f"{style} is not a format of rows")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file in UTF-8. Raises MedlensError, naming the file without its folders."""
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as exc:
+        raise MedlensError(f"{path.name!r} can't be written: {exc.strerror}") from exc
 
 
 def _write_table(rows: Sequence[Row], head: Row | None, out: TextIO) -> None:

@@ -4,16 +4,10 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 PLAIN_EVERY_S = 30.0
-
-Update = "Callable[[int, int | None, str], None]"
 
 
 @contextmanager

@@ -23,6 +23,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch.optim.swa_utils import AveragedModel
 
+from retrieval.classify import ensemble
 from retrieval.encoder import choose_device
 from retrieval.errors import TrainingError
 from retrieval.evaluation import RetrievalFigures, ZeroShotFigures, evaluate_retrieval, evaluate_zero_shot
@@ -211,7 +212,9 @@ class _Run:
                 retrieval[name] = evaluate_retrieval(images[mine], captions[mine], texts, groups, resamples=resamples)
                 found = []
                 for column, labels in enumerate(self.label_sets):
-                    vectors = np.stack([self._ensemble(model, label.prompts) for label in labels.labels])
+                    vectors = np.stack(
+                        [ensemble(self._features_by(model, list(label.prompts))) for label in labels.labels]
+                    )
                     truth = np.array([self.dev_rows[i].labels[column] for i in mine], np.int64)
                     figures = evaluate_zero_shot(
                         labels.name, images[mine] @ vectors.T, truth, groups, resamples=resamples
@@ -284,11 +287,6 @@ class _Run:
             out = torch.cat([model.encode_text(self.tokenizer(part).to(self.device)) for part in parts])
         features: npt.NDArray[np.float32] = F.normalize(out, dim=-1).cpu().numpy()
         return features
-
-    def _ensemble(self, model: Any, prompts: tuple[str, ...]) -> npt.NDArray[np.float32]:
-        mean = self._features_by(model, list(prompts)).mean(axis=0)
-        vector: npt.NDArray[np.float32] = mean / np.linalg.norm(mean)
-        return vector
 
     def _dev_images(self, model: Any) -> npt.NDArray[np.float32]:
         parts = []
