@@ -205,11 +205,6 @@ class SqlCatalog:
                 found = connection.execute(sa.insert(archives).values(root=path).returning(archives.c.id)).scalar_one()
         return int(found)
 
-    def archive_roots(self) -> dict[int, str]:
-        """Root by archive id."""
-        with self._database.reading() as connection:
-            return {row.id: row.root for row in connection.execute(sa.select(archives).order_by(archives.c.id))}
-
     def known_files(self, archive_id: int) -> dict[str, KnownFile]:
         """Every file that was seen in the archive, by relative path."""
         columns = [files.c.path, files.c.size, files.c.mtime_ns, files.c.status, files.c.reason, files.c.detail]

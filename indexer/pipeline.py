@@ -68,8 +68,8 @@ def index_archive(
         store.pseudonym_key, encoder.spec.preprocess, encoder.spec.render_profile, frames, keep_descriptions
     )
     started = time.monotonic()
-    walks = [(root, iter_files(root, skip=skip, on_rejection=lambda r: None)) for root in roots]  # refused here, all
-    total = _CountedFiles([walk for _, walk in walks])
+    walks = [iter_files(root, skip=skip, on_rejection=lambda r: None) for root in roots]  # a bad root is refused here
+    total = _CountedFiles(walks)
     run = _Run(store, encoder, on_progress, total)
     count = workers or max(os.cpu_count() or 1, 1)
     with GuardedPool(read_file, workers=count, initializer=set_settings, initargs=(settings,)) as pool:
@@ -127,8 +127,10 @@ class _Run:
                 else:
                     self._read.append((file.stat, outcome))
                 self._tell()
-                in_hand = sum(len(read.pictures) for _, read in self._read)
-                if in_hand >= FRAMES_PER_COMMIT or len(self._read) + len(self._refused) >= FILES_PER_COMMIT:
+                if (
+                    self._frames_in_hand() >= FRAMES_PER_COMMIT
+                    or len(self._read) + len(self._refused) >= FILES_PER_COMMIT
+                ):
                     self._commit(archive)
         finally:
             # Also when interrupted: what was read is not thrown away.
@@ -165,8 +167,11 @@ class _Run:
             if self.files % 1000 == 0:
                 self._tell()
 
+    def _frames_in_hand(self) -> int:
+        return sum(len(read.pictures) for _, read in self._read)
+
     def _tell(self) -> None:
-        frames = self.frames + sum(len(read.pictures) for _, read in self._read)
+        frames = self.frames + self._frames_in_hand()
         self.on_progress(Progress(self.files, self.counted.total, frames, len(self.rejected) + len(self._refused)))
 
     def _commit(self, archive: int) -> None:
