@@ -20,10 +20,10 @@ ready = $(need_python) && "$(PYTHON)" -c '$(LOCKED)' $(VENV).lock \
 need_python = { [ -n "$(PYTHON)" ] || { echo "medlens needs Python 3.11 or newer with the venv module; \
 	none of $(CANDIDATES) is (Debian: apt-get install python3-venv). Another can be named: make PYTHON=/path/to/python" >&2; exit 1; }; }
 
-.PHONY: help demo test model clean
+.PHONY: help demo test test-gpu model clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: ## make the environment, index real DICOM files, search them, write a page of what was found
 	@$(call ready,installed-demo)
@@ -34,7 +34,11 @@ test: ## make the environment with what tests need; lint, types, tests
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
-	$(VENV)/bin/python -m pytest $(PYTEST_ARGS)
+	$(VENV)/bin/python -m pytest -n auto --maxprocesses 4 $(PYTEST_ARGS)
+
+test-gpu: ## the tests that need a GPU which FAISS can use; elsewhere they are skipped
+	@$(call ready,installed-test)
+	$(VENV)/bin/python -m pytest -m gpu $(PYTEST_ARGS)
 
 model: ## train the default model anew: make model DATA=FOLDER (what it reads: data/training/medlens-base.yaml)
 	@[ -n "$(DATA)" ] || { echo "name the folder that holds the training data: make model DATA=FOLDER" >&2; exit 2; }

@@ -24,7 +24,7 @@ import numpy as np  # noqa: E402
 import pydicom  # noqa: E402
 from pydicom.data import get_testdata_file  # noqa: E402
 
-from indexer.guard import GuardedPool  # noqa: E402
+from indexer.guard.pool import GuardedPool  # noqa: E402
 
 
 def make_files(folder: Path, count: int) -> list[str]:

@@ -1,62 +1,55 @@
-"""Frames per second of `index_archive` beside those of the encoder alone on the same pictures, already in memory.
+"""Pictures per second of `index_archive`, of the encoder alone, and of a plain loop, on the same files.
 
-    python benchmarks/index_rate.py [ARCHIVE] [--pairs FOLDER] [--rounds 5] [--model M] [--workers N]
+    python benchmarks/index_rate.py [ARCHIVE] [--limit N] [--rounds 5] [--model M | --random ViT-B-16] [--workers N]
 
-ARCHIVE is a folder of DICOM files; without one, the test files of pydicom's wheel. With --pairs, a folder that holds a
-`pairs.jsonl` (image, modality), whose images are wrapped as uncompressed DICOM first, in a temporary folder.
-Each round: index into a new store; index again, nothing having changed; encode the same pictures from memory. Worker
-processes' start and all reading, decoding, rendering and committing count; loading the model does not. Prints medians,
-the least and the most, and the ratio to the encoder alone. On a busy machine only the ratios mean anything.
+ARCHIVE is a folder of DICOM files; without one, the test files of pydicom's wheel. --random takes one of open_clip's
+architectures with random weights. Each round, in turn: index into a new store; index again, nothing having changed;
+encode the same pictures from memory; and the loop that an engineer writes: pydicom, a min-max window, open_clip's
+transform and model in float32 in batches of 32, IndexFlatIP and a list of UIDs, in one process, what fails passed over.
+The start of the worker processes and all reading, rendering and committing count; loading the model does not. The
+loop takes a multi-frame file's middle frame and no reports, and may fail where medlens reads, so its rate is over the
+pictures that it has. Prints medians, the least and the most, and ratios of the rates within each round.
+The rerun of a large archive is measured by catalog_rate.py.
 """
 
 from __future__ import annotations
 
 import argparse
-import hashlib
-import json
+import logging
+import os
+import shutil
 import statistics
+import sys
 import tempfile
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import faiss
 import numpy as np
+import open_clip
+import pydicom
 import pydicom.data
+import torch
+from encoder import random_model
+from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
-from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, MRImageStorage
 
 from indexer.archive import iter_files
-from indexer.guard import GuardedPool
+from indexer.guard.pool import GuardedPool
 from indexer.pipeline import index_archive
 from indexer.reading import FileToRead, ReadFile, ReadSettings, read_file, set_settings
 from indexer.store import Store
-from retrieval.encoder import ClipEncoder
+from retrieval.encoders.clip import ClipEncoder, choose_device
+from retrieval.encoders.image_tower import WORTH_COMPILING
+from retrieval.encoders.model_source import open_model, resolve_model
 from retrieval.types import Uint8Image
 
 T = TypeVar("T")
-
-
-def wrapped(pairs: Path, folder: Path) -> Path:
-    """The images of a pairs set as uncompressed DICOM files in `folder`."""
-    for line in (pairs / "pairs.jsonl").read_text("utf-8").splitlines():
-        row = json.loads(line)
-        uid = f"2.25.{int(hashlib.sha256(row['image'].encode()).hexdigest()[:30], 16)}"
-        with Image.open(pairs / row["image"]) as image:
-            pixels = np.asarray(image.convert("L"))
-        ds = Dataset()
-        ds.file_meta = FileMetaDataset()
-        ds.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-        ds.SOPClassUID = CTImageStorage if row.get("modality") == "CT" else MRImageStorage
-        ds.SOPInstanceUID, ds.StudyInstanceUID, ds.SeriesInstanceUID = uid, f"{uid}.1", f"{uid}.2"
-        ds.Modality = "CT" if row.get("modality") == "CT" else "MR"
-        ds.Rows, ds.Columns = pixels.shape
-        ds.SamplesPerPixel, ds.PhotometricInterpretation, ds.PixelRepresentation = 1, "MONOCHROME2", 0
-        ds.BitsAllocated, ds.BitsStored, ds.HighBit = 8, 8, 7
-        ds.PixelData = pixels.tobytes() + b"\0" * (pixels.size % 2)
-        ds.save_as(folder / f"{uid[5:25]}.dcm", enforce_file_format=True)
-    return folder
 
 
 def pictures_of(archive: Path, encoder: ClipEncoder) -> list[Uint8Image]:
@@ -77,52 +70,111 @@ def timed(function: Callable[[], T]) -> tuple[float, T]:
     return time.perf_counter() - start, value
 
 
+def plain_loop(paths: list[Path], visual: torch.nn.Module, transform: Callable[[Image.Image], torch.Tensor]) -> int:
+    """Returns how many pictures it has in its index."""
+    index: faiss.IndexFlatIP | None = None
+    uids: list[str] = []
+    batch: list[torch.Tensor] = []
+
+    def flush() -> None:
+        nonlocal index
+        with torch.inference_mode():
+            features = visual(torch.stack(batch))
+        vectors = torch.nn.functional.normalize(features, dim=-1).numpy()
+        index = index or faiss.IndexFlatIP(vectors.shape[1])
+        index.add(vectors)
+        batch.clear()
+
+    for path in paths:
+        try:
+            ds = pydicom.dcmread(path)
+            values = ds.pixel_array.astype(np.float32)
+            if values.ndim > 2 and values.shape[-1] != 3:
+                values = values[len(values) // 2]
+            low, high = values.min(), values.max()
+            grey = ((values - low) / max(high - low, 1) * 255).astype(np.uint8)
+            batch.append(transform(Image.fromarray(grey).convert("RGB")))
+        except Exception:  # noqa: BLE001 - as such loops do
+            continue
+        uids.append(str(ds.SOPInstanceUID))
+        if len(batch) == 32:
+            flush()
+    if batch:
+        flush()
+    if index is None or index.ntotal != len(uids):
+        raise SystemExit("the plain loop indexed nothing")
+    return len(uids)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("archive", nargs="?", type=Path, default=Path(pydicom.data.__file__).parent / "test_files")
-    parser.add_argument("--pairs", type=Path, help="wrap this pairs set as the archive")
+    parser.add_argument("--limit", type=int, help="link only so many of the archive's files, spread over it")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--model")
+    parser.add_argument("--random", metavar="ARCHITECTURE")
     parser.add_argument("--workers", type=int)
     args = parser.parse_args()
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("retrieval").setLevel(logging.INFO)
+    logging.getLogger("pydicom").setLevel(logging.CRITICAL)
+    warnings.simplefilter("ignore")
 
-    encoder = ClipEncoder.load(args.model)
+    model, tokenizer, spec = random_model(args.random) if args.random else open_model(resolve_model(args.model))
+    visual = model.eval().requires_grad_(False).visual  # the encoder puts its own in the model's place
+    preprocess_cfg = open_clip.get_model_preprocess_cfg(model)
+    transform = image_transform_v2(PreprocessCfg(**preprocess_cfg), is_train=False)
+    encoder = ClipEncoder(model, tokenizer, spec, choose_device("cpu"))
     with tempfile.TemporaryDirectory(prefix="medlens-bench-") as made:
-        temporary = Path(made)
-        archive = wrapped(args.pairs, temporary) if args.pairs else args.archive
+        archive = args.archive.resolve()
+        paths = [archive / stat.path for stat, _ in iter_files(archive, on_rejection=lambda rejection: None)]
+        if args.limit:
+            paths = paths[:: max(len(paths) // args.limit, 1)][: args.limit]
+            archive = Path(made)
+            for number, path in enumerate(paths):
+                shutil.copy2(path, archive / f"{number:06d}.dcm")
+            paths = sorted(archive.iterdir())
         pictures = pictures_of(archive, encoder)
-        files = sum(1 for _ in iter_files(archive, on_rejection=lambda rejection: None))
-        print(f"{files} files, {len(pictures)} pictures; {encoder.name} on {encoder.device}")
+        print(f"{len(paths)} files, {len(pictures)} pictures; {encoder.name} on {encoder.device}")
         if not pictures:
             parser.error("the archive holds no picture")
-        encoder.encode_images(pictures[:64])  # the first call is slower
-        seconds: dict[str, list[float]] = {"encoder alone": [], "index_archive, new": [], "index_archive, again": []}
-        frames = 0
+        encoder.encode_images(pictures * (WORTH_COMPILING // len(pictures) + 1))
+        new, again, alone, loop = "index_archive, new", "index_archive, again", "encoder alone", "plain loop"
+        seconds: dict[str, list[float]] = {name: [] for name in (alone, new, again, loop)}
+        counts = {alone: len(pictures), again: len(paths)}
         for number in range(args.rounds):
             with (
                 tempfile.TemporaryDirectory(prefix="medlens-bench-") as place,
                 Store.create(Path(place) / "store", encoder.spec.to_json()) as store,
             ):
                 taken, report = timed(lambda s=store: index_archive([archive], s, encoder, workers=args.workers))
-                seconds["index_archive, new"].append(taken)
-                frames = report.frames
-                taken, again = timed(lambda s=store: index_archive([archive], s, encoder, workers=args.workers))
-                seconds["index_archive, again"].append(taken)
-                if again.indexed or again.frames:
-                    raise SystemExit(f"round {number}: the second run indexed {again.indexed} files, expected none")
-            seconds["encoder alone"].append(timed(lambda: encoder.encode_images(pictures))[0])
+                seconds[new].append(taken)
+                counts[new] = report.frames
+                taken, rerun = timed(lambda s=store: index_archive([archive], s, encoder, workers=args.workers))
+                seconds[again].append(taken)
+                if rerun.indexed or rerun.frames:
+                    raise SystemExit(f"round {number}: the second run indexed {rerun.indexed} files, expected none")
+            seconds[alone].append(timed(lambda: encoder.encode_images(pictures))[0])
+            taken, counts[loop] = timed(lambda: plain_loop(paths, visual, transform))
+            seconds[loop].append(taken)
+    if not report.frames:
+        raise SystemExit("nothing was indexed")
+    said(seconds, counts, report.reports)
 
-    counts = {name: (frames if name != "encoder alone" else len(pictures)) for name in seconds}
-    base = statistics.median(seconds["encoder alone"]) / len(pictures)
-    print(f"{'':22}{'seconds':>9}{'least..most':>16}{'files/s':>10}{'frames/s':>10}  x encoder alone (frames/s)")
+
+def said(seconds: dict[str, list[float]], counts: dict[str, int], reports: int) -> None:
+    alone, new, _, loop = seconds
+    print(f"load average {os.getloadavg()[0]:.1f}; {reports} reports with their sentences are indexed besides")
+    print(f"{'':22}{'done':>7}{'seconds':>9}{'least..most':>16}{'per second':>12}")
     for name, taken in seconds.items():
-        middle = statistics.median(taken)
         spread = f"{min(taken):.2f}..{max(taken):.2f}"
-        per_file = "" if name == "encoder alone" else f"{files / middle:.0f}"
-        is_again = name.endswith("again")
-        per_frame = "" if is_again else f"{counts[name] / middle:.0f}"
-        ratio = "" if is_again else f"{base / (middle / max(counts[name], 1)):.2f}"
-        print(f"{name:22}{middle:9.2f}{spread:>16}{per_file:>10}{per_frame:>10}  {ratio}")
+        rate = counts[name] / statistics.median(taken)
+        print(f"{name:22}{counts[name]:7}{statistics.median(taken):9.2f}{spread:>16}{rate:12.1f}")
+    for mine, peer in ((new, alone), (new, loop)):
+        share = counts[mine] / counts[peer]
+        ratios = [share * b / a for a, b in zip(seconds[mine], seconds[peer], strict=True)]
+        spread = f"({min(ratios):.2f} to {max(ratios):.2f})"
+        print(f"{mine}: {statistics.median(ratios):.2f} times the pictures per second of the {peer} {spread}")
 
 
 if __name__ == "__main__":

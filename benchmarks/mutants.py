@@ -17,7 +17,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 import mutation  # noqa: E402
 
-from indexer.guard import GuardedPool  # noqa: E402
+from indexer.guard.pool import GuardedPool  # noqa: E402
 from retrieval.errors import DicomError  # noqa: E402
 
 

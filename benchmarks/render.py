@@ -21,7 +21,7 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.pixels import apply_modality_lut, apply_voi_lut
 from pydicom.uid import ExplicitVRLittleEndian
 
-from indexer.render import render_frame
+from indexer.render.frame import render_frame
 from retrieval.types import Uint8Image
 
 

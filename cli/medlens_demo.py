@@ -16,14 +16,18 @@ from pathlib import Path
 
 import pydicom.data
 
-from cli.medlens_asking import classify_files, find, html_page
+from cli.medlens_answers import html_page
 from cli.medlens_indexing import run_index, summary
+from cli.medlens_labelling import Ask, classify_files
 from cli.medlens_output import write_text
 from indexer.archive import real_path
+from indexer.searching import StoreEncoder
 from indexer.store import Store
 from retrieval.errors import MedlensError, StoreIncompatible
-from retrieval.labels import load_labels
+from retrieval.search.query import Query, Ranker
 from retrieval.types import SearchFilter
+from retrieval.zeroshot.labelling import Wishes
+from retrieval.zeroshot.labels import load_labels
 
 QUERY = "axial slice of the abdomen"
 MODALITIES = ("CT", "MR", "CR", "DX")  # what the model knows; most other files are test patterns
@@ -64,7 +68,10 @@ def run_demo(folder: Path, model: str | None, device: str, say: Say) -> None:
     with Store.open(location) as store:
         say("")
         say(f'2. Searching for "{QUERY}" among CT, MR and radiographs (score: cosine similarity)')
-        results = find(store, model, device, QUERY, None, HITS, SearchFilter({"modality": MODALITIES}))
+        results = store.search(
+            Query(QUERY, ranker=Ranker.DENSE, where=SearchFilter({"modality": MODALITIES}), k=HITS),
+            encoder=StoreEncoder(store, model, device),
+        )
         for hit in results.hits:
             values = hit.attributes
             frame = f" frame {hit.key.frame_number}" if (values.get("number_of_frames") or 1) > 1 else ""
@@ -78,15 +85,18 @@ def run_demo(folder: Path, model: str | None, device: str, say: Say) -> None:
         say("")
         say(f"3. Labelling {len(files)} files zero-shot by the label set {LABELS!r} (score: share of a softmax)")
         say("   The model sees the pixels only; what the header says is shown to compare.")
-        rows, failures = classify_files(list(files), LABELS, model, device, short=False)
-        right = 0
+        failures: list[tuple[str, MedlensError]] = []
+        ask = Ask(load_labels(LABELS), Wishes())
+        rows, _ = classify_files(list(files), ask, model, device, lambda name, error: failures.append((name, error)))
+        right = classified = 0
         for row in rows:
             truth = files[Path(row["file"])]
             right += row["label"] == truth
+            classified += 1
             say(f"   {row['label']:10}  {row['score']:.2f}  header: {truth:10}  {Path(row['file']).name}")
         for name, error in failures:
             say(f"   {Path(name).name}: {error}")
-        say(f"   {right} of {len(rows)} as the header says.")
+        say(f"   {right} of {classified} as the header says.")
     say("")
     for line in _advice(folder, location, archives[0], results.model):
         say(line)

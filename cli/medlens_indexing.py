@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-import time
+import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from cli.medlens_progress import progress_bar
+from cli.medlens_progress import duration
+from cli.medlens_run_log import said, told_to_people, told_to_programs
 from indexer.archive import iter_files
 from indexer.frames import parse_policy
+from indexer.incremental import Shard
 from indexer.pipeline import Progress, index_archive
 from indexer.records import IndexReport
 from indexer.store import Store, is_url
-from retrieval.encoder import ClipEncoder
+from retrieval.encoders.clip import ClipEncoder
+from retrieval.encoders.model_source import resolve_model
 from retrieval.errors import MedlensError, StoreNotFound
-from retrieval.model_source import resolve_model
+
+logger = logging.getLogger(__name__)
 
 
 def run_index(
@@ -30,10 +34,17 @@ def run_index(
     workers: int | None,
     prune: bool,
     keep_descriptions: bool,
+    shard: str = "1/1",
+    readmit: bool = False,
+    log_json: bool = False,
 ) -> IndexReport:
-    """Open or make the store, load the model, index. Nothing is made if there is nothing to index."""
+    """Open or make the store, load the model, index. Nothing is made if there is nothing to index.
+
+    Progress is told on stderr, as JSON lines with `log_json`, not at all where only errors are to be said.
+    """
     try:
         policy = parse_policy(frames)
+        part = Shard.parse(shard)
     except ValueError as exc:
         raise MedlensError(str(exc)) from exc
     place: str | Path = location if is_url(location) else Path(location)
@@ -46,11 +57,8 @@ def run_index(
         store = Store.create(place, encoder.spec.to_json())
     else:
         encoder = encoder_of(store, model, device)
-    with store, progress_bar("files") as update:
 
-        def show(progress: Progress) -> None:
-            update(progress.files, progress.total, f"{progress.frames} frames, {progress.rejected} rejected")
-
+    def index(tell: Callable[[Progress], None]) -> IndexReport:
         return index_archive(
             archives,
             store,
@@ -58,10 +66,25 @@ def run_index(
             frames=policy,
             workers=workers,
             prune=prune,
+            shard=part,
+            readmit=readmit,
             keep_descriptions=keep_descriptions,
             skip=skip,
-            on_progress=show,
+            on_progress=tell,
         )
+
+    with store:
+        if log_json:
+            with told_to_programs(encoder.name, str(encoder.device), len(archives)) as log:
+                report = index(log.tell)
+                log.write("done", **outcome_row(report))
+                return report
+        if not logger.isEnabledFor(logging.WARNING):
+            return index(lambda progress: None)
+        with told_to_people(loads=logger.isEnabledFor(logging.INFO)) as tell:
+            report = index(tell)
+        logger.info(said(report.loads))
+        return report
 
 
 def encoder_of(store: Store, model: str | None, device: str) -> ClipEncoder:
@@ -76,12 +99,14 @@ def summary(report: IndexReport) -> list[str]:
     rate = report.frames / report.seconds if report.seconds else 0.0
     lines = [
         f"indexed {report.indexed} files ({report.frames} frames, {report.reports} reports) "
-        f"in {_duration(report.seconds)}" + (f", {rate:.0f} frames/s" if report.frames else "")
+        f"in {duration(report.seconds)}" + (f", {rate:.0f} frames/s" if report.frames else "")
     ]
     for count, what in (
         (report.unchanged, "unchanged"),
         (report.updated, "updated"),
         (report.removed, "removed"),
+        (report.moved, "moved: their vectors were kept"),
+        (report.erased, "erased before, and kept out (--readmit takes them in)"),
         (report.duplicates, "copies of indexed files"),
     ):
         if count:
@@ -106,7 +131,3 @@ def _require_files(archives: Sequence[Path], skip: Sequence[Path]) -> None:
     if not any(list(islice(iter_files(a, skip=skip, on_rejection=lambda r: None), 1)) for a in archives):
         names = ", ".join(repr(a.name or str(a)) for a in archives)
         raise MedlensError(f"there are no files in {names}", hint="Name a folder that holds DICOM files, at any depth.")
-
-
-def _duration(seconds: float) -> str:
-    return f"{seconds:.1f} s" if seconds < 120 else time.strftime("%H:%M:%S", time.gmtime(seconds))

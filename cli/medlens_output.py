@@ -11,7 +11,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, TextIO
 
-from retrieval.errors import MedlensError
+from retrieval.errors import MedlensError, QueryError
 
 Row = Mapping[str, Any]
 
@@ -24,15 +24,51 @@ class Format(StrEnum):
     HTML = "html"
 
 
+_NEVER_FOLDED = 12  # characters: a number, a date, a code is on one line
+COHORT_FORMATS = {".csv": Format.CSV, ".json": Format.JSON}
+
+
+def require_suffixes(*, montage: Path | None = None, cohort: Path | None = None) -> None:
+    """QueryError for a file name that says another format than can be written, before any work is done."""
+    for what, path, suffixes in (("montage", montage, [".png"]), ("cohort", cohort, list(COHORT_FORMATS))):
+        if path is not None and path.suffix.lower() not in suffixes:
+            raise QueryError(f"the {what} ends in {path.suffix!r}, expected {' or '.join(suffixes)}")
+        require_place(path)
+
+
+def require_place(path: Path | None) -> None:
+    """MedlensError if a file can't be written there for want of a folder, before any work is done."""
+    if path is None:
+        return
+    if path.is_dir():
+        raise MedlensError(f"{path.name or str(path)!r} can't be written: it is a folder", hint="Name a file in it.")
+    if not path.parent.is_dir():
+        raise MedlensError(
+            f"{path.name!r} can't be written: there is no folder {path.parent.name!r}", hint="Make the folder first."
+        )
+
+
 def chosen_format(asked: Format | None, out: TextIO | None = None) -> Format:
     """What was asked for, else a table on a terminal and JSON lines elsewhere."""
     return asked or (Format.TABLE if (out or sys.stdout).isatty() else Format.JSONL)
 
 
-def write_rows(rows: Sequence[Row], style: Format, *, head: Row | None = None, out: TextIO | None = None) -> None:
+def write_rows(
+    rows: Sequence[Row],
+    style: Format,
+    *,
+    head: Row | None = None,
+    out: TextIO | None = None,
+    columns: Sequence[str] = (),
+    spare: Sequence[str] = (),
+) -> None:
     """Print rows of equal keys. `head` (query, model ...) frames the rows as JSON and titles a table.
 
-    CSV and JSON lines are rows only. A list in a cell of a table or of CSV is joined with "; ".
+    CSV and JSON lines are rows only. A list in a cell of a table or of CSV is joined with "; ", a mapping is said as
+    "name value; ...". `columns` are the header of a CSV without rows. `spare` are the columns that a table leaves out,
+    one after the other, where the terminal is too narrow for a row on a line.
+
+    What is printed can't act: no control character reaches a terminal by a table, no cell of CSV is a formula.
     """
     out = out or sys.stdout
     if style is Format.JSON:
@@ -43,24 +79,29 @@ def write_rows(rows: Sequence[Row], style: Format, *, head: Row | None = None, o
             out.write(json.dumps(row, default=_plain, ensure_ascii=False) + "\n")
     elif style is Format.CSV:
         writer = csv.writer(out, lineterminator="\n")
-        if rows:
-            writer.writerow(rows[0])
+        if rows or columns:
+            writer.writerow(rows[0] if rows else columns)
         writer.writerows([_csv_cell(value) for value in row.values()] for row in rows)
     elif style is Format.TABLE:
-        _write_table(rows, head, out)
+        _write_table(rows, head, out, spare)
     else:
         raise ValueError(f"{style} is not a format of rows")
 
 
 def write_text(path: Path, text: str) -> None:
     """Write a file in UTF-8. Raises MedlensError, naming the file without its folders."""
+    write_bytes(path, text.encode("utf-8", "backslashreplace"))  # names of files may be no UTF-8
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file. Raises MedlensError, naming the file without its folders."""
     try:
-        path.write_text(text, encoding="utf-8")
+        path.write_bytes(content)
     except OSError as exc:
         raise MedlensError(f"{path.name!r} can't be written: {exc.strerror}") from exc
 
 
-def _write_table(rows: Sequence[Row], head: Row | None, out: TextIO) -> None:
+def _write_table(rows: Sequence[Row], head: Row | None, out: TextIO, spare: Sequence[str]) -> None:
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -71,12 +112,25 @@ def _write_table(rows: Sequence[Row], head: Row | None, out: TextIO) -> None:
     if not rows:
         console.print("no results")
         return
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in rows[0]:
-        table.add_column(name.replace("_", " "), overflow="fold")
-    for row in rows:
-        table.add_row(*(Text(_cell(value)) for value in row.values()))
+    texts = {name: [Text(_cell(row[name])) for row in rows] for name in rows[0]}
+    widths = {name: max(len(name), *(text.cell_len for text in cells)) for name, cells in texts.items()}
+    for name in spare:
+        if name in widths and sum(widths.values()) + 2 * (len(widths) - 1) > console.width:
+            del widths[name]
+    left_out = [name.replace("_", " ") for name in texts if name not in widths]
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for name, width in widths.items():
+        table.add_column(name.replace("_", " "), overflow="fold", no_wrap=width <= _NEVER_FOLDED)
+    for cells in zip(*(texts[name] for name in widths), strict=True):
+        table.add_row(*cells)
     console.print(table)
+    if left_out:
+        console.print(Text(f"left out of a terminal this narrow: {', '.join(left_out)}", style="dim"))
+
+
+def printable(text: str) -> str:
+    """The text on one line without what a terminal would act on: controls, escapes, bidirectional overrides."""
+    return "".join(c if c.isprintable() else " " if c in "\t\n\r" else "\ufffd" for c in text)
 
 
 def _cell(value: Any) -> str:
@@ -84,16 +138,24 @@ def _cell(value: Any) -> str:
         return ""
     if isinstance(value, float):
         return f"{value:.3f}"
+    if isinstance(value, Mapping):
+        return "; ".join(f"{_cell(name)} {_cell(v)}" for name, v in value.items())
     if isinstance(value, (list, tuple)):
         return "; ".join(_cell(v) for v in value)
-    return str(_plain(value)) if isinstance(value, date) else str(value)
+    return printable(str(_plain(value)) if isinstance(value, date) else str(value))
 
 
 def _csv_cell(value: Any) -> Any:
-    """A cell that a spreadsheet does not take for a formula."""
+    """A cell that a spreadsheet does not take for a formula: what begins like one gets an apostrophe before it."""
+    if value is None or isinstance(value, int | float):
+        return value
+    if isinstance(value, dict):
+        value = "; ".join(f"{name} {v}" for name, v in value.items())
     if isinstance(value, (list, tuple)):
         value = "; ".join(str(v) for v in value)
-    if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r"):
+    if isinstance(value, str):
+        value = value.replace("\r\n", "\n").replace("\r", "\n")  # the writer quotes no carriage return
+    if isinstance(value, str) and (value[:1] in ("\t", "\n") or value.lstrip()[:1] in tuple("=+-@")):
         return "'" + value
     return _plain(value) if isinstance(value, date) else value
 

@@ -7,9 +7,10 @@ from pathlib import Path
 import typer
 
 from cli.medlens_progress import progress_bar
-from retrieval.encoder import choose_device
+from retrieval.encoders.clip import choose_device
 from retrieval.training.config import load_config
-from retrieval.training.loop import Figures, train
+from retrieval.training.judging import Figures
+from retrieval.training.loop import train
 
 
 def run_training(path: Path, data: Path | None, device: str, *, restart: bool) -> None:
@@ -29,7 +30,10 @@ def run_training(path: Path, data: Path | None, device: str, *, restart: bool) -
             on_progress=lambda what, done, total: update(done, total, what),
             on_epoch=show,
         )
-    typer.echo(f"{result.folder.name}: {result.epochs} epochs, {result.images_per_second:.0f} images/s")
+    if not result.first:
+        return
+    kept = f", the weights of epoch {result.kept}" if result.kept < result.epochs else ""
+    typer.echo(f"{result.folder.name}: {result.epochs} epochs{kept}, {result.images_per_second:.0f} images/s")
     typer.echo(_brief(result.figures))
     typer.echo(f"The model and its card are in {result.folder}; use it with --model {result.folder}")
 

@@ -92,7 +92,16 @@ def iter_files(
 
     Raises MedlensError, at the call, when `root` is missing, can't be opened, or is neither a file nor a folder.
     """
-    report = on_rejection or _log_rejection
+    walk = _checked_walk(root, skip, on_rejection or _log_rejection)
+    return ((found, Path(path)) for found, path in walk)
+
+
+def iter_stats(root: Path, *, skip: Iterable[Path] = (), on_rejection: OnRejection | None = None) -> Iterator[FileStat]:
+    """As `iter_files`, without the paths to open, which take a third of the time: `real_path` makes one."""
+    return (found for found, _ in _checked_walk(root, skip, on_rejection or _log_rejection))
+
+
+def _checked_walk(root: Path, skip: Iterable[Path], report: OnRejection) -> Iterator[tuple[FileStat, str]]:
     try:
         status = root.stat()
     except OSError as exc:
@@ -101,7 +110,7 @@ def iter_files(
             hint="Check the spelling, that the disk is mounted, and that this user may read it.",
         ) from exc
     if stat.S_ISREG(status.st_mode):
-        return iter([(FileStat(stored_path(root.name), status.st_size, status.st_mtime_ns), root)])
+        return iter([(FileStat(stored_path(root.name), status.st_size, status.st_mtime_ns), os.fspath(root))])
     if not stat.S_ISDIR(status.st_mode):
         raise MedlensError(
             f"the archive {root.name!r} is neither a folder nor a file",
@@ -117,7 +126,31 @@ def iter_files(
     return _walk(root, {identity for folder in skip if (identity := _identity(folder))}, report)
 
 
-def _walk(root: Path, skip: set[tuple[int, int]], report: OnRejection) -> Iterator[tuple[FileStat, Path]]:
+def count_files(root: Path, *, skip: Iterable[Path] = ()) -> int:
+    """About how many files `iter_files` will meet, for a progress bar: folders are listed, no file is looked at.
+
+    What can't be listed counts as empty; a link or device counts as a file.
+    """
+    if not root.is_dir():
+        return 1
+    left_out = {identity for folder in skip if (identity := _identity(folder))}
+    count, pending = 0, [os.fspath(root)]
+    while pending:
+        try:
+            with os.scandir(pending.pop()) as listing:
+                for entry in listing:
+                    if _passed_over(entry.name):
+                        continue
+                    if not entry.is_dir(follow_symlinks=False):
+                        count += 1
+                    elif not left_out or _identity(Path(entry.path)) not in left_out:
+                        pending.append(entry.path)
+        except OSError:  # told by the walk itself
+            continue
+    return count
+
+
+def _walk(root: Path, skip: set[tuple[int, int]], report: OnRejection) -> Iterator[tuple[FileStat, str]]:
     """Depth first on a stack of our own: depth is bounded by the system's path length, not by Python's recursion."""
     identity = _identity(root)
     if identity is None or identity in skip:
@@ -151,7 +184,7 @@ def _walk(root: Path, skip: set[tuple[int, int]], report: OnRejection) -> Iterat
             report(Rejection(stored, "unreadable", f"can't be looked at: {exc.strerror or type(exc).__name__}"))
             continue
         if stat.S_ISREG(status.st_mode):
-            yield FileStat(stored, status.st_size, status.st_mtime_ns), Path(path)
+            yield FileStat(stored, status.st_size, status.st_mtime_ns), path
         elif stat.S_ISDIR(status.st_mode):
             detail = "a link to a folder is not followed; name its target as an archive of its own"
             report(Rejection(stored, "linked-folder", detail))

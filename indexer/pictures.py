@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from indexer.guard import GuardedPool
+from indexer.dicom.header import read_record
+from indexer.dicom.safe_read import read_header
+from indexer.guard.pool import GuardedPool
 from indexer.reading import PictureRequest, read_picture
-from retrieval.errors import DicomError, InvalidImage, NotDicomError
+from indexer.records import Origin
+from retrieval.errors import DicomError, InvalidImage, NotDicomError, UnsupportedImageError
 from retrieval.types import RenderProfile, Uint8Image
+
+
+@dataclass(frozen=True)
+class QueryImage:
+    """A file that is part of a query. `key` is the key of the store's pseudonyms; None if the store lacks it."""
+
+    picture: PictureRequest
+    key: bytes | None
 
 
 def load_picture(path: Path, profile: RenderProfile, *, frame_number: int = 1, window: str | None = None) -> Uint8Image:
@@ -19,8 +31,7 @@ def load_picture(path: Path, profile: RenderProfile, *, frame_number: int = 1, w
     """
     _, outcome = next(load_pictures([PictureRequest(path, profile, frame_number, window)], workers=1))
     if isinstance(outcome, DicomError):
-        kind = InvalidImage if isinstance(outcome, NotDicomError) else type(outcome)
-        raise kind(f"{path.name!r} can't be used as an image: {outcome}", hint=outcome.hint) from outcome
+        raise _unusable(path, outcome) from outcome
     return outcome
 
 
@@ -30,3 +41,32 @@ def load_pictures(
     """The same for many, in order; what can't be read comes as its error."""
     with GuardedPool(read_picture, workers=workers) as pool:
         yield from pool.map(requests)
+
+
+def load_query_images(images: Sequence[QueryImage]) -> list[tuple[Uint8Image, Origin]]:
+    """The pictures of a query, and whose they are by their headers. Nothing is known of a PNG or JPEG.
+
+    Raises as `load_picture` does.
+    """
+    loaded = []
+    with GuardedPool(_read_query_image, workers=min(2, len(images))) as pool:
+        for image, outcome in pool.map(images):
+            if isinstance(outcome, DicomError):
+                raise _unusable(image.picture.path, outcome) from outcome
+            loaded.append(outcome)
+    return loaded
+
+
+def _read_query_image(image: QueryImage) -> tuple[Uint8Image, Origin]:
+    picture = read_picture(image.picture)
+    try:
+        record = read_record(read_header(image.picture.path), image.key or bytes(32), keep_descriptions=False)
+    except (NotDicomError, UnsupportedImageError):
+        return picture, Origin()
+    patient = record.patient_pseudonym if image.key is not None else None
+    return picture, Origin(record.sop_instance_uid, record.study_instance_uid, patient)
+
+
+def _unusable(path: Path, error: DicomError) -> DicomError | InvalidImage:
+    kind = InvalidImage if isinstance(error, NotDicomError) else type(error)
+    return kind(f"{path.name or str(path)!r} can't be used as an image: {error}", hint=error.hint)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from indexer.catalog import SqlCatalog
+from indexer.catalog.sql_catalog import SqlCatalog
 from indexer.frames import slice_places
 from retrieval.types import SearchResults
 

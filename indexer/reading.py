@@ -8,17 +8,17 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
-from indexer.dicom import read_record
+from indexer.dicom.header import read_record
+from indexer.dicom.precheck import check_before_decoding
+from indexer.dicom.report_text import sentences
+from indexer.dicom.safe_read import open_dicom
 from indexer.frames import FramePolicy
-from indexer.precheck import check_before_decoding
 from indexer.records import FileStat, InstanceRecord
-from indexer.render import render_frame
-from indexer.report_text import sentences
-from indexer.safe_read import open_dicom
-from retrieval.errors import NotDicomError
-from retrieval.preprocess import Preprocess
+from indexer.render.frame import render_frame
+from retrieval.encoders.preprocess import Preprocess
+from retrieval.errors import NotDicomError, PixelDecodeError, UnsupportedImageError
 from retrieval.types import RenderProfile, Uint8Image
 
 _PICTURE_FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "WEBP")
@@ -37,8 +37,18 @@ class ReadSettings:
 
 @dataclass(frozen=True)
 class FileToRead:
+    """`candidates` are content hashes of indexed files that it may be a copy of."""
+
     stat: FileStat
     path: Path
+    candidates: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class SameBytes:
+    """A file that needs no decoding: its bytes are those of a file that is indexed."""
+
+    content_hash: str
 
 
 @dataclass(frozen=True)
@@ -72,10 +82,13 @@ def set_settings(settings: ReadSettings) -> None:
     _settings = settings
 
 
-def read_file(file: FileToRead) -> ReadFile:
-    """Read, check, render and fit one DICOM file. Raises DicomError."""
+def read_file(file: FileToRead) -> ReadFile | SameBytes:
+    """Read, check, render and fit one DICOM file, unless it is a copy of a candidate. Raises DicomError."""
     if _settings is None:
         raise ValueError("set_settings was not called in this worker")
+    digest = _digest(file.path) if file.candidates else ""
+    if digest in file.candidates:
+        return SameBytes(digest)
     ds = open_dicom(file.path)
     record = read_record(ds, _settings.pseudonym_key, keep_descriptions=_settings.keep_descriptions)
     numbers: tuple[int, ...] = ()
@@ -84,17 +97,19 @@ def read_file(file: FileToRead) -> ReadFile:
         numbers = _settings.frames.select(record.number_of_frames)
     pictures = tuple(_settings.preprocess.fit(render_frame(ds, n, _settings.profile)) for n in numbers)
     found = tuple(sentences(record.report_text)) if record.kind == "report" else ()
-    return ReadFile(record, numbers, pictures, found, _digest(file.path))
+    return ReadFile(record, numbers, pictures, found, digest or _digest(file.path))
 
 
 def read_picture(request: PictureRequest) -> Uint8Image:
     """One frame of a DICOM file, or an ordinary picture file, as uint8 [H, W] or [H, W, 3].
 
-    Raises DicomError: NotDicomError for a file that is neither, others for DICOM that can't be shown.
+    Raises DicomError: NotDicomError for a file that is neither, others for what can't be shown.
     """
     try:
         ds = open_dicom(request.path)
     except NotDicomError:
+        if not request.path.is_file() or not request.path.stat().st_size:
+            raise  # a folder, a FIFO that would block, nothing at all: no picture either
         picture = _ordinary_picture(request.path)
     else:
         check_before_decoding(ds)
@@ -112,10 +127,19 @@ def _ordinary_picture(path: Path) -> Uint8Image:
             if image.mode in ("I;16", "I;16B", "I", "F"):
                 return _scaled(np.asarray(image, np.float64))
             return np.asarray(image.convert("L" if image.mode in ("1", "L", "LA") else "RGB"))
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as exc:
+    except UnidentifiedImageError as exc:
         raise NotDicomError(
-            f"the file is neither DICOM nor a picture ({type(exc).__name__})",
+            "the file is neither DICOM nor a picture",
             hint=f"Give a DICOM file, or one of {', '.join(_PICTURE_FORMATS)}.",
+        ) from exc
+    except Image.DecompressionBombError as exc:
+        raise UnsupportedImageError(
+            f"the picture has more than {2 * (Image.MAX_IMAGE_PIXELS or 0):,} pixels", hint="Give a smaller one."
+        ) from exc
+    except (OSError, ValueError, SyntaxError) as exc:
+        raise PixelDecodeError(
+            f"the picture is damaged or cut short ({type(exc).__name__})",
+            hint="Fetch it again from where it came from.",
         ) from exc
 
 

@@ -10,6 +10,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+VectorKind = Literal["frame", "sentence"]  # of what a vector is
 AttributeValue = str | int | float | bool | date | None
 
 
@@ -81,10 +82,22 @@ class IndexReport:
     unchanged: int = 0
     updated: int = 0
     removed: int = 0
+    moved: int = 0  # known by the place of another copy now, since the one that was indexed is gone
+    erased: int = 0  # kept out, because they were erased
     duplicates: int = 0  # other copies of an indexed file
     frames: int = 0
     reports: int = 0
     not_embedded: Mapping[str, int] = field(default_factory=dict)  # by modality: SEG, PR, RTPLAN ...
     rejected: tuple[Rejection, ...] = ()
     warnings: Mapping[str, int] = field(default_factory=dict)  # what was odd in files that were indexed
+    loads: Mapping[str, float] = field(default_factory=dict)  # by stage, its share of the time at work: 0 to 1
     seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Whose picture a file holds, as the catalog would say it; None where the file does not tell."""
+
+    sop_instance_uid: str | None = None
+    study_instance_uid: str | None = None
+    patient_pseudonym: str | None = None

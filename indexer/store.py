@@ -13,25 +13,34 @@ import json
 import os
 import secrets
 import shutil
-import tempfile
 import threading
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from indexer.on_disk import locked, remove, sync_folder, unfinished, unfinished_name
 from retrieval.errors import StoreCorrupt, StoreError, StoreIncompatible, StoreNotFound
 
 if TYPE_CHECKING:
-    from .catalog import Manifest, SqlCatalog, VectorKind
-    from .vectors import FlatIndex
+    from indexer.catalog.erasure import Erasures
+    from indexer.catalog.sql_catalog import Manifest, SqlCatalog
+    from indexer.records import VectorKind
+    from indexer.searching import StoreEncoder
+    from indexer.vectors.index import CatalogIndex
+    from indexer.vectors.opening import Place
+    from retrieval.search.bm25 import ReportIndex
+    from retrieval.search.describe import SentenceHit
+    from retrieval.search.query import Query
+    from retrieval.types import Encoder, SearchFilter, SearchResults
 
 CATALOG_FILE = "catalog.sqlite"
 KEY_FILE = "pseudonym.key"
 VECTORS_FOLDER = "vectors"
 KEY_BYTES = 32
-_INDEX_FILES: dict[VectorKind, str] = {"frame": "frames.faiss", "sentence": "sentences.faiss"}
+INDEX_FILES: dict[VectorKind, str] = {"frame": "frames.faiss", "sentence": "sentences.faiss"}
+_COMPARED = 4096  # vectors at a time
 
 
 class Store:
@@ -41,7 +50,9 @@ class Store:
         self.catalog = catalog
         self.label = label
         self._folder = folder
-        self._indexes: dict[VectorKind, FlatIndex] = {}
+        self._indexes: dict[VectorKind, CatalogIndex] = {}
+        self._reports: tuple[list[int], ReportIndex] | None = None
+        self._encoder: StoreEncoder | None = None
         self._lock = threading.Lock()
 
     @classmethod
@@ -61,10 +72,20 @@ class Store:
         return cls.open(location, local_dir=local_dir)
 
     @classmethod
+    def upgrade(cls, location: str | Path) -> bool:
+        """Bring a store that an older medlens wrote to the present schema; whether there was anything to do.
+
+        A store in a folder is backed up first. Raises as `SqlCatalog.upgrade` does.
+        """
+        from indexer.catalog.sql_catalog import SqlCatalog
+
+        return SqlCatalog.upgrade(str(location) if is_url(location) else Path(location) / CATALOG_FILE)
+
+    @classmethod
     def open(cls, location: str | Path, *, local_dir: Path | None = None) -> Store:
         """Open a store. Raises StoreNotFound, StoreIncompatible (a newer schema), StoreCorrupt, or StoreError."""
         if is_url(location):
-            from .catalog import SqlCatalog
+            from indexer.catalog.sql_catalog import SqlCatalog
 
             catalog = SqlCatalog.open(str(location))
             try:
@@ -87,12 +108,13 @@ class Store:
                     f"{label} is no store: it has no {CATALOG_FILE}",
                     hint="Name another folder with --store; to index this one, give it as the archive.",
                 )
-        from .catalog import SqlCatalog
+        from indexer.catalog.sql_catalog import SqlCatalog
 
         return cls(SqlCatalog.open(path / CATALOG_FILE), path, label)
 
     def close(self) -> None:
         self._indexes.clear()
+        self._reports = None
         self.catalog.close()
 
     def __enter__(self) -> Store:
@@ -137,47 +159,181 @@ class Store:
             )
         return key
 
+    @property
+    def erasures(self) -> Erasures:
+        """What tells files that were erased, made with the store's key. Raises as `pseudonym_key` does."""
+        from indexer.catalog.erasure import Erasures
+
+        return Erasures(self.pseudonym_key)
+
     def require_model(self, spec_json: Mapping[str, Any]) -> None:
         """StoreIncompatible, naming both models, unless the store's vectors are of this model.
 
         Its name and where it was loaded from may differ.
         """
-        mine, other = self.model, _json(spec_json)
-        keys = sorted((mine.keys() | other.keys()) - {"name", "source"})
-        differing = [key for key in keys if mine.get(key) != other.get(key)]
-        if differing:
+        from retrieval.encoders.spec import differing
+
+        unlike = differing(self.model, spec_json)
+        if unlike:
             raise StoreIncompatible(
-                f"the store {self.label} belongs to the model {_model_name(mine)}, not to {_model_name(other)}; "
-                f"they differ in {', '.join(differing)}",
-                hint=f"Use --model {mine.get('name')}, or another --store for the other model.",
+                f"the store {self.label} belongs to the model {_model_name(self.model)}, not to "
+                f"{_model_name(spec_json)}; they differ in {', '.join(unlike)}",
+                hint=f"Use --model {self.model.get('name')}, or another --store for the other model.",
             )
 
-    def frames_index(self) -> FlatIndex:
-        """The index of the frames' vectors, caught up with the catalog."""
-        return self._index("frame")
+    def frames_index(self, device: str = "cpu") -> CatalogIndex:
+        """The index of the frames' vectors, caught up with the catalog; on `cuda` or `cuda:N` a GPU searches it."""
+        return self.index("frame", device)
 
-    def sentences_index(self) -> FlatIndex:
+    def sentences_index(self, device: str = "cpu") -> CatalogIndex:
         """The index of the report sentences' vectors, caught up with the catalog."""
-        return self._index("sentence")
+        return self.index("sentence", device)
+
+    def reports_index(self) -> ReportIndex:
+        """The BM25 index of the studies' reports, as the catalog has them now."""
+        from indexer.report_index import open_report_index
+
+        with self._lock:
+            mark = self.catalog.report_mark()
+            if self._reports is None or self._reports[0] != mark:
+                index = open_report_index(self._folder / VECTORS_FOLDER, self.catalog, _store_id(self.catalog))
+                self._reports = (mark, index)
+            return self._reports[1]
+
+    def search(self, query: Query | str | Path, *, encoder: Encoder | None = None) -> SearchResults:
+        """The answers to a query; a text or an image file alone is a query, too.
+
+        `encoder` is the store's model, loaded already; without it the model is loaded when it is first needed, and
+        kept. Raises QueryError for what can't be asked or answered, DicomError for a query image that can't be used.
+        """
+        from indexer.searching import search
+        from retrieval.search.query import Query
+
+        asked = query if isinstance(query, Query) else Query(query)
+        return search(self, asked, encoder or self._own_encoder())
+
+    def describe(
+        self, image: Path, *, k: int = 5, phrases: Sequence[str] = (), borrow: int = 0, encoder: Encoder | None = None
+    ) -> tuple[SentenceHit, ...]:
+        """The `k` sentences of the store's reports nearest to an image file, or of `phrases` if any are given.
+
+        With `borrow`, that many more follow: the best sentence of each of the studies whose pictures are most like the
+        image, marked as borrowed. They are words about other pictures, not a diagnosis. Raises as `search` does.
+        """
+        from indexer.searching import describe
+
+        return describe(self, image, encoder or self._own_encoder(), k=k, phrases=phrases, borrow=borrow)
 
     def refresh(self) -> None:
-        """Bring both indexes and their files up to the catalog. After a deletion this erases the copies of vectors."""
-        for kind in _INDEX_FILES:
-            index = self._index(kind)
-            index.save(self._folder / VECTORS_FOLDER / _INDEX_FILES[kind])
+        """Bring the indexes and their files up to the catalog. After a deletion this erases what they had of it.
 
-    def _index(self, kind: VectorKind) -> FlatIndex:
-        from .vectors import open_index
+        Unfinished files of killed processes go, too.
+        """
+        from indexer.report_index import refresh_report_index
+        from indexer.vectors.opening import refreshed
+
+        self.remove_leftovers()
+        refresh_report_index(self._folder / VECTORS_FOLDER, self.catalog, _store_id(self.catalog))
+        with self._lock:
+            for kind in INDEX_FILES:
+                self._indexes[kind] = refreshed(self.index_place(kind), self.catalog)
+
+    def erase(self, where: SearchFilter, *, keep_out: bool = True) -> int:
+        """Erase what a filter matches from the catalog and from every file derived of it; how many instances went.
+
+        With `keep_out`, `medlens index` does not take it in again: see `catalog.erasure`. Without, or once the files
+        are gone from the archive, nothing of it is remembered. Erasing what is gone already finishes an erasure that
+        was interrupted. Raises what `SqlCatalog.delete_matching` raises; QueryError for a filter that makes no sense.
+        """
+        erased = self.erasures if keep_out else None
+        gone = self.catalog.delete_matching(where, erased)
+        self.refresh()
+        return gone
+
+    def leftovers(self) -> list[Path]:
+        """What processes that were killed have left unfinished."""
+        return unfinished(self._folder) + unfinished(self._folder / VECTORS_FOLDER)
+
+    def remove_leftovers(self) -> None:
+        """Remove them; StoreError if that is refused."""
+        with _os_errors("what a killed process has left"):
+            with locked(self._folder / VECTORS_FOLDER):
+                pass  # it clears the folder
+            for path in unfinished(self._folder):
+                remove(path)
+
+    def rebuild_indexes(self) -> None:
+        """Throw away all derived index files and build them from the catalog."""
+        with self._lock:
+            self._indexes.clear()
+            shutil.rmtree(self._folder / VECTORS_FOLDER, ignore_errors=True)
+        self.refresh()
+
+    def index_file_problem(self, kind: VectorKind) -> str | None:
+        """What is wrong with an index file that is there, every vector in it; None if nothing is, or there is none."""
+        from indexer.vectors.index import CatalogIndex
+
+        try:
+            index = CatalogIndex.load(self.index_place(kind).path)
+        except FileNotFoundError:
+            return None
+        except StoreCorrupt as exc:
+            return str(exc)
+        if index.store_id != _store_id(self.catalog):
+            return "it belongs to another store"
+        ids, wrong = index.ids, 0
+        for start in range(0, len(ids), _COMPARED):
+            found, vectors = self.catalog.vectors_of(ids[start : start + _COMPARED].tolist(), kind)
+            wrong += int((vectors.view("u2") != index.vectors_of(found).view("u2")).any(axis=1).sum())
+        return f"{wrong} of its vectors are not those of the catalog" if wrong else None
+
+    def report_index_problem(self) -> str | None:
+        """What is wrong with the files of the reports' words; None if nothing is, or there are none."""
+        from indexer.report_index import report_index_problem
+
+        return report_index_problem(self._folder / VECTORS_FOLDER, self.catalog, _store_id(self.catalog))
+
+    def key_mode(self) -> int:
+        """The permission bits of the key's file."""
+        return (self._folder / KEY_FILE).stat().st_mode & 0o777
+
+    def protect_key(self) -> None:
+        """Let only its owner read the key."""
+        (self._folder / KEY_FILE).chmod(0o600)
+
+    def _own_encoder(self) -> StoreEncoder:
+        from indexer.searching import StoreEncoder
+
+        with self._lock:
+            self._encoder = self._encoder or StoreEncoder(self)
+            return self._encoder
+
+    def index_place(self, kind: VectorKind) -> Place:
+        """Where the file of an index lies, and whose it is."""
+        from indexer.vectors.opening import Place
+
+        path = self._folder / VECTORS_FOLDER / INDEX_FILES[kind]
+        return Place(path, int(self.model["embed_dim"]), kind, _store_id(self.catalog))
+
+    def forget_indexes(self) -> None:
+        """Open the indexes anew when they are next asked for."""
+        with self._lock:
+            self._indexes.clear()
+
+    def index(self, kind: VectorKind, device: str = "cpu") -> CatalogIndex:
+        """The index of one kind of vectors, caught up with the catalog."""
+        from indexer.vectors.opening import open_index
 
         with self._lock:
             index = self._indexes.get(kind)
-            if index is not None:
+            if index is None:
+                index = self._indexes[kind] = open_index(self.index_place(kind), self.catalog)
+            else:
                 index.catch_up(self.catalog)
-                return index
-            path = self._folder / VECTORS_FOLDER / _INDEX_FILES[kind]
-            dim = int(self.model["embed_dim"])
-            index = open_index(path, self.catalog, dim, kind, _store_id(self.catalog))
-            self._indexes[kind] = index
+            if device.startswith("cuda") and not index.on_device:
+                from indexer.vectors.gpu import move_to_gpu
+
+                move_to_gpu(index, device)
             return index
 
 
@@ -188,7 +344,7 @@ def is_url(location: str | Path) -> bool:
 
 def _create_in_folder(path: Path, spec: dict[str, Any]) -> None:
     """Everything is made in a folder beside the place and moved there in one step."""
-    from .catalog import SqlCatalog
+    from indexer.catalog.sql_catalog import SqlCatalog
 
     label = repr(path.absolute().name)
     with _os_errors(f"the store {label}"):
@@ -197,23 +353,21 @@ def _create_in_folder(path: Path, spec: dict[str, Any]) -> None:
             raise StoreError(f"there is {there} already at {label}", hint="Name a new folder with --store.")
         parent = path.absolute().parent
         parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(dir=parent, prefix=f".{path.absolute().name}."))
+        temporary = unfinished_name(path.absolute())
         try:
+            temporary.mkdir()
             key = _write_key(temporary / KEY_FILE)
             SqlCatalog.create(temporary / CATALOG_FILE, _first_manifest(spec, key)).close()
             (temporary / VECTORS_FOLDER).mkdir()
-            umask = os.umask(0)
-            os.umask(umask)
-            temporary.chmod(0o777 & ~umask)
             temporary.rename(path)  # refused if another process has made a store there meanwhile
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)
             raise
-        _sync(parent)
+        sync_folder(parent)
 
 
 def _create_in_database(url: str, spec: dict[str, Any], local_dir: Path | None) -> None:
-    from .catalog import SqlCatalog
+    from indexer.catalog.sql_catalog import SqlCatalog
 
     key = secrets.token_bytes(KEY_BYTES)
     values = _first_manifest(spec, key)
@@ -271,14 +425,6 @@ def _json(value: Mapping[str, Any]) -> dict[str, Any]:
     """As it will come back from the manifest: tuples are lists."""
     out: dict[str, Any] = json.loads(json.dumps(dict(value), allow_nan=False))
     return out
-
-
-def _sync(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 @contextmanager

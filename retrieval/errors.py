@@ -19,6 +19,8 @@
     |  |- UnknownFilterKeyword        a filter names an attribute that the catalog does not keep
     |  '- InvalidImage                the query image is no image that medlens can read
     |- LabelSetError                  a label set that can't be used
+    |- CalibrationError               labelled rows that calibrate nothing, or a calibration of something else
+    |- EvaluationError                rows that can't be judged: a field is missing, train and test share patients
     '- TrainingError                  a training configuration or its data can't be used
 
 A message says what was seen, what was expected and the likely cause; `hint` says what to do. Messages never carry a
@@ -111,6 +113,14 @@ class InvalidImage(QueryError):
 
 class LabelSetError(MedlensError):
     default_hint = "`medlens labels list` shows the label sets that ship with medlens."
+
+
+class CalibrationError(MedlensError):
+    pass
+
+
+class EvaluationError(MedlensError):
+    pass
 
 
 class TrainingError(MedlensError):

@@ -7,10 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
+
+from retrieval.errors import MedlensError
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 Uint8Image = npt.NDArray[np.uint8]  # [H, W] grey or [H, W, 3] RGB
 Embeddings = npt.NDArray[np.float32]  # [N, embed_dim], unit norm
@@ -25,6 +30,15 @@ class FrameKey:
 
     def __str__(self) -> str:
         return f"{self.sop_instance_uid}#{self.frame_number}"
+
+
+class Lineage(NamedTuple):
+    """What a frame belongs to. `patient` is a pseudonym; None if the file does not say."""
+
+    instance: str
+    series: str
+    study: str
+    patient: str | None
 
 
 @dataclass(frozen=True)
@@ -59,35 +73,67 @@ class RenderProfile:
 
 @dataclass(frozen=True)
 class Hit:
-    """One answer: `rank` from 1, `score` (cosine similarity, higher is better), and what the catalog keeps of it."""
+    """One answer: `rank` from 1, `score` (higher is better), its best frame, and what the catalog keeps of that.
+
+    `breakdown` says what each part of the query gave, by the part's name; where the rule is a sum, it adds up to the
+    score. `folded` is how many near-duplicates were left out in its favour.
+    """
 
     rank: int
     score: float
     key: FrameKey
     attributes: Mapping[str, Any] = field(default_factory=dict)
+    breakdown: Mapping[str, float] = field(default_factory=dict)
+    folded: int = 0
 
 
 @dataclass(frozen=True)
 class SearchFilter:
-    """Which frames may be answers. Empty means all. Values of one attribute are alternatives; attributes all hold.
+    """Which frames may be answers. Empty means all; else `equals` and `where` both hold.
 
-    `equals` maps a catalog column (snake_case DICOM keyword) to the accepted values, compared without regard to case.
+    `equals` maps a catalog column (snake_case DICOM keyword) to the accepted values, compared without regard to case:
+    values of one attribute are alternatives, attributes all hold. `where` is a filter in words, such as
+    "Modality in (CT, MR) and PatientAge > 60"; the catalog knows the language.
     """
 
     equals: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    where: str = ""
 
     def __bool__(self) -> bool:
-        return bool(self.equals)
+        return bool(self.equals or self.where)
 
 
 @dataclass(frozen=True)
 class SearchResults:
-    """Hits in rank order. `searched` is the number of frames that passed the filter, None if all were searched."""
+    """Hits in rank order. `searched` is the number of frames that passed the filter, None if all were searched.
+
+    `ranker` is the one that was used (dense, text, hybrid), `score` what the scores are, in words.
+    """
 
     query: str
     model: str
     hits: tuple[Hit, ...]
     searched: int | None = None
+    ranker: str = "dense"
+    score: str = "cosine similarity"
+
+    def to_pandas(self) -> DataFrame:
+        """A row per hit: rank, score, sop_instance_uid, frame_number, folded, part.NAME for each part, the attributes.
+
+        Raises MedlensError where pandas is not installed.
+        """
+        try:
+            import pandas as pd
+        except ImportError as exc:
+            raise MedlensError("to_pandas needs pandas", hint="pip install 'medlens[pandas]'") from exc
+        rows = [
+            {"rank": hit.rank, "score": hit.score, "folded": hit.folded}
+            | {"sop_instance_uid": hit.key.sop_instance_uid, "frame_number": hit.key.frame_number}
+            | {f"part.{name}": value for name, value in hit.breakdown.items()}
+            | dict(hit.attributes)
+            for hit in self.hits
+        ]
+        return pd.DataFrame(rows)
 
 
 @runtime_checkable
@@ -132,4 +178,16 @@ class Catalog(Protocol):
 
     def get(self, ids: Iterable[int]) -> Mapping[int, tuple[FrameKey, Mapping[str, Any]]]:
         """Key and attributes by id. Ids that are gone are missing from the answer."""
+        ...
+
+    def lineage(self, ids: Iterable[int]) -> Mapping[int, Lineage]:
+        """The same for what the frames belong to."""
+        ...
+
+    def frames_of(self, column: str, uids: Iterable[str]) -> Mapping[str, Sequence[int]]:
+        """Ascending ids of the frames of each series or study (`series_instance_uid`, `study_instance_uid`)."""
+        ...
+
+    def vectors_of(self, ids: Iterable[int]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float16]]:
+        """(ids [n] ascending, vectors [n, D]) of those ids that are there."""
         ...

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from retrieval.preprocess import Preprocess
-from retrieval.spec import EncoderSpec
+from retrieval.encoders.preprocess import Preprocess
+from retrieval.encoders.spec import EncoderSpec
 from retrieval.types import Embeddings, RenderProfile, Uint8Image
 
 DIM = 16
@@ -31,6 +31,10 @@ class FakeEncoder:
     @property
     def embed_dim(self) -> int:
         return DIM
+
+    @property
+    def batch_size(self) -> int:
+        return 8
 
     def encode_images(self, images: Sequence[Uint8Image]) -> Embeddings:
         self.images_encoded += len(images)

@@ -12,24 +12,15 @@ import sys
 from pathlib import Path
 
 import pytest
+from command_line import medlens
 from PIL import Image
 from pydicom.data import get_testdata_file
-from typer.testing import CliRunner
 
-from cli.medlens_app import app
-from retrieval.model_source import DEFAULT_MODEL, shipped_models
+from retrieval.encoders.model_source import DEFAULT_MODEL, shipped_models
+from retrieval.errors import MedlensError
 
-runner = CliRunner()
 FILES = ("CT_small.dcm", "MR_small.dcm", "examples_ybr_color.dcm", "reportsi.dcm", "rtplan.dcm")
 pytestmark = pytest.mark.skipif(DEFAULT_MODEL not in shipped_models(), reason="the default model is not in data/models")
-
-
-def medlens(*arguments: object, code: int = 0):
-    result = runner.invoke(app, [str(a) for a in arguments])
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    assert result.exit_code == code, result.stderr
-    return result
 
 
 @pytest.fixture(scope="module")
@@ -89,13 +80,77 @@ def test_the_page_holds_its_pictures_and_loads_nothing(store, tmp_path):
     medlens("search", "CT <script>alert(1)</script>", "--store", store, "--format", "html", "-o", page)
     text = page.read_text()
     assert text.count("data:image/jpeg;base64,") >= 3
-    assert "<script" not in text
+    assert "&lt;script&gt;alert(1)" in text and "<script>alert" not in text
     assert "http:" not in text and "https:" not in text
+
+
+def test_a_filter_in_words_holds_in_search_and_in_select(store, tmp_path):
+    where = ["--store", store, "--where", "Modality = MR or kind = report and StudyDate is missing", "--format", "json"]
+    answer = json.loads(medlens("search", "anything", *where, "--cohort", tmp_path / "found.json").stdout)
+    assert {hit["modality"] for hit in answer["results"]} == {"MR"} and answer["searched"] == 1
+    assert answer["where"] == where[3]
+    rows = json.loads(medlens("select", *where, "--cohort", tmp_path / "all.csv").stdout)["results"]
+    assert "MR" in [m for row in rows for m in row["modalities"]]
+    found = json.loads((tmp_path / "found.json").read_text())
+    assert found["query"] == "anything" and len(found["results"]) == 1
+    listed = list(csv.DictReader((tmp_path / "all.csv").open()))
+    assert found["results"][0] in listed
+    assert listed[0].keys() == {
+        "patient_pseudonym",
+        "study_instance_uid",
+        "series_instance_uid",
+        "sop_instance_uid",
+    }
+    copies = tmp_path / "copies"
+    said = medlens("select", *where, "--level", "instance", "--copy-to", copies).stderr
+    assert f"{len(listed)} files copied to copies" in said and len(list(copies.iterdir())) == len(listed)
 
 
 def test_describe_gives_sentences_of_the_reports(store, archive):
     rows = [json.loads(x) for x in medlens("describe", archive / "CT_small.dcm", "--store", store).stdout.splitlines()]
     assert rows and all(row["text"] and row["studies"] for row in rows)
+
+
+def test_a_composed_query_says_what_each_part_gave(store, archive):
+    asked = ["--image", archive / "CT_small.dcm", "--text", "brain", "--not", "spine", "--weight", "image=0.5"]
+    asked += ["--fusion", "sum", "--ranker", "dense", "--level", "study", "--store", store]
+    rows = [json.loads(line) for line in medlens("search", "MR", *asked).stdout.splitlines()]
+    assert len({row["study_instance_uid"] for row in rows}) == len(rows) > 1
+    for row in rows:
+        assert list(row["breakdown"]) == ["text", "text2", "image", "not"]
+        assert sum(row["breakdown"].values()) == pytest.approx(row["score"], abs=1e-5)
+    table = medlens("search", "MR", *asked, "--format", "table").stdout
+    assert "breakdown" in table
+    second = medlens("search", "MR", *asked, "--offset", 1, "-k", 1).stdout.splitlines()
+    assert [json.loads(line) for line in second] == [rows[1]]
+
+
+def test_search_says_which_ranker_answered(store):
+    head = json.loads(medlens("search", "the", "--store", store, "--format", "json").stdout)
+    assert head["ranker"] == "dense" and head["score"] == "cosine similarity"
+
+
+def test_describe_matches_phrases_and_says_whose_sentences_are(store, archive, tmp_path):
+    phrases = tmp_path / "phrases.txt"
+    phrases.write_text("# three\nCT image\n\nMR image\nCT image\nultrasound\n")
+    asked = ("describe", archive / "CT_small.dcm", "--store", store)
+    rows = [json.loads(line) for line in medlens(*asked, "--phrases", phrases).stdout.splitlines()]
+    assert sorted(row["text"] for row in rows) == ["CT image", "MR image", "ultrasound"]
+    rows = [json.loads(line) for line in medlens(*asked, "--borrow", 1).stdout.splitlines()]
+    assert {"same_patient", "same_study", "borrowed_from"} <= rows[0].keys()
+
+
+def test_the_readme_python_code_runs(store, archive, tmp_path):
+    text = (Path(__file__).parents[1] / "README.md").read_text()
+    code = text.split("## Python\n\n```python\n", 1)[1].split("```", 1)[0]
+    (tmp_path / "medlens-store").symlink_to(store)
+    (tmp_path / "prior.dcm").symlink_to(archive / "CT_small.dcm")
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "study_instance_uid" in done.stdout and "#1 " in done.stdout
 
 
 def test_classify_tells_ct_from_mr_and_names_what_it_could_not_read(archive):
@@ -134,9 +189,46 @@ def test_indexing_again_says_unchanged_and_the_report_lists_what_was_rejected(st
     ("arguments", "said"),
     [
         (["search", "   "], "empty"),
-        (["search", "x", "--image", "y.dcm"], "one of the two"),
+        (["search"], "empty"),
+        (["search", "x", "--not", "x"], "cancel out"),
+        (["search", "--not", "x"], "nothing to look for"),
+        (["search", "x", "--weight", "image=2"], "there are: text"),
+        (["search", "x", "--weight", "txet=2"], "Did you mean 'text'"),
+        (["search", "x", "--weight", "text=-1"], "above 0"),
+        (["search", "x", "--weight", "text"], "NAME=NUMBER"),
+        (["search", "x", "--text", "y", "--weight", "text=1e308"], "0.0001 to 10,000"),
+        (["search", "x", "--weight", "text=nan"], "0.0001 to 10,000"),
+        (["search", "x\udce9", "--format", "json"], "no UTF-8"),
+        (["search", "x", "--modality", ""], "compared with nothing"),
+        (["search", "x", "--where", "kind = picture"], "expected image, report, other"),
+        (["search", "x", "--montage", "nowhere/hits.png"], "no folder 'nowhere'"),
+        (["search", "x", "--cohort", "nowhere/hits.csv"], "no folder 'nowhere'"),
+        (["search", "x", "-o", "empty"], "it is a folder"),
+        (["search", "--image", "{empty}"], "a directory, expected a regular file"),
+        (["search", "--image", "/dev/null"], "a device, expected a regular file"),
+        (["describe", "{archive}/CT_small.dcm", "--format", "html"], "html is a format of"),
+        (
+            ["delete", "--where", "Modality = CT", "--yes", "--format", "html", "--store", "{store}"],
+            "html is a format of",
+        ),
+        (["delete", "--patient", "", "--yes", "--store", "{store}"], "compared with nothing"),
+        (["index", "{archive}", "--store", "{empty}/new", "--format", "html"], "html is a format of"),
+        (["index", "{archive}", "--store", "{empty}/new", "--report", "nowhere/r.jsonl"], "no folder 'nowhere'"),
+        (["search", "x", "--ranker", "hybird"], "Did you mean 'hybrid'"),
+        (["search", "x", "--level", "studies"], "Did you mean 'study'"),
+        (["search", "x", "--exclude-same-patient"], "no image in the query"),
+        (["search", "--image", "{archive}/notes.txt"], "neither DICOM nor a picture"),
+        (["search", "--image", "{archive}/CT_small.dcm", "--ranker", "text"], "no words in the query"),
+        (["describe", "{archive}/CT_small.dcm", "--phrases", "missing.txt"], "missing.txt"),
+        (["search", "x", "--image", "y.dcm"], "y.dcm"),
         (["search", "x", "--store", "nowhere"], "no store"),
         (["search", "x", "--model", "medlens-bass"], "medlens-base"),
+        (["search", "x", "--where", "Modalty = CT"], "Did you mean 'Modality'?"),
+        (["search", "x", "--where", "PatientAge > 60 and"], "^"),
+        (["search", "x", "--where", " "], "the filter is empty"),
+        (["search", "x", "--montage", "hits.jpg"], ".png"),
+        (["search", "x", "--cohort", "hits.txt"], ".csv or .json"),
+        (["select", "--where", "Modality < CT", "--store", "{store}"], "it takes"),
         (["search", "--image", "missing.dcm"], "missing.dcm"),
         (["classify", "missing.dcm"], "missing.dcm"),
         (["classify", "{archive}/CT_small.dcm", "--labels", "modalty"], "modality"),
@@ -151,7 +243,7 @@ def test_indexing_again_says_unchanged_and_the_report_lists_what_was_rejected(st
 def test_bad_input_is_one_clear_error_and_leaves_nothing_behind(arguments, said, store, archive, tmp_path):
     empty = tmp_path / "empty"
     empty.mkdir()
-    arguments = [a.format(archive=archive, empty=empty) for a in arguments]
+    arguments = [a.format(archive=archive, empty=empty, store=store) for a in arguments]
     if arguments[0] in ("search", "describe") and "--store" not in arguments:
         arguments += ["--store", str(store)]
     process = subprocess.run(
@@ -172,6 +264,49 @@ def test_bad_input_is_one_clear_error_and_leaves_nothing_behind(arguments, said,
 def test_usage_errors_exit_with_2():
     medlens("search", "x", "-k", 0, code=2)
     medlens("frobnicate", code=2)
+
+
+def test_a_forgotten_archive_is_not_the_current_folder(archive, tmp_path, monkeypatch):
+    monkeypatch.chdir(archive)
+    assert "the current folder is ." in medlens("index", "", "--store", tmp_path / "store", code=2).stderr
+
+
+def test_no_hits_are_an_answer_in_every_format(store, tmp_path):
+    none, one = ("--modality", "PT"), ("--modality", "CT", "-k", 1)
+    for command in (("search", "x"), ("select", "--level", "series"), ("select",), ("select", "--level", "instance")):
+        filters = (none[:2], one if command[0] == "search" else one[:2])
+        empty, full = (medlens(*command, *f, "--format", "csv", "--store", store).stdout for f in filters)
+        assert empty.splitlines() == full.splitlines()[:1] and len(full.splitlines()) == 2, command
+    sheet = tmp_path / "hits.png"
+    result = medlens("search", "x", *none, "--montage", sheet, "--store", store)
+    assert "hits.png is not written" in result.stderr and not sheet.exists() and result.stdout == ""
+
+
+def test_an_erasure_that_finds_nothing_says_so(store):
+    result = medlens("delete", "--patient", "DOE", "--store", store, "--format", "json")
+    assert json.loads(result.stdout)[0]["erased"] == 0
+    assert "nothing in the store matches" in result.stderr and "not a PatientID" in result.stderr
+
+
+def test_names_that_are_no_utf_8_are_told_of_all_the_same(store, archive, tmp_path):
+    odd = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.dcm"))
+    shutil.copy(archive / "CT_small.dcm", odd)
+    bad = odd.with_name("no\udce9.dcm")
+    bad.write_text("no DICOM\n" * 100)
+    for arguments in (
+        ["search", "--image", odd, "--store", store, "--format", "json", "-k", "1"],
+        ["describe", odd, "--store", store, "--format", "json", "-k", "1"],
+        ["index", tmp_path, "--store", tmp_path / "new", "--report", tmp_path / "r.jsonl", "--format", "json"],
+    ):
+        process = subprocess.run(
+            [sys.executable, "-c", "from cli.medlens_app import main; main()", *map(str, arguments)],
+            capture_output=True,
+            env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])},
+            check=False,
+        )
+        assert process.returncode == 0, process.stderr
+        assert json.loads(process.stdout)
+    assert json.loads((tmp_path / "r.jsonl").read_text())["reason"] == "not-dicom"
 
 
 def test_ctrl_c_says_how_to_go_on(archive, tmp_path, monkeypatch):
@@ -207,3 +342,25 @@ def test_help_imports_nothing_heavy():
         "assert not heavy, heavy"
     )
     subprocess.run([sys.executable, "-c", script], check=True, cwd=Path(__file__).parents[1])
+
+
+def test_a_log_for_programs_is_json_lines_without_paths(archive, tmp_path):
+    result = medlens("index", archive, "--store", tmp_path / "store", "--log-json")
+    events = [json.loads(line) for line in result.stderr.splitlines()]
+    assert (events[0]["event"], events[-1]["event"]) == ("start", "done")
+    assert events[0]["model"] == DEFAULT_MODEL
+    last = {event["event"]: event for event in events}
+    assert last["rejected"]["reasons"] == {"not-dicom": 1}
+    assert last["commit"]["files"] == len(FILES) + 1
+    assert last["commit"]["frames"] == last["done"]["frames"] == json.loads(result.stdout)["frames"]
+    assert [event["seconds"] for event in events[:-1]] == sorted(event["seconds"] for event in events[:-1])
+    assert not [name for name in (*FILES, "notes", str(tmp_path)) if name in result.stderr]
+
+
+def test_a_log_of_a_run_that_fails_ends_with_stopped(archive, tmp_path, monkeypatch):
+    def fails(*_: object, **__: object) -> None:
+        raise MedlensError("the disk is full")
+
+    monkeypatch.setattr("cli.medlens_indexing.index_archive", fails)
+    result = medlens("index", archive, "--store", tmp_path / "store", "--log-json", code=1)
+    assert json.loads(result.stderr.splitlines()[1])["type"] == "MedlensError"

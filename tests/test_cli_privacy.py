@@ -12,7 +12,7 @@ from pydicom import dcmread
 from typer.testing import CliRunner
 
 from cli.medlens_app import app
-from retrieval.model_source import DEFAULT_MODEL, shipped_models
+from retrieval.encoders.model_source import DEFAULT_MODEL, shipped_models
 
 CANARY = "CANARY"
 pytestmark = pytest.mark.skipif(DEFAULT_MODEL not in shipped_models(), reason="the default model is not in data/models")
@@ -42,6 +42,7 @@ def archive(shared_data: Path, shared_tools: Path, tmp_path_factory: pytest.Temp
 def test_no_canary_leaves_the_archive(archive: Path, tmp_path: Path) -> None:
     store = tmp_path / "store"
     page, report, picture = tmp_path / "hits.html", tmp_path / "rejected.jsonl", tmp_path / "x.png"
+    sheet, cohort = tmp_path / "hits.png", tmp_path / "cohort.json"
     image = next(p for p in sorted(archive.rglob("*.dcm")) if dcmread(p, force=True).get("Modality") in ("CT", "MR"))
     said = []
     for arguments in (
@@ -50,6 +51,9 @@ def test_no_canary_leaves_the_archive(archive: Path, tmp_path: Path) -> None:
         ["-vv", "search", "CANARY", "--store", store, "--format", "json", "-k", 50],
         ["-vv", "search", "--image", image, "--store", store],
         ["search", "axial CT", "--store", store, "--format", "html", "-o", page],
+        ["-vv", "search", "CT", "--store", store, "--montage", sheet, "--cohort", cohort, "--where", "Modality = CT"],
+        ["-vv", "select", "--store", store, "--level", "instance", "--format", "json"],
+        ["-vv", "select", "--store", store, "--format", "table", "--where", "PatientName = CT"],
         ["-vv", "describe", image, "--store", store, "-k", 50],
         ["-vv", "classify", archive, "--labels", "modality"],
         ["-vv", "classify", archive / "header.dcm"],
@@ -62,6 +66,6 @@ def test_no_canary_leaves_the_archive(archive: Path, tmp_path: Path) -> None:
     assert json.loads(said[0].splitlines()[-1])["indexed"] > 12
     printed = "\n".join(said).replace(str(archive), "")
     assert CANARY not in printed
-    for path in [page, report, *(p for p in store.rglob("*") if p.is_file())]:
+    for path in [page, report, sheet, cohort, *(p for p in store.rglob("*") if p.is_file())]:
         assert CANARY.encode() not in path.read_bytes(), path.name
     assert (store / "pseudonym.key").stat().st_mode & 0o777 == 0o600

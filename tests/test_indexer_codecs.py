@@ -13,8 +13,8 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate
 from pydicom.pixels import get_decoder
 
-from indexer.codecs import decode_frame, library_errors, stored_frame
-from indexer.codestreams import parse_codestream
+from indexer.render.codecs import library_errors, stored_frame
+from indexer.render.codestreams import parse_codestream
 from retrieval.errors import DicomError, PixelDecodeError, UnsupportedImageError
 
 
@@ -33,6 +33,10 @@ def compressed(frames: list[bytes], like: np.ndarray, syntax: str, *, bits: int,
     ds.PixelData = encapsulate(frames)
     ds["PixelData"].is_undefined_length = True
     return ds
+
+
+def decode_frame(ds: Dataset, frame_index: int) -> np.ndarray:
+    return stored_frame(ds, frame_index).values
 
 
 def noise(low: int, high: int, kind: type, shape: tuple[int, ...] = (37, 53)) -> np.ndarray:

@@ -19,9 +19,9 @@ import pytest
 from PIL import Image
 from pydicom.dataset import Dataset
 
-from indexer.codecs import LIBRARY_ERRORS, number_of_frames, stored_frame
-from indexer.render import chosen_vois, render_frame
-from indexer.windows import modality_of
+from indexer.render.codecs import LIBRARY_ERRORS, number_of_frames, stored_frame
+from indexer.render.frame import chosen_vois, render_frame
+from indexer.render.windows import modality_of
 from retrieval.errors import DicomError
 
 pytestmark = pytest.mark.filterwarnings("ignore")

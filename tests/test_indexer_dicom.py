@@ -23,9 +23,9 @@ from pydicom.errors import InvalidDicomError
 from pydicom.sequence import Sequence
 
 from indexer.archive import iter_files
-from indexer.dicom import burned_in_text_likely, pseudonym, read_record
+from indexer.dicom.header import burned_in_text_likely, pseudonym, read_record
 from indexer.keywords import COLUMNS, KEYWORDS, Kind
-from indexer.privacy import MARK
+from indexer.privacy.scrub import MARK
 from indexer.records import InstanceRecord
 from retrieval.errors import DicomError, UnsupportedImageError
 
@@ -330,7 +330,7 @@ def test_number_of_frames(written: bytes | None, frames: int) -> None:
 
 def test_burned_in_text() -> None:
     def likely(**attributes: Any) -> bool:
-        return burned_in_text_likely(read_record(header(**attributes), KEY))
+        return burned_in_text_likely(read_record(header(**attributes), KEY).attributes)
 
     assert not likely(Modality="CT")
     assert likely(Modality="CT", BurnedInAnnotation="YES")
@@ -370,7 +370,7 @@ def test_descriptions_are_opt_out() -> None:
 
 
 def test_free_text_goes_when_the_names_cannot_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("indexer.privacy.MAX_ELEMENTS", 3)
+    monkeypatch.setattr("indexer.privacy.scrub.MAX_ELEMENTS", 3)
     record = read_record(header(StudyDescription="CT for CANARY"), KEY)
     assert record.attributes["study_description"] is None
     assert "free text left out" in record.warnings[0]

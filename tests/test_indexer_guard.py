@@ -19,7 +19,7 @@ import guarded_functions
 import numpy as np
 import pytest
 
-from indexer.guard import GuardedPool
+from indexer.guard.pool import GuardedPool
 from retrieval.errors import (
     DecodeGuardError,
     DicomError,
@@ -286,7 +286,7 @@ PARENT = """
     import sys
     sys.path[:0] = [{root!r}, {tests!r}]
     import guarded_functions
-    from indexer.guard import GuardedPool
+    from indexer.guard.pool import GuardedPool
     try:
         with GuardedPool(guarded_functions.misbehave, workers=2, deadline_s=300) as pool:
             results = pool.map(["a", {how!r}, {how!r}, "b"])

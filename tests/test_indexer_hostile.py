@@ -28,9 +28,9 @@ from pydicom.uid import (
     SecondaryCaptureImageStorage,
 )
 
-from indexer.guard import GuardedPool
-from indexer.precheck import check_before_decoding
-from indexer.safe_read import Limits, open_dicom, read_header
+from indexer.dicom.precheck import check_before_decoding
+from indexer.dicom.safe_read import Limits, open_dicom, read_header
+from indexer.guard.pool import GuardedPool
 from retrieval.errors import DecodeGuardError, DicomError, FileUnreadable, NotDicomError, PixelDecodeError
 
 UNDEFINED = 0xFFFFFFFF
@@ -346,7 +346,7 @@ def test_a_file_without_permission(tmp_path: Path) -> None:
 def test_a_file_that_changes_while_it_is_read_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "growing"
     path.write_bytes(Path(str(get_testdata_file("CT_small.dcm"))).read_bytes())
-    from indexer import safe_read
+    from indexer.dicom import safe_read
 
     read = safe_read.read_partial
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +13,11 @@ from fake_encoder import FakeEncoder
 from pydicom import dcmread
 from pydicom.data import get_testdata_file
 
+from indexer.dicom.safe_read import open_dicom
 from indexer.frames import parse_policy
 from indexer.pipeline import Progress, index_archive
-from indexer.safe_read import open_dicom
 from indexer.store import Store
-from retrieval.errors import MedlensError, StoreIncompatible
+from retrieval.errors import MedlensError, NonFiniteEmbedding, StoreError, StoreIncompatible
 
 FILES = (
     "CT_small.dcm",
@@ -68,7 +69,7 @@ def test_one_run_takes_images_reports_and_others_each_as_what_they_are(archive, 
 
 
 def test_the_stored_vector_is_that_of_the_rendered_frame(archive, store, encoder):
-    from indexer.render import render_frame
+    from indexer.render.frame import render_frame
 
     run(archive, store, encoder)
     uid = str(dcmread(archive / "deep" / "CT_small.dcm", stop_before_pixels=True).SOPInstanceUID)
@@ -138,7 +139,10 @@ def test_progress_counts_every_file_once(archive, store, encoder):
     seen: list[Progress] = []
     run(archive, store, encoder, on_progress=seen.append)
     assert seen[-1].files == len(FILES) + 2
-    assert seen[-1].rejected == 2
+    assert sum(seen[-1].rejected.values()) == 2
+    assert seen[-1].rejected["not-dicom"] == 1
+    assert seen[-1].frames == store.catalog.counts().frames
+    assert set(seen[-1].loads) == {"read", "encode", "commit"}
     assert [p.files for p in seen] == sorted(p.files for p in seen)
 
 
@@ -155,17 +159,81 @@ def test_a_missing_archive_is_refused_before_any_work(archive, store, encoder):
     assert store.catalog.counts().instances == 0
 
 
-def test_interrupted_it_keeps_what_was_read_and_goes_on(archive, store, encoder):
-    class Stop(KeyboardInterrupt):
-        pass
+def many(archive: Path, count: int) -> None:
+    """More images, each of its own instance and content."""
+    ds = dcmread(archive / "deep" / "CT_small.dcm")
+    for i in range(count):
+        ds.SOPInstanceUID = ds.file_meta.MediaStorageSOPInstanceUID = f"1.2.3.{i}"
+        ds.save_as(archive / "deep" / f"x{i:03d}.dcm")
+
+
+def test_interrupted_it_keeps_what_is_being_encoded_and_goes_on(archive, store, encoder):
+    many(archive, 60)
+    encode, waiting, asked = encoder.encode_images, threading.Event(), threading.Event()
+
+    def second_waits(images):
+        if encoder.images_encoded:
+            waiting.set()
+            assert asked.wait(30)
+        return encode(images)
 
     def stop(progress: Progress) -> None:
-        if progress.frames >= 2:
-            raise Stop
+        if waiting.is_set() and not asked.is_set():
+            asked.set()
+            raise KeyboardInterrupt
 
-    with pytest.raises(Stop):
+    encoder.encode_images = second_waits
+    with pytest.raises(KeyboardInterrupt):
         run(archive, store, encoder, on_progress=stop)
-    kept = store.catalog.counts().instances
-    assert kept >= 1
-    run(archive, store, encoder)
-    assert store.catalog.counts().instances == len(FILES)
+    kept = store.catalog.counts()
+    assert kept.frames == encoder.images_encoded  # all that was encoded is there, and no more was encoded
+    assert 8 <= kept.frames < 60
+    encoder.encode_images = encode
+    report = run(archive, store, encoder)
+    assert encoder.images_encoded == store.catalog.counts().frames  # none twice
+    assert store.catalog.counts().instances == len(FILES) + 60
+    assert report.indexed == len(FILES) + 60 - kept.instances
+
+
+def test_an_encoder_that_fails_ends_the_run_and_what_was_committed_stays(archive, store, encoder):
+    many(archive, 40)
+    encode = encoder.encode_images
+
+    def fails_later(images):
+        if encoder.images_encoded >= 16:
+            raise NonFiniteEmbedding("no usable embedding")
+        return encode(images)
+
+    encoder.encode_images = fails_later
+    with pytest.raises(NonFiniteEmbedding):
+        run(archive, store, encoder)
+    assert store.catalog.counts().frames == encoder.images_encoded >= 16
+
+
+def test_a_commit_that_fails_ends_the_run(archive, store, encoder, monkeypatch):
+    many(archive, 40)
+    commit, calls = store.catalog.commit, []
+
+    def second_fails(*arguments, **options):
+        calls.append(arguments)
+        if len(calls) == 2:
+            raise StoreError("the disk is full")
+        return commit(*arguments, **options)
+
+    monkeypatch.setattr(store.catalog, "commit", second_fails)
+    with pytest.raises(StoreError, match="full"):
+        run(archive, store, encoder)
+    assert len(calls) == 2
+
+
+def test_two_archives_in_one_run_are_counted_together(archive, store, encoder, tmp_path):
+    other = tmp_path / "other"
+    other.mkdir()
+    shutil.copy(str(get_testdata_file("SC_rgb.dcm")), other / "a.dcm")
+    (other / "b.txt").write_text("no DICOM\n" * 50)
+    seen: list[Progress] = []
+    report = index_archive([archive, other], store, encoder, workers=2, on_progress=seen.append)
+    assert report.indexed == len(FILES) + 1
+    assert seen[-1].files == len(FILES) + 2 + 2
+    assert seen[-1].rejected["not-dicom"] == 2
+    assert set(report.loads) == {"read", "encode", "commit"}

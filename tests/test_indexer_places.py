@@ -12,7 +12,7 @@ from pydicom.data import get_testdata_file
 from indexer.pipeline import index_archive
 from indexer.places import with_places
 from indexer.store import Store
-from retrieval.search import Searcher
+from retrieval.search.searcher import Searcher
 
 
 def test_hits_know_their_slice(tmp_path: Path) -> None:

@@ -14,10 +14,11 @@ import numpy as np
 import pydicom
 import pytest
 from PIL import Image
+from test_indexer_codecs import decode_frame
 
-from indexer.codecs import decode_frame, number_of_frames, stored_frame
-from indexer.render import render_frame
-from indexer.windows import modality_of, vois_of
+from indexer.render.codecs import number_of_frames, stored_frame
+from indexer.render.frame import render_frame
+from indexer.render.windows import modality_of, vois_of
 from retrieval.errors import PixelDecodeError, UnsupportedImageError
 
 pytestmark = pytest.mark.filterwarnings("ignore")

@@ -15,11 +15,11 @@ from pydicom import dcmread
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.sequence import Sequence
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ExplicitVRLittleEndian
+from test_indexer_codecs import decode_frame
 
-from indexer.codecs import decode_frame
-from indexer.colour import _expand
-from indexer.render import render_frame
-from indexer.windows import WINDOWS, linear, linear_exact, sigmoid
+from indexer.render.colour import _expand
+from indexer.render.frame import render_frame
+from indexer.render.windows import WINDOWS, linear, linear_exact, sigmoid
 from retrieval.errors import MedlensError, PixelDecodeError, UnsupportedImageError
 from retrieval.types import RenderProfile, Window
 

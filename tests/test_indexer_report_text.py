@@ -14,8 +14,8 @@ from pydicom.data import get_testdata_file
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 
-from indexer import report_text as module
-from indexer.report_text import report_text, sentences
+from indexer.dicom import report_text as module
+from indexer.dicom.report_text import report_text, sentences
 
 PDF_CLASS = "1.2.840.10008.5.1.4.1.1.104.1"
 

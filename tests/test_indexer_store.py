@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from catalog_factory import DIM, SPEC, indexed, vectors
 
-from indexer.catalog import SqlCatalog
-from indexer.store import Store, is_url
-from indexer.vectors import FlatIndex
+from indexer.catalog.sql_catalog import SqlCatalog
+from indexer.store import CATALOG_FILE, KEY_FILE, Store, is_url
+from indexer.vectors.index import CatalogIndex
 from retrieval.errors import StoreCorrupt, StoreError, StoreIncompatible, StoreNotFound
 from retrieval.types import SearchFilter
 
@@ -85,7 +85,7 @@ def test_erasure_reaches_the_index_files(store: Store, tmp_path: Path) -> None:
 
     assert found() == 2
     gone = store.catalog.ids_matching(SearchFilter({"study_instance_uid": ("1.7.study",)})).tolist()
-    store.catalog.delete_study("1.7.study")
+    store.catalog.delete_matching(SearchFilter({"study_instance_uid": ("1.7.study",)}))
     assert not set(gone) & set(store.frames_index().ids.tolist())
     store.refresh()
     assert found() == 0
@@ -95,10 +95,10 @@ def test_a_deletion_by_another_process_is_written_back_when_opened(store: Store,
     fill(store)
     store.refresh()
     with reopened(store, tmp_path) as other:
-        other.catalog.delete_study("1.3.study")
+        other.catalog.delete_matching(SearchFilter({"study_instance_uid": ("1.3.study",)}))
     with reopened(store, tmp_path) as again:
         assert len(again.frames_index()) == 38
-    assert [len(FlatIndex.load(path)) for path in tmp_path.rglob("frames.faiss")] == [38]
+    assert [len(CatalogIndex.load(path)) for path in tmp_path.rglob("frames.faiss")] == [38]
 
 
 def test_another_model_is_refused_by_name(store: Store) -> None:
@@ -134,6 +134,21 @@ def test_the_key(store: Store, tmp_path: Path) -> None:
         _ = store.pseudonym_key
     assert "Copy pseudonym.key" in caught.value.hint
     assert len(store.frames_index()) == 0, "searching needs no key"
+
+
+def test_all_but_the_key_may_be_read_by_whom_the_umask_allows(tmp_path: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        with Store.create(tmp_path / "store", SPEC) as store:
+            fill(store)
+            store.refresh()
+    finally:
+        os.umask(before)
+    places = [tmp_path / "store", *(tmp_path / "store").rglob("*")]
+    modes = {path.name: path.stat().st_mode & 0o777 for path in places}
+    assert modes.pop(KEY_FILE) == 0o600
+    assert {"frames.faiss", "sentences.faiss", "reports", "words.json", CATALOG_FILE} <= modes.keys()
+    assert {name: oct(mode) for name, mode in modes.items() if mode not in (0o750, 0o640)} == {}
 
 
 def test_every_store_has_its_own_key(tmp_path: Path) -> None:
@@ -205,7 +220,8 @@ def test_the_local_folder_of_a_database_has_a_default(
         folder = tmp_path / "data" / "medlens" / "stores" / store.manifest["store_id"]
         fill(store, 3)
         store.refresh()
-    assert {path.name for path in folder.rglob("*")} == {"pseudonym.key", "vectors", "frames.faiss", "sentences.faiss"}
+    assert {path.name for path in folder.iterdir()} == {"pseudonym.key", "vectors"}
+    assert {path.name for path in (folder / "vectors").iterdir()} == {"frames.faiss", "sentences.faiss", "reports"}
 
 
 def test_a_manifest_without_a_model_is_corrupt(tmp_path: Path) -> None:

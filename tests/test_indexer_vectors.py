@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import threading
 from collections.abc import Iterator
@@ -15,11 +16,28 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from indexer.vectors import FlatIndex, Mark, open_index
+from indexer.vectors import flat
+from indexer.vectors.flat import Flat
+from indexer.vectors.index import CatalogIndex
+from indexer.vectors.opening import Place, open_index
+from indexer.vectors.parts import Mark
 from retrieval.errors import StoreCorrupt, StoreError
 from retrieval.types import VectorIndex
 
 DIM = 6
+SCAN = Flat.scan
+
+
+@pytest.fixture(scope="module", autouse=True)
+def numpy_and_faiss_take_turns() -> Iterator[None]:
+    turns = itertools.count()
+
+    def every_other(self: Flat, queries: np.ndarray) -> np.ndarray | None:
+        return SCAN(self, queries) if next(turns) % 2 else None
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(Flat, "scan", every_other)
+        yield
 
 
 def brute_force(
@@ -84,7 +102,7 @@ class FakeCatalog:
 
 
 def test_is_a_vector_index() -> None:
-    assert isinstance(FlatIndex(DIM), VectorIndex)
+    assert isinstance(CatalogIndex(DIM), VectorIndex)
 
 
 @pytest.mark.parametrize("count", [1, 50, 3000])  # 3000: filters too wide for scoring row by row
@@ -92,7 +110,7 @@ def test_is_a_vector_index() -> None:
 def test_search_is_brute_force(count: int, k: int) -> None:
     data = vectors("rows", count, DIM)
     ids = np.arange(count, dtype=np.int64) * 3 + 5
-    index = FlatIndex(DIM)
+    index = CatalogIndex(DIM)
     index.add(ids, data)
     queries = vectors("queries", 3, DIM)
     rows = dict(zip(ids.tolist(), data, strict=True))
@@ -105,7 +123,7 @@ def test_search_is_brute_force(count: int, k: int) -> None:
 def test_ties_go_by_ascending_id_however_many_there_are(k: int) -> None:
     data = np.repeat(vectors("few", 4, DIM), 750, axis=0)
     ids = np.random.default_rng(0).permutation(3000).astype(np.int64)
-    index = FlatIndex(DIM)
+    index = CatalogIndex(DIM)
     index.add(ids, data)
     rows = dict(zip(ids.tolist(), data, strict=True))
     query = vectors("q", 1, DIM)
@@ -124,7 +142,7 @@ class IndexMachine(RuleBasedStateMachine):
         self.folder = tempfile.TemporaryDirectory()
         self.path = Path(self.folder.name) / "frames.faiss"
         self.catalog = FakeCatalog()
-        self.index = FlatIndex(DIM, store_id="s")
+        self.index = CatalogIndex(DIM, store_id="s")
 
     @rule(count=st.integers(1, 20), seed=st.integers(0, 99))
     def commit(self, count: int, seed: int) -> None:
@@ -144,7 +162,7 @@ class IndexMachine(RuleBasedStateMachine):
 
     @rule()
     def reopen(self) -> None:
-        self.index = open_index(self.path, self.catalog, DIM, "frame", "s")
+        self.index = open_index(Place(self.path, DIM, "frame", "s"), self.catalog)
         assert self.index.ids.tolist() == sorted(self.catalog.rows)
 
     @rule(seed=st.integers(0, 9), k=st.integers(0, 60), data=st.data())
@@ -174,7 +192,7 @@ TestIndexMachine.settings = settings(max_examples=40, stateful_step_count=20, de
 @settings(max_examples=40, deadline=None)
 @given(st.lists(st.lists(st.integers(0, 60), unique=True, min_size=1), max_size=6), st.integers(0, 9))
 def test_ids_may_be_added_in_any_order(batches: list[list[int]], seed: int) -> None:
-    index, rows = FlatIndex(DIM), {}
+    index, rows = CatalogIndex(DIM), {}
     for n, batch in enumerate(batches):
         new = [i for i in batch if i not in rows]
         data = grid_vectors(len(new), n)
@@ -185,7 +203,7 @@ def test_ids_may_be_added_in_any_order(batches: list[list[int]], seed: int) -> N
 
 
 def test_empty_index_and_no_answers() -> None:
-    index = FlatIndex(DIM)
+    index = CatalogIndex(DIM)
     query = vectors("q", 2, DIM)
     assert index.search(query, 5) == [[], []]
     assert index.search(query[:0], 5) == []
@@ -198,7 +216,7 @@ def test_empty_index_and_no_answers() -> None:
 
 
 def test_bad_calls_name_both_numbers() -> None:
-    index = FlatIndex(DIM)
+    index = CatalogIndex(DIM)
     one = vectors("a", 1, DIM)
     index.add(np.array([1], dtype=np.int64), one)
     with pytest.raises(ValueError, match=r"\(1, 7\), expected \(N, 6\)"):
@@ -223,11 +241,11 @@ def test_bad_calls_name_both_numbers() -> None:
 def test_saved_file_is_mapped_and_faiss_reads_it(tmp_path: Path) -> None:
     import faiss
 
-    index = FlatIndex(DIM, "sentence", "abc")
+    index = CatalogIndex(DIM, "sentence", "abc")
     index.add(np.arange(100, dtype=np.int64), vectors("a", 100, DIM))
     index.remove(np.array([3], dtype=np.int64))
     index.save(tmp_path / "x.faiss")
-    loaded = FlatIndex.load(tmp_path / "x.faiss")
+    loaded = CatalogIndex.load(tmp_path / "x.faiss")
     assert (loaded.kind, loaded.store_id, loaded.mark, len(loaded)) == ("sentence", "abc", Mark(99, 0), 99)
     query = vectors("q", 1, DIM)
     assert loaded.search(query, 5) == index.search(query, 5)
@@ -240,7 +258,7 @@ def test_saved_file_is_mapped_and_faiss_reads_it(tmp_path: Path) -> None:
 
 def test_removed_vectors_are_not_in_the_file(tmp_path: Path) -> None:
     data = vectors("a", 10, DIM)
-    index = FlatIndex(DIM)
+    index = CatalogIndex(DIM)
     index.add(np.arange(10, dtype=np.int64), data)
     secret = data[4].astype("<f2").tobytes()
     index.save(tmp_path / "x")
@@ -257,7 +275,7 @@ def test_a_damaged_file_is_rebuilt_with_a_warning(
     catalog = FakeCatalog()
     catalog.insert(vectors("a", 2000, DIM))
     path = tmp_path / "frames.faiss"
-    open_index(path, catalog, DIM, "frame", "s")
+    open_index(Place(path, DIM, "frame", "s"), catalog)
     good = path.read_bytes()
     if damage == "folder":
         path.unlink()
@@ -273,14 +291,14 @@ def test_a_damaged_file_is_rebuilt_with_a_warning(
         }[damage]
         path.write_bytes(changed)
         with pytest.raises(StoreCorrupt, match=r"frames\.faiss is damaged") as caught:
-            FlatIndex.load(path)
+            CatalogIndex.load(path)
         assert str(tmp_path) not in str(caught.value)
-    with caplog.at_level(logging.WARNING, logger="indexer.vectors"):
-        index = open_index(path, catalog, DIM, "frame", "s")
+    with caplog.at_level(logging.WARNING, logger="indexer.vectors.opening"):
+        index = open_index(Place(path, DIM, "frame", "s"), catalog)
     assert index.ids.tolist() == sorted(catalog.rows)
     assert any("anew" in record.message for record in caplog.records)
     if damage != "folder":
-        assert len(FlatIndex.load(path)) == 2000
+        assert len(CatalogIndex.load(path)) == 2000
 
 
 @pytest.mark.parametrize("other", ["store", "dim", "restored backup", "emptied"])
@@ -288,7 +306,7 @@ def test_a_file_of_another_state_is_rebuilt(other: str, tmp_path: Path, caplog: 
     catalog = FakeCatalog()
     catalog.insert(vectors("a", 1500, DIM))
     path = tmp_path / "frames.faiss"
-    open_index(path, catalog, DIM, "frame", "s")
+    open_index(Place(path, DIM, "frame", "s"), catalog)
     dim, store_id = DIM, "s"
     if other == "store":
         store_id = "t"
@@ -301,21 +319,41 @@ def test_a_file_of_another_state_is_rebuilt(other: str, tmp_path: Path, caplog: 
         catalog.insert(vectors("c", 200, DIM))
     else:
         catalog = FakeCatalog()
-    index = open_index(path, catalog, dim, "frame", store_id)
+    index = open_index(Place(path, dim, "frame", store_id), catalog)
     assert index.ids.tolist() == sorted(catalog.rows)
     assert np.array_equal(index.vectors_of(index.ids), catalog.vectors_of(index.ids)[1].reshape(-1, dim))
     assert any("anew" in record.message for record in caplog.records)
+
+
+def test_what_goes_while_a_file_is_opened_is_no_other_state(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    class Busy(FakeCatalog):
+        goes: tuple[int, ...] = (2000, 1, 1999)
+
+        def vectors_of(self, ids: Any, kind: str = "frame") -> tuple[Any, Any]:
+            self.delete([*self.goes[:1]])  # by another process, since the index caught up
+            self.goes = self.goes[1:]
+            return super().vectors_of(ids, kind)
+
+    catalog = Busy()
+    catalog.insert(vectors("a", 2000, DIM))
+    place = Place(tmp_path / "frames.faiss", DIM, "frame", "s")
+    index = CatalogIndex(DIM, store_id="s")
+    index.catch_up(catalog)
+    index.save(place.path)
+    catalog.reads = 0
+    assert open_index(place, catalog).ids.tolist() == list(range(2, 1999))
+    assert (catalog.reads, caplog.records) == (0, [])
 
 
 def test_catching_up_reads_only_what_changed(tmp_path: Path) -> None:
     catalog = FakeCatalog()
     catalog.insert(vectors("a", 5000, DIM))
     path = tmp_path / "frames.faiss"
-    open_index(path, catalog, DIM, "frame", "s")
+    open_index(Place(path, DIM, "frame", "s"), catalog)
     catalog.insert(vectors("b", 10, DIM))
     catalog.delete([1, 2, 5001])
     catalog.reads = 0
-    index = open_index(path, catalog, DIM, "frame", "s")
+    index = open_index(Place(path, DIM, "frame", "s"), catalog)
     assert catalog.reads == 9
     assert index.ids.tolist() == sorted(catalog.rows)
     assert not index.catch_up(catalog)
@@ -323,7 +361,7 @@ def test_catching_up_reads_only_what_changed(tmp_path: Path) -> None:
 
 
 def test_a_file_that_cannot_be_written_says_so(tmp_path: Path) -> None:
-    index = FlatIndex(DIM)
+    index = CatalogIndex(DIM)
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(StoreError, match=r"x\.faiss can't be written"):
         index.save(tmp_path / "file" / "x.faiss")
@@ -331,7 +369,7 @@ def test_a_file_that_cannot_be_written_says_so(tmp_path: Path) -> None:
 
 def test_readers_see_whole_states_while_one_writes() -> None:
     """Rows come and go in pairs; a search that sees one of a pair without the other saw a half-made state."""
-    index = FlatIndex(DIM)
+    index = CatalogIndex(DIM)
     data = vectors("a", 2, DIM)
     stop, torn = threading.Event(), []
 
@@ -352,3 +390,51 @@ def test_readers_see_whole_states_while_one_writes() -> None:
     for reader in readers:
         reader.join()
     assert torn == []
+
+
+@pytest.mark.parametrize("dim", [1, 3, 512])
+def test_numpy_and_faiss_give_the_same(tmp_path: Path, dim: int) -> None:
+    rng = np.random.default_rng(dim)
+    rows = rng.normal(size=(3000, dim)) / np.sqrt(dim)
+    rows[::7] = rows[0]  # ties
+    rows[5] = 0
+    queries = np.stack([rows[0] * 1e-3, rng.normal(size=dim), rows[1] * 1e3, np.zeros(dim)]).astype(np.float32)
+    gone, chosen = np.arange(0, 3000, 5), np.arange(50, 2950)
+    found = []
+    for allowed in (0, 2**28):
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(Flat, "scan", SCAN)
+            patched.setattr(flat, "FEW", allowed)
+            index = CatalogIndex(dim)
+            index.add(np.arange(3000), rows)
+            index.save(tmp_path / "x.faiss")
+            index = CatalogIndex.load(tmp_path / "x.faiss")
+            asked = [index.search(queries, 450)]
+            index.remove(gone)
+            asked += [index.search(queries, 20), index.search(queries, 20, chosen), index.search(queries[:1], 5000)]
+            found.append(asked)
+    assert found[0] == found[1]
+    assert len(found[0][-1][0]) == 2400
+
+
+def test_faiss_is_asked_once_that_pays(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = Flat(np.eye(4, 8, dtype=np.float16))
+    monkeypatch.setattr(flat, "FEW", 100)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(Flat, "scan", SCAN)
+        asked = [rows.scan(np.eye(1, 8, dtype=np.float32)) for _ in range(5)]
+        assert rows.scan(np.ones((1, 8), np.float32)) is None
+    assert [scores is None for scores in asked] == [False, False, False, True, True]
+    assert asked[0] is not None
+    assert asked[0].tolist() == [[1, 0, 0, 0]]
+
+
+def test_a_header_that_is_not_ours_is_damage(tmp_path: Path) -> None:
+    index = CatalogIndex(DIM)
+    index.add(np.arange(4), grid_vectors(4, 0))
+    index.save(tmp_path / "x.faiss")
+    whole = (tmp_path / "x.faiss").read_bytes()
+    for place in (0, 5, 60, 100):
+        (tmp_path / "x.faiss").write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        with pytest.raises(StoreCorrupt, match="header"):
+            CatalogIndex.load(tmp_path / "x.faiss")

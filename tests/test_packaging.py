@@ -108,7 +108,7 @@ def test_the_wheel_holds_what_runs_and_nothing_else(wheel: Path) -> None:
         data |= {f"medlens_data/models/{model.name}/{path.name}" for path in model.iterdir() if path.is_file()}
     if (ROOT / "data" / "README.md").exists():
         data.add("medlens_data/README.md")
-    other = {"indexer/migrations/script.py.mako", "indexer/py.typed", "retrieval/py.typed"}
+    other = {"indexer/catalog/migrations/script.py.mako", "indexer/py.typed", "retrieval/py.typed"}
     expected = modules | data | other
     packed = {name for name in names if ".dist-info/" not in name}
     assert packed == expected, f"missing {sorted(expected - packed)}, too much {sorted(packed - expected)}"
@@ -120,7 +120,11 @@ def test_the_source_distribution_builds_and_carries_the_tests(sources: Path, tmp
     with tarfile.open(build("sdist", sources, tmp_path)) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
     wanted = {"pyproject.toml", "Makefile", "tests/conftest.py", "tests/test_packaging.py", "benchmarks/render.py"}
-    wanted |= {"data/training/medlens-base.yaml", "data/labels/modality.yaml", "indexer/migrations/script.py.mako"}
+    wanted |= {
+        "data/training/medlens-base.yaml",
+        "data/labels/modality.yaml",
+        "indexer/catalog/migrations/script.py.mako",
+    }
     assert wanted <= names, f"missing {sorted(wanted - names)}"
 
 
@@ -140,7 +144,8 @@ def test_the_installed_program_runs_elsewhere(installed: Path, tmp_path: Path) -
 
 def test_what_runs_is_the_wheel_and_not_the_checkout(installed: Path, tmp_path: Path) -> None:
     code = (
-        "import cli.medlens_app, indexer.catalog, indexer.migrations, retrieval.search, retrieval.resources, sys\n"
+        "import cli.medlens_app, indexer.catalog.sql_catalog, indexer.catalog.migrations\n"
+        "import retrieval.search.searcher, retrieval.resources, sys\n"
         "print(retrieval.resources.data_folder())\n"
         "for name in sorted(sys.modules):\n"
         "    if name.partition('.')[0] in ('cli', 'indexer', 'retrieval'):\n"

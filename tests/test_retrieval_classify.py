@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from retrieval.classify import ZeroShotClassifier, ensemble
-from retrieval.labels import Label, LabelSet
 from retrieval.types import Embeddings, Encoder, Uint8Image
+from retrieval.zeroshot.classify import ZeroShotClassifier, ensemble
+from retrieval.zeroshot.labels import Label, LabelSet
 from tests.reference.retrieval_metrics import softmax
 
 DIM = 8

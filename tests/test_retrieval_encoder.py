@@ -11,11 +11,12 @@ import open_clip
 import pytest
 import torch
 from PIL import Image
-from tiny_models import write_clip
+from tiny_models import write_biomedclip, write_clip
 
-from retrieval.encoder import LEAST_COSINE, ClipEncoder, Device, choose_device
+from retrieval.encoders.clip import ClipEncoder, Device, choose_device
+from retrieval.encoders.image_tower import LEAST_COSINE, SAME, Agreement, ImageTower, agreement, folded, probe_pictures
+from retrieval.encoders.model_source import open_model, resolve_model, shipped_models
 from retrieval.errors import EncoderError, NonFiniteEmbedding
-from retrieval.model_source import open_model, resolve_model, shipped_models
 from retrieval.types import Encoder, Uint8Image
 
 TEXTS = ["axial CT of the chest", "MR image of the knee", "", "x " * 500, "é µ 漢字 \n"]
@@ -81,6 +82,22 @@ def test_batches_change_no_result_and_keep_the_order(encoder: ClipEncoder) -> No
     for i in (0, 1, 63, 64):  # the first batch ends after 64
         np.testing.assert_allclose(together[[i]], encoder.encode_text([texts[i]]), rtol=0, atol=1e-5)
     assert len(np.unique(one_by_one.round(4), axis=0)) == 33  # different pictures, different vectors
+
+
+@pytest.mark.parametrize("pooler", ["mean_pooler", "cls_pooler", "cls_last_hidden_state_pooler"])
+def test_padding_that_is_left_out_changes_no_text(tmp_path: Path, pooler: str) -> None:
+    folder = tmp_path / "bert"
+    write_biomedclip(folder, tmp_path / "scratch", vision="test_vit", hidden=128, layers=1, pooler=pooler)
+    encoder = ClipEncoder.load(str(folder), "cpu", "fp32")
+    texts = [("word " * (7 * i % 40)).strip() for i in range(70)]  # short and long in turn, more than one batch
+    with torch.inference_mode():
+        tokens = encoder._tokenizer(texts)
+        expected = encoder._model.encode_text(tokens, normalize=True).numpy()
+    lengths: list[int] = []
+    encoder._model.text.register_forward_pre_hook(lambda _, arguments: lengths.append(arguments[0].shape[1]))
+    np.testing.assert_allclose(encoder.encode_text(texts), expected, rtol=0, atol=1e-5)
+    assert len(lengths) == 3
+    assert max(lengths) < tokens.shape[1]
 
 
 def test_grey_is_three_equal_channels(encoder: ClipEncoder) -> None:
@@ -152,14 +169,14 @@ class NanInBf16(Offset):
 
 @pytest.mark.parametrize(
     ("wrapper", "said"),
-    [(Offset, "bf16 gave a cosine of"), (Float32Only, "expected scalar type"), (NanInBf16, "no usable embedding")],
+    [(Offset, "bf16 gave a cosine"), (Float32Only, "expected scalar type"), (NanInBf16, "cosine nan")],
 )
 def test_where_bf16_disagrees_the_model_runs_in_fp32_and_says_so(
     folder: Path, wrapper: type[Offset], said: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     model, tokenizer, spec = loaded(folder)
     model.visual = wrapper(model.visual)
-    with caplog.at_level(logging.WARNING, "retrieval.encoder"):
+    with caplog.at_level(logging.WARNING, "retrieval.encoders.clip"):
         encoder = ClipEncoder(model, tokenizer, spec, Device("cpu", "bf16", "test"))
     assert encoder.device.precision == "fp32"
     assert said in encoder.device.reason
@@ -169,7 +186,7 @@ def test_where_bf16_disagrees_the_model_runs_in_fp32_and_says_so(
     np.testing.assert_allclose(encoder.encode_images(images), plain.encode_images(images), rtol=0, atol=2e-3)
 
 
-def test_the_shipped_model_keeps_its_cosines_in_bf16(shared_data: Path) -> None:
+def test_the_shipped_model_asked_for_bf16_keeps_its_cosines(shared_data: Path) -> None:
     if "medlens-base" not in shipped_models():
         pytest.skip("the default model is not in data/models")
     found = [p for p in sorted((shared_data / "pairs" / "medpix").rglob("*")) if p.suffix in (".png", ".jpg", ".jpeg")]
@@ -177,8 +194,12 @@ def test_the_shipped_model_keeps_its_cosines_in_bf16(shared_data: Path) -> None:
     assert len(images) == 24
     exact = ClipEncoder.load(None, "cpu", "fp32").encode_images(images)
     fast = ClipEncoder.load(None, "cpu", "bf16")
-    assert fast.device.precision == "bf16", fast.device.reason
-    assert (fast.encode_images(images) * exact).sum(axis=1).min() > LEAST_COSINE
+    cosines = (fast.encode_images(images) * exact).sum(axis=1)
+    if fast.device.precision == "bf16":
+        assert cosines.min() > LEAST_COSINE
+    else:  # the probes were right to refuse it, and what runs instead is exact
+        assert "bf16 gave a cosine" in fast.device.reason
+        assert cosines.min() >= SAME
 
 
 @pytest.mark.parametrize(
@@ -215,7 +236,101 @@ def test_one_gpu_is_cuda_0(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_cpu_runs_bf16_only_where_it_is_native(
     native: bool, precision: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("retrieval.encoder._cpu_has_bf16", lambda: native)
+    monkeypatch.setattr("retrieval.encoders.clip._cpu_has_bf16", lambda: native)
     device = choose_device("cpu")
     assert device.precision == precision
     assert "bf16 instructions" in device.reason
+
+
+class ConvBlock(torch.nn.Sequential):
+    def __init__(self, channels: int, *, swapped: bool = False) -> None:
+        super().__init__(torch.nn.Conv2d(channels, 8, 3, padding=1), torch.nn.BatchNorm2d(8), torch.nn.ReLU())
+        self.swapped = swapped
+        torch.nn.init.normal_(self[1].running_mean)
+        torch.nn.init.uniform_(self[1].running_var, 0.5, 2)
+        torch.nn.init.uniform_(self[1].weight, 0.5, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.swapped:  # batch normalisation comes first, whatever the order of the children says
+            return self[2](self[0](self[1](x)))
+        return super().forward(x)
+
+
+class ConvTower(torch.nn.Module):
+    def __init__(self, *, swapped: bool = False) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.layers = torch.nn.Sequential(ConvBlock(3), ConvBlock(8, swapped=swapped), torch.nn.AvgPool2d(8))
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        return self.layers(pixels).flatten(1)
+
+
+def norms_left(visual: torch.nn.Module) -> int:
+    return sum(isinstance(module, torch.nn.BatchNorm2d) for module in visual.modules())
+
+
+def test_batch_normalisation_is_folded_where_the_numbers_stay(encoder: ClipEncoder) -> None:
+    visual = ConvTower().eval()
+    tower = ImageTower(visual, encoder.spec.preprocess, "cpu", bf16=False)
+    assert (norms_left(visual), norms_left(tower.visual)) == (2, 0)
+    images = pictures(5)
+    with torch.inference_mode():
+        expected = visual(torch.from_numpy(encoder.spec.preprocess.batch(images))).numpy()
+    assert agreement(expected, tower.features(images)).cosine >= SAME
+
+
+def test_batch_normalisation_stays_where_the_order_of_the_layers_deceives(encoder: ClipEncoder) -> None:
+    visual = ConvTower(swapped=True).eval()
+    tower = ImageTower(visual, encoder.spec.preprocess, "cpu", bf16=False)
+    assert norms_left(tower.visual) == 2
+    assert norms_left(folded(visual)) == 0
+
+
+def test_lanes_change_no_number_and_leave_torchs_threads_alone(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    images = pictures(21)
+    alone = ClipEncoder.load(str(folder), "cpu", "fp32").encode_images(images)
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        encoder = ClipEncoder.load(str(folder), "cpu", "fp32")
+        np.testing.assert_allclose(encoder.encode_images(images), alone, rtol=0, atol=1e-6)
+        assert encoder.batch_size == 96
+        assert torch.get_num_threads() == 3
+        tower = encoder._images
+        assert [len(share) for share in tower._shares(images)] == [7, 7, 7]
+        assert [len(share) for share in tower._shares(images[:7])] == [7]  # too few to share
+        assert tower.lanes is not None
+        assert tower.lanes.map(lambda part: (len(part), torch.get_num_threads()), [images, images[:2]]) == [
+            (21, 1),
+            (2, 1),
+        ]
+        assert tower.lanes.map(lambda part: torch.get_num_threads(), [images]) == [3]
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_the_pixels_are_those_of_the_preprocessing(encoder: ClipEncoder) -> None:
+    tower = encoder._images
+    for images in (pictures(4), [p for p in pictures(9) if p.ndim == 2]):
+        pixels = tower._pixels(tower._stacked(images))
+        np.testing.assert_array_equal(pixels.numpy(), encoder.spec.preprocess.batch(images))
+
+
+def test_agreement_sees_reordered_neighbours_that_a_cosine_hides() -> None:
+    rng = np.random.default_rng(0)
+    alike = np.ones((8, 64), np.float32) * 100 + rng.normal(size=(8, 64)).astype(np.float32)
+    noisy = alike + rng.normal(size=alike.shape).astype(np.float32)
+    found = agreement(alike, noisy)
+    assert found.cosine > LEAST_COSINE
+    assert found.recall < 0.9
+    assert agreement(alike, alike * 3) == Agreement(pytest.approx(1, abs=1e-6), 1.0)
+    assert not agreement(alike, np.zeros_like(alike)).cosine >= 0
+
+
+def test_probe_pictures_differ_and_stay_the_same() -> None:
+    probes = probe_pictures((64, 80))
+    assert {p.shape for p in probes} == {(64, 80)} and {p.dtype for p in probes} == {np.dtype(np.uint8)}
+    flat = np.stack([p.ravel() for p in probes]).astype(float)
+    assert np.abs(np.corrcoef(flat) - np.eye(len(probes))).max() < 0.9
+    np.testing.assert_array_equal(probes, probe_pictures((64, 80)))

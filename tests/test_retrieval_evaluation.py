@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from retrieval.evaluation import RECALL_AT, evaluate_retrieval, evaluate_zero_shot
+from retrieval.evaluation.retrieval import RECALL_AT, evaluate_retrieval
+from retrieval.evaluation.zero_shot import evaluate_zero_shot
 from retrieval.types import Embeddings
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from retrieval.errors import LabelSetError
-from retrieval.labels import load_labels, shipped_label_sets
+from retrieval.zeroshot.labels import load_labels, shipped_label_sets
 
 
 def written(folder: Path, text: str) -> str:
@@ -131,7 +131,7 @@ def test_nothing_like_it(text: str) -> None:
     assert "did you mean" not in str(caught.value)
 
 
-@pytest.mark.parametrize("text", ["pneumonia,", ","])
+@pytest.mark.parametrize("text", ["pneumonia,", " pneumonia ,, "])
 def test_one_label_is_no_choice(text: str) -> None:
     with pytest.raises(LabelSetError, match="at least 2"):
         load_labels(text)

@@ -14,11 +14,11 @@ import torch
 from PIL import Image
 from tiny_models import CLIP_CONFIG, write_biomedclip, write_clip
 
-from retrieval.encoder import ClipEncoder
+from retrieval.encoders.clip import ClipEncoder
+from retrieval.encoders.model_source import WEIGHTS_NAMES, open_model, resolve_model, shipped_models, weights_in
+from retrieval.encoders.preprocess import Preprocess
+from retrieval.encoders.spec import EncoderSpec
 from retrieval.errors import EncoderError, WeightsNotFound
-from retrieval.model_source import WEIGHTS_NAMES, open_model, resolve_model, shipped_models, weights_in
-from retrieval.preprocess import Preprocess
-from retrieval.spec import EncoderSpec
 from retrieval.types import RenderProfile, Window
 
 
@@ -130,7 +130,7 @@ def test_names_that_lead_nowhere(name: str, said: str, hint: str) -> None:
 
 def test_a_near_miss_of_a_shipped_name_is_suggested(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = write_clip(tmp_path / "models" / "medlens-base")
-    monkeypatch.setattr("retrieval.model_source.data_folder", lambda: tmp_path)
+    monkeypatch.setattr("retrieval.encoders.model_source.data_folder", lambda: tmp_path)
     assert shipped_models() == {"medlens-base": folder}
     assert resolve_model().folder == resolve_model("medlens-base").folder == folder
     assert resolve_model().source == "medlens-base"  # found again wherever medlens is installed
@@ -139,7 +139,7 @@ def test_a_near_miss_of_a_shipped_name_is_suggested(tmp_path: Path, monkeypatch:
 
 
 def test_without_a_shipped_model_the_default_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("retrieval.model_source.data_folder", lambda: tmp_path)
+    monkeypatch.setattr("retrieval.encoders.model_source.data_folder", lambda: tmp_path)
     with pytest.raises(WeightsNotFound, match=r"'medlens-base': it is no shipped model \(none\)"):
         resolve_model()
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
 
-from retrieval.preprocess import Preprocess
+from retrieval.encoders.preprocess import Preprocess
 
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 SIZES = [(32, 32), (33, 33), (24, 40), (41, 23)]

@@ -12,9 +12,9 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from retrieval.errors import EmptyQuery
-from retrieval.search import Searcher
-from retrieval.types import Catalog, Embeddings, Encoder, FrameKey, SearchFilter, Uint8Image, VectorIndex
+from retrieval.errors import EmptyQuery, QueryError
+from retrieval.search.searcher import Searcher
+from retrieval.types import Catalog, Embeddings, Encoder, FrameKey, Lineage, SearchFilter, Uint8Image, VectorIndex
 
 DIM = 4
 
@@ -61,12 +61,27 @@ class ToyIndex:
 
 
 class ToyCatalog:
-    def __init__(self, rows: dict[int, dict[str, Any]]) -> None:
+    def __init__(self, rows: dict[int, dict[str, Any]], vectors: dict[int, npt.NDArray[np.float32]]) -> None:
         self.rows = rows
+        self.vectors = vectors
 
     def ids_matching(self, where: SearchFilter) -> npt.NDArray[np.int64]:
         found = [i for i, row in self.rows.items() if all(row.get(k) in v for k, v in where.equals.items())]
         return np.array(found, np.int64)
+
+    def lineage(self, ids: Iterable[int]) -> Mapping[int, Lineage]:
+        names = ("instance", "series", "study", "patient")
+        return {i: Lineage(*(self.rows[i].get(name, f"{name} {i}") for name in names)) for i in ids if i in self.rows}
+
+    def frames_of(self, column: str, uids: Iterable[str]) -> Mapping[str, Sequence[int]]:
+        field = column.removesuffix("_instance_uid")
+        lineage = self.lineage(sorted(self.rows))
+        found = {uid: [i for i, of in lineage.items() if getattr(of, field) == uid] for uid in uids}
+        return {uid: frames for uid, frames in found.items() if frames}
+
+    def vectors_of(self, ids: Iterable[int]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float16]]:
+        there = sorted(i for i in ids if i in self.rows)
+        return np.array(there, np.int64), np.stack([self.vectors[i] for i in there]).astype(np.float16)
 
     def get(self, ids: Iterable[int]) -> Mapping[int, tuple[FrameKey, Mapping[str, Any]]]:
         return {i: (FrameKey(f"1.2.{i}", i), self.rows[i]) for i in ids if i in self.rows}
@@ -83,7 +98,7 @@ def searcher() -> Searcher:
     }
     rows = {i: {"modality": "CT" if i % 2 else "MR"} for i in vectors}
     index = ToyIndex({i: np.array(v, np.float32) for i, v in vectors.items()})
-    return Searcher(ToyEncoder(), index, ToyCatalog(rows))
+    return Searcher(ToyEncoder(), index, ToyCatalog(rows, index.vectors))
 
 
 def ids(results: Any) -> list[int]:
@@ -107,9 +122,9 @@ def test_text_search_ranks_by_cosine(searcher: Searcher) -> None:
 
 
 def test_image_search(searcher: Searcher) -> None:
-    results = searcher.search_image(np.array([[0, 255], [0, 0]], np.uint8), k=1, query="x.png")
+    results = searcher.search_image(np.array([[0, 255], [0, 0]], np.uint8), k=1)
     assert ids(results) == [12]
-    assert results.query == "x.png"
+    assert results.query == "image"
 
 
 def test_a_filter_holds_before_the_ranking(searcher: Searcher) -> None:
@@ -128,8 +143,8 @@ def test_rows_that_are_gone_leave_no_gap_in_the_ranks(searcher: Searcher) -> Non
     assert isinstance(searcher.catalog, ToyCatalog)
     del searcher.catalog.rows[11]
     results = searcher.search_text("1 0 0 0", k=3)
-    assert ids(results) == [10, 13]
-    assert [hit.rank for hit in results.hits] == [1, 2]
+    assert ids(results) == [10, 13, 12]
+    assert [hit.rank for hit in results.hits] == [1, 2, 3]
 
 
 def test_k_beyond_the_index_gives_all(searcher: Searcher) -> None:
@@ -138,7 +153,7 @@ def test_k_beyond_the_index_gives_all(searcher: Searcher) -> None:
 
 @pytest.mark.parametrize("k", [0, -3])
 def test_k_must_be_positive(searcher: Searcher, k: int) -> None:
-    with pytest.raises(ValueError, match=f"k is {k}"):
+    with pytest.raises(QueryError, match=f"k is {k}"):
         searcher.search_text("1 0 0 0", k=k)
 
 
@@ -158,9 +173,12 @@ def test_blanks_within_a_query_are_one(searcher: Searcher) -> None:
 def test_searching_and_loading_the_encoder_module_import_no_torch() -> None:
     code = (
         "import sys\n"
-        "import retrieval.search, retrieval.types, retrieval.labels, retrieval.classify, retrieval.spec\n"
-        "import retrieval.encoder, retrieval.evaluation, retrieval.preprocess\n"
-        "print(sorted({'torch', 'faiss', 'open_clip', 'sqlalchemy', 'pydicom'} & set(sys.modules)))\n"
+        "import retrieval.search.searcher, retrieval.search.describe, retrieval.types\n"
+        "import retrieval.zeroshot.labels, retrieval.zeroshot.classify\n"
+        "import retrieval.encoders.spec, retrieval.encoders.clip, retrieval.encoders.preprocess\n"
+        "import retrieval.evaluation.retrieval, retrieval.evaluation.zero_shot\n"
+        "heavy = {'torch', 'faiss', 'open_clip', 'sqlalchemy', 'pydicom', 'bm25s', 'Stemmer', 'pandas'}\n"
+        "print(sorted(heavy & set(sys.modules)))\n"
     )
     root = Path(__file__).resolve().parents[1]
     done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, timeout=120)

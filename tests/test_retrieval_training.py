@@ -10,93 +10,33 @@ from typing import Any
 import numpy as np
 import open_clip
 import pytest
+import timm
 import torch
 import torch.nn.functional as F  # noqa: N812
 import yaml
+from drawn_world import SHAPES, make_world, settings_of_run, write_rows, write_run
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image, ImageDraw
-from tiny_models import write_text_start
+from PIL import Image
 from torch.optim.swa_utils import AveragedModel
 
-from retrieval.encoder import ClipEncoder
+from retrieval.encoders.clip import ClipEncoder
+from retrieval.encoders.preprocess import Preprocess
 from retrieval.errors import EncoderError, TrainingError
-from retrieval.labels import load_labels
-from retrieval.preprocess import Preprocess
 from retrieval.training.augment import augment
 from retrieval.training.checkpoint import export, preprocess_of
-from retrieval.training.config import Augmentation, TextTower, TrainingConfig, load_config
+from retrieval.training.config import Augmentation, TextTower, load_config
 from retrieval.training.data import Corpus, cache_pixels, epoch_order, read_corpus, source_names
-from retrieval.training.loop import TrainingResult, _warmed_ema, train
-from retrieval.training.objective import multi_positive_infonce, prompt_cross_entropy
+from retrieval.training.loop import TrainingResult, train
+from retrieval.training.objective import multi_positive_infonce, positive_pairs, prompt_cross_entropy
+from retrieval.training.schedule import warmed_ema
 from retrieval.training.text_tower import write_text_tower
-
-SHAPES, TONES = ("circle", "square", "cross"), ("dark", "bright")
-WORDS = ("circle", "square", "cross", "dark", "bright", "grey", "shape", "a", "elephant", "radiograph", "##graph")
-
-
-def draw(path: Path, shape: str, tone: str, rng: np.random.Generator) -> None:
-    picture = Image.new("L", (48, 48), 110)
-    pen, fill = ImageDraw.Draw(picture), 20 if tone == "dark" else 240
-    x, y, r = *rng.integers(18, 30, 2).tolist(), int(rng.integers(10, 15))
-    if shape == "circle":
-        pen.ellipse((x - r, y - r, x + r, y + r), fill=fill)
-    elif shape == "square":
-        pen.rectangle((x - r, y - r, x + r, y + r), fill=fill)
-    else:
-        pen.rectangle((x - r, y - 2, x + r, y + 2), fill=fill)
-        pen.rectangle((x - 2, y - r, x + 2, y + r), fill=fill)
-    picture.save(path)
-
-
-def write_rows(folder: Path, rows: list[dict[str, Any]], name: str = "pairs.jsonl") -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / name).write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    return folder / name
+from retrieval.zeroshot.labels import load_labels
 
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a text start, a pairs set of shapes, a label set, and the configuration of a run."""
-    root = tmp_path_factory.mktemp("world")
-    write_text_start(root / "start", WORDS)
-    rng = np.random.default_rng(0)
-    (root / "shapes").mkdir()
-    rows = []
-    for i in range(96):
-        shape, tone = SHAPES[i % 3], TONES[i // 3 % 2]
-        draw(root / "shapes" / f"{i}.png", shape, tone, rng)
-        split = "dev" if i >= 72 else "train"
-        row = {"image": f"{i}.png", "text": f"a {tone} {shape}", "group": f"g{i // 2}", "split": split, "shape": shape}
-        rows.append(row)
-    write_rows(root / "shapes", rows)
-    labels = [{"name": shape, "prompts": [f"a {shape}", shape]} for shape in SHAPES]
-    (root / "shape.yaml").write_text(yaml.safe_dump({"name": "shape", "labels": labels}))
-    (root / "run.yaml").write_text(yaml.safe_dump(settings_of_run()))
-    return root
-
-
-def settings_of_run(**changes: Any) -> dict[str, Any]:
-    values: dict[str, Any] = {
-        "name": "shapes",
-        "output": "out/shapes",
-        "seed": 3,
-        "embed_dim": 16,
-        "image": {"timm_model": "test_efficientnet", "image_size": 32, "drop_path": 0.1},
-        "text": {"start": "start", "context_length": 12},
-        "label_sets": {"shape.yaml": 1.0},
-        "data": [
-            {"pairs": "shapes/pairs.jsonl", "attributes": {"shape": "shape"}, "terms": "drawn by the test, any use"}
-        ],
-        "schedule": {"epochs": 40, "batch_size": 24, "learning_rate": 1.0e-2, "warmup_steps": 5, "evaluate_every": 20},
-    }
-    return values | changes
-
-
-def write_run(world: Path, name: str, **changes: Any) -> TrainingConfig:
-    path = world / f"{name}.yaml"
-    path.write_text(yaml.safe_dump(settings_of_run(output=f"out/{name}", **changes)))
-    return load_config(path)
+    return make_world(tmp_path_factory.mktemp("world"))
 
 
 @pytest.fixture(scope="module")
@@ -227,6 +167,27 @@ def test_a_run_without_dev_rows(world: Path) -> None:
         assert ClipEncoder.load(str(result.folder), "cpu", "fp32").embed_dim == 16
 
 
+def test_a_start_is_taken_and_its_locked_layers_stay(world: Path) -> None:
+    from safetensors.torch import load_file
+
+    torch.manual_seed(5)
+    start = timm.create_model("test_efficientnet", num_classes=10)
+    torch.save(start.state_dict(), world / "start.pth")
+    image = {"timm_model": "test_efficientnet", "image_size": 32, "start": "start.pth", "locked_groups": 2}
+    schedule = {"epochs": 2, "batch_size": 24, "evaluate_every": 2}
+    result = train(write_run(world, "started", image=image, schedule=schedule))
+    state = load_file(result.folder / "open_clip_model.safetensors")
+    before = {f"visual.trunk.{k}": v for k, v in start.state_dict().items() if f"visual.trunk.{k}" in state}
+    stays = {k for k, v in before.items() if torch.equal(v.half(), state[k].half())}
+    stem = {
+        k for k in before if k.startswith(("visual.trunk.conv_stem", "visual.trunk.bn1.", "visual.trunk.blocks.0."))
+    }
+    assert stem <= stays, f"locked, and changed: {sorted(stem - stays)}"
+    assert "visual.trunk.blocks.1.0.conv_exp.weight" not in stays
+    card = (result.folder / "README.md").read_text()
+    assert "started from weights trained on photographs (start.pth), its first 2 groups of layers locked" in card
+
+
 def test_what_cant_be_trained_is_said_before_it_starts(world: Path) -> None:
     tower = {"timm_model": "no_such_net", "image_size": 32}
     with pytest.raises(TrainingError, match="can't be built"):
@@ -261,7 +222,7 @@ def test_weights_beyond_fp16_stay_in_fp32(world: Path, tmp_path: Path) -> None:
 
 def test_the_decay_of_the_average_warms_up() -> None:
     live = torch.nn.Linear(1, 1, bias=False)
-    averaged = AveragedModel(live, multi_avg_fn=_warmed_ema(0.9))
+    averaged = AveragedModel(live, multi_avg_fn=warmed_ema(0.9))
     expected = 0.0
     for step in range(200):
         live.weight.data.fill_(step)
@@ -286,7 +247,7 @@ def features(n: int, seed: int) -> torch.Tensor:
 @given(n=st.integers(1, 12), seed=st.integers(0, 99), scale=st.floats(1, 100))
 def test_with_all_texts_different_it_is_clips_loss(n: int, seed: int, scale: float) -> None:
     images, texts = features(n, seed), features(n, seed + 1)
-    ours = multi_positive_infonce(images, texts, torch.tensor(scale), torch.arange(n))
+    ours = multi_positive_infonce(images, texts, torch.tensor(scale), torch.eye(n, dtype=torch.bool))
     theirs = open_clip.ClipLoss()(images, texts, torch.tensor(scale))
     torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
 
@@ -294,7 +255,7 @@ def test_with_all_texts_different_it_is_clips_loss(n: int, seed: int, scale: flo
 def test_shared_texts_are_positives_by_hand() -> None:
     images = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 0.0]])
     texts = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 0.0]])
-    loss = multi_positive_infonce(images, texts, torch.tensor(1.0), torch.tensor([7, 2, 7]))
+    loss = multi_positive_infonce(images, texts, torch.tensor(1.0), positive_pairs(torch.tensor([7, 2, 7])))
     e = np.e
     shared = -np.log(e / (2 * e + 1))  # rows 0 and 2: logits 1, 0, 1, and both ones are right, half each
     alone = -np.log(e / (e + 2))  # row 1: logits 0, 1, 0
@@ -306,7 +267,7 @@ def test_shared_texts_are_positives_by_hand() -> None:
 def test_shared_texts_are_positives_by_plain_loops(n: int, texts: int, seed: int) -> None:
     images, said = features(n, seed).double(), features(n, seed + 1).double()
     ids = np.random.default_rng(seed).integers(0, texts, n)
-    got = multi_positive_infonce(images, said, torch.tensor(7.0), torch.from_numpy(ids)).item()
+    got = multi_positive_infonce(images, said, torch.tensor(7.0), positive_pairs(torch.from_numpy(ids))).item()
     logits = 7 * (images @ said.T).numpy()
     total = 0.0
     for matrix in (logits, logits.T):
@@ -328,7 +289,7 @@ def test_a_shared_text_pulls_its_other_image_where_clips_loss_pushes_it() -> Non
         (gradient,) = torch.autograd.grad(loss, images)
         return float(-(gradient[far] @ texts[0]))
 
-    ours = multi_positive_infonce(images, texts, scale, torch.tensor([3, 3]))
+    ours = multi_positive_infonce(images, texts, scale, positive_pairs(torch.tensor([3, 3])))
     alone = F.cross_entropy(scale * texts[:1] @ images.T, torch.tensor([1 - far]))  # the other as a negative
     assert pull(ours) > 0 > pull(alone)
 
@@ -519,6 +480,8 @@ def test_rows_say_what_is_known(tmp_path: Path) -> None:
         (("t", 1.0),),
     ]
     assert [row.labels for row in corpus.rows] == [(0,), (-1,), (-1,)]
+    twice = corpus_of(tmp_path, rows, attributes={"modality": "{modality}"}, texts={"text": 1.0, "title": 0.5})
+    assert [row.labels for row in twice.rows] == [(0,), (-1,), (-1,)], "a template says what its field says"
     assert [row.split for row in corpus.rows] == ["train", "train", "dev"]
     assert corpus.of_split("dev").tolist() == [2]
     assert corpus.rows[0].caption == "two words"

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from retrieval.evaluation import RetrievalFigures, ZeroShotFigures
+from retrieval.evaluation.retrieval import RetrievalFigures
+from retrieval.evaluation.zero_shot import ZeroShotFigures
 from retrieval.training.config import TrainingConfig
 from retrieval.training.data import Corpus, source_names
 
 if TYPE_CHECKING:
-    from retrieval.training.loop import Figures
+    from retrieval.training.judging import Epoch, Figures
 
 
-def model_card(config: TrainingConfig, corpus: Corpus, figures: Figures) -> tuple[str, dict[str, Any]]:
-    """Markdown for README.md, and the same figures for metrics.json."""
+def model_card(
+    config: TrainingConfig, corpus: Corpus, figures: Figures, epochs: Sequence[Epoch], kept: int
+) -> tuple[str, dict[str, Any]]:
+    """Markdown for README.md, and the same figures for metrics.json. `kept` is the epoch that the figures are of."""
     lines = [
         f"# {config.name}",
         "",
@@ -44,10 +48,13 @@ def model_card(config: TrainingConfig, corpus: Corpus, figures: Figures) -> tupl
         "",
         "## How",
         "",
-        f"Image tower {config.image.timm_model} at {config.image.image_size} px, from scratch; text tower from a "
-        f"sentence encoder ({_start(config)}){', locked but for its projection' if config.text.locked else ''}; "
-        f"{config.embed_dim} dimensions; {config.schedule.epochs} epochs, batch {config.schedule.batch_size}, "
-        f"seed {config.seed}.",
+        f"Image tower {config.image.timm_model} at {config.image.image_size} px, {_image_start(config)}; text tower "
+        f"from a sentence encoder ({_start(config.text.start)}){_text_lock(config)}; "
+        f"{config.embed_dim} dimensions; {len(epochs)} epochs, batch {config.schedule.batch_size}"
+        f"{_chunks(config)}, "
+        f"seed {config.seed}. {_objective(config)}{_choice(config, len(epochs), kept)}",
+        "",
+        *_epochs_table(epochs, kept),
         "",
         "## Limits",
         "",
@@ -59,14 +66,84 @@ def model_card(config: TrainingConfig, corpus: Corpus, figures: Figures) -> tupl
     metrics = {
         "retrieval": {name: asdict(found) for name, found in figures.retrieval.items()},
         "zero_shot": {name: [asdict(f) for f in found] for name, found in figures.zero_shot.items()},
+        "epochs": [asdict(epoch) for epoch in epochs],
+        "kept_epoch": kept,
     }
     return "\n".join(lines), metrics
 
 
-def _start(config: TrainingConfig) -> str:
-    """The text encoder that training started from, without the folder it lay in."""
-    start = config.text.start
+def _start(start: str) -> str:
+    """What training started from, without the folder it lay in."""
     return start if start.startswith("package:") else Path(start).name
+
+
+def _text_lock(config: TrainingConfig) -> str:
+    return ", locked but for its projection" if config.text.locked else ""
+
+
+def _image_start(config: TrainingConfig) -> str:
+    image = config.image
+    if image.start is None:
+        return f"from scratch{_layer_rates(config)}"
+    locked = f", its first {image.locked_groups} groups of layers locked" if image.locked_groups else ""
+    return f"started from weights trained on photographs ({_start(image.start)}){locked}{_layer_rates(config)}"
+
+
+def _layer_rates(config: TrainingConfig) -> str:
+    decay = config.image.layer_decay
+    return f", each group of layers at {decay} of the rate of the one above it" if decay < 1 else ""
+
+
+def _chunks(config: TrainingConfig) -> str:
+    size = config.schedule.chunk_size
+    return f" (encoded {size} at a time)" if size is not None else ""
+
+
+def _objective(config: TrainingConfig) -> str:
+    """The loss and the tricks, as they were configured."""
+    objective, flip = config.objective, config.augmentation.flip
+    wrong = {"side": "with left and right exchanged", "negation": "with its first finding denied"}
+    parts = [
+        "Sigmoid loss over pairs (SigLIP)" if objective.loss == "siglip" else "Softmax loss over batches (InfoNCE)",
+        "equal texts as positives",
+    ]
+    if objective.near_equal is not None:
+        parts.append(f"texts of a cosine of {objective.near_equal} or more too")
+    if objective.hard_negatives:
+        kinds = " and ".join(wrong[kind] for kind in objective.hard_negatives)
+        parts.append(f"each caption {kinds} as a hard negative of its image")
+    if any(source.sentences for source in config.data):
+        parts.append("single sentences drawn from long texts")
+    if flip:
+        parts.append(f"{100 * flip:.0f} % of images mirrored, left and right exchanged in their texts")
+    return "; ".join(parts) + "."
+
+
+def _choice(config: TrainingConfig, trained: int, kept: int) -> str:
+    """What was done to the weights by looking at the dev rows."""
+    schedule = config.schedule
+    if not schedule.keep_best:
+        return ""
+    judged = schedule.judged_by or "all sources"
+    early = f", stopped early (of {schedule.epochs} epochs)" if trained < schedule.epochs else ""
+    return (
+        f" The weights are those of epoch {kept}, the best of the evaluated ones by R@10 on the dev rows of {judged}"
+        f"{early}: the figures above are of the rows that chose them, and a little flattered."
+    )
+
+
+def _epochs_table(epochs: Sequence[Epoch], kept: int) -> list[str]:
+    judged = [epoch for epoch in epochs if epoch.recall is not None]
+    names = list(dict.fromkeys(name for epoch in judged for name in epoch.recall or {}))
+    lines = [
+        "".join(f"| {title} " for title in ["epoch", "loss", *(f"{name}: R@10 both ways" for name in names)]) + "|",
+        "|---" * (2 + len(names)) + "|",
+    ]
+    for epoch in judged:
+        recall = [f"{100 * forth:.1f} / {100 * back:.1f} %" for forth, back in (epoch.recall or {}).values()]
+        star = " (kept)" if epoch.number == kept else ""
+        lines.append("".join(f"| {cell} " for cell in [f"{epoch.number}{star}", f"{epoch.loss:.3f}", *recall]) + "|")
+    return lines
 
 
 def _retrieval_table(name: str, found: RetrievalFigures) -> list[str]:

@@ -10,10 +10,10 @@ from typing import Any
 
 import torch
 
+from retrieval.encoders.model_source import CONFIG_NAME
+from retrieval.encoders.preprocess import Preprocess
+from retrieval.encoders.spec import profile_to_json
 from retrieval.errors import TrainingError
-from retrieval.model_source import CONFIG_NAME
-from retrieval.preprocess import Preprocess
-from retrieval.spec import profile_to_json
 from retrieval.training.config import TrainingConfig
 from retrieval.types import RenderProfile
 
@@ -55,9 +55,11 @@ def model_config(config: TrainingConfig, folder: Path) -> dict[str, Any]:
     """open_clip_config.json of a model that lies, or will lie, in `folder`."""
     size = config.image.image_size
     place = _place(folder)
+    bias = {"init_logit_bias": config.objective.initial_bias} if config.objective.loss == "siglip" else {}
     return {
         "model_cfg": {
             "embed_dim": config.embed_dim,
+            **bias,  # open_clip makes the parameter only for a model that names its start
             "vision_cfg": {
                 "timm_model_name": config.image.timm_model,
                 "timm_model_pretrained": False,

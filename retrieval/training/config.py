@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import string
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from retrieval.errors import TrainingError
-from retrieval.labels import explain
+from retrieval.zeroshot.labels import explain
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -22,14 +22,22 @@ class _Strict(BaseModel):
 
 
 class ImageTower(_Strict):
-    """A timm architecture trained from scratch. `image_size` in pixels, square."""
+    """A timm architecture. `image_size` in pixels, square.
+
+    It is trained from scratch, or from `start`: a file of weights of that architecture, or `package:NAME` for one that
+    a Python package carries. `locked_groups` of its layers, counted from the stem, then stay as they were.
+    With `layer_decay` each group learns at that share of the rate of the group above it, the last at the whole rate.
+    """
 
     timm_model: str = "hgnetv2_b0"
+    start: str | None = None
+    locked_groups: Annotated[int, Field(ge=0)] = 0
     image_size: Annotated[int, Field(ge=32, le=1024)] = 160
     resize_mode: Literal["longest", "shortest", "squash"] = "longest"
     mean: float = 0.3
     std: Positive = 0.28
     drop_path: Share = 0.05
+    layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
 
 
 class TextTower(_Strict):
@@ -51,13 +59,16 @@ class Source(_Strict):
 
     `texts` maps fields, `templates` sentences with {field} in them, to how often they are drawn as the caption; the
     first of them that a row has is the one that evaluation asks for.
-    `attributes` maps a label set to the field that holds its value; `constants` gives the value where all rows agree.
+    `sentences` maps fields of several sentences to how often one of these is drawn.
+    `attributes` maps a label set to the field that holds its value, or to a template of fields; `constants` gives the
+    value where all rows agree.
     `sample` draws so many rows anew each epoch.
     """
 
     pairs: Path
     texts: dict[str, Positive] = Field(default_factory=lambda: {"text": 1.0})
     templates: dict[str, Positive] = Field(default_factory=dict)
+    sentences: dict[str, Positive] = Field(default_factory=dict)
     attributes: dict[str, str] = Field(default_factory=dict)
     constants: dict[str, str] = Field(default_factory=dict)
     sample: Count | None = None
@@ -75,7 +86,8 @@ class Source(_Strict):
 
 
 class Augmentation(_Strict):
-    """Ranges of the random changes. No flips: texts name sides."""
+    """Ranges of the random changes. Texts name sides: `flip` is the share of images that are mirrored with left and
+    right exchanged in their text; not those whose text names what lies on one side, such as the heart or the liver."""
 
     rotation_degrees: Annotated[float, Field(ge=0, le=45)] = 10.0
     scale: tuple[Positive, Positive] = (0.8, 1.1)
@@ -85,12 +97,23 @@ class Augmentation(_Strict):
     contrast: Share = 0.3
     brightness: Share = 0.1
     noise: Share = 0.03
+    flip: Share = 0.0
 
 
 class Objective(_Strict):
-    """InfoNCE with all images of an equal text as positives, plus `prompt_weight` times cross-entropy over the prompts
-    of each label set."""
+    """A loss over a batch's images and texts, plus `prompt_weight` times cross-entropy over the prompts of each label
+    set. Equal texts are positives of all their images, and so are, with `near_equal`, texts whose features below the
+    locked tower's projection have at least that cosine (and the same sides and negations).
 
+    `loss` is `infonce` (softmax over the batch) or `siglip` (each pair by itself, with a learned bias that starts at
+    `initial_bias`). `hard_negatives` adds for each image its own caption with left and right exchanged (`side`) or its
+    first finding denied (`negation`), as wrong.
+    """
+
+    loss: Literal["infonce", "siglip"] = "infonce"
+    near_equal: Annotated[float, Field(gt=0, le=1)] | None = None
+    hard_negatives: tuple[Literal["side", "negation"], ...] = ()
+    initial_bias: float = -10.0
     prompt_weight: Annotated[float, Field(ge=0)] = 1.0
     label_smoothing: Share = 0.1
     initial_temperature: Positive = 0.07
@@ -99,11 +122,19 @@ class Objective(_Strict):
 class Schedule(_Strict):
     """AdamW, linear warm-up, cosine to `final_learning_rate`. `ema` averages the weights that are judged and saved.
 
+    `chunk_size` encodes a batch so many items at a time, with one more forward pass and the memory of a chunk: a large
+    batch on a small device. Gradients are the batch's, but for batch norm, whose statistics are then a chunk's.
+
     The first `small_share` of the epochs see images of `small_image_size` pixels: cheaper, and as good a start.
+
+    Every `evaluate_every` epochs the dev rows are judged and the state is saved. `keep_best` writes the weights of the
+    evaluation with the best R@10 (mean of both ways, of the source `judged_by`, else of all) in place of the last, and
+    `patience` ends the run after so many evaluations without a better one. Chosen so, the dev figures flatter.
     """
 
     epochs: Count = 100
     batch_size: Annotated[int, Field(ge=4)] = 64
+    chunk_size: Annotated[int, Field(ge=4)] | None = None
     learning_rate: Positive = 2e-3
     text_learning_rate: Positive = 1e-3
     final_learning_rate: Positive = 1e-5
@@ -113,6 +144,16 @@ class Schedule(_Strict):
     small_image_size: Annotated[int, Field(ge=32)] | None = None
     small_share: Share = 0.75
     evaluate_every: Count = 5
+    keep_best: bool = False
+    judged_by: str | None = None
+    patience: Count | None = None
+
+    @model_validator(mode="after")
+    def _best_is_kept(self) -> Self:
+        for name in ("judged_by", "patience"):
+            if getattr(self, name) is not None and not self.keep_best:
+                raise ValueError(f"{name} says how the best weights are found, and needs keep_best: true")
+        return self
 
 
 class TrainingConfig(_Strict):
@@ -131,6 +172,12 @@ class TrainingConfig(_Strict):
     objective: Objective = Objective()
     schedule: Schedule = Schedule()
     description: str = ""
+
+    @model_validator(mode="after")
+    def _near_texts_stay_where_they_are(self) -> Self:
+        if self.objective.near_equal is not None and not self.text.locked:
+            raise ValueError("objective.near_equal compares the features of a locked text tower, and needs text.locked")
+        return self
 
     @field_validator("data")
     @classmethod
@@ -167,15 +214,18 @@ def load_config(path: Path, data: Path | None = None) -> TrainingConfig:
 def _anchored(config: TrainingConfig, folder: Path, data: Path) -> TrainingConfig:
     """The same with relative paths made absolute."""
     sources = tuple(s.model_copy(update={"pairs": data / s.pairs.expanduser()}) for s in config.data)
-    start = config.text.start
-    if not start.startswith("package:"):
-        start = str(folder / Path(start).expanduser())
+
+    def start_of(start: str) -> str:
+        return start if start.startswith("package:") else str(folder / Path(start).expanduser())
+
     update: dict[str, Any] = {
         "label_sets": {
             str(folder / n) if n.endswith((".yaml", ".yml")) else n: w for n, w in config.label_sets.items()
         },
         "output": folder / config.output.expanduser(),
         "data": sources,
-        "text": config.text.model_copy(update={"start": start}),
+        "text": config.text.model_copy(update={"start": start_of(config.text.start)}),
     }
+    if config.image.start is not None:
+        update["image"] = config.image.model_copy(update={"start": start_of(config.image.start)})
     return config.model_copy(update=update)

@@ -14,10 +14,11 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from retrieval.encoders.preprocess import Preprocess
 from retrieval.errors import TrainingError
-from retrieval.labels import LabelSet
-from retrieval.preprocess import Preprocess
+from retrieval.training.captions import sentences_of
 from retrieval.training.config import Source
+from retrieval.zeroshot.labels import LabelSet
 
 Progress = Callable[[str, int, int], None]
 SPLITS = ("train", "dev", "test")
@@ -166,10 +167,18 @@ def _row(line: bytes, at: int, number: int, source: Source, label_sets: Sequence
     lowered = {k: str(v).casefold() for k, v in values.items() if v not in (None, "")}
     # A template that names a field which this row lacks says nothing about it.
     texts += [(t.format(**lowered), w) for t, w in source.templates.items() if _fields_of(t) <= lowered.keys()]
+    for name, weight in source.sentences.items():
+        found = sentences_of(" ".join(str(values.get(name) or "").split()))
+        texts += [(sentence, weight / len(found)) for sentence in found]
     labels = []
     for label_set in label_sets:
-        fieldname = source.attributes.get(label_set.name)
-        value = values.get(fieldname) if fieldname else source.constants.get(label_set.name)
+        template = source.attributes.get(label_set.name)
+        if template is None:
+            value = source.constants.get(label_set.name)
+        elif "{" in template:
+            value = template.format(**lowered) if _fields_of(template) <= lowered.keys() else None
+        else:
+            value = values.get(template)
         index = label_set.label_of(value) if value else None
         labels.append(-1 if index is None else index)
     return Row(image, group, split, number, tuple(texts), tuple(labels))

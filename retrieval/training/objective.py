@@ -2,24 +2,80 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 import torch.nn.functional as F  # noqa: N812
 
 
-def multi_positive_infonce(
-    image_features: torch.Tensor, text_features: torch.Tensor, logit_scale: torch.Tensor, text_ids: torch.Tensor
-) -> torch.Tensor:
-    """InfoNCE both ways (Radford et al. 2021) with every pair of equal text as a positive (Khosla et al. 2020, L_out).
+@dataclass(frozen=True)
+class HardNegatives:
+    """Texts that are wrong of one image each and no pair of any other: features [K, D] of unit norm, `owners` [K]."""
 
-    Features are [N, D] of unit norm, `text_ids` [N] equal where the texts are. With all texts different this is CLIP's
-    loss exactly.
+    text_features: torch.Tensor
+    owners: torch.Tensor
+
+
+def positive_pairs(
+    text_ids: torch.Tensor,
+    pooled: torch.Tensor | None = None,
+    claims: torch.Tensor | None = None,
+    near_equal: float = 1.0,
+) -> torch.Tensor:
+    """[N, N] bool: which texts of a batch count as each other. Those of an equal id; with `pooled` [N, W] also those
+    whose cosine there is at least `near_equal` and whose `claims` [N], numbers for what they say of sides and
+    negations, agree."""
+    same = text_ids[:, None] == text_ids[None, :]
+    if pooled is None or claims is None:
+        return same
+    unit = F.normalize(pooled, dim=-1)
+    return same | ((unit @ unit.T >= near_equal) & (claims[:, None] == claims[None, :]))
+
+
+def multi_positive_infonce(
+    image_features: torch.Tensor,
+    text_features: torch.Tensor,
+    logit_scale: torch.Tensor,
+    positive: torch.Tensor,
+    hard: HardNegatives | None = None,
+) -> torch.Tensor:
+    """InfoNCE both ways (Radford et al. 2021) with several positives (Khosla et al. 2020, L_out).
+
+    Features are [N, D] of unit norm, `positive` [N, N] bool, symmetric. With the diagonal alone this is CLIP's loss
+    exactly. Hard negatives join the sum over texts of their own image (after Yuksekgonul et al. 2023).
     """
     logits = logit_scale * image_features @ text_features.T  # [N, N]
-    positive = (text_ids[:, None] == text_ids[None, :]).to(logits.dtype)
-    target = positive / positive.sum(dim=1, keepdim=True)
-    to_text = -(target * F.log_softmax(logits, dim=1)).sum(dim=1).mean()
+    target = positive.to(logits.dtype)
+    target = target / target.sum(dim=1, keepdim=True)
+    over_texts = logits
+    if hard is not None:
+        extra = logit_scale * image_features @ hard.text_features.T  # [N, K]
+        mine = hard.owners[None, :] == torch.arange(len(logits), device=logits.device)[:, None]
+        over_texts = torch.cat([logits, extra.masked_fill(~mine, -torch.inf)], dim=1)
+    to_text = -(target * F.log_softmax(over_texts, dim=1)[:, : len(logits)]).sum(dim=1).mean()
     to_image = -(target * F.log_softmax(logits.T, dim=1)).sum(dim=1).mean()
     return (to_text + to_image) / 2
+
+
+def pairwise_sigmoid(
+    image_features: torch.Tensor,
+    text_features: torch.Tensor,
+    logit_scale: torch.Tensor,
+    logit_bias: torch.Tensor,
+    positive: torch.Tensor,
+    hard: HardNegatives | None = None,
+) -> torch.Tensor:
+    """SigLIP's loss (Zhai et al. 2023): every pair is right or wrong by itself, the sum over pairs by image.
+
+    Arguments as for InfoNCE. With the diagonal alone as positives it is the paper's loss.
+    """
+    logits = logit_scale * image_features @ text_features.T + logit_bias
+    sign = 2.0 * positive.to(logits.dtype) - 1.0
+    total = -F.logsigmoid(sign * logits).sum()
+    if hard is not None:
+        cosines = (image_features[hard.owners] * hard.text_features).sum(dim=-1)
+        total = total - F.logsigmoid(-(logit_scale * cosines + logit_bias)).sum()
+    return total / len(logits)
 
 
 def prompt_cross_entropy(

@@ -1,0 +1,99 @@
+"""evaluate: how good a model is, with intervals and chance."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cli.medlens_commands.common import (
+    DEFAULT_STORE,
+    DeviceOption,
+    FormatOption,
+    ModelOption,
+    StoreOption,
+    answering,
+)
+from cli.medlens_output import Format, write_rows
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(evaluate)
+
+
+def evaluate(
+    pairs: Annotated[
+        Path | None,
+        typer.Argument(help="A pairs file, or the folder that holds one. Default: the store and its own reports."),
+    ] = None,
+    split: Annotated[str, typer.Option(help="Which rows of a pairs file; all for every one.")] = "dev",
+    text: Annotated[str, typer.Option(help="The field of a pairs file with an image's own words.")] = "text",
+    query: Annotated[
+        str | None,
+        typer.Option(help="A field with another text about the image: it asks, BM25 on --text is set beside."),
+    ] = None,
+    ranker: Annotated[
+        list[str] | None, typer.Option(help="Who answers --query: dense, text or hybrid; repeatable. Default: all.")
+    ] = None,
+    labels: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--labels", help="A label set to judge, SET or SET=FIELD (the field that says the truth); repeatable."
+        ),
+    ] = None,
+    zero_shot: Annotated[bool, typer.Option("--zero-shot", help="Judge the labels only, no retrieval.")] = False,
+    trained_on: Annotated[
+        list[Path] | None,
+        typer.Option(help="A pairs file that the model was trained on, to look for leaks; repeatable."),
+    ] = None,
+    compare: Annotated[str | None, typer.Option(help="A second model, judged on the same rows.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="A folder for metrics.json and report.html.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=2, help="At most so many images, drawn by whole patients.")] = None,
+    resamples: Annotated[int, typer.Option(min=1, help="Of the bootstrap.")] = 2000,
+    seed: Annotated[int, typer.Option(help="Of the bootstrap and of --limit.")] = 0,
+    store: StoreOption = DEFAULT_STORE,
+    model: ModelOption = None,
+    device: DeviceOption = "auto",
+    style: FormatOption = None,
+) -> None:
+    """How good is a model? Retrieval over a whole gallery, both ways, and zero-shot labels, with 95 % intervals."""
+    from cli.medlens_evaluating import Request, run_evaluation
+    from retrieval.evaluation.results import difference_rows, document, figure_rows, tables
+
+    with answering(style) as chosen:
+        request = Request(
+            pairs=pairs,
+            store=store,
+            split=split,
+            text=text,
+            query=query,
+            rankers=tuple(ranker or ()),
+            labels=tuple(labels or ()),
+            zero_shot_only=zero_shot,
+            trained_on=tuple(trained_on or ()),
+            model=model,
+            compare=compare,
+            device=device,
+            limit=limit,
+            resamples=resamples,
+            seed=seed,
+            output=output,
+        )
+        first, compared = run_evaluation(request)
+        if chosen is Format.JSON:
+            write_rows([document(first, compared)], chosen)
+            return
+        if chosen is Format.TABLE:
+            for title, rows in tables(first, compared):
+                typer.echo(title)
+                write_rows(rows, chosen)
+                typer.echo()
+        else:
+            write_rows(difference_rows(compared) if compared else figure_rows(first), chosen)
+        for note in first.notes:
+            typer.echo(f"medlens: {note}", err=True)
+        if output and chosen is Format.TABLE:
+            typer.echo(f"The report is {output.name}/report.html, the figures are in metrics.json beside it.", err=True)

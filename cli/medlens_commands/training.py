@@ -1,0 +1,46 @@
+"""models and train."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cli.medlens_commands.common import (
+    DeviceOption,
+    FormatOption,
+    answering,
+)
+from cli.medlens_output import Format, write_rows
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(models)
+    app.command()(train)
+
+
+def models(style: FormatOption = None) -> None:
+    """The models that ship with medlens, and how to name others."""
+    from retrieval.encoders.model_source import DEFAULT_MODEL, read_config, shipped_models
+
+    with answering(style) as chosen:
+        rows = []
+        for name, folder in shipped_models().items():
+            config = read_config(folder)["model_cfg"]
+            rows.append({"name": name, "dimensions": config["embed_dim"], "default": name == DEFAULT_MODEL})
+        write_rows(rows, chosen)
+        if chosen is Format.TABLE:
+            typer.echo("Others: --model FOLDER, hf-hub:ORG/REPO, or ARCHITECTURE@CHECKPOINT. Their own cards say more.")
+
+
+def train(
+    config: Annotated[Path, typer.Argument(help="A YAML file; see the README's section on training.")],
+    data: Annotated[Path | None, typer.Option(help="Where the pairs files lie. Default: beside the file.")] = None,
+    device: DeviceOption = "auto",
+    restart: Annotated[bool, typer.Option("--restart", help="Start anew instead of going on.")] = False,
+) -> None:
+    """Train a pair of encoders on image-text pairs. Stopped, the same command goes on where it was."""
+    from cli.medlens_training import run_training
+
+    run_training(config, data, device, restart=restart)

@@ -1,0 +1,75 @@
+"""What was erased and is to stay out: digests by which the next indexing run knows it again.
+
+Somebody's right to erasure does not end with the next `medlens index` of an archive that still holds the files. So an
+erasure leaves HMAC-SHA256 digests, keyed with the store's own key, of what was named (a patient, study, series or
+instance) and of each file (archive, path, size and modification time). Without the key they say nothing, not even to
+somebody who can guess the UIDs; with it they only answer "was this one erased?". A file that is known by its own digest
+costs no more than a stat; a new file is read, and known by its instance, series, study or patient.
+"""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Iterable, Mapping, Sequence
+
+import sqlalchemy as sa
+
+from indexer.catalog.schema import erasures
+from indexer.records import FileStat, InstanceRecord
+
+SCOPES = ("patient", "study", "series", "instance", "file")
+_CHUNK = 5000
+
+
+class Erasures:
+    """The digests of one store, made with its key (32 bytes)."""
+
+    def __init__(self, key: bytes) -> None:
+        self._key = key
+
+    def digest(self, scope: str, *parts: object) -> str:
+        """64 hexadecimal digits. ValueError for a scope that is not in SCOPES."""
+        if scope not in SCOPES:
+            raise ValueError(f"the scope is {scope!r}, expected one of {SCOPES}")
+        text = "\0".join(("medlens erasure", scope, *map(str, parts)))
+        return hmac.digest(self._key, text.encode("utf-8", "surrogatepass"), "sha256").hex()
+
+    def of_file(self, archive_id: int, stat: FileStat) -> str:
+        return self.digest("file", archive_id, stat.path, stat.size, stat.mtime_ns)
+
+    def of_record(self, record: InstanceRecord) -> list[str]:
+        """Every digest under which an instance may have been erased."""
+        values = {
+            "patient": record.patient_pseudonym,
+            "study": record.attributes.get("study_instance_uid"),
+            "series": record.attributes.get("series_instance_uid"),
+            "instance": record.sop_instance_uid,
+        }
+        return [self.digest(scope, value) for scope, value in values.items() if value]
+
+
+def any_erased(connection: sa.Connection) -> bool:
+    return connection.execute(sa.select(erasures.c.digest).limit(1)).first() is not None
+
+
+def which_erased(connection: sa.Connection, digests: Sequence[str]) -> set[str]:
+    found: set[str] = set()
+    for start in range(0, len(digests), _CHUNK):
+        query = sa.select(erasures.c.digest).where(erasures.c.digest.in_(digests[start : start + _CHUNK]))
+        found.update(connection.execute(query).scalars())
+    return found
+
+
+def keep_out(connection: sa.Connection, digests: Mapping[str, str]) -> None:
+    """Remember digests, with their scope. The connection holds the write lock, so nobody adds one in between."""
+    there = which_erased(connection, list(digests))
+    rows = [{"digest": digest, "scope": scope} for digest, scope in digests.items() if digest not in there]
+    if rows:
+        connection.execute(sa.insert(erasures), rows)
+
+
+def let_in(connection: sa.Connection, digests: Iterable[str]) -> None:
+    """Forget digests."""
+    wanted = list(digests)
+    for start in range(0, len(wanted), _CHUNK):
+        connection.execute(sa.delete(erasures).where(erasures.c.digest.in_(wanted[start : start + _CHUNK])))

@@ -1,0 +1,341 @@
+"""A DICOM header becomes an InstanceRecord, by the one table of `indexer.keywords`.
+
+Tolerant of values, strict about identity. A malformed value becomes None and a warning that names the attribute and
+what was expected, never the value. What can't be told apart from other instances is refused: no SOP Instance UID, no
+SOP class. Pixels are not needed: a dataset read with `stop_before_pixels` gives the same record.
+
+What is embedded. `kind` goes by SOP class, then by whether the header describes pixels (Rows, Columns, BitsAllocated):
+- "report": structured reports that describe findings (text, enhanced, comprehensive, extensible, CAD, echo), and
+  encapsulated PDF.
+- "other", though they hold a pixel array or a content tree: segmentations and everything else of the raw-data family,
+  parametric maps and RT Dose (quantities: their grey values are a dose or a diffusion coefficient, not a picture that
+  an encoder was trained to see), spectroscopy, presentation states, key objects, and the SRs that are logs of numbers
+  (radiation dose, procedure, contrast administration: as a study's "report" they would answer text queries with noise).
+- "image": any other class with pixels, unknown and private classes included. RT Image is a radiograph, so an image.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import math
+import re
+from collections.abc import Callable, Mapping
+from datetime import date
+from typing import Any, Literal
+
+from pydicom.charset import python_encoding
+from pydicom.dataset import Dataset
+from pydicom.multival import MultiValue
+from pydicom.uid import UID
+
+from indexer.dicom.report_text import report_text
+from indexer.dicom.values import CONVERSION_ERRORS, READ_ERRORS, MalformedValue, as_text, quiet, read_text, read_value
+from indexer.keywords import KEYWORDS, Kind
+from indexer.privacy.scrub import UnknownIdentity, identifiers, scrub
+from indexer.records import AttributeValue, InstanceRecord
+from retrieval.errors import UnsupportedImageError
+
+MAX_TEXT = 1024  # characters of one attribute; the longest VR of the table allows 64 per value
+PSEUDONYM_LENGTH = 32  # hex digits: 128 bits
+
+InstanceKind = Literal["image", "report", "other"]
+
+# PS3.6 table A-1. Prefixes name families.
+_STORAGE = "1.2.840.10008.5.1.4.1.1."
+_DICOMDIR = "1.2.840.10008.1.3.10"
+_REPORTS = {
+    f"{_STORAGE}{suffix}" for suffix in ("88.11", "88.22", "88.33", "88.34", "88.35", "88.50", "88.65", "88.69")
+}
+_REPORTS |= {f"{_STORAGE}{suffix}" for suffix in ("88.1", "88.2", "88.3", "88.4", "88.72", "104.1")}
+_OTHER = {
+    f"{_STORAGE}30",  # Parametric Map
+    f"{_STORAGE}4.2",  # MR Spectroscopy: Rows and Columns, but no pixels
+    f"{_STORAGE}481.2",  # RT Dose
+}
+_OTHER_FAMILIES = (
+    f"{_STORAGE}9.",  # waveforms
+    f"{_STORAGE}11.",  # presentation states
+    f"{_STORAGE}66",  # raw data, registrations, segmentations, surface and label maps, tractography
+    f"{_STORAGE}88.",  # key objects, dose and procedure logs
+    f"{_STORAGE}104.",  # encapsulated CDA and 3D models
+)
+_BURNED_IN_CLASSES = (
+    f"{_STORAGE}3.1",  # US multi-frame
+    f"{_STORAGE}6.",  # US
+    f"{_STORAGE}7",  # secondary capture
+    f"{_STORAGE}77.1.1",  # endoscopy and its video
+)
+_BURNED_IN_MODALITIES = {"US", "IVUS", "ES", "SC"}
+
+_UID = re.compile(r"[0-9.]{1,64}")
+_HASHED_UID = re.compile(r"[0-9A-Fa-f.]{1,64}")  # what some de-identifiers write
+_AGE = re.compile(r"(\d{1,3})([DWMY])", re.IGNORECASE)
+_DATE = re.compile(r"(\d{4})([.-]?)(\d{2})\2(\d{2})")  # with dots in ACR-NEMA, PS3.5 6.2
+_DAYS_PER_YEAR = 365.25
+_PER_YEAR = {"D": _DAYS_PER_YEAR, "W": _DAYS_PER_YEAR / 7, "M": 12.0, "Y": 1.0}
+_EXPECTED = {
+    Kind.TEXT: "text",
+    Kind.INTEGER: "an integer",
+    Kind.NUMBER: "a finite number",
+    Kind.DATE: "YYYYMMDD",
+    Kind.AGE: "nnnD, nnnW, nnnM or nnnY",
+    Kind.FLAG: "YES or NO",
+}
+
+_TABLE = tuple((k.column, k.tag, k.kind, f"({k.tag >> 16:04x},{k.tag & 0xFFFF:04x}) {k.name}") for k in KEYWORDS)
+_FREE_TEXT = tuple(k.column for k in KEYWORDS if k.free_text)
+
+
+def read_record(ds: Dataset, key: bytes, *, keep_descriptions: bool = True) -> InstanceRecord:
+    """What the catalog keeps of one instance; see the module's docstring for `kind` and for how it bears broken values.
+
+    `key` is the store's secret for pseudonyms (at least 16 bytes). Free-text attributes and report text are scrubbed
+    with `privacy.scrub`; with `keep_descriptions=False` the attributes are None instead. If the file's identifying
+    values can't be read, no free text is kept.
+
+    Python's warnings and pydicom's log are silenced meanwhile: they quote values. Hostile PDFs and SRs can take long:
+    call this under a deadline. Raises UnsupportedImageError without SOP Instance UID or SOP class, with a UID that is
+    none, and for a DICOMDIR.
+    """
+    with quiet("pydicom"):
+        return _read_record(ds, key, keep_descriptions)
+
+
+def _read_record(ds: Dataset, key: bytes, keep_descriptions: bool) -> InstanceRecord:
+    notes: list[str] = []
+    _check_character_set(ds, notes.append)
+    attributes = {column: _read_attribute(ds, tag, kind, label, notes.append) for column, tag, kind, label in _TABLE}
+    _settle_uids(ds, attributes, notes.append)
+    kind = _kind(str(attributes["sop_class_uid"]), ds, notes.append)
+
+    text = report_text(ds, warn=notes.append) if kind == "report" else ""
+    free = [column for column in _FREE_TEXT if attributes[column] is not None]
+    if not keep_descriptions:
+        attributes.update(dict.fromkeys(free))
+        free = []
+    if free or text:
+        try:
+            known = identifiers(ds)
+        except UnknownIdentity as exc:
+            notes.append(f"free text left out: {exc}")
+            attributes.update(dict.fromkeys(free))
+            text = ""
+        else:
+            attributes.update({column: scrub(str(attributes[column]), known) for column in free})
+            text = scrub(text, known)
+    return InstanceRecord(
+        attributes=attributes,
+        patient_pseudonym=_patient_pseudonym(ds, key, notes.append),
+        kind=kind,
+        number_of_frames=_frames(attributes, notes.append) if kind == "image" else 0,
+        report_text=text,
+        warnings=tuple(dict.fromkeys(notes)),
+    )
+
+
+def pseudonym(patient_id: str, issuer: str, key: bytes) -> str | None:
+    """Tells patients apart without naming them: HMAC-SHA256 of PatientID and its issuer under the store's key.
+
+    32 hex digits, stable for one key; None without a PatientID. The same number from two issuers is two patients.
+    Surrounding spaces count for nothing (PS3.5 6.2, LO). Raises ValueError for a key under 16 bytes.
+    """
+    if len(key) < 16:
+        raise ValueError(f"the key for pseudonyms has {len(key)} bytes, expected at least 16")
+    if not patient_id.strip():
+        return None
+    fields = [part.strip().encode("utf-8", "surrogatepass") for part in (issuer, patient_id)]
+    message = b"".join(len(part).to_bytes(4, "big") + part for part in fields)
+    return hmac.new(key, message, hashlib.sha256).hexdigest()[:PSEUDONYM_LENGTH]
+
+
+def burned_in_text_likely(attributes: Mapping[str, Any]) -> bool:
+    """Whether names may be written into an instance's pixels: what BurnedInAnnotation says, or else what is usual.
+
+    Without the flag: ultrasound, secondary capture and endoscopy, and slide labels, print the patient on the picture.
+    """
+    flag = attributes.get("burned_in_annotation")
+    if flag is not None:
+        return bool(flag)
+    image_type = str(attributes.get("image_type") or "").upper().split("\\")
+    return (
+        str(attributes.get("modality") or "").upper() in _BURNED_IN_MODALITIES
+        or _of_family(str(attributes.get("sop_class_uid")), _BURNED_IN_CLASSES)
+        or bool({"LABEL", "OVERVIEW"} & set(image_type[2:]))  # PS3.3 C.8.12.4.1.1
+    )
+
+
+def _of_family(uid: str, families: tuple[str, ...]) -> bool:
+    return any(uid == family or uid.startswith(family.rstrip(".") + ".") for family in families)
+
+
+def _check_character_set(ds: Dataset, warn: Callable[[str], None]) -> None:
+    try:
+        names = read_text(ds, "SpecificCharacterSet").split("\\")
+        unknown = [name for name in names if name.strip() not in python_encoding]
+    except CONVERSION_ERRORS:
+        unknown = [""]
+    if unknown:
+        warn("(0008,0005) SpecificCharacterSet names no character set of PS3.3 C.12.1.1.2: text may hold wrong letters")
+
+
+def _read_attribute(ds: Dataset, tag: int, kind: Kind, label: str, warn: Callable[[str], None]) -> AttributeValue:
+    try:
+        value = read_value(ds, tag)
+        if value is None:
+            return None
+        if isinstance(value, MultiValue) and kind is not Kind.TEXT:
+            warn(f"{label} has {len(value)} values, expected one: the first is kept")
+            value = value[0]
+        converted = _CONVERTERS[kind](value)
+    except READ_ERRORS:
+        warn(f"{label} is malformed, expected {_EXPECTED[kind]}: left out")
+        return None
+    if isinstance(converted, str) and len(converted) > MAX_TEXT:
+        warn(f"{label} has {len(converted)} characters: cut to {MAX_TEXT}")
+        return converted[:MAX_TEXT]
+    return converted
+
+
+def _to_text(value: Any) -> str | None:
+    return " ".join(as_text(value).split()) or None
+
+
+def _to_integer(value: Any) -> int | None:
+    text = as_text(value)
+    if not text:
+        return None
+    number = int(text)
+    if not -(2**31) <= number < 2**32:  # IS and UL, PS3.5 6.2
+        raise MalformedValue
+    return number
+
+
+def _to_number(value: Any) -> float | None:
+    text = as_text(value)
+    if not text:
+        return None
+    number = float(text)
+    if not math.isfinite(number):
+        raise MalformedValue
+    return number
+
+
+def _to_date(value: Any) -> date | None:
+    text = as_text(value)
+    if not text:
+        return None
+    match = _DATE.fullmatch(text)
+    if not match:
+        raise MalformedValue
+    return date(int(match[1]), int(match[3]), int(match[4]))
+
+
+def _to_age(value: Any) -> float | None:
+    text = as_text(value)
+    if not text:
+        return None
+    match = _AGE.fullmatch(text)
+    if not match:
+        raise MalformedValue
+    return int(match[1]) / _PER_YEAR[match[2].upper()]
+
+
+def _to_flag(value: Any) -> bool | None:
+    text = as_text(value).upper()
+    if text not in ("", "YES", "NO"):
+        raise MalformedValue
+    return {"YES": True, "NO": False}.get(text)
+
+
+_CONVERTERS: dict[Kind, Callable[[Any], AttributeValue]] = {
+    Kind.TEXT: _to_text,
+    Kind.INTEGER: _to_integer,
+    Kind.NUMBER: _to_number,
+    Kind.DATE: _to_date,
+    Kind.AGE: _to_age,
+    Kind.FLAG: _to_flag,
+}
+
+
+def _settle_uids(ds: Dataset, attributes: dict[str, AttributeValue], warn: Callable[[str], None]) -> None:
+    """Instance and class from the file meta information if the dataset lacks them (PS3.10 7.1 makes them equal).
+
+    Without a study or series, the instance is one of its own: merging it with other strays would be an invention.
+    """
+    if not attributes["sop_class_uid"]:
+        attributes["sop_class_uid"] = _meta_uid(ds, "MediaStorageSOPClassUID", "(0008,0016) SOPClassUID", warn)
+    if attributes["sop_class_uid"] == _DICOMDIR:
+        raise UnsupportedImageError(
+            "a DICOMDIR: a table of contents, not an image",
+            hint="Nothing is lost: the files it lists are indexed where they lie.",
+        )
+    if not attributes["sop_instance_uid"]:
+        attributes["sop_instance_uid"] = _meta_uid(ds, "MediaStorageSOPInstanceUID", "(0008,0018) SOPInstanceUID", warn)
+    for column, label in (
+        ("sop_class_uid", "(0008,0016) SOPClassUID"),
+        ("sop_instance_uid", "(0008,0018) SOPInstanceUID"),
+        ("study_instance_uid", "(0020,000d) StudyInstanceUID"),
+        ("series_instance_uid", "(0020,000e) SeriesInstanceUID"),
+    ):
+        uid = attributes[column]
+        if uid is not None and not _UID.fullmatch(str(uid)):
+            if not _HASHED_UID.fullmatch(str(uid)):
+                raise UnsupportedImageError(
+                    f"{label} is no UID: expected digits and dots, at most 64",
+                    hint="The file was damaged, or de-identified badly; give it UIDs of its own.",
+                )
+            warn(f"{label} holds hexadecimal letters, expected digits and dots: kept as it is")
+    instance = attributes["sop_instance_uid"]
+    series = attributes["series_instance_uid"]
+    for column, label, substitute in (
+        ("series_instance_uid", "(0020,000e) SeriesInstanceUID", instance),
+        ("study_instance_uid", "(0020,000d) StudyInstanceUID", series or instance),
+    ):
+        if not attributes[column]:
+            warn(f"{label} is missing: catalogued as one of its own")
+            attributes[column] = substitute
+
+
+def _meta_uid(ds: Dataset, keyword: str, label: str, warn: Callable[[str], None]) -> str:
+    uid = read_text(getattr(ds, "file_meta", None) or Dataset(), keyword)
+    if not uid:
+        raise UnsupportedImageError(
+            f"{label} is missing, and so is {keyword} in the file meta information; expected one in every SOP instance",
+            hint="The file is a fragment or no composite object; export it again from its source.",
+        )
+    warn(f"{label} is missing: taken from {keyword}")
+    return uid
+
+
+def _kind(sop_class: str, ds: Dataset, warn: Callable[[str], None]) -> InstanceKind:
+    if sop_class in _REPORTS:
+        return "report"
+    if sop_class in _OTHER or _of_family(sop_class, _OTHER_FAMILIES):
+        return "other"
+    missing = [keyword for keyword in ("Rows", "Columns", "BitsAllocated") if keyword not in ds]
+    if not missing:
+        return "image"
+    if len(missing) < 3 or "Image" in UID(sop_class).name:
+        # Still an image, one that can't be shown: as "other" the header of a file that was cut short would be
+        # catalogued, and the whole file be in conflict with it.
+        warn(f"{', '.join(missing)} missing, expected in an image")
+        return "image"
+    return "other"
+
+
+def _frames(attributes: dict[str, AttributeValue], warn: Callable[[str], None]) -> int:
+    frames = attributes["number_of_frames"]
+    if isinstance(frames, int) and frames < 1:
+        warn("(0028,0008) NumberOfFrames is below 1: taken as 1")
+        return 1
+    return frames if isinstance(frames, int) else 1
+
+
+def _patient_pseudonym(ds: Dataset, key: bytes, warn: Callable[[str], None]) -> str | None:
+    try:
+        patient_id = as_text(read_value(ds, "PatientID"))
+    except MalformedValue:
+        warn("(0010,0020) PatientID is malformed: the patient can't be told from others")
+        patient_id = ""
+    return pseudonym(patient_id, read_text(ds, "IssuerOfPatientID"), key)

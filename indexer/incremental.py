@@ -1,0 +1,223 @@
+"""Which files of an archive have to be read: the walk beside the catalog's list, and a claim on what is new.
+
+Both come in ascending order of their paths, so they are compared side by side, in memory that does not grow with the
+archive. An unchanged file costs a stat. The others are claimed a few at a time, so several processes share an archive;
+what another process has claimed is asked for again at the end, and taken over if that process has died.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from indexer.archive import count_files, iter_stats, real_path
+from indexer.catalog.claims import KnownFile
+from indexer.catalog.erasure import Erasures
+from indexer.catalog.sql_catalog import SqlCatalog
+from indexer.claims import Worker
+from indexer.reading import FileToRead
+from indexer.records import FileStat, Rejection
+from retrieval.errors import MedlensError
+
+FILES_PER_CLAIM = 128
+_MOST_BUSY = 8192  # files of other processes kept in mind before asking which of them are done
+_FORGOTTEN_AT_ONCE = 2000  # per transaction, so that other processes get their turn
+_POLL_S = 0.5
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One of `total` parts of an archive, by a hash of the path: the same on every machine. `number` counts from 1."""
+
+    number: int = 1
+    total: int = 1
+
+    @classmethod
+    def parse(cls, text: str) -> Shard:
+        """`2/5`. ValueError if it is no such part."""
+        number, slash, total = text.partition("/")
+        if not (slash and number.isdecimal() and total.isdecimal() and 1 <= int(number) <= int(total)):
+            raise ValueError(f"the shard is {text!r}, expected I/N with I from 1 to N, like 1/4")
+        return cls(int(number), int(total))
+
+    def __contains__(self, path: str) -> bool:
+        return self.total == 1 or zlib.crc32(path.encode("utf-8", "surrogatepass")) % self.total == self.number - 1
+
+
+@dataclass(frozen=True)
+class Gone:
+    """Instances that went because their files are gone, and those that passed to another copy: their file was moved."""
+
+    removed: int = 0
+    moved: int = 0
+
+
+class ArchiveChanges:
+    """The files of one archive that have to be read, in rounds. Counts what needs no reading as it goes.
+
+    After each round, commit what it gave before asking for the next: another process may be waiting for it.
+    """
+
+    def __init__(
+        self,
+        catalog: SqlCatalog,
+        root: Path,
+        worker: Worker,
+        *,
+        skip: Sequence[Path] = (),
+        shard: Shard = Shard(),
+        erased: Erasures | None = None,
+        on_rejection: Callable[[Rejection], None] = lambda rejection: None,
+    ) -> None:
+        self.archive_id = catalog.archive_id(root.resolve())
+        self.files = 0  # met by the walk, in this shard
+        self.unchanged = 0
+        self.erased = 0
+        self._catalog = catalog
+        self._root = root
+        self._worker = worker
+        self._skip = skip
+        self._shard = shard
+        self._erased = erased
+        self._reject = on_rejection
+        self._met_any = False
+        self._walked = False
+        self._busy: list[FileStat] = []
+        self._gone: list[str] = []
+        self._unseen: set[str] = set()  # what the walk could not look into
+
+    def rounds(self) -> Iterator[Iterator[FileToRead]]:
+        """First what the walk finds, then, until there is none, what others had claimed or `put_back` returned."""
+        yield self._first()
+        while self._busy:
+            before = len(self._busy)
+            yield self._again()
+            if len(self._busy) == before:
+                time.sleep(_POLL_S)
+
+    def put_back(self, stats: Sequence[FileStat]) -> None:
+        """Files that were claimed and not committed: they come again in a later round."""
+        self._busy += stats
+
+    def finish(self, prune: bool) -> Gone:
+        """After the last round: instances whose files were moved are known by their new place; with `prune`, what is
+        gone from the archive leaves the catalog.
+
+        Never what lies where the walk could not look. MedlensError if the walk met nothing where there were files: the
+        disk may not be mounted.
+        """
+        if not self._walked:
+            raise ValueError("finish was called before the walk had ended")
+        gone = [path for path in self._gone if not self._is_unseen(path)]
+        if prune and gone and not self._met_any:
+            raise MedlensError(
+                f"there is no file in the archive {self._root.name!r}, of which the store knows {len(gone)}; "
+                "nothing was pruned",
+                hint="Check that its disk is mounted. If all is really gone, erase it: medlens delete --help",
+            )
+        removed = moved = 0
+        all_gone = set(gone)
+        for start in range(0, len(gone), _FORGOTTEN_AT_ONCE):
+            moved += self._catalog.hand_over(self.archive_id, gone[start : start + _FORGOTTEN_AT_ONCE], all_gone)
+        if prune:
+            for start in range(0, len(gone), _FORGOTTEN_AT_ONCE):
+                removed += self._catalog.forget(self.archive_id, gone[start : start + _FORGOTTEN_AT_ONCE])
+        return Gone(removed, moved)
+
+    # -- rounds
+
+    def _first(self) -> Iterator[FileToRead]:
+        known = self._known()
+        before = next(known, None)
+        chunk: list[FileStat] = []
+        for stat in iter_stats(self._root, skip=self._skip, on_rejection=self._not_seen):
+            self._met_any = True
+            path = stat.path
+            if path not in self._shard:
+                continue
+            self.files += 1
+            while before is not None and before[0] < path:
+                self._gone.append(before[0])
+                before = next(known, None)
+            if before is not None and before[0] == path:
+                file = before[1]
+                before = next(known, None)
+                if (file.size, file.mtime_ns) == (stat.size, stat.mtime_ns):
+                    self._note(path, file)
+                    continue
+            chunk.append(stat)
+            if len(chunk) >= FILES_PER_CLAIM:
+                yield from self._claimed(chunk)
+                chunk = []
+        while before is not None:
+            self._gone.append(before[0])
+            before = next(known, None)
+        self._walked = True
+        yield from self._claimed(chunk)
+
+    def _again(self) -> Iterator[FileToRead]:
+        waiting, self._busy = self._busy, []
+        for start in range(0, len(waiting), FILES_PER_CLAIM):
+            yield from self._claimed(waiting[start : start + FILES_PER_CLAIM])
+
+    def _claimed(self, stats: Sequence[FileStat]) -> Iterator[FileToRead]:
+        if not stats:
+            return
+        answer = self._catalog.claim(self.archive_id, self._worker.id, stats, self._erased)
+        for stat, file in answer.current.items():  # another process has been quicker
+            self._note(stat.path, file)
+        self.erased += len(answer.erased)
+        self._busy += answer.busy
+        if len(self._busy) >= _MOST_BUSY:
+            self._drop_done()
+        for stat, candidates in answer.mine.items():
+            yield FileToRead(stat, real_path(self._root, stat.path), candidates)
+
+    def _drop_done(self) -> None:
+        done = self._catalog.current_files(self.archive_id, self._busy)
+        for stat, file in done.items():
+            self._note(stat.path, file)
+        self._busy = [stat for stat in self._busy if stat not in done]
+
+    def _known(self) -> Iterator[tuple[str, KnownFile]]:
+        known = self._catalog.known_files(self.archive_id)
+        return known if self._shard.total == 1 else (item for item in known if item[0] in self._shard)
+
+    def _note(self, path: str, file: KnownFile) -> None:
+        if file.status == "rejected":
+            self._reject(Rejection(path, file.reason, file.detail))
+        else:
+            self.unchanged += 1
+
+    def _not_seen(self, rejection: Rejection) -> None:
+        self._unseen.add(rejection.path.rstrip("/"))
+        if rejection.path in self._shard:
+            self._reject(rejection)
+
+    def _is_unseen(self, path: str) -> bool:
+        if not self._unseen:
+            return False
+        if "." in self._unseen or path in self._unseen:
+            return True
+        at = path.find("/")
+        while at >= 0:
+            if path[:at] in self._unseen:
+                return True
+            at = path.find("/", at + 1)
+        return False
+
+
+class CountedFiles:
+    """Counts the files of archives in the background, for the time that is left: listing alone, no stat."""
+
+    def __init__(self, roots: Sequence[Path], skip: Sequence[Path], shard: Shard = Shard()) -> None:
+        self.total: int | None = None
+        self._roots, self._skip, self._shard = roots, skip, shard
+        threading.Thread(target=self._count, name="medlens-count", daemon=True).start()
+
+    def _count(self) -> None:
+        self.total = sum(count_files(root, skip=self._skip) for root in self._roots) // self._shard.total

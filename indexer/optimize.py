@@ -1,0 +1,82 @@
+"""`medlens optimize`: each index of a store as its size asks for, and what was measured in the manifest."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from indexer.store import INDEX_FILES, Store
+from retrieval.errors import StoreError
+
+if TYPE_CHECKING:
+    from indexer.records import VectorKind
+    from indexer.vectors.choose import IndexKind
+
+MANIFEST_KEY = "vector_indexes"
+
+
+def optimize_store(
+    store: Store,
+    *,
+    kind: IndexKind | None = None,
+    memory: int | None = None,
+    on_progress: Callable[[int], None] | None = None,
+) -> dict[str, dict[str, Any]]:
+    """Choose, build and write both indexes. Returns what was measured, by `frame` and `sentence`, where there are any.
+
+    `memory` in bytes is for both together: the frames come first, the sentences have what is left.
+    """
+    from indexer.vectors.choose import optimize
+
+    measured: dict[str, dict[str, Any]] = {}
+    pairs: tuple[tuple[VectorKind, VectorKind], ...] = (("frame", "sentence"), ("sentence", "frame"))
+    for vectors, other in pairs:
+        outcome = optimize(
+            store.index_place(vectors),
+            store.catalog,
+            _some_vectors(store, other),
+            kind=kind,
+            memory=memory,
+            on_progress=on_progress,
+        )
+        if outcome is None:
+            continue
+        found = asdict(outcome[1])
+        measured[vectors] = {name: value for name, value in found.items() if value is not None}
+        measured[vectors]["measured_at"] = datetime.now(UTC).isoformat(timespec="seconds")
+        if memory is not None:
+            memory = max(0, memory - outcome[1].memory_bytes)
+    store.forget_indexes()
+    store.manifest[MANIFEST_KEY] = measured
+    return measured
+
+
+def index_facts(store: Store) -> dict[str, dict[str, Any]]:
+    """Of each index with a file: its kind now, its rows, and what `optimize_store` measured when it was last run."""
+    from indexer.vectors.file import open_file
+
+    measured = store.manifest.get(MANIFEST_KEY, {})
+    facts: dict[str, dict[str, Any]] = {}
+    for vectors in INDEX_FILES:
+        try:
+            meta = open_file(store.index_place(vectors).path).meta
+        except (FileNotFoundError, StoreError):
+            continue
+        kind = "ivf-rabitq" if "compressed_at" in meta else "flat"
+        figures = measured.get(vectors, {})
+        if figures.get("kind") != kind:
+            figures = {}
+        then = {"rows_measured" if name == "rows" else name: value for name, value in figures.items()}
+        facts[vectors] = {"kind": kind, "rows": meta["count"]} | then
+    return facts
+
+
+def _some_vectors(store: Store, kind: VectorKind, count: int = 200) -> np.ndarray[Any, np.dtype[np.float16]]:
+    """Vectors spread over those of one kind."""
+    ids = store.index(kind).ids
+    chosen = ids[np.unique(np.linspace(0, len(ids) - 1, num=min(count, len(ids)), dtype=np.int64))] if len(ids) else ids
+    return store.index(kind).vectors_of(chosen)

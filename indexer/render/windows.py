@@ -1,0 +1,207 @@
+"""From stored values to displayed ones: the modality transform and the value of interest, per frame.
+
+PS3.3 C.11.1 (modality LUT), C.11.2 (VOI LUT), C.7.6.16.2.9 and .10 (the same in functional groups). Values in an
+enhanced file's per-frame group win over its shared group, that over the dataset itself.
+
+Real headers hold windows that the standard forbids. They are read for what they mean, and never cost the picture:
+a width of zero or less, or no number, is no window; a LINEAR width below 1 (its formula would divide by a negative
+number) is taken as LINEAR_EXACT; an unknown VOI function is LINEAR, the default; a slope of 0 is no transform.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from pydicom.dataset import Dataset
+
+from indexer.render.luts import Lut, descriptor, lut_words
+from retrieval.types import Window
+
+Values = npt.NDArray[np.float64]
+
+WINDOWS: dict[str, Window] = {
+    "lung": Window(-600, 1500),
+    "soft tissue": Window(40, 400),
+    "bone": Window(400, 2000),
+    "brain": Window(40, 80),
+    "stroke": Window(40, 40),
+}
+"""CT windows by name, in Hounsfield units."""
+
+
+@dataclass(frozen=True)
+class Modality:
+    """Stored values to modality units, PS3.3 C.11.1. `given`: the file states one, so that its units can be trusted."""
+
+    slope: float = 1.0
+    intercept: float = 0.0
+    lut: Lut | None = None
+    given: bool = False
+
+    @property
+    def is_identity(self) -> bool:
+        return self.lut is None and self.slope == 1 and self.intercept == 0
+
+    def __call__(self, stored: npt.NDArray[Any]) -> Values:
+        if self.lut is not None:
+            return self.lut(stored.astype(np.float64))
+        return stored.astype(np.float64) * self.slope + self.intercept
+
+
+@dataclass(frozen=True)
+class Voi:
+    """A value-of-interest transform: modality units to 0..1 (PS3.3 C.11.2)."""
+
+    window: Window | None = None
+    function: str = "LINEAR"
+    lut: Lut | None = None
+    explanation: str = ""
+
+    def __call__(self, values: Values) -> Values:
+        if self.lut is not None:
+            return self.lut(values) / ((1 << self.lut.bits) - 1)
+        if self.window is None:
+            raise ValueError("a Voi needs a window or a LUT")
+        return _FUNCTIONS[self.function](values, self.window.center, self.window.width)
+
+
+def linear(values: Values, center: float, width: float) -> Values:
+    """PS3.3 C.11.2.1.2.1. The first value of the window is black, the last one white; width is at least 1."""
+    if width == 1:
+        return (values > center - 0.5).astype(np.float64)
+    return np.clip((values - (center - 0.5)) / (width - 1) + 0.5, 0, 1)
+
+
+def linear_exact(values: Values, center: float, width: float) -> Values:
+    """PS3.3 C.11.2.1.3.2."""
+    return np.clip((values - center) / width + 0.5, 0, 1)
+
+
+def sigmoid(values: Values, center: float, width: float) -> Values:
+    """PS3.3 C.11.2.1.3.1."""
+    exponent = np.clip(-4 * (values - center) / width, -700, 700)  # exp overflows beyond
+    return 1 / (1 + np.exp(exponent))
+
+
+_FUNCTIONS: dict[str, Callable[[Values, float, float], Values]] = {
+    "LINEAR": linear,
+    "LINEAR_EXACT": linear_exact,
+    "SIGMOID": sigmoid,
+}
+
+
+def modality_of(ds: Dataset, frame_number: int, *, signed: bool) -> Modality:
+    """The modality transform of a frame. A rescale wins over a LUT only where functional groups give it."""
+    group = functional_group(ds, frame_number, "PixelValueTransformationSequence")
+    if group is not None and (rescale := _rescale(group)):
+        return rescale
+    for item in _lut_items(ds, "ModalityLUTSequence")[:1]:
+        return Modality(lut=_read_lut(item, signed=signed), given=True)
+    return _rescale(ds) or Modality()
+
+
+def vois_of(ds: Dataset, frame_number: int, *, signed: bool) -> list[Voi]:
+    """All usable VOI transforms of a frame in the order of preference: LUTs, then windows, each in the file's order.
+
+    `signed`: modality values can be negative. A LUT comes first because it is what the maker fitted to this image;
+    the standard leaves the choice to the viewer.
+    """
+    group = functional_group(ds, frame_number, "FrameVOILUTSequence")
+    for source in (group, ds):
+        if source is None:
+            continue
+        items = _lut_items(source, "VOILUTSequence")
+        luts = [Voi(lut=_read_lut(i, signed=signed), explanation=_text(i, "LUTExplanation")) for i in items]
+        if found := luts + _windows(source):
+            return found
+    return []
+
+
+def functional_group(ds: Dataset, frame_number: int, keyword: str) -> Dataset | None:
+    """The frame's own item of a functional group, or the shared one, or None (PS3.3 C.7.6.16)."""
+    frames = ds.get("PerFrameFunctionalGroupsSequence") or ()
+    groups = [frames[frame_number - 1]] if frame_number <= len(frames) else []
+    groups += list(ds.get("SharedFunctionalGroupsSequence") or ())[:1]
+    for group in groups:
+        if items := group.get(keyword):
+            item: Dataset = items[0]
+            return item
+    return None
+
+
+def with_function(window: Window, function: str, explanation: str = "") -> Voi | None:
+    """A VOI transform from a header's words, None where they can't be used. See the module's docstring."""
+    if not (math.isfinite(window.center) and math.isfinite(window.width)) or window.width <= 0:
+        return None
+    if function not in _FUNCTIONS:
+        function = "LINEAR"
+    if function == "LINEAR" and window.width < 1:
+        function = "LINEAR_EXACT"
+    return Voi(window=window, function=function, explanation=explanation)
+
+
+def _windows(ds: Dataset) -> list[Voi]:
+    function = _text(ds, "VOILUTFunction").upper() or "LINEAR"
+    centers, widths = _numbers(ds, "WindowCenter"), _numbers(ds, "WindowWidth")
+    names = _values(ds, "WindowCenterWidthExplanation")
+    found = []
+    for i, (center, width) in enumerate(zip(centers, widths, strict=False)):
+        explanation = str(names[i]).strip() if i < len(names) else ""
+        if voi := with_function(Window(center, width), function, explanation):
+            found.append(voi)
+    return found
+
+
+def _rescale(ds: Dataset) -> Modality | None:
+    slopes, intercepts = _numbers(ds, "RescaleSlope"), _numbers(ds, "RescaleIntercept")
+    if not slopes and not intercepts:
+        return None
+    slope, intercept = (slopes or [1.0])[0], (intercepts or [0.0])[0]
+    if slope == 0 or not (math.isfinite(slope) and math.isfinite(intercept)):
+        return None
+    return Modality(slope, intercept, given=True)
+
+
+def _lut_items(ds: Dataset, keyword: str) -> list[Dataset]:
+    """The items of a LUT sequence; an empty item, as some writers leave, is none."""
+    parts = ("LUTDescriptor", "LUTData")
+    return [item for item in ds.get(keyword) or () if any(item.get(part) is not None for part in parts)]
+
+
+def _read_lut(item: Dataset, *, signed: bool) -> Lut:
+    entries, first, bits = descriptor(item, "LUTDescriptor", signed=signed)
+    data = lut_words(item, "LUTData", entries, bits)
+    # Some descriptors state fewer bits than their data needs: the data is right, or it could not be shown at all.
+    return Lut(data, first, max(bits, int(data.max()).bit_length()))
+
+
+def _values(ds: Dataset, keyword: str) -> list[Any]:
+    """All values of an element; none where it is absent, empty or can't be read as its VR."""
+    try:
+        value = ds.get(keyword)
+    except (ValueError, TypeError, OverflowError):
+        return []
+    if value is None or value == "":
+        return []
+    return [value] if isinstance(value, str | int | float) or not hasattr(value, "__iter__") else list(value)
+
+
+def _numbers(ds: Dataset, keyword: str) -> list[float]:
+    """An unreadable value is NaN: it keeps its place, so that centres and widths stay paired."""
+    numbers = []
+    for value in _values(ds, keyword):
+        try:
+            numbers.append(float(value))
+        except (TypeError, ValueError):
+            numbers.append(math.nan)
+    return numbers
+
+
+def _text(ds: Dataset, keyword: str) -> str:
+    values = _values(ds, keyword)
+    return str(values[0]).strip() if values else ""

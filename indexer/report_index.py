@@ -1,0 +1,107 @@
+"""The BM25 index of a store's reports beside its vectors: derived, mapped when opened, built anew when reports change.
+
+It holds words of reports, so what is deleted from the catalog must leave it: a file whose mark is not the catalog's is
+replaced, by `Store.refresh` at the latest. A reader that has mapped the old files keeps them until it closes.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+from indexer.catalog.sql_catalog import SqlCatalog
+from indexer.on_disk import locked, remove, unfinished_name
+from retrieval.errors import StoreError
+from retrieval.search.bm25 import ReportIndex, build_report_index
+
+log = logging.getLogger(__name__)
+
+FOLDER = "reports"
+STALE = "it may hold words of reports that were deleted"
+_MARK = "mark.json"
+_VERSION = 2  # of the words' treatment and the files
+
+
+def open_report_index(parent: Path, catalog: SqlCatalog, store_id: str) -> ReportIndex:
+    """The index in the folder `reports` of `parent`; built and written there if it is missing, damaged or outdated.
+
+    An index that can't be written is used all the same, with a warning.
+    """
+    state = catalog.report_mark()
+    mark = {"store_id": store_id, "mark": state, "version": _VERSION}
+    folder = parent / FOLDER
+    try:
+        if _mark_of(folder) == mark:
+            return ReportIndex.load(folder)
+    except FileNotFoundError:
+        pass
+    except (OSError, ValueError) as exc:
+        log.warning("the index of the reports is damaged (%s); building it anew", type(exc).__name__)
+    index = build_report_index(catalog.report_texts())
+    try:
+        with locked(parent):
+            if catalog.report_mark()[1] == state[1]:  # else it has what was deleted meanwhile
+                _write(index, parent, mark)
+    except OSError as exc:
+        log.warning("the index of the reports can't be written: %s", exc.strerror or type(exc).__name__)
+    return index
+
+
+def refresh_report_index(parent: Path, catalog: SqlCatalog, store_id: str) -> None:
+    """Bring the files up to the catalog. StoreError if that fails while they hold words of deleted reports."""
+    while True:
+        last_deletion = catalog.report_mark()[1]
+        open_report_index(parent, catalog, store_id)
+        try:
+            written = _mark_of(parent / FOLDER)
+            if written["store_id"] == store_id and written["mark"][1] >= last_deletion:
+                return
+        except FileNotFoundError:
+            return
+        except (OSError, ValueError) as exc:
+            log.info("what the index of the reports is of can't be read: %s", type(exc).__name__)
+        if catalog.report_mark()[1] == last_deletion:  # else somebody deleted more while it was built
+            raise StoreError(
+                "the index of the reports can't be replaced, and may hold words of reports that were deleted",
+                hint=f"Delete the folder {FOLDER!r} in the store; it is built anew.",
+            )
+
+
+def report_index_problem(parent: Path, catalog: SqlCatalog, store_id: str) -> str | None:
+    """What is wrong with the files; None if nothing is, or there are none. That they lack new reports is not wrong."""
+    folder = parent / FOLDER
+    if not folder.exists():
+        return None
+    try:
+        mark = _mark_of(folder)
+        ReportIndex.load(folder)
+    except (OSError, ValueError) as exc:
+        return f"it is damaged ({type(exc).__name__})"
+    if mark["store_id"] != store_id:
+        return "it belongs to another store"
+    return STALE if mark["mark"][1] < catalog.report_mark()[1] else None
+
+
+def _mark_of(folder: Path) -> dict[str, Any]:
+    """What the files are of. OSError or ValueError if they don't say."""
+    mark = json.loads((folder / _MARK).read_text(encoding="utf-8"))
+    if not isinstance(mark, dict) or not {"store_id", "mark", "version"} <= mark.keys():
+        raise ValueError("the mark of the report index says too little")
+    return mark
+
+
+def _write(index: ReportIndex, parent: Path, mark: dict[str, Any]) -> None:
+    """Into a folder beside the place, then moved there: a reader sees the old files, the new ones, or none."""
+    made, old = unfinished_name(parent / FOLDER), unfinished_name(parent / FOLDER)
+    try:
+        made.mkdir()
+        index.save(made)
+        (made / _MARK).write_text(json.dumps(mark), encoding="utf-8")
+        if (parent / FOLDER).exists():
+            (parent / FOLDER).rename(old)
+        made.rename(parent / FOLDER)
+    finally:
+        remove(made)
+        remove(old)

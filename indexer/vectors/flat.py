@@ -1,0 +1,79 @@
+"""Float16 vectors by position, all compared with a query: by NumPy at first, by FAISS once that pays.
+
+Importing FAISS takes as long as NumPy takes for dozens of scans of a hundred thousand vectors, and a search from a cold
+process is a single scan. So the first scans are NumPy's, up to so many numbers, and FAISS is loaded for those that
+follow: nobody pays more than about twice what the better choice would have been.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from retrieval.half import widened
+from retrieval.types import Embeddings
+
+Vectors = npt.NDArray[np.float16]  # [n, D]
+Scores = npt.NDArray[np.float32]
+
+FEW = 2**28  # numbers that NumPy compares before FAISS is loaded: ten times 100,000 vectors of 256
+_BLOCK = 2**16  # numbers that are widened at a time
+
+
+class Flat:
+    """Vectors [n, D], finite; never changed.
+
+    `load` opens the FAISS index of a file that has them, and returns with it what owns its memory; else one is made.
+    """
+
+    def __init__(self, vectors: Vectors, load: Callable[[], tuple[Any, Any]] | None = None) -> None:
+        self.vectors = vectors
+        self._load = load
+        self._scanned = 0
+
+    def __len__(self) -> int:
+        return len(self.vectors)
+
+    def scan(self, queries: Embeddings) -> Scores | None:
+        """Inner products [Q, n] in float32; None where FAISS is to be asked from now on."""
+        count, dim = self.vectors.shape
+        self._scanned += count * dim * len(queries)
+        if self._scanned > FEW:
+            return None
+        out = np.empty((count, len(queries)), dtype=np.float32)
+        step = max(_BLOCK // dim, 1)
+        block = np.empty((step, dim), dtype=np.float32)
+        for start in range(0, count, step):
+            some = self.vectors[start : start + step]
+            np.matmul(widened(some, out=block[: len(some)]), queries.T, out=out[start : start + len(some)])
+        return out.T
+
+    @property
+    def faiss_index(self) -> Any:
+        """An IndexScalarQuantizer of the vectors."""
+        return self._opened[0]
+
+    @cached_property
+    def _opened(self) -> tuple[Any, Any]:
+        if self._load is not None:
+            return self._load()
+        index = new_flat(self.vectors.shape[1])
+        if len(self.vectors):  # FAISS's float16 codes are the float16 numbers themselves
+            index.add_sa_codes(np.ascontiguousarray(self.vectors, dtype="<f2").view(np.uint8))
+        return index, None
+
+
+def load_faiss() -> Any:
+    """FAISS, imported when it is first needed. Untyped: its stubs know neither downcasts nor the Python additions."""
+    import faiss
+
+    return faiss
+
+
+def new_flat(dim: int) -> Any:
+    faiss = load_faiss()
+    return faiss.IndexScalarQuantizer(dim, faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT)

@@ -1,0 +1,204 @@
+"""Is a store sound? Every row, every vector, the index files, the key; and putting right what can be.
+
+What is derived is built anew. What can't be trusted in the catalog, a damaged vector or half an instance, is taken out,
+so that the next `medlens index` reads and encodes those files again. Damaged database pages and a missing key can't be
+repaired here: they need a backup.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from indexer.archive import real_path
+from indexer.catalog.checks import CatalogChecks
+from indexer.records import VectorKind
+from indexer.report_index import STALE
+from indexer.store import Store
+from retrieval.errors import StoreCorrupt, StoreError
+
+log = logging.getLogger(__name__)
+
+_BATCH = 4096
+_AGAIN = "taken out: run `medlens index` on the archive again"
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that was looked at. `looked_at` is how many of them, `wrong` how many of those were not right.
+
+    `detail` says what is wrong and what to do; `repaired` whether nothing is left to do, or to index again at most.
+    """
+
+    name: str
+    looked_at: int
+    wrong: int = 0
+    detail: str = ""
+    repaired: bool = False
+
+    @property
+    def sound(self) -> bool:
+        return not self.wrong or self.repaired
+
+
+OnCheck = Callable[[Check], None]
+
+
+def verify_store(
+    store: Store, *, files: bool = False, repair: bool = False, on_check: OnCheck = lambda check: None
+) -> list[Check]:
+    """Look at everything in a store; with `files`, also whether the archives' files are there and unchanged.
+
+    With `repair`, what can be put right is. Each Check goes to `on_check` as soon as it is done.
+    """
+    checks = store.catalog.checks
+    counts = store.catalog.counts()
+    steps: dict[str, Callable[[], Check]] = {
+        "database": lambda: _database(checks),
+        "key": lambda: _key(store, repair),
+        "rows": lambda: _lone_rows(checks, counts.instances, repair),
+        "indexed files": lambda: _empty_files(checks, counts.files, repair),
+        "images": lambda: _blind_images(checks, counts.instances, repair),
+        "frame vectors": lambda: _vectors(store, "frame", repair),
+        "sentence vectors": lambda: _vectors(store, "sentence", repair),
+        "frame index": lambda: _index(store, "frame", repair),
+        "sentence index": lambda: _index(store, "sentence", repair),
+        "report index": lambda: _report_index(store, repair),
+        "leftovers": lambda: _leftovers(store, repair),
+        "dead workers": lambda: _workers(checks, repair),
+    }
+    if files:
+        steps["files"] = lambda: _files(store)
+    done = []
+    for name, step in steps.items():
+        try:
+            check = step()
+        except StoreCorrupt as exc:  # as far as it could be read
+            check = Check(name, 1, 1, f"{exc}. {exc.hint or ''}".strip())
+        on_check(check)
+        done.append(check)
+    return done
+
+
+def _database(checks: CatalogChecks) -> Check:
+    found = checks.integrity()
+    detail = f"{found[0]}; restore a backup, or index the archive into a new store" if found else ""
+    return Check("database", 1, len(found), detail)
+
+
+def _key(store: Store, repair: bool) -> Check:
+    try:
+        store.pseudonym_key  # noqa: B018 - reading it checks it
+    except StoreError as exc:
+        return Check("key", 1, 1, f"{exc}. {exc.hint or ''}".strip())
+    mode = store.key_mode()
+    if not mode & 0o077:
+        return Check("key", 1)
+    if repair:
+        store.protect_key()
+    return Check("key", 1, 1, f"others may read it (mode {mode:04o}, expected 0600)", repaired=repair)
+
+
+def _lone_rows(checks: CatalogChecks, instances: int, repair: bool) -> Check:
+    found = checks.lone_rows()
+    wrong = sum(map(len, found.values()))
+    if wrong and repair:
+        checks.drop_lone_rows(found)
+    detail = ", ".join(f"{len(ids)} {name} hang on nothing" for name, ids in found.items())
+    return Check("rows", instances, wrong, detail, repaired=repair)
+
+
+def _empty_files(checks: CatalogChecks, files: int, repair: bool) -> Check:
+    ids = checks.empty_files()
+    if ids and repair:
+        checks.drop_files(ids)
+    detail = f"noted as indexed, but there is nothing of them; {_AGAIN if repair else '--repair has them read again'}"
+    return Check("indexed files", files, len(ids), detail if ids else "", repaired=repair)
+
+
+def _blind_images(checks: CatalogChecks, instances: int, repair: bool) -> Check:
+    ids = checks.blind_images()
+    if ids and repair:
+        checks.drop_instances(ids)
+    detail = f"images without any frame; {_AGAIN if repair else '--repair has them read again'}"
+    return Check("images", instances, len(ids), detail if ids else "", repaired=repair)
+
+
+def _vectors(store: Store, kind: VectorKind, repair: bool) -> Check:
+    checks = store.catalog.checks
+    count, bad = checks.bad_vectors(kind, int(store.model["embed_dim"]))
+    if bad and repair:
+        checks.drop_instances(checks.instances_of(kind, bad))
+    detail = f"of a wrong size, not finite or not of unit norm; {_AGAIN if repair else '--repair has them made again'}"
+    return Check(f"{kind} vectors", count, len(bad), detail if bad else "", repaired=repair)
+
+
+def _index(store: Store, kind: VectorKind, repair: bool) -> Check:
+    """Every id and every vector of the index that searches would use, and the file it comes from."""
+    name = f"{kind} index"
+    problem = store.index_file_problem(kind)
+    index = store.frames_index() if kind == "frame" else store.sentences_index()
+    ids = index.ids
+    looked_at, wrong = len(ids), int(problem is not None)
+    for start in range(0, len(ids), _BATCH):
+        part = ids[start : start + _BATCH]
+        found, vectors = store.catalog.vectors_of(part.tolist(), kind)
+        wrong += len(part) - len(found)  # not in the catalog
+        wrong += int((vectors.view(np.uint16) != index.vectors_of(found).view(np.uint16)).any(axis=1).sum())
+    wrong += max(store.catalog.vector_count(kind) - looked_at, 0)
+    if not wrong:
+        return Check(name, looked_at)
+    if repair:
+        store.rebuild_indexes()
+    how = "built anew" if repair else "--repair builds it anew"
+    return Check(name, looked_at, wrong, f"{problem or 'it differs from the catalog'}; {how}", repaired=repair)
+
+
+def _report_index(store: Store, repair: bool) -> Check:
+    """That it is stale is no damage: opening it, as a search does, brings it up to the catalog."""
+    before = store.report_index_problem()
+    store.reports_index()
+    problem = store.report_index_problem() or (before if before != STALE else None)
+    if problem and repair:
+        store.refresh()
+    detail = f"{problem}; {'built anew' if repair else '--repair builds it anew'}" if problem else ""
+    return Check("report index", 1, int(problem is not None), detail, repaired=repair)
+
+
+def _leftovers(store: Store, repair: bool) -> Check:
+    found = store.leftovers()
+    if repair:
+        store.remove_leftovers()
+    detail = "unfinished files that a killed process has left; they may hold vectors and words of reports"
+    return Check("leftovers", len(found), len(found), detail if found else "", repaired=repair)
+
+
+def _workers(checks: CatalogChecks, repair: bool) -> Check:
+    dead = checks.dead_workers()
+    if dead and repair:
+        checks.bury()
+    detail = "processes that have died while indexing; the next run takes over their files" if dead else ""
+    return Check("dead workers", len(dead), len(dead), detail, repaired=repair)
+
+
+def _files(store: Store) -> Check:
+    started, looked_at, gone, changed = time.monotonic(), 0, 0, 0
+    for archive, root in store.catalog.archive_roots().items():
+        for path, known in store.catalog.known_files(archive):
+            if known.status != "indexed":
+                continue
+            looked_at += 1
+            try:
+                status = real_path(Path(root), path).stat()
+            except (OSError, ValueError):
+                gone += 1
+                continue
+            changed += (status.st_size, status.st_mtime_ns) != (known.size, known.mtime_ns)
+    log.info("looked at %d files in %.1f s", looked_at, time.monotonic() - started)
+    detail = f"{gone} gone, {changed} changed: run `medlens index` on the archive, with --prune to drop what is gone"
+    return Check("files", looked_at, gone + changed, detail if gone + changed else "")

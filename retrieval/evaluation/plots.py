@@ -1,0 +1,171 @@
+"""Plots as SVG. The only module that knows matplotlib, which comes with `pip install medlens[evaluate]`."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from retrieval.errors import EvaluationError
+from retrieval.evaluation.evaluate import Way
+from retrieval.evaluation.labelling import ZeroShot
+from retrieval.evaluation.metrics import Difference, Ints
+from retrieval.evaluation.zero_shot import BINS, ReliabilityBin
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# Okabe and Ito's colours, which the colour-blind tell apart.
+BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#777777"
+COLOURS = (BLUE, ORANGE, GREEN)
+STYLE: dict[Any, Any] = {
+    "font.size": 9,
+    "font.family": "DejaVu Sans",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlesize": 10,
+    "axes.titlelocation": "left",
+    "legend.frameon": False,
+    "svg.hashsalt": "medlens",  # the same figures give the same file
+}
+
+
+def require_matplotlib() -> None:
+    """Raises EvaluationError where it is not installed."""
+    if find_spec("matplotlib") is None:
+        raise EvaluationError(
+            "the report needs matplotlib, which is not installed",
+            hint='Install it with: pip install "medlens[evaluate]"; or leave --output away.',
+        )
+
+
+def recall_curves(title: str, ways: Sequence[Way]) -> str:
+    """Recall over the depth, one line for each ranker with its interval, and chance."""
+    with _axes(6.0, 3.4) as (figure, axes):
+        for way, colour in zip(ways, COLOURS, strict=False):
+            ks = sorted(way.direction.figures.hits)
+            found = [way.estimates[f"R@{k}"] for k in ks]
+            axes.fill_between(ks, [e.low for e in found], [e.high for e in found], color=colour, alpha=0.15, lw=0)
+            axes.plot(ks, [e.value for e in found], color=colour, marker=".", label=way.ranker)
+        ks = sorted(ways[0].direction.figures.hits)
+        axes.plot(
+            ks, [ways[0].estimates[f"R@{k}"].chance for k in ks], color=GREY, linestyle="--", label="random ranking"
+        )
+        ticks = [k for k in (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000) if k <= ks[-1]]
+        axes.set(xscale="log", ylim=(0, 1.02), xlabel="k: how many answers are looked at", title=title)
+        axes.set_xticks(ticks, [str(k) for k in ticks])
+        axes.minorticks_off()
+        _percent(axes, "y")
+        axes.set_ylabel("queries answered within k")
+        _legend(axes)
+        axes.grid(alpha=0.2)
+        return _svg(figure)
+
+
+def rank_histogram(title: str, way: Way) -> str:
+    """Where the first right answer stands, in tenths of the gallery; a random ranking as a line."""
+    with _axes(5.2, 3.4) as (figure, axes):
+        share = (way.direction.figures.rank - 0.5) / way.direction.gallery
+        counts, edges = np.histogram(share, bins=10, range=(0, 1))
+        axes.bar(edges[:-1], counts / len(share), width=0.1, align="edge", color=BLUE, edgecolor="white")
+        axes.axhline(0.1, color=GREY, linestyle="--", label="one right answer, at random")
+        axes.set(xlim=(0, 1), title=title, xlabel="rank of the first right answer, as a share of the gallery")
+        axes.set_ylabel("queries")
+        _percent(axes, "x")
+        _percent(axes, "y")
+        axes.legend(loc="upper right")
+        return _svg(figure)
+
+
+def confusion_matrix(title: str, names: Sequence[str], counts: Ints) -> str:
+    """Counts of truth by answer, each row coloured by its shares."""
+    occurs = np.flatnonzero(counts.sum(axis=1))
+    side = 1.6 + 0.55 * len(names)
+    with _axes(side + 1.2, 1.4 + 0.45 * len(occurs)) as (figure, axes):
+        rows = counts[occurs]
+        share = rows / rows.sum(axis=1, keepdims=True)
+        axes.imshow(share, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+        for (y, x), count in np.ndenumerate(rows):
+            axes.text(x, y, str(count), ha="center", va="center", color="white" if share[y, x] > 0.5 else "black")
+        axes.set_xticks(range(len(names)), names, rotation=30, ha="right")
+        axes.set_yticks(range(len(occurs)), [names[int(i)] for i in occurs])
+        axes.set(xlabel="answer", ylabel="truth", title=title)
+        for spine in axes.spines.values():
+            spine.set_visible(False)
+        return _svg(figure)
+
+
+def reliability_diagram(found: ZeroShot) -> str:
+    """How often answers of a confidence are right; the diagonal means what it says. Larger dots hold more answers."""
+    with _axes(6.0, 3.4) as (figure, axes):
+        axes.plot([0, 1], [0, 1], color=GREY, linestyle="--", label="means what it says")
+        for name, bins, ece, colour in (
+            ("prompts of the set", found.reliability, found.estimates["ECE"].value, BLUE),
+            ("plain softmax", found.plain_reliability, found.plain_estimates["ECE"].value, ORANGE),
+        ):
+            _dots(axes, f"{name}, ECE {ece:.2f}", bins, colour)
+        axes.set(xlim=(0, 1.02), ylim=(-0.02, 1.02), title=f"{found.labels.name}: reliability, {BINS} bins")
+        axes.set(xlabel="score of the answer", ylabel="share of right answers")
+        _percent(axes, "y")
+        _legend(axes, scale=0.5)
+        return _svg(figure)
+
+
+def difference_plot(title: str, figures: Mapping[str, Difference]) -> str:
+    """Each difference with its interval; where it does not cross 0 the models differ on these rows."""
+    with _axes(5.4, 0.9 + 0.34 * len(figures)) as (figure, axes):
+        for y, d in enumerate(figures.values()):
+            colour = BLUE if d.differs else GREY
+            axes.plot([d.low, d.high], [y, y], color=colour, lw=2)
+            axes.plot([d.value], [y], "o", color=colour)
+        axes.axvline(0, color="black", lw=0.8)
+        axes.set_yticks(range(len(figures)), list(figures))
+        axes.invert_yaxis()
+        axes.set(title=title, xlabel="second model less the first")
+        return _svg(figure)
+
+
+def _dots(axes: Axes, label: str, bins: Sequence[ReliabilityBin], colour: str) -> None:
+    total = sum(one.rows for one in bins)
+    x, y = [one.confidence for one in bins], [one.right for one in bins]
+    axes.scatter(x, y, s=[15 + 220 * one.rows / total for one in bins], color=colour, alpha=0.75, lw=0, label=label)
+
+
+def _legend(axes: Axes, scale: float = 1) -> None:
+    """Beside the plot, where it hides nothing."""
+    axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), markerscale=scale)
+
+
+def _percent(axes: Axes, which: str) -> None:
+    from matplotlib.ticker import PercentFormatter
+
+    (axes.xaxis if which == "x" else axes.yaxis).set_major_formatter(PercentFormatter(1, 0))
+
+
+class _axes:  # noqa: N801 - read like a function
+    """A figure of so many inches with one pair of axes, in medlens's style, without a window."""
+
+    def __init__(self, width: float, height: float) -> None:
+        self._size = width, height
+
+    def __enter__(self) -> tuple[Figure, Axes]:
+        import matplotlib
+        from matplotlib.figure import Figure
+
+        self._style = matplotlib.rc_context(STYLE)
+        self._style.__enter__()
+        figure = Figure(self._size, layout="constrained")
+        return figure, figure.add_subplot()
+
+    def __exit__(self, *about: Any) -> None:
+        self._style.__exit__(*about)
+
+
+def _svg(figure: Figure) -> str:
+    out = io.StringIO()
+    figure.savefig(out, format="svg", metadata={"Date": None, "Creator": "medlens"})
+    return out.getvalue()

@@ -1,0 +1,223 @@
+"""The report: one self-contained page with tables and plots, and the figures as JSON beside it."""
+
+from __future__ import annotations
+
+import base64
+import html
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from retrieval.errors import EvaluationError
+from retrieval.evaluation import plots
+from retrieval.evaluation.evaluate import Compared, Evaluation, Way
+from retrieval.evaluation.labelling import ZeroShot
+from retrieval.evaluation.metrics import Estimate
+from retrieval.evaluation.results import SHOWN, document, one_figure, said, signed
+from retrieval.evaluation.zero_shot import ACCURACY, AUROC, BINS
+
+METRICS, REPORT = "metrics.json", "report.html"
+_STYLE = """
+:root { color-scheme: light; }
+body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 74rem; padding: 0 1rem; color: #222; }
+h1 { font-size: 1.5rem; margin: 0; } h2 { font-size: 1.15rem; margin: 2.2rem 0 .4rem; } h3 { font-size: 1rem; }
+p.about, .small { color: #555; font-size: .9rem; }
+table { border-collapse: collapse; margin: .6rem 0; font-variant-numeric: tabular-nums; }
+th, td { padding: .25rem .8rem .25rem 0; text-align: right; border-bottom: 1px solid #ddd; }
+th:first-child, td:first-child { text-align: left; } th { font-weight: 600; vertical-align: bottom; }
+td small { color: #666; } .plots { display: flex; flex-wrap: wrap; gap: 1rem; align-items: flex-start; }
+.plots img { max-width: 100%; } li { margin: .2rem 0; } .differs { font-weight: 600; }
+"""
+
+
+def write_report(folder: Path, evaluation: Evaluation, compared: Compared | None = None) -> None:
+    """Write metrics.json and report.html into a folder, which is made if need be. Raises EvaluationError if it can't
+    be written, or without matplotlib."""
+    plots.require_matplotlib()
+    text = json.dumps(document(evaluation, compared), indent=1, ensure_ascii=False) + "\n"
+    page = report_page(evaluation, compared)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / METRICS).write_text(text, encoding="utf-8")
+        (folder / REPORT).write_text(page, encoding="utf-8")
+    except OSError as exc:
+        raise EvaluationError(f"the report can't be written into {folder.name!r}: {exc.strerror}") from exc
+
+
+def report_page(evaluation: Evaluation, compared: Compared | None = None) -> str:
+    """The whole document; nothing in it is loaded from elsewhere."""
+    rows = evaluation.rows
+    title = f"{evaluation.model} on {rows.name}"
+    against = f" against {compared.second.model}" if compared else ""
+    facts = ", ".join(
+        f"{name.replace('_', ' ')} {str(value)[: 16 if name == 'sha256' else None]}"
+        for name, value in rows.facts.items()
+        if value not in (None, "", 0)
+    )
+    sections = [
+        f"<h1>{html.escape(title + against)}</h1>",
+        f'<p class="about">{len(rows)} images of {len(set(rows.groups))} patients or cases; {html.escape(facts)}.</p>',
+        _summary(evaluation),
+        *(_notes(evaluation.notes)),
+    ]
+    if compared:
+        sections += _comparison(compared)
+    sections += _retrieval(evaluation)
+    for found in evaluation.zero_shot:
+        sections += _zero_shot(found)
+    sections.append(_how_to_read(evaluation))
+    body = "\n".join(sections)
+    return f"""<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
+<title>medlens: {html.escape(title)}</title><style>{_STYLE}</style></head>
+<body>
+{body}
+</body></html>
+"""
+
+
+def _summary(evaluation: Evaluation) -> str:
+    lines = []
+    for way in evaluation.ways:
+        found = way.estimates["R@10"]
+        verdict = "above" if found.low > found.chance else "not clearly above"
+        lines.append(
+            f"{way.name}, {way.ranker}: the right answer is among the first 10 of {way.direction.gallery} for "
+            f"{said('R@10', found)} of the queries, {verdict} a random ranking."
+        )
+    for zero in evaluation.zero_shot:
+        if ACCURACY in zero.estimates:
+            right = said(ACCURACY, zero.estimates[ACCURACY])
+            lines.append(f"zero-shot {zero.labels.name}: {right} of the answers are right.")
+        else:
+            lines.append(f"zero-shot {zero.labels.name}: macro AUROC {said(AUROC, zero.estimates[AUROC])}.")
+    return _list(lines)
+
+
+def _notes(notes: Sequence[str]) -> list[str]:
+    return ["<h2>To be borne in mind</h2>", _list(notes)] if notes else []
+
+
+def _retrieval(evaluation: Evaluation) -> list[str]:
+    out = []
+    for name in dict.fromkeys(way.name for way in evaluation.ways):
+        ways = [way for way in evaluation.ways if way.name == name]
+        first = ways[0].direction
+        out.append(f"<h2>Retrieval: {name}</h2>")
+        out.append(f'<p class="small">{first.queries} queries, each against the whole gallery of {first.gallery}.</p>')
+        out.append(_ways_table(ways))
+        curves, ranks = f"{name}: recall", f"{name}, {ways[0].ranker}: ranks"
+        out.append(_pictures({curves: plots.recall_curves(curves, ways), ranks: plots.rank_histogram(ranks, ways[0])}))
+    return out
+
+
+def _ways_table(ways: Sequence[Way]) -> str:
+    figures = [name for name in SHOWN if name in ways[0].estimates]
+    head = ["figure", *(way.ranker for way in ways), "random ranking", "shuffled pairs"]
+    rows = []
+    for name in figures:
+        control = ways[0].control.get(name)
+        shuffled = f"{one_figure(name, control.least)} to {one_figure(name, control.greatest)}" if control else ""
+        own = [_marked(name, way.estimates[name]) for way in ways]
+        rows.append([name, *own, one_figure(name, ways[0].estimates[name].chance), shuffled])
+    return _table(head, rows)
+
+
+def _zero_shot(found: ZeroShot) -> list[str]:
+    name = html.escape(found.labels.name)
+    rows = []
+    for figure, value in found.estimates.items():
+        phrased = found.phrasings.get(figure)
+        spread = f"{one_figure(figure, phrased.least)} to {one_figure(figure, phrased.greatest)}" if phrased else ""
+        plain = _marked(figure, found.plain_estimates[figure])
+        rows.append([figure, _marked(figure, value), plain, spread, one_figure(figure, value.chance)])
+    labels = [
+        [
+            html.escape(one.label),
+            str(one.rows),
+            "" if one.answered is None else str(one.answered),
+            one_figure("recall", one.recall),
+            one_figure("precision", one.precision),
+            _marked("macro AUROC", one.auroc) if one.auroc else "not defined",
+        ]
+        for one in found.per_label
+    ]
+    changed, pictures = "", {}
+    if found.changed is not None:
+        changed = f"Said in one phrasing instead of all, {100 * found.changed:.1f} % of the answers change."
+    if found.confusion is not None:
+        title = f"{found.labels.name}: {found.rows} images"
+        pictures[title] = plots.confusion_matrix(title, found.labels.names, found.confusion)
+    pictures[f"{found.labels.name}: reliability"] = plots.reliability_diagram(found)
+    return [
+        f"<h2>Zero-shot: {name}</h2>",
+        f'<p class="small">{found.rows} images whose field {html.escape(repr(found.truth))} says the truth. '
+        f"{changed}</p>",
+        _table(["figure", "prompts of the set", "plain softmax", "single phrasings", "guessing"], rows),
+        _table(["label", "images", "answers", "recall", "precision", "AUROC"], labels),
+        _pictures(pictures),
+    ]
+
+
+def _comparison(compared: Compared) -> list[str]:
+    first, second = html.escape(compared.first.model), html.escape(compared.second.model)
+    out = [f"<h2>{second} less {first}</h2>"]
+    out.append('<p class="small">Paired over the same patients. Bold where the interval does not hold 0.</p>')
+    pictures = {}
+    for task, figures in compared.differences.items():
+        shown = {name: d for name, d in figures.items() if not name.startswith("R@") or name in SHOWN}
+        rows = []
+        for name, d in shown.items():
+            words = f"{signed(name, d.value)} <small>({signed(name, d.low)} to {signed(name, d.high)})</small>"
+            words = f'<span class="differs">{words}</span>' if d.differs else words
+            rows.append([name, one_figure(name, d.first), one_figure(name, d.second), words])
+        out += [f"<h3>{html.escape(task)}</h3>", _table(["figure", first, second, "difference"], rows)]
+        bounded = {name: d for name, d in shown.items() if name != "median rank"}  # its unit is another
+        pictures[task] = plots.difference_plot(task, bounded)
+    return [*out, _pictures(pictures)]
+
+
+def _how_to_read(evaluation: Evaluation) -> str:
+    lines = [
+        f"In brackets: the 95 % interval, a percentile bootstrap over patients or cases "
+        f"({evaluation.options.resamples} resamples). The queries are resampled, the gallery stays.",
+        "R@k: the share of queries with a right answer among the first k. Equal texts are one entry of the gallery, "
+        "and every image with that text is right. MRR: mean reciprocal rank of the first right answer. mAP: mean "
+        "average precision over all right answers.",
+        "nDCG@10 takes the share of known labels in which query and answer agree as the gain, so that an answer of the "
+        "right kind counts for something though it is not the very one.",
+        "Equal scores have no order: figures are the expectation over all orders of what is tied.",
+        "Random ranking: the exact expectation. Shuffled pairs: the same scores with texts dealt out at random, least "
+        "and greatest of several times; it should lie around the random ranking, else something leaks.",
+        "Plain softmax: the labels' bare names, without phrasings. ECE: expected calibration error, "
+        f"{BINS} equal bins; under guessing stands what a perfectly calibrated model would show on so few rows.",
+        "The figures hold for these rows. Other hospitals, devices and patients give others.",
+    ]
+    return "<h2>How to read it</h2>" + _list(lines)
+
+
+def _marked(name: str, value: Estimate) -> str:
+    """The figure, its interval in small letters."""
+    figure, _, rest = said(name, value).partition(" (")
+    return f"{figure} <small>({rest}</small>" if rest else figure
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    def cells(tag: str, values: Sequence[str]) -> str:
+        return "<tr>" + "".join(f"<{tag}>{value}</{tag}>" for value in values) + "</tr>"
+
+    return "<table>" + cells("th", head) + "".join(cells("td", row) for row in rows) + "</table>"
+
+
+def _list(lines: Sequence[str]) -> str:
+    return "<ul>" + "".join(f"<li>{html.escape(line)}</li>" for line in lines) + "</ul>"
+
+
+def _pictures(svgs: Mapping[str, str]) -> str:
+    """Plots by what they show."""
+    images = []
+    for name, svg in svgs.items():
+        data = base64.b64encode(svg.encode()).decode("ascii")
+        images.append(f'<img alt="{html.escape(name)}" src="data:image/svg+xml;base64,{data}">')
+    return '<div class="plots">' + "".join(images) + "</div>"

@@ -1,0 +1,187 @@
+"""Figures as plain values: rows for a table, and one document for a file."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict
+from typing import Any
+
+from retrieval.evaluation.evaluate import Compared, Evaluation, Way
+from retrieval.evaluation.labelling import ZeroShot
+from retrieval.evaluation.metrics import Difference, Estimate
+from retrieval.evaluation.retrieval import MEDIAN, RECALL_AT
+from retrieval.evaluation.zero_shot import AUROC, ECE
+
+Row = dict[str, Any]
+SHOWN = (*(f"R@{k}" for k in RECALL_AT), "MRR", "mAP", "nDCG@10", MEDIAN)
+OWN, PLAIN = "medlens", "plain softmax"
+
+
+def figure_rows(evaluation: Evaluation) -> list[Row]:
+    """One row a figure. Shares are 0 to 1; the median rank counts from 1."""
+    rows = []
+    for way in evaluation.ways:
+        for name in (n for n in SHOWN if n in way.estimates):
+            control = way.control.get(name)
+            row = _row(way.name, way.ranker, name, way.estimates[name])
+            rows.append(row | {"control": _number(control.mean) if control else None})
+    for found in evaluation.zero_shot:
+        task = f"zero-shot {found.labels.name}"
+        for by, estimates in ((OWN, found.estimates), (PLAIN, found.plain_estimates)):
+            rows += [_row(task, by, name, value) | {"control": None} for name, value in estimates.items()]
+    return rows
+
+
+def difference_rows(compared: Compared) -> list[Row]:
+    """One row a figure: both models, and the second less the first."""
+    rows = []
+    for task, figures in compared.differences.items():
+        for name, d in figures.items():
+            if not name.startswith("R@") or name in SHOWN:
+                rows.append({"task": task, "figure": name} | _difference(d))
+    return rows
+
+
+def is_share(figure: str) -> bool:
+    """Whether a figure is said in percent."""
+    return figure not in (MEDIAN, AUROC, ECE, "MRR", "mAP", "nDCG@10")
+
+
+def tables(evaluation: Evaluation, compared: Compared | None = None) -> list[tuple[str, list[Row]]]:
+    """For people: titles and rows with figures as words, a column each. Of two models, the differences."""
+    if compared is not None:
+        title = f"{compared.second.model} less {compared.first.model}"
+        return [(title, [_words(row) for row in difference_rows(compared)])]
+    out = []
+    size = f"{len(evaluation.rows)} images of {len(set(evaluation.rows.groups))} patients or cases"
+    for name in dict.fromkeys(way.name for way in evaluation.ways):
+        ways = [way for way in evaluation.ways if way.name == name]
+        first = ways[0]
+        rows = []
+        for figure in (n for n in SHOWN if n in first.estimates):
+            row: Row = {"figure": figure} | {way.ranker: said(figure, way.estimates[figure]) for way in ways}
+            control = first.control.get(figure)
+            row["chance"] = one_figure(figure, first.estimates[figure].chance)
+            rows.append(row | {"shuffled pairs": one_figure(figure, control.mean) if control else None})
+        queries, gallery = first.direction.queries, first.direction.gallery
+        out.append((f"{evaluation.model}, {size}; {name}: {queries} queries, gallery of {gallery}", rows))
+    for found in evaluation.zero_shot:
+        rows = [
+            {
+                "figure": figure,
+                "prompts of the set": said(figure, value),
+                "plain softmax": said(figure, found.plain_estimates[figure]),
+                "chance": one_figure(figure, value.chance),
+            }
+            for figure, value in found.estimates.items()
+        ]
+        out.append((f"{evaluation.model}; zero-shot {found.labels.name}: {found.rows} images", rows))
+    return out
+
+
+def said(figure: str, value: Estimate) -> str:
+    """`38.1 % (27.6 % to 50.6 %)`; the interval only where there is one."""
+    if not math.isfinite(value.low):
+        return one_figure(figure, value.value)
+    return f"{one_figure(figure, value.value)} ({one_figure(figure, value.low)} to {one_figure(figure, value.high)})"
+
+
+def one_figure(figure: str, value: float) -> str:
+    """A number in the unit of its figure."""
+    if not math.isfinite(value):
+        return "none"
+    if is_share(figure):
+        return f"{100 * value:.1f} %"
+    return f"{value:.1f}" if figure == MEDIAN else f"{value:.3f}"
+
+
+def signed(figure: str, value: float) -> str:
+    return ("+" if value > 0 else "") + one_figure(figure, value)
+
+
+def document(evaluation: Evaluation, compared: Compared | None = None) -> Row:
+    """Everything but the single queries, as JSON takes it; what has no value is null."""
+    first = evaluation
+    out: Row = {
+        "model": first.model,
+        "rows": {
+            "name": first.rows.name,
+            "images": len(first.rows),
+            "groups": len(set(first.rows.groups)),
+            **first.rows.facts,
+        },
+        "options": asdict(first.options),
+        "retrieval": [_way(way) for way in first.ways],
+        "zero_shot": [_zero_shot(found) for found in first.zero_shot],
+        "notes": first.notes,
+    }
+    if compared is not None:
+        out["compared_with"] = {
+            "model": compared.second.model,
+            "retrieval": [_way(way) for way in compared.second.ways],
+            "zero_shot": [_zero_shot(found) for found in compared.second.zero_shot],
+            "differences": {
+                task: {name: _difference(d) for name, d in figures.items()}
+                for task, figures in compared.differences.items()
+            },
+        }
+    cleaned: Row = _clean(out)
+    return cleaned
+
+
+def _way(way: Way) -> Row:
+    return {
+        "task": way.name,
+        "ranker": way.ranker,
+        "queries": way.direction.queries,
+        "gallery": way.direction.gallery,
+        "figures": {name: asdict(value) for name, value in way.estimates.items()},
+        "shuffled_control": {name: asdict(way.control[name]) for name in SHOWN if name in way.control},
+    }
+
+
+def _zero_shot(found: ZeroShot) -> Row:
+    return {
+        "labels": found.labels.name,
+        "kind": found.labels.kind,
+        "truth": found.truth,
+        "rows": found.rows,
+        "figures": {name: asdict(value) for name, value in found.estimates.items()},
+        "plain_softmax": {name: asdict(value) for name, value in found.plain_estimates.items()},
+        "single_phrasings": {name: asdict(value) for name, value in found.phrasings.items()},
+        "answers_changed_by_phrasing": found.changed,
+        "per_label": [asdict(figures) for figures in found.per_label],
+        "confusion": None if found.confusion is None else found.confusion.tolist(),
+        "reliability": [asdict(one) for one in found.reliability],
+        "plain_reliability": [asdict(one) for one in found.plain_reliability],
+    }
+
+
+def _row(task: str, by: str, name: str, value: Estimate) -> Row:
+    return {"task": task, "by": by, "figure": name} | {k: _number(v) for k, v in asdict(value).items()}
+
+
+def _difference(d: Difference) -> Row:
+    return {k: _number(v) for k, v in asdict(d).items()}
+
+
+def _words(row: Row) -> Row:
+    name = row["figure"]
+    if row["low"] is None:
+        difference = signed(name, row["value"])
+    else:
+        difference = f"{signed(name, row['value'])} ({signed(name, row['low'])} to {signed(name, row['high'])})"
+    first, second = (one_figure(name, row[k]) for k in ("first", "second"))
+    return {"task": row["task"], "figure": name, "first": first, "second": second, "difference": difference}
+
+
+def _number(value: float) -> float | None:
+    return round(value, 6) if math.isfinite(value) else None
+
+
+def _clean(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(k): _clean(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_clean(v) for v in value]
+    return _number(value) if isinstance(value, float) else value

@@ -1,0 +1,248 @@
+"""Retrieval both ways over a whole gallery: which text belongs to an image, and which images to a text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from retrieval.evaluation.metrics import (
+    Bools,
+    Estimate,
+    Floats,
+    Ints,
+    Judgement,
+    Spread,
+    Statistic,
+    mean_where,
+    median_of,
+)
+from retrieval.evaluation.ranking import QueryFigures, chance_median, judge
+from retrieval.types import Embeddings
+
+RECALL_AT = (1, 5, 10)
+MEDIAN = "median rank"
+CELLS = 8_000_000  # scores judged at a time
+
+
+@dataclass(frozen=True)
+class Pairing:
+    """Which texts belong to which images. Equal texts are one entry, and each of their images is right for it."""
+
+    texts: tuple[str, ...]  # each once
+    image_of: Ints  # [pairs] of image and text, each pair once
+    text_of: Ints
+    image_groups: tuple[str, ...]
+    text_groups: tuple[str, ...]  # of the first image that has the text
+
+    @classmethod
+    def of(cls, texts: Sequence[Sequence[str]], groups: Sequence[str]) -> Pairing:
+        """`texts` are those of each image, `groups` the patient (or case) of each image. An image without a text can't
+        ask; it may be in a gallery."""
+        if len(texts) != len(groups) or not texts:
+            raise ValueError(
+                f"texts of {len(texts)} images and {len(groups)} groups, expected the same number, at least one"
+            )
+        ids: dict[str, int] = {}
+        owners: list[str] = []
+        image_of, text_of = [], []
+        for image, own in enumerate(texts):
+            for text in dict.fromkeys(own):
+                if text not in ids:
+                    ids[text] = len(ids)
+                    owners.append(groups[image])
+                image_of.append(image)
+                text_of.append(ids[text])
+        return cls(tuple(ids), np.array(image_of, np.int64), np.array(text_of, np.int64), tuple(groups), tuple(owners))
+
+    @property
+    def images(self) -> int:
+        return len(self.image_groups)
+
+    def shuffled(self, seed: int) -> Pairing:
+        """The control: every text goes to the images of another text, drawn at random. Its figures should be chance."""
+        moved = np.random.default_rng(seed).permutation(len(self.texts))
+        return Pairing(self.texts, self.image_of, moved[self.text_of], self.image_groups, self.text_groups)
+
+    def turned(self) -> Pairing:
+        """Images and texts exchanged, to ask the other way round. What `texts` holds is then the images' groups."""
+        return Pairing(self.image_groups, self.text_of, self.image_of, self.text_groups, self.image_groups)
+
+    def relevant(self, images: slice) -> Bools:
+        """[images of the slice, texts]."""
+        start, stop, _ = images.indices(self.images)
+        out = np.zeros((stop - start, len(self.texts)), bool)
+        mine = (self.image_of >= start) & (self.image_of < stop)
+        out[self.image_of[mine] - start, self.text_of[mine]] = True
+        return out
+
+
+@dataclass(frozen=True)
+class Grades:
+    """Label relevance: how far a gallery entry agrees with a query in its attributes (modality, region, label ...).
+
+    Per attribute one row of flags for each query and for each entry: the values it has. A grade is the share of the
+    query's known attributes in which the two have a value in common: 0 to 1.
+    """
+
+    queries: tuple[Bools, ...]
+    gallery: tuple[Bools, ...]
+
+    @classmethod
+    def of(cls, fields: Mapping[str, Sequence[str | None]], pairing: Pairing) -> Grades | None:
+        """For images asking for texts; a text has the values of all its images. None where no attribute is known."""
+        images, texts = [], []
+        for values in fields.values():
+            known = {value: i for i, value in enumerate(dict.fromkeys(v.casefold() for v in values if v))}
+            if not known:
+                continue
+            flags = np.zeros((len(values), len(known)), bool)
+            for row, value in enumerate(values):
+                if value:
+                    flags[row, known[value.casefold()]] = True
+            images.append(flags)
+            of_text = np.zeros((len(pairing.texts), len(known)), bool)
+            np.logical_or.at(of_text, pairing.text_of, flags[pairing.image_of])
+            texts.append(of_text)
+        return cls(tuple(images), tuple(texts)) if images else None
+
+    def turned(self) -> Grades:
+        return Grades(self.gallery, self.queries)
+
+    def rows(self, queries: slice) -> Floats:
+        """[queries of the slice, gallery]; 0 throughout for a query of which nothing is known."""
+        agreed = sum((q[queries] @ g.T).astype(np.float64) for q, g in zip(self.queries, self.gallery, strict=True))
+        known = np.sum([q[queries].any(axis=1) for q in self.queries], axis=0, dtype=np.float64)
+        share: Floats = agreed / np.maximum(known, 1)[:, None]
+        return share
+
+
+@dataclass(frozen=True)
+class Direction:
+    """One way of asking: every query against the whole gallery."""
+
+    queries: int
+    gallery: int
+    judgement: Judgement
+    figures: QueryFigures
+
+
+@dataclass(frozen=True)
+class Cosines:
+    """Scores of unit vectors [queries, D] and [gallery, D], computed a few queries at a time."""
+
+    queries: Embeddings
+    gallery: Embeddings
+
+    def rows(self, queries: slice) -> npt.NDArray[np.floating]:
+        found: Floats = self.queries[queries].astype(np.float64) @ self.gallery.T.astype(np.float64)
+        return found
+
+
+@dataclass(frozen=True)
+class Given:
+    """Scores that are there already, [queries, gallery]; higher is nearer."""
+
+    scores: npt.NDArray[np.floating]
+
+    def rows(self, queries: slice) -> npt.NDArray[np.floating]:
+        return self.scores[queries]
+
+
+def judge_direction(
+    scores: Cosines | Given, pairing: Pairing, *, ks: Sequence[int] = RECALL_AT, grades: Grades | None = None
+) -> Direction:
+    """Images of `pairing` ask for its texts (turn it for the other way); `ks` are the depths of recall."""
+    depths = tuple(sorted(set(ks)))
+    parts: list[QueryFigures] = []
+    guesses: list[QueryFigures] = []
+    for chunk in _chunks(pairing):
+        relevant = pairing.relevant(chunk)
+        graded = grades.rows(chunk) if grades else None
+        parts.append(judge(scores.rows(chunk), relevant, depths, graded))
+        guesses.append(judge(np.zeros(relevant.shape), relevant, depths, graded))
+    figures, guess = _joined(parts), _joined(guesses)
+    chance = {name: float(np.mean(v[np.isfinite(v)])) for name, v in guess.named().items() if np.isfinite(v).any()}
+    chance[MEDIAN] = chance_median(len(pairing.texts), np.bincount(pairing.image_of, minlength=pairing.images))
+    return Direction(
+        pairing.images, len(pairing.texts), Judgement(pairing.image_groups, _statistics(figures), chance), figures
+    )
+
+
+def shuffled_control(
+    scores: Cosines | Given, pairing: Pairing, *, ks: Sequence[int] = RECALL_AT, times: int = 10
+) -> dict[str, Spread]:
+    """Each figure when texts and images are paired at random, several times: should lie around chance."""
+    depths = tuple(sorted(set(ks)))
+    found: dict[str, list[float]] = {}
+    for seed in range(times):
+        mixed = pairing.shuffled(seed)
+        figures = _joined([judge(scores.rows(c), mixed.relevant(c), depths) for c in _chunks(mixed)])
+        for name, values in figures.named().items():
+            found.setdefault(name, []).append(float(np.median(values) if name == MEDIAN else np.mean(values)))
+    return {name: Spread.of(values) for name, values in found.items()}
+
+
+@dataclass(frozen=True)
+class RetrievalFigures:
+    """Recall both ways over a whole gallery: `image_to_text[k]`, `text_to_image[k]`. What a model card says."""
+
+    images: int
+    texts: int
+    image_to_text: dict[int, Estimate]
+    text_to_image: dict[int, Estimate]
+
+
+def evaluate_retrieval(
+    image_features: Embeddings,
+    text_features: Embeddings,
+    texts: Sequence[str],
+    groups: Sequence[str],
+    *,
+    resamples: int = 2000,
+) -> RetrievalFigures:
+    """Rows are pairs: image i belongs to text i and to group (patient) i. Equal texts are one gallery entry."""
+    counts = len(image_features), len(text_features), len(texts), len(groups)
+    if len(set(counts)) > 1 or not texts:
+        raise ValueError(
+            "{} images, {} text features, {} texts, {} groups: expected the same number, at least one".format(*counts)
+        )
+    pairing = Pairing.of([[text] for text in texts], groups)
+    _, first = np.unique(pairing.text_of, return_index=True)
+    entries = text_features[first]
+    ways = []
+    for scores, pairs in (
+        (Cosines(image_features, entries), pairing),
+        (Cosines(entries, image_features), pairing.turned()),
+    ):
+        found = judge_direction(scores, pairs).judgement.estimates(resamples=resamples)
+        ways.append({k: found[f"R@{k}"] for k in RECALL_AT})
+    return RetrievalFigures(pairing.images, len(pairing.texts), *ways)
+
+
+def _statistics(figures: QueryFigures) -> dict[str, Statistic]:
+    out: dict[str, Statistic] = {}
+    for name, values in figures.named().items():
+        known = np.isfinite(values)
+        if known.any():  # nDCG: no label is known of some queries
+            out[name] = median_of(values) if name == MEDIAN else mean_where(values, known)
+    return out
+
+
+def _chunks(pairing: Pairing) -> Iterator[slice]:
+    size = max(1, CELLS // len(pairing.texts))
+    for start in range(0, pairing.images, size):
+        yield slice(start, min(start + size, pairing.images))
+
+
+def _joined(parts: Sequence[QueryFigures]) -> QueryFigures:
+    graded = [part.ndcg for part in parts if part.ndcg is not None]
+    return QueryFigures(
+        {k: np.concatenate([part.hits[k] for part in parts]) for k in parts[0].hits},
+        np.concatenate([part.reciprocal_rank for part in parts]),
+        np.concatenate([part.average_precision for part in parts]),
+        np.concatenate([part.rank for part in parts]),
+        np.concatenate(graded) if graded else None,
+    )

@@ -1,0 +1,259 @@
+"""How good zero-shot labels are, how far the wording moves them, and whether a score means what it says."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from retrieval.evaluation.metrics import (
+    Bools,
+    Estimate,
+    Floats,
+    Ints,
+    Judgement,
+    Statistic,
+    auroc_of,
+    bin_of,
+    calibration_error_of,
+    estimate,
+    mean_of,
+    mean_statistic,
+    share_right_of,
+)
+
+BINS = 15  # of confidence, as Guo et al. 2017
+ACCURACY, BALANCED, AUROC, ECE = "accuracy", "balanced accuracy", "macro AUROC", "ECE"
+AMONG_OCCURRING = "accuracy among occurring"
+
+
+@dataclass(frozen=True)
+class LabelFigures:
+    """One label against the rest. `rows` have it, `answered` got it as their answer; `recall` and `precision` are of
+    the answers, NaN where there are none; `auroc` is None where every row has the label or none."""
+
+    label: str
+    rows: int
+    answered: int | None
+    recall: float
+    precision: float
+    auroc: Estimate | None
+
+
+@dataclass(frozen=True)
+class ReliabilityBin:
+    """Answers whose confidence lies in one of the bins: how sure they were, and how many were right."""
+
+    rows: int
+    confidence: float
+    right: float
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Scores of images whose true label is known: `scores` [N, labels], each row a distribution; `truth` [N]."""
+
+    names: tuple[str, ...]
+    scores: Floats
+    truth: Ints
+    groups: tuple[str, ...]
+
+    @classmethod
+    def known(
+        cls, names: Sequence[str], scores: npt.NDArray[np.floating], labels: Ints, groups: Sequence[str]
+    ) -> Labelled:
+        """`labels` [N] are indices, -1 for unknown: those rows are left out."""
+        if not len(scores) == len(labels) == len(groups) or scores.shape[1] != len(names):
+            raise ValueError(
+                f"scores are {scores.shape}, with {len(labels)} labels, {len(groups)} groups and {len(names)} names"
+            )
+        rows = np.flatnonzero(labels >= 0)
+        chosen = scores[rows].astype(np.float64)
+        if not np.isfinite(chosen).all():
+            raise ValueError("scores are not finite")
+        return cls(tuple(names), chosen, labels[rows], tuple(groups[int(i)] for i in rows))
+
+    @property
+    def answer(self) -> Ints:
+        best: Ints = self.scores.argmax(axis=1)
+        return best
+
+    @property
+    def confidence(self) -> Floats:
+        highest: Floats = self.scores.max(axis=1)
+        return highest
+
+    @property
+    def right(self) -> Bools:
+        found: Bools = self.answer == self.truth
+        return found
+
+    @property
+    def occurring(self) -> Ints:
+        return np.unique(self.truth)
+
+
+def judge_exclusive(labelled: Labelled) -> Judgement:
+    """All labels of the set are offered as answers, those that never occur too. Chance of ECE is what a perfectly
+    calibrated model with the same confidences would show on so few rows: less than that can't be told from perfect."""
+    offered = len(labelled.names)
+    chance = {
+        ACCURACY: 1 / offered,
+        BALANCED: 1 / offered,
+        AMONG_OCCURRING: 1 / len(labelled.occurring),
+        AUROC: 0.5,
+        ECE: calibration_floor(labelled.confidence, BINS),
+    }
+    return Judgement(labelled.groups, exclusive_statistics(labelled), chance)
+
+
+def exclusive_statistics(labelled: Labelled) -> dict[str, Statistic]:
+    occurring = labelled.occurring
+    if len(occurring) < 2:
+        raise ValueError(f"{len(occurring)} labels occur, expected at least 2")
+    among = occurring[labelled.scores[:, occurring].argmax(axis=1)] == labelled.truth
+    statistics = {
+        ACCURACY: mean_of(labelled.right.astype(np.float64)),
+        BALANCED: share_right_of(labelled.right, labelled.truth),
+        AMONG_OCCURRING: mean_of(among.astype(np.float64)),
+        AUROC: mean_statistic([auroc_of(labelled.scores[:, i], labelled.truth == i) for i in occurring]),
+        ECE: calibration_error_of(labelled.confidence, labelled.right, BINS),
+    }
+    if len(occurring) == len(labelled.names):
+        del statistics[AMONG_OCCURRING]  # the same as the accuracy
+    return statistics
+
+
+@dataclass(frozen=True)
+class Findings:
+    """Scores of findings of which any number may hold: `scores` [N, labels] 0 to 1, `truth` [N, labels] flags."""
+
+    names: tuple[str, ...]
+    scores: Floats
+    truth: Bools
+    groups: tuple[str, ...]
+
+    @property
+    def judged(self) -> list[int]:
+        """The findings that some rows have and some have not."""
+        present = self.truth.sum(axis=0)
+        return [i for i in range(len(self.names)) if 0 < present[i] < len(self.truth)]
+
+
+def judge_findings(findings: Findings) -> Judgement:
+    """Each finding alone, then the mean over those that can be judged. There is no accuracy: 0.5 is no threshold."""
+    floor = float(np.mean([calibration_floor(findings.scores[:, i], BINS) for i in findings.judged]))
+    return Judgement(findings.groups, findings_statistics(findings), {AUROC: 0.5, ECE: floor})
+
+
+def findings_statistics(findings: Findings) -> dict[str, Statistic]:
+    """ECE is taken of the score against whether the finding is there."""
+    if not findings.judged:
+        raise ValueError("no finding that some rows have and some have not")
+    scores, truth = findings.scores, findings.truth
+    return {
+        AUROC: mean_statistic([auroc_of(scores[:, i], truth[:, i]) for i in findings.judged]),
+        ECE: mean_statistic([calibration_error_of(scores[:, i], truth[:, i], BINS) for i in findings.judged]),
+    }
+
+
+def finding_figures(findings: Findings, *, resamples: int = 2000) -> list[LabelFigures]:
+    """A finding's recall and precision would need a threshold: they are NaN."""
+    areas = Judgement(
+        findings.groups,
+        {str(i): auroc_of(findings.scores[:, i], findings.truth[:, i]) for i in findings.judged},
+        {str(i): 0.5 for i in findings.judged},
+    ).estimates(resamples=resamples)
+    nan = float("nan")
+    return [
+        LabelFigures(name, int(findings.truth[:, i].sum()), None, nan, nan, areas.get(str(i)))
+        for i, name in enumerate(findings.names)
+    ]
+
+
+def label_figures(labelled: Labelled, *, resamples: int = 2000) -> list[LabelFigures]:
+    occurs = [i for i in range(len(labelled.names)) if 0 < int((labelled.truth == i).sum()) < len(labelled.truth)]
+    areas = Judgement(
+        labelled.groups,
+        {str(i): auroc_of(labelled.scores[:, i], labelled.truth == i) for i in occurs},
+        {str(i): 0.5 for i in occurs},
+    ).estimates(resamples=resamples)
+    out = []
+    for i, name in enumerate(labelled.names):
+        mine, said = labelled.truth == i, labelled.answer == i
+        hit = int((mine & said).sum())
+        out.append(
+            LabelFigures(
+                name,
+                int(mine.sum()),
+                int(said.sum()),
+                hit / mine.sum() if mine.any() else float("nan"),
+                hit / said.sum() if said.any() else float("nan"),
+                areas.get(str(i)),
+            )
+        )
+    return out
+
+
+def confusion(labelled: Labelled) -> Ints:
+    """[truth, answer] counts."""
+    n = len(labelled.names)
+    counts: Ints = np.bincount(labelled.truth * n + labelled.answer, minlength=n * n).reshape(n, n).astype(np.int64)
+    return counts
+
+
+def reliability(confidence: Floats, right: Bools, bins: int = BINS) -> list[ReliabilityBin]:
+    """The bins that hold an answer, by confidence. What a reliability diagram shows."""
+    member = bin_of(confidence, bins)
+    return [
+        ReliabilityBin(int(here.sum()), float(confidence[here].mean()), float(right[here].mean()))
+        for here in (member == number for number in range(bins))
+        if here.any()
+    ]
+
+
+def calibration_floor(confidence: Floats, bins: int, *, times: int = 200) -> float:
+    """The mean ECE where each answer is right with exactly the probability that it states."""
+    rng = np.random.default_rng(0)
+    weight = np.ones((1, len(confidence)))
+    drawn = (rng.random(len(confidence)) < confidence for _ in range(times))
+    return float(np.mean([calibration_error_of(confidence, right, bins)(weight)[0] for right in drawn]))
+
+
+@dataclass(frozen=True)
+class ZeroShotFigures:
+    """Share of right answers over the rows whose label is known. `majority` is the share of the commonest label."""
+
+    label_set: str
+    rows: int
+    accuracy: Estimate
+    balanced_accuracy: float
+    majority: float
+
+
+def evaluate_zero_shot(
+    label_set: str,
+    scores: npt.NDArray[np.float32],
+    labels: npt.NDArray[np.int64],
+    groups: Sequence[str],
+    *,
+    resamples: int = 2000,
+) -> ZeroShotFigures | None:
+    """What a model card says. `scores` [N, labels], `labels` [N] with -1 for unknown. Only labels that occur are
+    offered as answers, as a question such as "CT or MR?" does. None where fewer than two labels occur."""
+    present = np.unique(labels[labels >= 0])
+    if len(present) < 2:
+        return None
+    recoded = np.where(labels >= 0, np.searchsorted(present, labels), -1)
+    labelled = Labelled.known([str(i) for i in present], scores[:, present], recoded, groups)
+    right = labelled.right.astype(np.float64)
+    counts = np.bincount(labelled.truth)
+    return ZeroShotFigures(
+        label_set=label_set,
+        rows=len(right),
+        accuracy=estimate(right, labelled.groups, 1 / len(present), resamples=resamples),
+        balanced_accuracy=float(np.mean([right[labelled.truth == i].mean() for i in range(len(present))])),
+        majority=float(counts.max() / len(right)),
+    )

@@ -1,0 +1,114 @@
+"""BM25 over the studies' reports, with bm25s (its "lucene" variant), kept as plain arrays that are mapped, not read.
+
+bm25s weighs every word of every report when the index is built; a query then adds up a few columns of a sparse matrix.
+That sum is done here, so that a search imports neither bm25s nor what it brings along.
+
+Words are lower-cased, stripped of accents, stemmed by Snowball's English rules (a report in another language keeps
+most words as they are), and the commonest function words dropped, but not "no" and "without". BM25 knows no negation,
+so what a report rules out is left out of its words.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import unicodedata
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from retrieval.search.negation import affirmed
+
+K1, B = 1.5, 0.75
+_FILES = {"weights": "weights.npy", "documents": "documents.npy", "starts": "starts.npy", "studies": "studies.npy"}
+_WORDS = "words.json"
+_WORD = re.compile(r"[^\W_]+(?:[.,]\d+)*")
+_FUNCTION_WORDS = frozenset(
+    re.findall(
+        r"\w+",
+        "a an and are as at be been but by can for from had has have he her his i if in into is it its may of on or "
+        "our she so that the their them then there these they this those to was we were which who will with you",
+    )
+)
+
+
+@dataclass(frozen=True)
+class ReportIndex:
+    """`studies` [n] are the UIDs of the studies that have a report, ascending. Column w of the sparse matrix
+    holds, for word w, the weights [nnz] of the documents [nnz] from starts[w] to starts[w + 1].
+    """
+
+    studies: npt.NDArray[np.str_]
+    words: dict[str, int]
+    weights: npt.NDArray[np.float32]
+    documents: npt.NDArray[np.int32]
+    starts: npt.NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.studies)
+
+    def scores(self, text: str) -> npt.NDArray[np.float32]:
+        """BM25 of each study's reports for a text [n], 0 and above."""
+        out = np.zeros(len(self.studies), dtype=np.float32)
+        for word in tokens(text):
+            column = self.words.get(word)
+            if column is not None:
+                part = slice(int(self.starts[column]), int(self.starts[column + 1]))
+                out[self.documents[part]] += self.weights[part]  # a document stands once in a column
+        return out
+
+    def save(self, folder: Path) -> None:
+        """Write the arrays into a folder that is there."""
+        for name, file in _FILES.items():
+            np.save(folder / file, getattr(self, name), allow_pickle=False)
+        (folder / _WORDS).write_text(json.dumps(self.words, ensure_ascii=False), encoding="utf-8")
+
+    @classmethod
+    def load(cls, folder: Path) -> ReportIndex:
+        """Map what `save` wrote. OSError or ValueError if it is not there or damaged."""
+        arrays = {name: np.load(folder / file, mmap_mode="r", allow_pickle=False) for name, file in _FILES.items()}
+        index = cls(words=json.loads((folder / _WORDS).read_text(encoding="utf-8")), **arrays)
+        if len(index.starts) != len(index.words) + 1 or len(index.documents) != len(index.weights):
+            raise ValueError("the parts of the report index do not belong together")
+        return index
+
+
+def build_report_index(texts: Mapping[str, str]) -> ReportIndex:
+    """An index of one text per study UID, by what the texts affirm: BM25 itself knows no negation.
+
+    A study whose text has no words is as one without a report.
+    """
+    words_of = {study: found for study in sorted(texts) if (found := tokens(affirmed(texts[study])))}
+    documents = list(words_of.values())
+    if not documents:
+        nothing = np.empty(0, np.float32)
+        return ReportIndex(np.array([], np.str_), {}, nothing, nothing.astype(np.int32), np.zeros(1, np.int64))
+    import bm25s
+
+    logging.getLogger("bm25s").setLevel(logging.WARNING)  # it sets itself to tell every step
+    words = {word: i for i, word in enumerate(dict.fromkeys(word for document in documents for word in document))}
+    model = bm25s.BM25(k1=K1, b=B, method="lucene")
+    model.index(([[words[word] for word in document] for document in documents], dict(words)), show_progress=False)
+    built = model.scores
+    return ReportIndex(
+        np.array(list(words_of), np.str_),
+        words,
+        np.asarray(built["data"], np.float32),
+        np.asarray(built["indices"], np.int32),
+        np.asarray(built["indptr"], np.int64)[: len(words) + 1],
+    )
+
+
+def tokens(text: str) -> list[str]:
+    """The words of a text as the index has them."""
+    import Stemmer
+
+    plain = "".join(c for c in unicodedata.normalize("NFKD", text.casefold()) if not unicodedata.combining(c))
+    stemmed: list[str] = Stemmer.Stemmer("english").stemWords(
+        [word for word in _WORD.findall(plain) if word not in _FUNCTION_WORDS]
+    )
+    return stemmed

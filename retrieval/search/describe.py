@@ -1,0 +1,130 @@
+"""Image to text: sentences of the archive's own reports, or of a list, that lie nearest to a picture.
+
+Nothing is generated. What is found is what was said of other pictures, unless it says otherwise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from retrieval.errors import QueryError
+from retrieval.types import VectorIndex
+
+Vector = npt.NDArray[np.float32]
+
+
+class SentenceRow(Protocol):
+    """One sentence of a report as a catalog keeps it."""
+
+    @property
+    def text(self) -> str: ...
+    @property
+    def study_instance_uid(self) -> str | None: ...
+    @property
+    def patient_pseudonym(self) -> str | None: ...
+
+
+class SentenceCatalog(Protocol):
+    def sentence_rows(self, ids: Iterable[int]) -> Mapping[int, SentenceRow]: ...
+
+
+@dataclass(frozen=True)
+class Neighbour:
+    """A study whose picture is like the one asked about: by that cosine similarity, and its report's sentences."""
+
+    study: str
+    score: float
+    sentences: npt.NDArray[np.int64]  # ids
+
+
+@dataclass(frozen=True)
+class SentenceHit:
+    """One answer: `score` is the cosine similarity of picture and sentence.
+
+    `studies` are those that say it, the nearest first: none for a phrase of a list. `same_study` and `same_patient`
+    say whether any of them is the picture's; None if it can't be told. `borrowed` is the cosine similarity of the
+    picture to that of the neighbour whose report the sentence was borrowed from, None if it was not.
+    """
+
+    rank: int
+    score: float
+    text: str
+    studies: tuple[str, ...] = ()
+    same_study: bool | None = None
+    same_patient: bool | None = None
+    borrowed: float | None = None
+
+
+def nearest_sentences(
+    vector: Vector,
+    k: int,
+    index: VectorIndex,
+    catalog: SentenceCatalog,
+    *,
+    study: str | None = None,
+    patient: str | None = None,
+) -> tuple[SentenceHit, ...]:
+    """The `k` different sentences nearest to a vector [embed_dim] of unit norm, equal ones folded, best first.
+
+    `study` and `patient` (a pseudonym) are whose picture it is, as far as that is known.
+    """
+    if k < 1:
+        raise QueryError(f"k is {k}, expected a whole number from 1")
+    asked = 4 * k
+    while True:
+        ranked = index.search(vector[None, :], asked, None)[0]
+        rows = catalog.sentence_rows(i for i, _ in ranked)
+        folded: dict[str, tuple[float, str, list[SentenceRow]]] = {}
+        for i, score in ranked:
+            row = rows.get(i)
+            if row is not None:  # else deleted since the index was read
+                folded.setdefault(row.text.casefold(), (score, row.text, []))[2].append(row)
+        if len(folded) >= k or len(ranked) < asked:
+            break
+        asked *= 4
+    best = list(folded.values())[:k]
+    return tuple(_hit(rank, score, text, rows, study, patient) for rank, (score, text, rows) in enumerate(best, 1))
+
+
+def borrowed_sentences(
+    vector: Vector,
+    neighbours: Sequence[Neighbour],
+    index: VectorIndex,
+    catalog: SentenceCatalog,
+    *,
+    patient: str | None = None,
+) -> tuple[SentenceHit, ...]:
+    """For each neighbour the sentence of its report that is nearest to the picture, in the neighbours' order."""
+    hits: list[SentenceHit] = []
+    for neighbour in neighbours:
+        ranked = index.search(vector[None, :], 1, neighbour.sentences)[0]
+        rows = catalog.sentence_rows(i for i, _ in ranked)
+        for i, score in ranked:
+            if i in rows:
+                row = rows[i]
+                hit = _hit(len(hits) + 1, score, row.text, [row], None, patient)
+                hits.append(SentenceHit(**(vars(hit) | {"same_study": False, "borrowed": neighbour.score})))
+    return tuple(hits)
+
+
+def nearest_phrases(vector: Vector, k: int, phrases: Sequence[str], vectors: Vector) -> tuple[SentenceHit, ...]:
+    """The `k` phrases of a list nearest to a picture; `vectors` [phrases, embed_dim] are their embeddings."""
+    if k < 1:
+        raise QueryError(f"k is {k}, expected a whole number from 1")
+    scores = vectors @ vector
+    order = np.argsort(-scores, kind="stable")[:k]
+    return tuple(SentenceHit(rank, float(scores[i]), phrases[i]) for rank, i in enumerate(order, 1))
+
+
+def _hit(
+    rank: int, score: float, text: str, rows: Sequence[SentenceRow], study: str | None, patient: str | None
+) -> SentenceHit:
+    studies = tuple(dict.fromkeys(row.study_instance_uid for row in rows if row.study_instance_uid))
+    same_study = None if study is None else study in studies
+    same_patient = None if patient is None else any(row.patient_pseudonym == patient for row in rows)
+    return SentenceHit(rank, score, text, studies, same_study, same_patient)

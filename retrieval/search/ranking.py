@@ -1,0 +1,185 @@
+"""Fusion of a query's parts into one exact ranking of frames.
+
+The weighted sum of inner products is the inner product with the weighted sum of the vectors, so EMBEDDING, AVERAGE and
+SUM are one search each, rank alike, and differ in the scale of their scores. The best n under MAX are among the best n
+of each part. RRF looks at the first `depth` of each part and takes what lies deeper for nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from retrieval.errors import QueryError
+from retrieval.search.query import RRF_CONSTANT, Fusion, Query
+from retrieval.types import Embeddings, VectorIndex
+
+Ids = npt.NDArray[np.int64]
+Ranked = list[tuple[int, float]]  # (frame id, score), best first, equal scores by ascending id
+CANCELLED = 1e-4  # the sum of the weighted embeddings, relative to the weights, that counts as nothing
+
+
+class Ranking(Protocol):
+    """Frames by one score."""
+
+    @property
+    def additive(self) -> bool:
+        """Whether the breakdown adds up to the score."""
+        ...
+
+    def top(self, n: int) -> Ranked:
+        """The n best frames, fewer if there are fewer."""
+        ...
+
+    def scores(self, ids: Sequence[int]) -> dict[int, float]:
+        """The scores of given frames; of those that may be searched."""
+        ...
+
+    def breakdown(self, ids: Sequence[int]) -> dict[int, dict[str, float]]:
+        """What each part gave."""
+        ...
+
+
+def dense_ranking(query: Query, vectors: Embeddings, index: VectorIndex, ids: Ids | None) -> Ranking:
+    """The ranking of frames by a query's parts, whose embeddings are `vectors` [parts, D], among `ids` (None: all).
+
+    Raises QueryError if the parts cancel out.
+    """
+    weights = np.array([part.weight for part in query.parts])
+    weighted = weights[:, None] * vectors.astype(np.float64)
+    total = weighted.sum(axis=0)
+    norm, size = float(np.linalg.norm(total)), float(np.abs(weights).sum())
+    if query.fusion is not Fusion.MAX and norm < CANCELLED * size:
+        raise cancelled()
+    if query.fusion is Fusion.RRF:
+        return ReciprocalRanks.search(query, vectors, index, ids)
+    if query.fusion is Fusion.MAX:
+        return BestPart(query.names, weighted, index, ids)
+    scale = {Fusion.EMBEDDING: 1 / norm if norm else 1.0, Fusion.AVERAGE: 1 / size, Fusion.SUM: 1.0}[query.fusion]
+    return WeightedSum(query.names, weighted * scale, index, ids)
+
+
+def cancelled() -> QueryError:
+    """The error for a query whose parts leave nothing to look for."""
+    return QueryError(
+        "the parts of the query cancel out: their weighted sum is nothing",
+        hint="Change a weight, or leave out what is both wanted and not wanted.",
+    )
+
+
+class WeightedSum:
+    """Score: the sum of the inner products with the `weighted` vectors [parts, D]."""
+
+    additive = True
+
+    def __init__(
+        self, names: Sequence[str], weighted: npt.NDArray[np.float64], index: VectorIndex, ids: Ids | None
+    ) -> None:
+        self.names = tuple(names)
+        self.weighted = weighted.astype(np.float32)
+        self.index = index
+        self.ids = ids
+        self.vector = weighted.sum(axis=0).astype(np.float32)
+
+    def top(self, n: int) -> Ranked:
+        return self.index.search(self.vector[None, :], n, self.ids)[0]
+
+    def scores(self, ids: Sequence[int]) -> dict[int, float]:
+        return _scores_of(self.vector[None, :], ids, self.index, self.ids)[0]
+
+    def breakdown(self, ids: Sequence[int]) -> dict[int, dict[str, float]]:
+        return _by_id(self.names, _scores_of(self.weighted, ids, self.index, self.ids))
+
+
+class BestPart:
+    """Score: the best of the positive parts' weighted inner products, less those of the negative parts."""
+
+    additive = False
+
+    def __init__(
+        self, names: Sequence[str], weighted: npt.NDArray[np.float64], index: VectorIndex, ids: Ids | None
+    ) -> None:
+        negative = np.array([name.startswith("not") for name in names])
+        self.names = tuple(names)
+        self.weighted = weighted.astype(np.float32)
+        self.lifted = (weighted[~negative] + weighted[negative].sum(axis=0)).astype(np.float32)
+        self.index = index
+        self.ids = ids
+
+    def top(self, n: int) -> Ranked:
+        lists = self.index.search(self.lifted, n, self.ids)
+        union = sorted({i for ranked in lists for i, _ in ranked})
+        return best_first(self.scores(union))[:n]
+
+    def scores(self, ids: Sequence[int]) -> dict[int, float]:
+        found = _scores_of(self.lifted, ids, self.index, self.ids)
+        return {i: max(scores[i] for scores in found) for i in found[0]}
+
+    def breakdown(self, ids: Sequence[int]) -> dict[int, dict[str, float]]:
+        return _by_id(self.names, _scores_of(self.weighted, ids, self.index, self.ids))
+
+
+class ReciprocalRanks:
+    """Score: the sum of weight / (60 + rank) over the parts, for ranks up to a depth.
+
+    `gains` has the summands by frame and part, `positive` is the sum of the positive weights. A frame that no positive
+    part has within the depth is not ranked; pages end there.
+    """
+
+    additive = True
+
+    def __init__(self, names: Sequence[str], gains: Mapping[int, Mapping[str, float]], positive: float) -> None:
+        self.names = tuple(names)
+        self.gains = gains
+        self.positive = positive
+        self._ranked = best_first({i: sum(parts.values()) for i, parts in gains.items()})
+
+    @classmethod
+    def search(cls, query: Query, vectors: Embeddings, index: VectorIndex, ids: Ids | None) -> ReciprocalRanks:
+        """The ranks of the frames under each part of a query."""
+        gains: dict[int, dict[str, float]] = {}
+        parts = zip(
+            query.names, (part.weight for part in query.parts), index.search(vectors, query.depth, ids), strict=True
+        )
+        for name, weight, ranked in sorted(parts, key=lambda part: -part[1]):  # the positive ones say which are ranked
+            for rank, (i, _) in enumerate(ranked, 1):
+                if weight > 0 or i in gains:
+                    gains.setdefault(i, {})[name] = weight / (RRF_CONSTANT + rank)
+        return cls(query.names, gains, sum(part.weight for part in query.parts if part.weight > 0))
+
+    def top(self, n: int) -> Ranked:
+        return self._ranked[:n]
+
+    def scores(self, ids: Sequence[int]) -> dict[int, float]:
+        return {i: sum(self.gains[i].values()) for i in ids if i in self.gains}
+
+    def breakdown(self, ids: Sequence[int]) -> dict[int, dict[str, float]]:
+        return {i: {name: self.gains[i].get(name, 0.0) for name in self.names} for i in ids if i in self.gains}
+
+
+def best_first(scores: dict[int, float]) -> Ranked:
+    """By score, equal ones by ascending id."""
+    return sorted(scores.items(), key=lambda item: (-item[1], item[0]))
+
+
+def _scores_of(
+    vectors: npt.NDArray[np.float32], ids: Sequence[int], index: VectorIndex, allowed: Ids | None
+) -> list[dict[int, float]]:
+    """For each vector, the inner products with those of the frames that are in the index and allowed."""
+    wanted = np.array(sorted(set(ids)), dtype=np.int64)  # np.unique imports numpy.ma
+    if allowed is not None:
+        wanted = wanted[np.isin(wanted, allowed)]
+    if not len(wanted):
+        return [{} for _ in vectors]
+    return [dict(ranked) for ranked in index.search(vectors, len(wanted), wanted)]
+
+
+def _by_id(names: Sequence[str], found: Iterable[dict[int, float]]) -> dict[int, dict[str, float]]:
+    out: dict[int, dict[str, float]] = {}
+    for name, scores in zip(names, found, strict=True):
+        for i, score in scores.items():
+            out.setdefault(i, {})[name] = score
+    return out

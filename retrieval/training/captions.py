@@ -1,0 +1,133 @@
+"""What a caption says of sides and findings, exchanged or negated: pure functions on English report text.
+
+Image-text models hardly tell "left" from "right" or "no effusion" from "effusion" unless training makes them
+(Yuksekgonul et al. 2023). These functions write the caption that is almost the same and wrong. They work on words, not
+on grammar: where it is not plain what a text claims (a suspicion, a comparison, a finding told of
+elsewhere), they return None.
+"""
+
+from __future__ import annotations
+
+import re
+
+_OTHER = {"left": "right", "lt": "rt", "l": "r"} | {
+    f"l{rest}": f"r{rest}" for rest in ("ul", "ll", "uq", "lq", "ue", "le")
+}
+_OTHER |= {other: side for side, other in _OTHER.items()}
+# "left" of leaving and "right" of now are no sides; L4 is a vertebra, so that letters alone need a word behind them.
+_SIDE = re.compile(
+    r"\b(?:"
+    r"(?i:left|right)(?=\b|ward|sided)"
+    r"(?!(?i:\s+(?:the|untreated|alone|behind|without|against|home|in (?:place|situ)|now|away|before|after|at)\b"
+    r"|[-\s]+handed))"
+    r"|(?i:lt|rt)\b|[LR](?:UL|LL|UQ|LQ|UE|LE)\b|[LR](?=\s[a-z]))"
+)
+_BOTH = re.compile(r"(?i)\b(?:left|right)\s*(?:and|or|&|/)\s*(?:the\s+)?(?:left|right)\b|\bbilateral(?:ly)?\b")
+_ONE_SIDED = re.compile(  # what a mirror would put on the wrong side whatever the text says
+    r"(?i)\b(?:hearts?|cardiac|ventric\w+|atri(?:al|um|a)|aort\w+|liver|hepat\w+|spleen|splen\w+|stomach|gastric"
+    r"|gall ?bladder|biliary|append\w+|c(?:a)?ecum|sigmoid|duoden\w+|pancrea\w+|dextro\w+|levo\w+|situs|clockwise"
+    r"|o'?clock)\b|\b(?:LV|RV|LA|RA|LAD|RCA|IVC|SVC)\b"
+)
+
+_FINDING = re.compile(
+    r"(?i)\b(?:mass effect|midline shift|(?:hydro|pneumo|h(?:a)?emo)thorax|pneumothoraces|effusions?|consolidations?"
+    r"|pneumonias?|opacit(?:y|ies)|infiltrates?|atelectasis|o?edema|cardiomegaly|mass(?:es)?|nodules?|lesions?|tumou?rs?"
+    r"|carcinomas?|lymphomas?|meningiomas?|gliomas?|metastas[ei]s|cysts?|abscess(?:es)?|fractures?|dislocations?"
+    r"|h(?:a)?emorrhages?|h(?:a)?ematomas?|infarct(?:s|ions?)?|isch(?:a)?emia|aneurysms?|stenos[ei]s|thromb(?:us|osis)"
+    r"|embol(?:us|i|ism)|calcifications?|(?:lymph)?adenopathy|hydronephrosis|hydrocephalus|ascites|pneumoperitoneum"
+    r"|pneumomediastinum|hernias?|scoliosis|osteophytes?|bronchiectasis|fibrosis|emphysema|cavitations?|calcul(?:us|i)"
+    r"|collapse|granulomas?|polyps?|diverticul(?:um|a)|dissections?|perforations?)\b"
+)
+_END = re.compile(  # a word before which no adjective of a finding stands
+    r"(?i)(?:an?|the|this|that|these|those|its|their|his|her|there|any|no|not|nor|neither|never|without|of|in|on|at|with"
+    r"|within|to|from|by|for|and|or|but|is|are|was|were|be|been|being|has|have|had|as|into|through|over|under|near|like"
+    r"|show(?:s|ed|ing|n)?|demonstrat(?:es?|ed|ing)|reveal(?:s|ed|ing)?|seen|noted|suggest(?:s|ing)?|represent(?:s|ing)?"
+    r"|confirm(?:s|ed)?|which|who|than|images?|views?|ct|mri?|x-ray|radiographs?|film|scan|denies|contains|develop(?:s|ed)?)"
+)
+_POINTED = re.compile(r"(?i)the|this|that|these|those|its|their|his|her")  # at a finding told of elsewhere
+_DENIAL = re.compile(
+    r"(?i)\b(?:there (?:is|are|was|were) )?(?:(?P<no>no(?: (?:definite|radiographic|obvious|acute|clear))?"
+    r"(?: (?:evidence|signs?|indication|suggestion) of)?)|(?P<out>without(?: (?:evidence|signs?) of)?)"
+    r"|(?P<neg>negative for)|(?P<abs>absence of)|(?P<free>free of))(?: (?:any|an?))? $"
+)
+_POSITIVE = {"no": "", "out": "with ", "neg": "positive for ", "abs": "presence of ", "free": "with "}
+_NEGATION = re.compile(r"(?i)\b(?:no|not|nor|neither|never|without|absen(?:t|ce)|negative|free of|denies|lacks?)\b")
+_DOUBT = re.compile(
+    r"(?i)\?|\b(?:rule[ds]? out|r/o|exclude[ds]?|possib\w+|suspect\w*|suspicio\w+|question\w*|probabl[ey]|likely|may"
+    r"|might|versus|vs|histor(?:y|ies)|evaluat\w+|concern\w*|prior|previous\w*|resol(?:ved|ution|ving)|unlikely)\b"
+)
+_SENTENCE_END = re.compile(r"(?<=[.!?;])\s+(?=[A-Z0-9(\[•-])|\s+•\s+")
+_SHORTEST = 3  # words that make a sentence worth asking for
+
+
+def exchanged(text: str) -> str | None:
+    """The same with left and right exchanged, None if it names neither. "Left and right" stays: it is both."""
+    held = [match.span() for match in _BOTH.finditer(text)]
+    found = 0
+
+    def other(match: re.Match[str]) -> str:
+        nonlocal found
+        if any(start <= match.start() < end for start, end in held):
+            return match.group()
+        found += 1
+        word = match.group()
+        new = _OTHER[word.lower()]
+        return new.upper() if word.isupper() else new.capitalize() if word[0].isupper() else new
+
+    out = _SIDE.sub(other, text)
+    return out if found else None
+
+
+def mirrored(text: str) -> str | None:
+    """What a text would say of the mirrored image; None if it names what a mirror puts on the wrong side
+    (the heart, the liver ...)."""
+    if _ONE_SIDED.search(text):
+        return None
+    return exchanged(text) or text
+
+
+def negated(text: str) -> str | None:
+    """The same with its first plain finding denied, or affirmed if it was denied; None if it names none."""
+    for match in _FINDING.finditer(text):
+        start = _phrase_start(text, match.start())
+        clause_start = max((text.rfind(sign, 0, start) for sign in ".;:,"), default=-1) + 1
+        before = text[clause_start:start]
+        after = re.split(r"[.;:,]", text[match.end() :], maxsplit=1)[0]
+        if _DOUBT.search(text[clause_start : match.end()] + after) or _NEGATION.search(after):
+            continue
+        if denial := _DENIAL.search(text, 0, start):
+            if denial.end() == start and not _NEGATION.search(text[clause_start : denial.start()]):
+                return text[: denial.start()] + _POSITIVE[denial.lastgroup or "no"] + text[start:]
+            continue
+        if _NEGATION.search(before):
+            continue
+        last = re.search(r"([\w-]+)\s+$", before)
+        if last is not None and _POINTED.fullmatch(last.group(1)):
+            continue
+        if last is not None and last.group(1).casefold() in ("a", "an"):
+            return f"{text[: clause_start + last.start(1)]}no {text[start:]}"
+        return f"{text[:start]}no {text[start:]}"
+    return None
+
+
+def claims(text: str) -> tuple[tuple[str, ...], int]:
+    """Its sides in order and the number of its negations: texts that differ here don't say the same, however alike."""
+    sides = tuple(match.group().lower()[0] for match in _SIDE.finditer(text))
+    return sides, len(_NEGATION.findall(text))
+
+
+def sentences_of(text: str) -> list[str]:
+    """The sentences of a text of several, those of at least three words, each once; none if there are not two."""
+    parts = list(dict.fromkeys(part.strip(" •-") for part in _SENTENCE_END.split(text)))
+    found = [part for part in parts if len(part.split()) >= _SHORTEST]
+    return found if len(parts) > 1 else []
+
+
+def _phrase_start(text: str, at: int) -> int:
+    """Where the adjectives before the word at `at` begin: at most five words, none of them an end."""
+    for _ in range(5):
+        before = re.search(r"(\d+\.\d+\w*|[\w/-]+)\s+$", text[:at])
+        if before is None or _END.fullmatch(before.group(1)):
+            break
+        at = before.start(1)
+    return at

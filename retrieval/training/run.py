@@ -1,0 +1,221 @@
+"""The state of a run, and one step of it.
+
+Every random number is a function of the seed and of the step, so a run that is killed and goes on from its last state
+gives the same weights as one that was not (on the same machine, on the CPU).
+"""
+
+from __future__ import annotations
+
+import math
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch.optim.swa_utils import AveragedModel
+
+from retrieval.errors import TrainingError
+from retrieval.training.augment import augment
+from retrieval.training.checkpoint import preprocess_of
+from retrieval.training.chunks import Chunks
+from retrieval.training.config import TrainingConfig
+from retrieval.training.data import Corpus, Progress, cache_pixels, epoch_order
+from retrieval.training.image_tower import find_weights, load_start, lock_groups
+from retrieval.training.judging import Judge, normalised
+from retrieval.training.model import build_model, write_model_config
+from retrieval.training.objective import (
+    HardNegatives,
+    multi_positive_infonce,
+    pairwise_sigmoid,
+    positive_pairs,
+    prompt_cross_entropy,
+)
+from retrieval.training.processes import Processes
+from retrieval.training.schedule import image_side, make_optimizer, rate_at, step_seed, warmed_ema
+from retrieval.training.text_tower import write_text_tower
+from retrieval.training.texts import TextEncoder, Texts
+from retrieval.zeroshot.labels import LabelSet
+
+CANVAS = 1.25  # training images are kept this much larger than the model's input, for the crops
+SCALE_MAX = 100.0  # CLIP's bound on the logit scale
+
+
+class Run:
+    """The state of a run: model, averaged model, optimizer, and everything computed once."""
+
+    def __init__(
+        self,
+        config: TrainingConfig,
+        corpus: Corpus,
+        label_sets: list[LabelSet],
+        work: Path,
+        device: torch.device,
+        processes: Processes,
+        progress: Progress,
+    ) -> None:
+        """`work` is filled by the first process, before the others read it."""
+        self.processes = processes
+        if not processes.first:
+            processes.wait()
+        self.config, self.corpus, self.label_sets, self.device = config, corpus, label_sets, device
+        self.label_weights = list(config.label_sets.values())
+        self.epoch = self.step = 0
+        torch.manual_seed(config.seed)
+        self.texts = Texts(corpus, label_sets, config)
+        if processes.first:
+            write_text_tower(config.text, self.texts.all, work / "text")
+            write_model_config(config, work / "text")
+        self.model, tokenizer = build_model(config, work)
+        self.encode_texts = TextEncoder(self.texts, tokenizer, device)
+        trunk = self.model.visual.trunk
+        if config.image.start is not None:
+            load_start(trunk, find_weights(config.image.start))
+        self.locked_norms = lock_groups(trunk, config.image.locked_groups)
+        self.model.to(device)
+        if config.text.locked:
+            self.model.text.transformer.requires_grad_(False)
+        self.ema = AveragedModel(self.model, multi_avg_fn=warmed_ema(config.schedule.ema)).requires_grad_(False)
+        self.optimizer = make_optimizer(self.model, config)
+        if config.text.locked:
+            self.encode_texts.lock(self.model, progress)
+
+        train = [row for row in corpus.rows if row.split == "train"]
+        self.train_rows = {id(row): i for i, row in enumerate(train)}
+        self.canvas = cache_pixels(train, preprocess_of(config, CANVAS), work / "train.pixels", progress)
+        dev = [row for row in corpus.rows if row.split == "dev"]
+        pixels = cache_pixels(dev, preprocess_of(config), work / "dev.pixels", progress)
+        self.judge = Judge(config, label_sets, dev, pixels, self.encode_texts)
+        if processes.first:
+            processes.wait()
+        self.steps_per_epoch = len(self._order(0)) // config.schedule.batch_size
+        if not self.steps_per_epoch:
+            raise TrainingError(
+                f"an epoch has {len(self._order(0))} images, fewer than one batch of {config.schedule.batch_size}"
+            )
+
+    def train_epoch(self, progress: Progress) -> tuple[float, int]:
+        """One pass over the training rows. Returns the mean loss and the number of images seen."""
+        order, size = self._order(self.epoch), self.config.schedule.batch_size
+        losses = []
+        for number in range(self.steps_per_epoch):
+            batch = order[number * size : (number + 1) * size]
+            losses.append(self._train_step(batch))
+            progress(f"epoch {self.epoch + 1} of {self.config.schedule.epochs}", number + 1, self.steps_per_epoch)
+        self.epoch += 1
+        return float(np.mean(losses)), self.steps_per_epoch * size
+
+    def _train_step(self, batch: npt.NDArray[np.int64]) -> float:
+        config, rows = self.config, [self.corpus.rows[i] for i in batch]
+        generator = torch.Generator().manual_seed(step_seed(config.seed, self.step, 0))
+        torch.manual_seed(step_seed(config.seed, self.step, 1))  # drop path
+        rng = np.random.default_rng([config.seed, self.step, 2])
+        self.model.train()
+        if config.text.locked:
+            self.model.text.transformer.eval()
+        for norm in self.locked_norms:
+            norm.eval()
+        rate = rate_at(config.schedule, self.step, self.steps_per_epoch * config.schedule.epochs)
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["peak"] * rate
+
+        canvas = torch.from_numpy(self.canvas[[self.train_rows[id(row)] for row in rows]]).unsqueeze(1).float() / 255
+        side = image_side(config, self.epoch)
+        chosen = [self.texts.ids[_draw(rng, row.texts)] for row in rows]
+        if config.augmentation.flip:
+            canvas, chosen = self._flipped(canvas, chosen)
+        pixels = augment(canvas, (side, side), config.augmentation, generator).to(self.device)
+        chunks = Chunks(
+            config.schedule.chunk_size,
+            self.model,
+            lambda number: step_seed(config.seed, self.step, 1, number),
+            self.processes,
+        )
+        images = chunks.features(
+            lambda part: F.normalize(self.model.visual(normalised(pixels[part], config)), dim=-1),
+            len(rows),
+            config.embed_dim,
+        )
+        scale = self.model.logit_scale.exp()
+        loss = self._contrast(images, chosen, scale, chunks)
+        for number, labels in enumerate(self.label_sets):
+            said = [self.texts.ids[label.prompts[rng.integers(len(label.prompts))]] for label in labels.labels]
+            truth = torch.tensor([row.labels[number] for row in rows], device=self.device)
+            weight = config.objective.prompt_weight * self.label_weights[number]
+            smoothing = config.objective.label_smoothing
+            loss = loss + weight * prompt_cross_entropy(images, self._encoded(said, chunks), scale, truth, smoothing)
+
+        self.optimizer.zero_grad(set_to_none=True)
+        chunks.backward(loss)
+        self.processes.average_statistics(self.model)
+        torch.nn.utils.clip_grad_norm_([p for g in self.optimizer.param_groups for p in g["params"]], 1.0)
+        self.optimizer.step()
+        with torch.no_grad():
+            self.model.logit_scale.clamp_(0, math.log(SCALE_MAX))
+        self.ema.update_parameters(self.model)
+        self.step += 1
+        value = float(loss.item())
+        if not math.isfinite(value):
+            raise TrainingError(f"the loss became {value} at step {self.step}", hint="Lower the learning rate.")
+        return value
+
+    def _flipped(self, canvas: torch.Tensor, chosen: list[int]) -> tuple[torch.Tensor, list[int]]:
+        """Some of the images mirrored, with what their texts then say."""
+        rng = np.random.default_rng([self.config.seed, self.step, 3])
+        flips = rng.random(len(chosen)) < self.config.augmentation.flip
+        flips &= np.array([text in self.texts.mirrored for text in chosen])
+        turned = torch.where(torch.from_numpy(flips)[:, None, None, None], canvas.flip(-1), canvas)
+        return turned, [self.texts.mirrored[t] if flip else t for t, flip in zip(chosen, flips, strict=True)]
+
+    def _encoded(self, ids: list[int], chunks: Chunks) -> torch.Tensor:
+        return chunks.features(lambda part: self.encode_texts(self.model, ids[part]), len(ids), self.config.embed_dim)
+
+    def _contrast(self, images: torch.Tensor, chosen: list[int], scale: torch.Tensor, chunks: Chunks) -> torch.Tensor:
+        """The loss between the images and their texts, with the hard negatives of these."""
+        objective, ids = self.config.objective, torch.tensor(chosen, device=self.device)
+        said = self._encoded(chosen, chunks)
+        if objective.near_equal is None or self.encode_texts.pooled is None:
+            positive = positive_pairs(ids)
+        else:
+            claims = torch.tensor([self.texts.claims[text] for text in chosen], device=self.device)
+            positive = positive_pairs(ids, self.encode_texts.pooled[chosen], claims, objective.near_equal)
+        hard, wrong = None, [(i, other) for i, text in enumerate(chosen) for other in self.texts.hard.get(text, ())]
+        if wrong:
+            owners = torch.tensor([i for i, _ in wrong], device=self.device)
+            hard = HardNegatives(self._encoded([other for _, other in wrong], chunks), owners)
+        if objective.loss == "siglip":
+            return pairwise_sigmoid(images, said, scale, self.model.logit_bias, positive, hard)
+        return multi_positive_infonce(images, said, scale, positive, hard)
+
+    def averaged(self) -> Any:
+        """A copy of the model with averaged weights, in evaluation mode."""
+        model = deepcopy(self.ema.module)
+        # Running statistics are averages already.
+        for mine, theirs in zip(model.buffers(), self.model.buffers(), strict=True):
+            mine.copy_(theirs)
+        return model.eval()
+
+    def state(self) -> dict[str, Any]:
+        return {
+            "epoch": self.epoch,
+            "step": self.step,
+            "model": self.model.state_dict(),
+            "ema": self.ema.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+        }
+
+    def load(self, state: dict[str, Any]) -> None:
+        self.epoch, self.step = state["epoch"], state["step"]
+        self.model.load_state_dict(state["model"])
+        self.ema.load_state_dict(state["ema"])
+        self.optimizer.load_state_dict(state["optimizer"])
+
+    def _order(self, epoch: int) -> npt.NDArray[np.int64]:
+        return epoch_order(self.corpus, self.config.data, self.config.seed, epoch)
+
+
+def _draw(rng: np.random.Generator, texts: tuple[tuple[str, float], ...]) -> str:
+    weights = np.array([w for _, w in texts])
+    return texts[int(rng.choice(len(texts), p=weights / weights.sum()))][0]

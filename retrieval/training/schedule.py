@@ -1,0 +1,65 @@
+"""How far each step goes: AdamW's groups, the learning rate over the run, the averaged weights, the random streams."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+
+from retrieval.training.config import Schedule, TrainingConfig
+from retrieval.training.image_tower import groups_above
+
+
+def make_optimizer(model: Any, config: TrainingConfig) -> torch.optim.AdamW:
+    """AdamW; no decay for norms, biases and the temperature; the text tower and each group of the image tower's layers
+    have their own rate."""
+    schedule = config.schedule
+    above = groups_above(model.visual.trunk)
+    groups: dict[tuple[float, float], list[Any]] = {}
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        rate = schedule.text_learning_rate if name.startswith("text.") else schedule.learning_rate
+        rate *= config.image.layer_decay ** above.get(name.removeprefix("visual.trunk."), 0)
+        decay = schedule.weight_decay if parameter.ndim > 1 else 0.0
+        groups.setdefault((rate, decay), []).append(parameter)
+    return torch.optim.AdamW(
+        [{"params": p, "lr": rate, "peak": rate, "weight_decay": decay} for (rate, decay), p in groups.items()]
+    )
+
+
+def rate_at(schedule: Schedule, step: int, total: int) -> float:
+    """The learning rate of a step as a share of its peak: linear warm-up, then cosine."""
+    if step < schedule.warmup_steps:
+        return (step + 1) / schedule.warmup_steps
+    done = (step - schedule.warmup_steps) / max(total - schedule.warmup_steps, 1)
+    floor = schedule.final_learning_rate / schedule.learning_rate
+    return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))
+
+
+def image_side(config: TrainingConfig, epoch: int) -> int:
+    """Pixels along an edge of an epoch's training images."""
+    schedule = config.schedule
+    if schedule.small_image_size is not None and epoch < schedule.small_share * schedule.epochs:
+        return schedule.small_image_size
+    return config.image.image_size
+
+
+def warmed_ema(most: float) -> Callable[[Any, Any, Any], None]:
+    """An exponential moving average for AveragedModel whose decay rises with the number n of updates to `most`:
+    min(most, (1 + n) / (10 + n)). With a fixed decay the first evaluations would judge the random start."""
+
+    @torch.no_grad()
+    def update(averaged: Any, current: Any, number: Any) -> None:
+        n = int(number)
+        torch._foreach_lerp_(averaged, current, 1 - min(most, (1 + n) / (10 + n)))
+
+    return update
+
+
+def step_seed(seed: int, step: int, *stream: int) -> int:
+    """A seed for torch that is a function of the run's seed, the step and what it is for."""
+    return int(np.random.SeedSequence([seed, step, *stream]).generate_state(1, np.uint64)[0] >> np.uint64(1))

@@ -1,0 +1,90 @@
+"""All texts of a run by number, and their features: computed once below the projection if the tower is locked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+
+from retrieval.training.captions import claims, exchanged, mirrored, negated
+from retrieval.training.config import TrainingConfig
+from retrieval.training.data import Corpus, Progress
+from retrieval.zeroshot.labels import LabelSet
+
+BATCH = 64
+_VERSIONS = {"side": exchanged, "negation": negated}
+
+
+class Texts:
+    """Every text that training or evaluation can ask for, each once, by number (`ids`).
+
+    `mirrored` is what a training text says of the mirrored image, for those texts that can; `hard` are its versions
+    that are almost the same and wrong; `claims` numbers what a text says of sides and negations. Each of them is empty
+    unless the configuration asks for it.
+    """
+
+    def __init__(self, corpus: Corpus, label_sets: Sequence[LabelSet], config: TrainingConfig) -> None:
+        prompts = [p for s in label_sets for label in s.labels for p in label.prompts]
+        all_texts = dict.fromkeys([t for row in corpus.rows for t, _ in row.texts] + prompts)
+        trained = dict.fromkeys(t for row in corpus.rows if row.split == "train" for t, _ in row.texts)
+        mirror: dict[str, str] = {}
+        if config.augmentation.flip:
+            mirror = {text: other for text in trained if (other := mirrored(text)) is not None}
+            trained |= dict.fromkeys(mirror.values())
+        versions = [_VERSIONS[kind] for kind in config.objective.hard_negatives]
+        hard = {text: [other for version in versions if (other := version(text)) is not None] for text in trained}
+        all_texts |= dict.fromkeys([*mirror.values(), *(other for others in hard.values() for other in others)])
+        self.all = list(all_texts)
+        self.ids = {text: i for i, text in enumerate(self.all)}
+        self.mirrored = {self.ids[text]: self.ids[other] for text, other in mirror.items()}
+        self.hard = {self.ids[text]: [self.ids[other] for other in others] for text, others in hard.items() if others}
+        self.claims: list[int] = []
+        if config.objective.near_equal is not None:
+            kinds: dict[object, int] = {}
+            self.claims = [kinds.setdefault(claims(text), len(kinds)) for text in self.all]
+
+
+class TextEncoder:
+    """Features of texts by a model's text tower. `pooled` [texts, width] are the locked transformer's outputs."""
+
+    def __init__(self, texts: Texts, tokenizer: Any, device: torch.device) -> None:
+        self.texts, self.device = texts, device
+        self.pooled: torch.Tensor | None = None
+        self._tokenizer = tokenizer
+
+    def lock(self, model: Any, progress: Progress) -> None:
+        """Compute the transformer's output for every text: from here on only the projection is asked."""
+        encoder = model.text.eval()
+        pooled: dict[int, torch.Tensor] = {}
+        texts = self.texts.all
+        by_length = sorted(range(len(texts)), key=lambda i: len(texts[i]))  # batches with little padding
+        with torch.inference_mode():
+            for start in range(0, len(texts), BATCH):
+                batch = by_length[start : start + BATCH]
+                tokens = self._tokens([texts[i] for i in batch])
+                mask = (tokens != encoder.config.pad_token_id).long()
+                longest = int(mask.sum(dim=1).max())
+                tokens, mask = tokens[:, :longest], mask[:, :longest]
+                out = encoder.pooler(encoder.transformer(input_ids=tokens, attention_mask=mask), mask)
+                pooled.update(zip(batch, out, strict=True))
+                progress("encoding texts", min(start + BATCH, len(texts)), len(texts))
+        self.pooled = torch.stack([pooled[i] for i in range(len(texts))]).clone()
+
+    def __call__(self, model: Any, ids: list[int]) -> torch.Tensor:
+        """[len(ids), D] of unit norm."""
+        if self.pooled is not None:
+            return F.normalize(model.text.proj(self.pooled[ids]), dim=-1)
+        return F.normalize(model.encode_text(self._tokens([self.texts.all[i] for i in ids])), dim=-1)
+
+    def in_batches(self, model: Any, texts: Iterable[str]) -> torch.Tensor:
+        """The same for texts of any number, at least one, without a gradient's memory."""
+        ids = [self.texts.ids[text] for text in texts]
+        if self.pooled is not None:
+            return self(model, ids)
+        return torch.cat([self(model, ids[i : i + BATCH]) for i in range(0, len(ids), BATCH)])
+
+    def _tokens(self, texts: list[str]) -> torch.Tensor:
+        tokens: torch.Tensor = self._tokenizer(texts).to(self.device)
+        return tokens

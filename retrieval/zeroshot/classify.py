@@ -1,0 +1,96 @@
+"""Zero-shot classification: which label's prompts lie nearest to an image.
+
+A choice (exclusive labels): cosine similarities times the model's learned logit scale, through a softmax over the
+labels. A finding (independent labels): its prompts against its absent prompts, through a sigmoid of the scaled
+difference, each label alone. Both come out as `score`, not as probability: they are not calibrated. A choice's score
+says how the labels compare, not whether any of them holds; a finding's score sorts images, and 0.5 is no threshold.
+`retrieval.zeroshot.calibration` turns logits into probabilities.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from retrieval.types import Embeddings, Encoder
+from retrieval.zeroshot.labels import LabelSet
+
+Floats = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class LabelScore:
+    """One label of one image. `score` is its share of the softmax, or a finding's sigmoid (0 to 1); `similarity` the
+    cosine to the label's prompts (-1 to 1)."""
+
+    label: str
+    score: float
+    similarity: float
+
+
+class ZeroShotClassifier:
+    """A label set turned into vectors by one model's text tower."""
+
+    def __init__(self, labels: LabelSet, encoder: Encoder, logit_scale: float) -> None:
+        """`logit_scale` is the model's learned inverse temperature (`ClipEncoder.logit_scale`), over 0."""
+        if not 0 < logit_scale < math.inf:
+            raise ValueError(f"logit_scale is {logit_scale}, expected a number over 0")
+        self.labels = labels
+        self.logit_scale = logit_scale
+        prompts = [label.prompts for label in labels.labels]
+        if labels.independent:
+            prompts += [label.absent_prompts for label in labels.labels]
+        encoded = encoder.encode_text(
+            [text for group in prompts for text in group]
+        )  # one call: a model runs in batches
+        ends = np.cumsum([len(group) for group in prompts])[:-1]
+        vectors = np.stack([ensemble(part) for part in np.split(encoded, ends)])
+        self.label_vectors: Embeddings = vectors[: len(labels.labels)]  # [labels, embed_dim], unit norm
+        # What a logit is the product with: independent labels have their absence taken off.
+        absent = vectors[len(labels.labels) :] if labels.independent else np.float32(0)
+        self._directions: Floats = (logit_scale * (self.label_vectors - absent)).T.astype(np.float32)
+
+    def logits(self, images: Embeddings) -> Floats:
+        """[N, labels]: the scaled similarity (a choice), or the scaled difference of present to absent (findings)."""
+        found: Floats = images @ self._directions
+        return found
+
+    def scores(self, images: Embeddings) -> Floats:
+        """[N, labels] float32, 0 to 1: a softmax whose rows sum to 1, or one sigmoid per finding.
+
+        `images`: [N, embed_dim], unit norm.
+        """
+        return activated(self.logits(images), independent=self.labels.independent)
+
+    def classify(self, images: Embeddings) -> list[list[LabelScore]]:
+        """Per image all labels, the best first."""
+        similarity = images @ self.label_vectors.T
+        logits = self.logits(images)
+        names = self.labels.names
+        answers = []
+        for row, order_by, cosines in zip(self.scores(images), logits, similarity, strict=True):
+            # By logit: far behind the winner, scores underflow to 0 and tell no order.
+            order = np.argsort(-order_by, kind="stable")
+            answers.append([LabelScore(names[i], float(row[i]), float(cosines[i])) for i in order])
+        return answers
+
+
+def activated(logits: Floats, *, independent: bool) -> Floats:
+    """Logits [N, labels] to shares, float32: a sigmoid each, or a softmax over the row."""
+    if independent:
+        sigmoid: Floats = (0.5 * (1 + np.tanh(0.5 * logits))).astype(np.float32)  # tanh does not overflow
+        return sigmoid
+    exp = np.exp(logits - logits.max(axis=1, keepdims=True))
+    softmax: Floats = (exp / exp.sum(axis=1, keepdims=True)).astype(np.float32)
+    return softmax
+
+
+def ensemble(prompt_vectors: Embeddings | Sequence[npt.NDArray[np.float32]]) -> npt.NDArray[np.float32]:
+    """The mean direction of several unit vectors, [embed_dim], unit norm."""
+    mean = np.asarray(prompt_vectors, np.float32).mean(axis=0)
+    vector: npt.NDArray[np.float32] = mean / np.linalg.norm(mean)
+    return vector

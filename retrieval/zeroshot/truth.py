@@ -1,0 +1,210 @@
+"""Truth files: which label holds for which image, as CSV or JSON lines.
+
+A row names its image by `sop_instance_uid` (and `frame_number`), or by `file`, a picture or DICOM file relative to the
+truth file. It says `label`, the one that holds, or the findings: `labels`, a list (in CSV separated by ";") of all that
+are present, where the others are absent; or a column for each finding with 1 present, 0 absent, and empty or -1 where
+nobody can say (as CheXpert has it). `patient` tells patients apart; without it the store's pseudonyms do, and among
+files each is a patient of its own.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from retrieval.errors import CalibrationError
+from retrieval.zeroshot.labels import LabelSet
+
+_OWN = ("sop_instance_uid", "frame_number", "file", "image", "patient", "group", "label", "labels")
+_PRESENT, _ABSENT, _UNSAID = ("1", "1.0", "true", "yes"), ("0", "0.0", "false", "no"), ("", "-1", "-1.0", "nan")
+_SHOWN = 5  # wrong rows or names in a message
+
+
+@dataclass(frozen=True)
+class TruthRow:
+    """One labelled image. Either `uid` or `file` is set. `frame` is None where the row names none. `values` are the
+    label's index of a choice, or per finding 1, 0 or NaN."""
+
+    line: int
+    uid: str | None
+    frame: int | None
+    file: str | None
+    patient: str | None
+    values: int | tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Truth:
+    """A truth file: its rows, its name without folders, and the SHA-256 of its bytes."""
+
+    name: str
+    sha256: str
+    rows: tuple[TruthRow, ...]
+
+    @property
+    def by_file(self) -> bool:
+        return self.rows[0].file is not None
+
+
+def read_truth(path: Path, labels: LabelSet) -> Truth:
+    """Raises CalibrationError for a file that can't be read, labels that the set has not, or an image twice."""
+    try:
+        content = path.read_bytes()
+        text = content.decode("utf-8-sig")
+    except OSError as exc:
+        raise CalibrationError(f"the truth file {path.name!r} can't be read: {exc.strerror}") from exc
+    except UnicodeDecodeError as exc:
+        raise CalibrationError(f"the truth file {path.name!r} is no UTF-8 text") from exc
+    lines = list(_json_lines(text, path.name) if text.lstrip().startswith("{") else _csv_lines(text, path.name))
+    if not lines:
+        raise CalibrationError(
+            f"the truth file {path.name!r} has no rows", hint="It wants a header and a row per image, or JSON lines."
+        )
+    reader = _Reader(labels, path.name, lines[0][1])
+    rows = tuple(row for line, values in lines if (row := reader.row(line, values)) is not None)
+    reader.complain()
+    if not rows:
+        raise CalibrationError(f"no row of the truth file {path.name!r} says which label holds")
+    _refuse_twice(rows, path.name)
+    return Truth(path.name, hashlib.sha256(content).hexdigest(), rows)
+
+
+class _Reader:
+    def __init__(self, labels: LabelSet, where: str, first: Mapping[str, Any]) -> None:
+        self.labels = labels
+        self.where = where
+        self.wrong: dict[str, int] = {}
+        self.key = next((k for k in ("sop_instance_uid", "file", "image") if k in first), None)
+        if self.key is None:
+            raise CalibrationError(
+                f"the truth file {where!r} has no column sop_instance_uid or file; it has {', '.join(map(str, first))}",
+                hint="Name the image of each row by one of them.",
+            )
+        self.columns = {str(name): i for name in first if (i := labels.label_of(name)) is not None}
+        listed = next((k for k in ("label", "labels") if k in first), None)
+        if listed is None and not (labels.independent and self.columns):
+            raise CalibrationError(
+                f"the truth file {where!r} has no column label or labels, none named like a label of {labels.name!r}: "
+                f"it has {', '.join(map(str, first))}",
+                hint=f"The labels are {', '.join(labels.names)}.",
+            )
+        self.listed = listed
+
+    def row(self, line: int, values: Mapping[str, Any]) -> TruthRow | None:
+        key = str(values.get(str(self.key)) or "").strip()
+        if not key:
+            raise CalibrationError(f"line {line} of the truth file {self.where!r} names no image ({self.key} is empty)")
+        said = self._said(line, values)
+        if said is None:
+            return None
+        patient = next((str(values[k]) for k in ("patient", "group") if values.get(k) not in (None, "")), None)
+        is_uid = self.key == "sop_instance_uid"
+        return TruthRow(
+            line, key if is_uid else None, self._frame(line, values), None if is_uid else key, patient, said
+        )
+
+    def complain(self) -> None:
+        if self.wrong:
+            shown = ", ".join(f"{name!r} ({n} rows)" for name, n in list(self.wrong.items())[:_SHOWN])
+            more = f" and {len(self.wrong) - _SHOWN} more" if len(self.wrong) > _SHOWN else ""
+            raise CalibrationError(
+                f"the truth file {self.where!r} has labels that {self.labels.name!r} has not: {shown}{more}",
+                hint=f"The labels are {', '.join(self.labels.names)}; `values` of a label file adds other spellings.",
+            )
+
+    def _said(self, line: int, values: Mapping[str, Any]) -> int | tuple[float, ...] | None:
+        if self.listed is None:
+            out = [math.nan] * len(self.labels.labels)
+            for name, i in self.columns.items():
+                out[i] = self._cell(line, name, values.get(name))
+            return None if all(map(math.isnan, out)) else tuple(out)
+        given = values.get(self.listed)
+        if given is None or given == "":
+            if self.listed == "labels" and self.labels.independent and given is not None:
+                return (0.0,) * len(self.labels.labels)  # looked at, and nothing found
+            return None
+        names = [str(n) for n in given] if isinstance(given, list) else str(given).split(";")
+        found = [self._index(name.strip()) for name in names if name.strip()]
+        if self.labels.independent:
+            return tuple(float(i in found) for i in range(len(self.labels.labels)))
+        if len(found) != 1:
+            raise CalibrationError(
+                f"line {line} of the truth file {self.where!r} says {len(found)} labels; of {self.labels.name!r} "
+                "exactly one holds"
+            )
+        return found[0]
+
+    def _index(self, name: str) -> int:
+        found = self.labels.label_of(name)
+        if found is None:
+            self.wrong[name] = self.wrong.get(name, 0) + 1
+            return 0  # `complain` ends it
+        return found
+
+    def _cell(self, line: int, name: str, value: Any) -> float:
+        text = "" if value is None else str(value).strip().casefold()
+        if text in _PRESENT:
+            return 1.0
+        if text in _ABSENT:
+            return 0.0
+        if text in _UNSAID:
+            return math.nan
+        raise CalibrationError(
+            f"line {line} of the truth file {self.where!r} has {str(value)[:40]!r} in column {name!r}; expected 1, 0, "
+            "-1 or nothing"
+        )
+
+    def _frame(self, line: int, values: Mapping[str, Any]) -> int | None:
+        given = values.get("frame_number")
+        if given in (None, ""):
+            return None
+        try:
+            number = int(str(given))
+        except ValueError:
+            number = 0
+        if number < 1:
+            raise CalibrationError(
+                f"line {line} of the truth file {self.where!r} has the frame_number {str(given)[:40]!r}, not from 1"
+            )
+        return number
+
+
+def _csv_lines(text: str, where: str) -> Iterable[tuple[int, Mapping[str, Any]]]:
+    reader = csv.DictReader(io.StringIO(text))
+    try:
+        for row in reader:
+            if None in row or None in row.values():
+                raise CalibrationError(
+                    f"line {reader.line_num} of the truth file {where!r} has another number of cells than the header"
+                )
+            yield reader.line_num, {name.strip(): value for name, value in row.items()}
+    except csv.Error as exc:
+        raise CalibrationError(f"line {reader.line_num} of the truth file {where!r} is no CSV: {exc}") from exc
+
+
+def _json_lines(text: str, where: str) -> Iterable[tuple[int, Mapping[str, Any]]]:
+    for number, line in enumerate(text.splitlines(), 1):
+        if not line.strip():
+            continue
+        try:
+            values = json.loads(line)
+        except ValueError as exc:
+            raise CalibrationError(f"line {number} of the truth file {where!r} is no JSON: {exc}") from exc
+        if not isinstance(values, dict):
+            raise CalibrationError(f"line {number} of the truth file {where!r} is no JSON object")
+        yield number, values
+
+
+def _refuse_twice(rows: Sequence[TruthRow], where: str) -> None:
+    seen: dict[tuple[str | None, int | None, str | None], int] = {}
+    for row in rows:
+        first = seen.setdefault((row.uid, row.frame, row.file), row.line)
+        if first != row.line:
+            raise CalibrationError(f"lines {first} and {row.line} of the truth file {where!r} name the same image")
