@@ -1,0 +1,169 @@
+"""What each trick of training is worth: the default model's configuration with one thing changed, judged on dev rows.
+
+    python benchmarks/ablations.py DATA OUT [--only NAME ...] [--plan data/training/ablations.yaml]
+
+DATA is the folder that data/training/medlens-base.yaml reads. The plan names the changes, and a schedule shorter than
+the default model's, so that a CPU gets through: differences are between equally short runs. Variants that OUT has
+already are not trained again. OUT/ablations.json has the table that the model card shows; differences are paired,
+intervals are over cases (95 %, bootstrap).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import shutil
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from PIL import Image
+
+from retrieval.encoders.clip import ClipEncoder
+from retrieval.encoders.model_source import resolve_model
+from retrieval.evaluation.evaluate import Compared, Evaluation, Options, compare, evaluate
+from retrieval.evaluation.metrics import Judgement, differences, mean_of
+from retrieval.evaluation.pairs import evaluation_rows, read_pairs
+from retrieval.evaluation.zero_shot import ACCURACY, AMONG_OCCURRING
+from retrieval.training.captions import exchanged, negated
+from retrieval.training.config import TrainingConfig, load_config
+from retrieval.training.loop import train
+from retrieval.zeroshot.labels import load_labels
+
+TRAINING = Path(__file__).resolve().parents[1] / "data/training"
+JUDGED = "pairs/medpix/pairs.jsonl"
+LABELS = ("modality", "plane", "body_region")
+BASE = "default"
+
+
+def changed(values: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
+    """A nested mapping with some of its leaves replaced."""
+    out = dict(values)
+    for key, value in change.items():
+        out[key] = (
+            changed(out[key], value) if isinstance(value, Mapping) and isinstance(out.get(key), Mapping) else value
+        )
+    return out
+
+
+def configured(config: TrainingConfig, change: Mapping[str, Any], output: Path) -> TrainingConfig:
+    return TrainingConfig.model_validate(changed(config.model_dump(), change) | {"output": output})
+
+
+def trained(config: TrainingConfig, pixels: Path | None) -> float:
+    """Train unless that is done; seconds that it took (0 if it was). `pixels` has the decoded images of another run."""
+    if (config.output / "README.md").exists():
+        return 0.0
+    work = config.output.with_name(f"{config.output.name}.work")
+    work.mkdir(parents=True, exist_ok=True)
+    if pixels is not None:
+        for file in (*pixels.glob("*.pixels"), *pixels.glob("*.key")):
+            if not (work / file.name).exists():
+                shutil.copy(file, work / file.name)
+    started = time.monotonic()
+    train(
+        config, on_epoch=lambda epoch, loss, _: print(f"  {config.output.name} epoch {epoch}: {loss:.3f}", flush=True)
+    )
+    return time.monotonic() - started
+
+
+class Rows:
+    """The dev rows, and what a model makes of them."""
+
+    def __init__(self, data: Path) -> None:
+        self.rows, self.paths = evaluation_rows(read_pairs(data / JUDGED))
+        self.labels = [(load_labels(name), name) for name in LABELS]
+
+    def judged(self, folder: Path) -> tuple[Evaluation, dict[str, Judgement]]:
+        encoder = ClipEncoder.from_source(resolve_model(str(folder)), "cpu")
+        fit = encoder.spec.preprocess.fit
+        pictures = [fit(np.array(Image.open(path).convert("L"))) for path in self.paths]
+        images = encoder.encode_images(pictures)
+        evaluation = evaluate(self.rows, encoder, images, label_sets=self.labels, options=Options(shuffles=1))
+        return evaluation, {
+            "side": self._told_apart(encoder, images, exchanged),
+            "negation": self._told_apart(encoder, images, negated),
+        }
+
+    def _told_apart(self, encoder: ClipEncoder, images: np.ndarray, version: Any) -> Judgement:
+        """Whether a sentence lies nearer to its image than the same with its sides exchanged, or a finding denied."""
+        own, other, at = [], [], []
+        for number, texts in enumerate(self.rows.texts):
+            for sentence in re.split(r"(?<=[.;])\s+", " ".join(texts)):
+                wrong = version(sentence)
+                if wrong is not None:
+                    own.append(sentence)
+                    other.append(wrong)
+                    at.append(number)
+        vectors = encoder.encode_text(own + other)
+        shown = images[at]
+        right = (shown * vectors[: len(own)]).sum(1) > (shown * vectors[len(own) :]).sum(1)
+        groups = [self.rows.groups[i] for i in at]
+        return Judgement(groups, {"right": mean_of(right.astype(float))}, {"right": 0.5})
+
+
+def figures(evaluation: Evaluation, extra: Mapping[str, Judgement]) -> dict[str, float]:
+    found = {f"{way.name} R@10": way.estimates["R@10"].value for way in evaluation.ways}
+    found |= {each.labels.name: each.estimates[_right(each.estimates)].value for each in evaluation.zero_shot}
+    return found | {name: judged.point("right") for name, judged in extra.items()}
+
+
+def _right(found: Mapping[str, Any]) -> str:
+    return AMONG_OCCURRING if AMONG_OCCURRING in found else ACCURACY
+
+
+def against(compared: Compared, base: Mapping[str, Judgement], extra: Mapping[str, Judgement]) -> dict[str, Any]:
+    found = {}
+    for task, differing in compared.differences.items():
+        if "R@10" in differing:
+            found[f"{task.partition(',')[0]} R@10"] = differing["R@10"]
+        else:
+            found[task.removeprefix("zero-shot ")] = differing[_right(differing)]
+    for name, judged in extra.items():
+        found[name] = differences(base[name], judged)["right"]
+    return {name: [d.value, d.low, d.high] for name, d in found.items()}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("data", type=Path)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--only", nargs="*", default=None)
+    parser.add_argument("--plan", type=Path, default=TRAINING / "ablations.yaml")
+    args = parser.parse_args()
+    plan = yaml.safe_load(args.plan.read_text("utf-8"))
+    config = load_config(TRAINING / "medlens-base.yaml", args.data.resolve())
+    out = args.out.resolve()
+    rows, pixels = Rows(args.data), None
+    base: tuple[Evaluation, dict[str, Judgement]] | None = None
+    table = []
+    variants = {BASE: {}} | plan["variants"]
+    for name, change in variants.items():
+        if args.only is not None and name not in (BASE, *args.only):
+            continue
+        merged = changed(changed({}, plan["common"]), change or {})
+        one = configured(config, merged, out / name)
+        seconds = trained(one, pixels)
+        if pixels is None:
+            pixels = out / f"{name}.work"
+        else:
+            shutil.rmtree(out / f"{name}.work", ignore_errors=True)
+        judged = rows.judged(one.output)
+        base = base or judged
+        row = {"variant": name, "seconds": seconds, "figures": figures(*judged)}
+        if judged is not base:
+            row["difference"] = against(compare(base[0], judged[0]), base[1], judged[1])
+        table.append(row)
+        print(json.dumps(row), flush=True)
+        (out / "ablations.json").write_text(
+            json.dumps({"schedule": plan["common"], "rows": len(rows.rows), "variants": table}, indent=1) + "\n",
+            "utf-8",
+        )
+
+
+if __name__ == "__main__":
+    main()
