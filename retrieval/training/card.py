@@ -51,7 +51,7 @@ def model_card(
         f"Image tower {config.image.timm_model} at {config.image.image_size} px, {_image_start(config)}; text tower "
         f"from a sentence encoder ({_start(config.text.start)}){_text_lock(config)}; "
         f"{config.embed_dim} dimensions; {len(epochs)} epochs, batch {config.schedule.batch_size}"
-        f"{_chunks(config)}, "
+        f"{_chunks(config)}{', forward passes in bf16' if config.schedule.precision == 'bf16' else ''}, "
         f"seed {config.seed}. {_objective(config)}{_choice(config, len(epochs), kept)}",
         "",
         *_epochs_table(epochs, kept),

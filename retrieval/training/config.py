@@ -125,6 +125,9 @@ class Schedule(_Strict):
     `chunk_size` encodes a batch so many items at a time, with one more forward pass and the memory of a chunk: a large
     batch on a small device. Gradients are the batch's, but for batch norm, whose statistics are then a chunk's.
 
+    `precision: bf16` runs the towers' forward passes in bfloat16 by autocast; weights, features, losses and evaluations
+    stay in float32.
+
     The first `small_share` of the epochs see images of `small_image_size` pixels: cheaper, and as good a start.
 
     Every `evaluate_every` epochs the dev rows are judged and the state is saved. `keep_best` writes the weights of the
@@ -139,6 +142,7 @@ class Schedule(_Strict):
     text_learning_rate: Positive = 1e-3
     final_learning_rate: Positive = 1e-5
     weight_decay: Annotated[float, Field(ge=0)] = 0.05
+    precision: Literal["fp32", "bf16"] = "fp32"
     warmup_steps: Annotated[int, Field(ge=0)] = 100
     ema: Share = 0.998
     small_image_size: Annotated[int, Field(ge=32)] | None = None

@@ -134,7 +134,7 @@ class Run:
             self.processes,
         )
         images = chunks.features(
-            lambda part: F.normalize(self.model.visual(normalised(pixels[part], config)), dim=-1),
+            lambda part: self._encoded_images(pixels[part]),
             len(rows),
             config.embed_dim,
         )
@@ -170,7 +170,20 @@ class Run:
         return turned, [self.texts.mirrored[t] if flip else t for t, flip in zip(chosen, flips, strict=True)]
 
     def _encoded(self, ids: list[int], chunks: Chunks) -> torch.Tensor:
-        return chunks.features(lambda part: self.encode_texts(self.model, ids[part]), len(ids), self.config.embed_dim)
+        def encode(part: slice) -> torch.Tensor:
+            with self._autocast():
+                return self.encode_texts(self.model, ids[part])
+
+        return chunks.features(encode, len(ids), self.config.embed_dim)
+
+    def _encoded_images(self, pixels: torch.Tensor) -> torch.Tensor:
+        """[N, D] float32 of unit norm."""
+        with self._autocast():
+            return F.normalize(self.model.visual(normalised(pixels, self.config)).float(), dim=-1)
+
+    def _autocast(self) -> torch.autocast:
+        """A new one for each pass: it keeps the weights it has cast, and those of a pass without a graph have none."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.schedule.precision == "bf16")
 
     def _contrast(self, images: torch.Tensor, chosen: list[int], scale: torch.Tensor, chunks: Chunks) -> torch.Tensor:
         """The loss between the images and their texts, with the hard negatives of these."""
