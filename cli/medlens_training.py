@@ -13,7 +13,7 @@ from retrieval.training.judging import Figures
 from retrieval.training.loop import train
 
 
-def run_training(path: Path, data: Path | None, device: str, *, restart: bool) -> None:
+def run_training(path: Path, data: Path | None, device: str, *, restart: bool, tensorboard: Path | None = None) -> None:
     """Train and print where the model lies and what it can do."""
     config = load_config(path, data)
     chosen = choose_device(device, "fp32")
@@ -27,6 +27,7 @@ def run_training(path: Path, data: Path | None, device: str, *, restart: bool) -
             config,
             device=chosen.name,
             restart=restart,
+            tensorboard=tensorboard,
             on_progress=lambda what, done, total: update(done, total, what),
             on_epoch=show,
         )

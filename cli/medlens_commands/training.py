@@ -39,8 +39,11 @@ def train(
     data: Annotated[Path | None, typer.Option(help="Where the pairs files lie. Default: beside the file.")] = None,
     device: DeviceOption = "auto",
     restart: Annotated[bool, typer.Option("--restart", help="Start anew instead of going on.")] = False,
+    tensorboard: Annotated[
+        Path | None, typer.Option(help="Also log for TensorBoard, to a folder of the run's name in this one.")
+    ] = None,
 ) -> None:
     """Train a pair of encoders on image-text pairs. Stopped, the same command goes on where it was."""
     from cli.medlens_training import run_training
 
-    run_training(config, data, device, restart=restart)
+    run_training(config, data, device, restart=restart, tensorboard=tensorboard)

@@ -22,6 +22,7 @@ from retrieval.training.data import Corpus, Progress, read_corpus, source_names
 from retrieval.training.judging import Epoch, Figures
 from retrieval.training.processes import Processes, joined
 from retrieval.training.run import Run
+from retrieval.training.scalars import NoScalars, Scalars, TensorBoardScalars, require_tensorboard
 from retrieval.zeroshot.labels import LabelSet, load_labels
 
 logger = logging.getLogger(__name__)
@@ -48,6 +49,7 @@ def train(
     *,
     device: str = "cpu",
     restart: bool = False,
+    tensorboard: Path | None = None,
     on_progress: Progress = lambda what, done, total: None,
     on_epoch: OnEpoch = lambda epoch, loss, figures: None,
 ) -> TrainingResult:
@@ -55,17 +57,19 @@ def train(
 
     `device` is "auto", "cpu", "cuda" or "cuda:N". Raises TrainingError for data or a configuration that can't be used,
     EncoderError for a device that is not there. KeyboardInterrupt leaves the last state, from
-    which the same call goes on.
+    which the same call goes on. `tensorboard` is a folder for logs: this run's are in one of its name there.
 
     Under torchrun its processes share each batch. The first writes, and calls `on_progress` and `on_epoch`.
     """
+    if tensorboard is not None:
+        require_tensorboard()  # before minutes of work
     label_sets = [load_labels(name) for name in config.label_sets]
     corpus = read_corpus(config.data, label_sets)
     _check_judged(config, corpus)
     with joined(torch.device(choose_device(device, "fp32").name)) as (processes, place):
         if not processes.first:
-            on_progress, on_epoch = _silent, _silent
-        return _train(config, corpus, label_sets, place, processes, restart, on_progress, on_epoch)
+            on_progress, on_epoch, tensorboard = _silent, _silent, None
+        return _train(config, corpus, label_sets, place, processes, restart, tensorboard, on_progress, on_epoch)
 
 
 def _train(
@@ -75,6 +79,7 @@ def _train(
     place: torch.device,
     processes: Processes,
     restart: bool,
+    tensorboard: Path | None,
     on_progress: Progress,
     on_epoch: OnEpoch,
 ) -> TrainingResult:
@@ -90,9 +95,12 @@ def _train(
         run.load(state)
         progress.load(state)
         logger.info("going on after epoch %d", run.epoch)
+    scalars: Scalars = NoScalars()
+    if tensorboard is not None:
+        scalars = TensorBoardScalars(tensorboard / config.name, run.step)
     started, seen = time.monotonic(), 0
     while run.epoch < config.schedule.epochs and not progress.stopped:
-        loss, images = run.train_epoch(on_progress)
+        loss, images = run.train_epoch(on_progress, scalars)
         seen += images
         last = run.epoch == config.schedule.epochs
         figures = None
@@ -100,12 +108,14 @@ def _train(
             model = run.averaged()
             figures = processes.told_by_first(run.judge.figures(model, resamples=1) if processes.first else None)
             progress.note(Epoch.of(run.epoch, loss, figures), figures, model)
+            scalars.evaluation(run.step, figures)
             if processes.first:
                 save_state(work, fingerprint, run.state() | progress.state())
         else:
             progress.note(Epoch.of(run.epoch, loss, None), None, None)
         on_epoch(run.epoch, loss, figures)
     rate = seen / max(time.monotonic() - started, 1e-9)
+    scalars.close()
 
     model = run.averaged()
     if progress.best is not None:

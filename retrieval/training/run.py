@@ -34,6 +34,7 @@ from retrieval.training.objective import (
     prompt_cross_entropy,
 )
 from retrieval.training.processes import Processes
+from retrieval.training.scalars import Scalars
 from retrieval.training.schedule import image_side, make_optimizer, rate_at, step_seed, warmed_ema
 from retrieval.training.text_tower import write_text_tower
 from retrieval.training.texts import TextEncoder, Texts
@@ -96,13 +97,14 @@ class Run:
                 f"an epoch has {len(self._order(0))} images, fewer than one batch of {config.schedule.batch_size}"
             )
 
-    def train_epoch(self, progress: Progress) -> tuple[float, int]:
+    def train_epoch(self, progress: Progress, scalars: Scalars) -> tuple[float, int]:
         """One pass over the training rows. Returns the mean loss and the number of images seen."""
         order, size = self._order(self.epoch), self.config.schedule.batch_size
         losses = []
         for number in range(self.steps_per_epoch):
             batch = order[number * size : (number + 1) * size]
             losses.append(self._train_step(batch))
+            scalars.step(self.step, {"loss": losses[-1]} | self._pace())
             progress(f"epoch {self.epoch + 1} of {self.config.schedule.epochs}", number + 1, self.steps_per_epoch)
         self.epoch += 1
         return float(np.mean(losses)), self.steps_per_epoch * size
@@ -160,6 +162,16 @@ class Run:
         if not math.isfinite(value):
             raise TrainingError(f"the loss became {value} at step {self.step}", hint="Lower the learning rate.")
         return value
+
+    def _pace(self) -> dict[str, float]:
+        """The rates of the last step, of what learns fastest in each tower, and the temperature after it."""
+        schedule, group = self.config.schedule, self.optimizer.param_groups[0]
+        share = group["lr"] / group["peak"]
+        return {
+            "learning_rate": share * schedule.learning_rate,
+            "text_learning_rate": share * schedule.text_learning_rate,
+            "temperature": math.exp(-float(self.model.logit_scale.item())),
+        }
 
     def _flipped(self, canvas: torch.Tensor, chosen: list[int]) -> tuple[torch.Tensor, list[int]]:
         """Some of the images mirrored, with what their texts then say."""
