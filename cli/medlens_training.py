@@ -13,9 +13,17 @@ from retrieval.training.judging import Figures
 from retrieval.training.loop import train
 
 
-def run_training(path: Path, data: Path | None, device: str, *, restart: bool, tensorboard: Path | None = None) -> None:
-    """Train and print where the model lies and what it can do."""
-    config = load_config(path, data)
+def run_training(
+    path: Path,
+    data: Path | None,
+    device: str,
+    *,
+    restart: bool,
+    continue_from: str | None = None,
+    tensorboard: Path | None = None,
+) -> bool:
+    """Train and print where the model lies and what it can do. False if it has forgotten more than it may."""
+    config = load_config(path, data, continue_from)
     chosen = choose_device(device, "fp32")
     with progress_bar("training") as update:
 
@@ -31,12 +39,27 @@ def run_training(path: Path, data: Path | None, device: str, *, restart: bool, t
             on_progress=lambda what, done, total: update(done, total, what),
             on_epoch=show,
         )
+    forgetting = result.forgetting
+    passed = forgetting is None or not forgetting.forgotten
     if not result.first:
-        return
+        return passed
     kept = f", the weights of epoch {result.kept}" if result.kept < result.epochs else ""
     typer.echo(f"{result.folder.name}: {result.epochs} epochs{kept}, {result.images_per_second:.0f} images/s")
     typer.echo(_brief(result.figures))
+    if forgetting is not None:
+        for name in forgetting.sources:
+            typer.echo(forgetting.line(name))
     typer.echo(f"The model and its card are in {result.folder}; use it with --model {result.folder}")
+    if config.continue_from is not None and forgetting is None:
+        typer.echo("medlens: no data is marked as rehearsal: nothing says what the model has forgotten", err=True)
+    if forgetting is not None and not passed:
+        lost = ", ".join(f"{name} {forgetting.lost(name):.1f}" for name in forgetting.forgotten)
+        typer.echo(
+            f"medlens: the model has forgotten more than the {forgetting.most_lost:g} points of R@10 that it may "
+            f"(gate.most_lost): {lost}. It is written all the same, and its card says so.",
+            err=True,
+        )
+    return passed
 
 
 def _brief(figures: Figures) -> str:

@@ -10,6 +10,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from retrieval.errors import TrainingError
+from retrieval.training.model_folder import filled, find_folder
 from retrieval.zeroshot.labels import explain
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -63,6 +64,7 @@ class Source(_Strict):
     `attributes` maps a label set to the field that holds its value, or to a template of fields; `constants` gives the
     value where all rows agree.
     `sample` draws so many rows anew each epoch.
+    `rehearsal` marks, in a run that goes on from a model, a set that this model was trained on: the gate judges it.
     """
 
     pairs: Path
@@ -72,6 +74,7 @@ class Source(_Strict):
     attributes: dict[str, str] = Field(default_factory=dict)
     constants: dict[str, str] = Field(default_factory=dict)
     sample: Count | None = None
+    rehearsal: bool = False
     terms: str = ""
 
     @field_validator("templates")
@@ -160,9 +163,19 @@ class Schedule(_Strict):
         return self
 
 
+class Gate(_Strict):
+    """How much a run that goes on from a model may forget: points of R@10 (mean of both ways) on the dev rows of each
+    source that is marked as rehearsal."""
+
+    most_lost: Annotated[float, Field(ge=0, le=100)] = 2.0
+
+
 class TrainingConfig(_Strict):
     """A whole run. `output` and label files are relative to the configuration's folder, pairs files too unless
-    `load_config` is given another folder for them."""
+    `load_config` is given another folder for them.
+
+    With `continue_from` (a shipped model, or a folder that `medlens train` wrote) the run goes on from that model: it
+    decides the architecture, the preprocessing and the vocabulary."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
     output: Path
@@ -175,7 +188,17 @@ class TrainingConfig(_Strict):
     augmentation: Augmentation = Augmentation()
     objective: Objective = Objective()
     schedule: Schedule = Schedule()
+    continue_from: Path | None = None
+    gate: Gate = Gate()
     description: str = ""
+
+    @model_validator(mode="after")
+    def _rehearsal_is_of_an_older_model(self) -> Self:
+        if self.continue_from is None and any(source.rehearsal for source in self.data):
+            raise ValueError("data marked as rehearsal is for a run that goes on from a model, and needs continue_from")
+        if "gate" in self.model_fields_set and not any(source.rehearsal for source in self.data):
+            raise ValueError("the gate judges the sources that are marked as rehearsal, and there is none")
+        return self
 
     @model_validator(mode="after")
     def _near_texts_stay_where_they_are(self) -> Self:
@@ -192,9 +215,10 @@ class TrainingConfig(_Strict):
         return data
 
 
-def load_config(path: Path, data: Path | None = None) -> TrainingConfig:
+def load_config(path: Path, data: Path | None = None, continue_from: str | None = None) -> TrainingConfig:
     """Read and check a YAML file; relative pairs files are looked for in `data`, else beside the configuration.
 
+    `continue_from` stands in for the file's: a model's name, or a path relative to where medlens runs.
     Raises TrainingError naming each key that is wrong.
     """
     try:
@@ -205,13 +229,17 @@ def load_config(path: Path, data: Path | None = None) -> TrainingConfig:
         raise TrainingError(f"{path.name!r} is no YAML: {' '.join(str(exc).split())}") from exc
     if not isinstance(values, dict):
         raise TrainingError(f"{path.name!r} holds {type(values).__name__}, expected keys such as name, text and data")
+    folder = path.resolve().parent
+    if continue_from is not None:
+        values = filled(values, find_folder(continue_from, Path.cwd()))
+    elif values.get("continue_from") is not None:
+        values = filled(values, find_folder(str(values["continue_from"]), folder))
     try:
         config = TrainingConfig.model_validate(values)
     except ValidationError as exc:
         raise TrainingError(
             f"{path.name}: {explain(exc)}", hint="The README's section on training lists the keys."
         ) from exc
-    folder = path.resolve().parent
     return _anchored(config, folder, data.resolve() if data is not None else folder)
 
 

@@ -14,12 +14,16 @@ from typing import Any
 import torch
 
 from retrieval.encoders.clip import choose_device
+from retrieval.encoders.fingerprint import sha256_of
 from retrieval.errors import TrainingError
 from retrieval.training.card import model_card
 from retrieval.training.checkpoint import export, load_state, save_state
 from retrieval.training.config import TrainingConfig
+from retrieval.training.continuing import continuing_lines, keep_start_card, rehearsed, require_same_model
 from retrieval.training.data import Corpus, Progress, read_corpus, source_names
+from retrieval.training.forgetting import Forgetting, compared
 from retrieval.training.judging import Epoch, Figures
+from retrieval.training.model_folder import WEIGHTS_NAME
 from retrieval.training.processes import Processes, joined
 from retrieval.training.run import Run
 from retrieval.training.scalars import NoScalars, Scalars, TensorBoardScalars, require_tensorboard
@@ -38,6 +42,7 @@ class TrainingResult:
     epochs: int
     kept: int
     images_per_second: float
+    forgetting: Forgetting | None = None  # None unless it went on from a model, with rehearsal
     first: bool = True
 
 
@@ -66,10 +71,14 @@ def train(
     label_sets = [load_labels(name) for name in config.label_sets]
     corpus = read_corpus(config.data, label_sets)
     _check_judged(config, corpus)
+    require_same_model(config)
+    rehearsal = rehearsed(config, corpus)
     with joined(torch.device(choose_device(device, "fp32").name)) as (processes, place):
         if not processes.first:
             on_progress, on_epoch, tensorboard = _silent, _silent, None
-        return _train(config, corpus, label_sets, place, processes, restart, tensorboard, on_progress, on_epoch)
+        return _train(
+            config, corpus, label_sets, place, processes, restart, tensorboard, rehearsal, on_progress, on_epoch
+        )
 
 
 def _train(
@@ -80,6 +89,7 @@ def _train(
     processes: Processes,
     restart: bool,
     tensorboard: Path | None,
+    rehearsal: list[str],
     on_progress: Progress,
     on_epoch: OnEpoch,
 ) -> TrainingResult:
@@ -90,6 +100,7 @@ def _train(
     processes.wait()  # until all have read the state that the first will write anew
 
     run = Run(config, corpus, label_sets, work, place, processes, on_progress)
+    before = run.judge.recalled(run.averaged(), rehearsal) if processes.first else {}
     progress = _Progress(config)
     if state is not None:
         run.load(state)
@@ -121,11 +132,19 @@ def _train(
     if progress.best is not None:
         model.load_state_dict(progress.best["model"])
     figures = processes.told_by_first(run.judge.figures(model) if processes.first else None)
+    forgetting = None
     if processes.first:
-        card, metrics = model_card(config, corpus, figures, progress.epochs, progress.kept)
-        export(model, config, work / "text", card, metrics)
-    processes.wait()
-    return TrainingResult(config.output, figures, run.epoch, progress.kept, rate, processes.first)
+        if rehearsal:
+            forgetting = compared(before, run.judge.recalled(model, rehearsal), config.gate.most_lost)
+        about = continuing_lines(config, corpus, work / "text", forgetting)
+        card, metrics = model_card(config, corpus, figures, progress.epochs, progress.kept, about)
+        if forgetting is not None:
+            metrics["forgetting"] = asdict(forgetting)
+        folder = export(model, config, work / "text", card, metrics)
+        if config.continue_from is not None:
+            keep_start_card(config.continue_from, folder)
+    forgetting = processes.told_by_first(forgetting)
+    return TrainingResult(config.output, figures, run.epoch, progress.kept, rate, forgetting, processes.first)
 
 
 def _silent(*_: object) -> None:
@@ -189,4 +208,7 @@ def _fingerprint(config: TrainingConfig, corpus: Corpus, label_sets: list[LabelS
     """What must agree for a state to go on: the configuration but for where the result goes, data and labels."""
     values = config.model_dump(mode="json", exclude={"output", "description"})
     labels = [label_set.model_dump(mode="json") for label_set in label_sets]
-    return hashlib.sha256(json.dumps([values, corpus.digests, labels], sort_keys=True).encode()).hexdigest()
+    known = [values, corpus.digests, labels]
+    if config.continue_from is not None:
+        known.append(sha256_of(config.continue_from / WEIGHTS_NAME))
+    return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()

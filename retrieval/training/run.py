@@ -22,6 +22,7 @@ from retrieval.training.augment import augment
 from retrieval.training.checkpoint import preprocess_of
 from retrieval.training.chunks import Chunks
 from retrieval.training.config import TrainingConfig
+from retrieval.training.continuing import load_weights, prepare_text_tower
 from retrieval.training.data import Corpus, Progress, cache_pixels, epoch_order
 from retrieval.training.image_tower import find_weights, load_start, lock_groups
 from retrieval.training.judging import Judge, normalised
@@ -36,7 +37,6 @@ from retrieval.training.objective import (
 from retrieval.training.processes import Processes
 from retrieval.training.scalars import Scalars
 from retrieval.training.schedule import image_side, make_optimizer, rate_at, step_seed, warmed_ema
-from retrieval.training.text_tower import write_text_tower
 from retrieval.training.texts import TextEncoder, Texts
 from retrieval.zeroshot.labels import LabelSet
 
@@ -67,12 +67,14 @@ class Run:
         torch.manual_seed(config.seed)
         self.texts = Texts(corpus, label_sets, config)
         if processes.first:
-            write_text_tower(config.text, self.texts.all, work / "text")
+            prepare_text_tower(config, self.texts.all, work / "text")
             write_model_config(config, work / "text")
         self.model, tokenizer = build_model(config, work)
         self.encode_texts = TextEncoder(self.texts, tokenizer, device)
         trunk = self.model.visual.trunk
-        if config.image.start is not None:
+        if config.continue_from is not None:
+            load_weights(self.model, config.continue_from)
+        elif config.image.start is not None:
             load_start(trunk, find_weights(config.image.start))
         self.locked_norms = lock_groups(trunk, config.image.locked_groups)
         self.model.to(device)
