@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import os
+from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import typer
 
 from cli.medlens_progress import progress_bar
+from indexer.store import Store, is_url
+from indexer.training_pairs import Exported, ExportSettings, export_pairs
 from retrieval.encoders.clip import choose_device
-from retrieval.training.config import load_config
+from retrieval.training.checkpoint import STATE_NAME, work_folder
+from retrieval.training.config import TrainingConfig, load_config
 from retrieval.training.judging import Figures
 from retrieval.training.loop import train
+from retrieval.training.run import CANVAS
 
 
 def run_training(
@@ -26,6 +33,7 @@ def run_training(
     config = load_config(path, data, continue_from)
     chosen = choose_device(device, "fp32")
     with progress_bar("training") as update:
+        config = with_stores(config, restart=restart, progress=update)
 
         def show(epoch: int, loss: float, figures: Figures | None) -> None:
             line = f"epoch {epoch:4d}  loss {loss:.3f}"
@@ -60,6 +68,46 @@ def run_training(
             err=True,
         )
     return passed
+
+
+def with_stores(
+    config: TrainingConfig, *, restart: bool, progress: Callable[[int, int | None, str], None]
+) -> TrainingConfig:
+    """The same, its stores written down as pairs files in the run's work folder.
+
+    A run that has begun goes on with what it began with, also if the store has changed, unless it is started anew.
+    """
+    work, names = work_folder(config), Counter[str]()
+    begun = (work / STATE_NAME).is_file() and not restart
+    longest = 2 * round(config.image.image_size * CANVAS)  # twice what training keeps: it is fitted once more
+    sources = []
+    for source in config.data:
+        if source.store is not None:
+            with Store.open(source.store if is_url(source.store) else Path(source.store)) as store:
+                name = store.label.strip("'") if not is_url(source.store) else "database"
+                names[name] += 1
+                folder = work / "stores" / (name if names[name] == 1 else f"{name}-{names[name]}")
+                settings = ExportSettings(source.where, source.dev_share, longest)
+                found = export_pairs(
+                    store,
+                    folder,
+                    settings,
+                    keep=begun,
+                    workers=os.cpu_count() or 1,
+                    progress=lambda done, total, name=name: progress(done, total, f"reading the store {name}"),  # type: ignore[misc]
+                )
+            if os.environ.get("RANK", "0") == "0":  # of torchrun's processes, one says so
+                typer.echo(_exported(name, found), err=True)
+            source = source.model_copy(update={"pairs": found.pairs})
+        sources.append(source)
+    return config.model_copy(update={"data": tuple(sources)})
+
+
+def _exported(name: str, found: Exported) -> str:
+    bad = "".join(f", {number} can't be read ({code})" for code, number in found.unreadable.items())
+    changed = "; the store has changed since, and --restart takes what it has now" if found.changed else ""
+    without = f", {found.without_report} frames without a report left out" if found.without_report else ""
+    return f"store {name}: {found.rows} pictures of {found.patients} patients{without}{bad}{changed}"
 
 
 def _brief(figures: Figures) -> str:

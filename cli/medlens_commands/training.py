@@ -36,7 +36,9 @@ def models(style: FormatOption = None) -> None:
 
 def train(
     config: Annotated[Path, typer.Argument(help="A YAML file; see the README's section on training.")],
-    data: Annotated[Path | None, typer.Option(help="Where the pairs files lie. Default: beside the file.")] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="Where the pairs files and stores lie. Default: beside the file.")
+    ] = None,
     device: DeviceOption = "auto",
     restart: Annotated[bool, typer.Option("--restart", help="Start anew instead of going on.")] = False,
     continue_from: Annotated[

@@ -21,6 +21,11 @@ from retrieval.types import RenderProfile
 STATE_NAME = "state.pt"
 
 
+def work_folder(config: TrainingConfig) -> Path:
+    """Where a run keeps its state and what it has computed once."""
+    return config.output.parent / f"{config.output.name}.work"
+
+
 def save_state(work: Path, fingerprint: str, values: dict[str, Any]) -> None:
     """Write the state atomically: a kill leaves the old one or the new one, never half of one."""
     partial = work / f"{STATE_NAME}.partial"

@@ -56,7 +56,9 @@ class TextTower(_Strict):
 
 
 class Source(_Strict):
-    """One set of image-text pairs: a JSON-lines file with `image` (path beside the file), texts, `group`, `split`.
+    """One set of image-text pairs: `pairs`, a JSON-lines file with `image` (path beside the file), texts, `group`,
+    `split`; or `store`, a medlens store whose images and reports `medlens train` writes down as such a file: the
+    frames that pass the filter `where`, with `dev_share` of the patients as dev rows.
 
     `texts` maps fields, `templates` sentences with {field} in them, to how often they are drawn as the caption; the
     first of them that a row has is the one that evaluation asks for.
@@ -67,7 +69,10 @@ class Source(_Strict):
     `rehearsal` marks, in a run that goes on from a model, a set that this model was trained on: the gate judges it.
     """
 
-    pairs: Path
+    pairs: Path = Path()
+    store: str | None = None
+    where: str = ""
+    dev_share: Share = 0.1
     texts: dict[str, Positive] = Field(default_factory=lambda: {"text": 1.0})
     templates: dict[str, Positive] = Field(default_factory=dict)
     sentences: dict[str, Positive] = Field(default_factory=dict)
@@ -76,6 +81,15 @@ class Source(_Strict):
     sample: Count | None = None
     rehearsal: bool = False
     terms: str = ""
+
+    @model_validator(mode="after")
+    def _pairs_or_a_store(self) -> Self:
+        given = self.model_fields_set
+        if ("pairs" in given) == (self.store is not None):
+            raise ValueError("a set is either pairs: FILE or store: PLACE")
+        if self.store is None and given & {"where", "dev_share"}:
+            raise ValueError("where and dev_share are for a store; a pairs file says the split of its rows")
+        return self
 
     @field_validator("templates")
     @classmethod
@@ -209,9 +223,9 @@ class TrainingConfig(_Strict):
     @field_validator("data")
     @classmethod
     def _distinct(cls, data: tuple[Source, ...]) -> tuple[Source, ...]:
-        paths = [source.pairs for source in data]
-        if len(set(paths)) != len(paths):
-            raise ValueError("a pairs file is named twice")
+        places = [source.store or source.pairs for source in data]
+        if len(set(places)) != len(places):
+            raise ValueError("a pairs file or a store is named twice")
         return data
 
 
@@ -243,9 +257,17 @@ def load_config(path: Path, data: Path | None = None, continue_from: str | None 
     return _anchored(config, folder, data.resolve() if data is not None else folder)
 
 
+def _anchored_source(source: Source, data: Path) -> Source:
+    if source.store is None:
+        return source.model_copy(update={"pairs": data / source.pairs.expanduser()})
+    if "://" in source.store:
+        return source
+    return source.model_copy(update={"store": str(data / Path(source.store).expanduser())})
+
+
 def _anchored(config: TrainingConfig, folder: Path, data: Path) -> TrainingConfig:
     """The same with relative paths made absolute."""
-    sources = tuple(s.model_copy(update={"pairs": data / s.pairs.expanduser()}) for s in config.data)
+    sources = tuple(_anchored_source(source, data) for source in config.data)
 
     def start_of(start: str) -> str:
         return start if start.startswith("package:") else str(folder / Path(start).expanduser())

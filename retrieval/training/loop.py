@@ -17,7 +17,7 @@ from retrieval.encoders.clip import choose_device
 from retrieval.encoders.fingerprint import sha256_of
 from retrieval.errors import TrainingError
 from retrieval.training.card import model_card
-from retrieval.training.checkpoint import export, load_state, save_state
+from retrieval.training.checkpoint import export, load_state, save_state, work_folder
 from retrieval.training.config import TrainingConfig
 from retrieval.training.continuing import continuing_lines, keep_start_card, rehearsed, require_same_model
 from retrieval.training.data import Corpus, Progress, read_corpus, source_names
@@ -93,7 +93,7 @@ def _train(
     on_progress: Progress,
     on_epoch: OnEpoch,
 ) -> TrainingResult:
-    work = config.output.parent / f"{config.output.name}.work"
+    work = work_folder(config)
     work.mkdir(parents=True, exist_ok=True)
     fingerprint = _fingerprint(config, corpus, label_sets)
     state = None if restart else load_state(work, fingerprint)
