@@ -49,6 +49,10 @@ def fill(store: Store, dim: int, frames: int) -> faiss.Index:
             uid = f"2.25.{number + 1}"
             values = dict.fromkeys(COLUMNS) | {"sop_instance_uid": uid, "modality": "CT"}
             values |= {"body_part_examined": f"PART{parts[number]}", "study_instance_uid": f"2.25.9.{number // 50}"}
+            values |= {
+                "image_orientation_patient": "1\\0\\0\\0\\1\\0",
+                "image_position_patient": f"0\\0\\{number % 50}",
+            }
             record = InstanceRecord(values | {"series_instance_uid": f"2.25.8.{number // 50}"}, None, "image", 1)
             stat = FileStat(f"{number}.dcm", 1, 1)
             files.append(IndexedFile(stat, record, (1,), vector[None, :], content_hash=uid))

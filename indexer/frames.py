@@ -88,25 +88,37 @@ def slice_places(records: Iterable[Slice]) -> dict[str, Place]:
     echoes) by InstanceNumber. It counts slices, so that two at one position are two. Input order does not matter.
     """
     stacks: dict[tuple[Any, ...], list[tuple[float, float, str]]] = defaultdict(list)
+    planes: dict[tuple[Any, ...], tuple[float, float, float] | None] = {}  # most slices of a series say the same
+    keys: dict[tuple[Any, ...], tuple[Any, ...]] = {}
     for record in records:
         values = record.attributes
-        orientation = _numbers(values.get("image_orientation_patient"), 6)
+        said = tuple(map(values.get, ("series_instance_uid", "image_orientation_patient", "image_type")))
+        if said not in planes:
+            planes[said], keys[said] = _plane(*said)
+        normal = planes[said]
         position = _numbers(values.get("image_position_patient"), 3)
-        if orientation is None or position is None:
+        if normal is None or position is None:
             continue
-        normal = _cross(orientation[:3], orientation[3:])
-        if not math.isclose(math.hypot(*normal), 1, abs_tol=0.01):
-            continue  # the directions are no unit vectors, or not at right angles: there is no plane
-        place = sum(a * b for a, b in zip(normal, position, strict=True))
-        kind = tuple(str(values.get("image_type") or "").upper().split("\\"))
+        place = normal[0] * position[0] + normal[1] * position[1] + normal[2] * position[2]
         number = values.get("instance_number")
-        key = (values.get("series_instance_uid"), tuple(round(v, 3) + 0.0 for v in orientation), kind)
-        stacks[key].append((round(place, 3), math.inf if number is None else number, record.sop_instance_uid))
+        stacks[keys[said]].append((round(place, 3), math.inf if number is None else number, record.sop_instance_uid))
     places = {}
     for stack in stacks.values():
         for i, (_, _, uid) in enumerate(sorted(stack), start=1):
             places[uid] = Place(i, len(stack))
     return places
+
+
+def _plane(series: Any, orientation: Any, kind: Any) -> tuple[tuple[float, float, float] | None, tuple[Any, ...]]:
+    """The normal of a slice's plane, None if it has none, and what slices of its stack share."""
+    directions = _numbers(orientation, 6)
+    if directions is None:
+        return None, ()
+    normal = _cross(directions[:3], directions[3:])
+    if not math.isclose(math.hypot(*normal), 1, abs_tol=0.01):
+        return None, ()  # the directions are no unit vectors, or not at right angles: there is no plane
+    types = tuple(str(kind or "").upper().split("\\"))
+    return normal, (series, tuple(round(v, 3) + 0.0 for v in directions), types)
 
 
 def _numbers(value: Any, count: int) -> tuple[float, ...] | None:

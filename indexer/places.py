@@ -2,20 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
-from indexer.catalog.sql_catalog import SqlCatalog
-from indexer.frames import slice_places
+from indexer.catalog.remembered import Remembered
+from indexer.catalog.sql_catalog import SliceRow, SqlCatalog
+from indexer.frames import Place, slice_places
 from retrieval.types import SearchResults
 
+Places = Remembered[str, Mapping[str, Place]]  # by series, then by SOP Instance UID
 
-def with_places(results: SearchResults, catalog: SqlCatalog) -> SearchResults:
-    """The same results, each hit with the attributes `slice` (from 1) and `slices`: None if it is not in a stack."""
-    series = {str(h.attributes["series_instance_uid"]) for h in results.hits if h.attributes["series_instance_uid"]}
-    places = slice_places(catalog.slices_of(sorted(series)))
+
+def with_places(results: SearchResults, catalog: SqlCatalog, known: Places) -> SearchResults:
+    """The same results, each hit with the attributes `slice` (from 1) and `slices`: None if it is not in a stack.
+
+    `known` keeps the places of series that were asked for before.
+    """
+
+    def work(series: list[str]) -> dict[str, Mapping[str, Place]]:
+        found: dict[str, list[SliceRow]] = {uid: [] for uid in series}
+        for row in catalog.slices_of(series):
+            found[row.attributes["series_instance_uid"]].append(row)
+        return {uid: slice_places(rows) for uid, rows in found.items()}
+
+    asked = (h.attributes["series_instance_uid"] for h in results.hits)
+    stacks = known.get((uid for uid in asked if uid), work)
     hits = []
     for hit in results.hits:
-        place = places.get(hit.key.sop_instance_uid)
+        place = stacks.get(hit.attributes["series_instance_uid"], {}).get(hit.key.sop_instance_uid)
         of_stack = {"slice": place.number, "slices": place.total} if place else {"slice": None, "slices": None}
         hits.append(replace(hit, attributes={**hit.attributes, **of_stack}))
     return replace(results, hits=tuple(hits))

@@ -67,6 +67,10 @@ class StoreEncoder:
     def encode_text(self, texts: Sequence[str]) -> Embeddings:
         return self._loaded.encode_text(texts)
 
+    @property
+    def loaded(self) -> bool:
+        return "_loaded" in self.__dict__
+
     def load(self) -> None:
         """Load the model now. Raises StoreIncompatible if it is another than the store's."""
         _ = self._loaded
@@ -96,7 +100,7 @@ def search(store: Store, query: Query, encoder: Encoder) -> SearchResults:
     frames = partial(store.frames_index, encoder.device if isinstance(encoder, StoreEncoder) else "cpu")
     searcher = Searcher(encoder, _beside(frames, encoder, query), store.catalog, reports)
     results = searcher.search(query, pictures=[picture for picture, _ in opened], excluded_patients=excluded)
-    return with_places(results, store.catalog)
+    return with_places(results, store.catalog, store.places)
 
 
 def describe(
@@ -123,11 +127,12 @@ def describe(
 
 
 def _beside(index: Callable[[], VectorIndex], encoder: Encoder, query: Query) -> VectorIndex:
-    """Open an index while the model is loaded: neither FAISS nor the weights wait for the other."""
+    """Open an index while the model is loaded, if it has to be: neither FAISS nor the weights wait for the other."""
+    if query.ranker is Ranker.TEXT or not isinstance(encoder, StoreEncoder) or encoder.loaded:
+        return index()
     with ThreadPoolExecutor(max_workers=1) as beside:
         opening = beside.submit(index)
-        if isinstance(encoder, StoreEncoder) and query.ranker is not Ranker.TEXT:
-            encoder.load()
+        encoder.load()
         return opening.result()
 
 

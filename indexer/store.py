@@ -15,17 +15,19 @@ import secrets
 import shutil
 import threading
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from indexer.catalog.remembered import Remembered
 from indexer.on_disk import locked, remove, sync_folder, unfinished, unfinished_name
 from retrieval.errors import StoreCorrupt, StoreError, StoreIncompatible, StoreNotFound
 
 if TYPE_CHECKING:
     from indexer.catalog.erasure import Erasures
     from indexer.catalog.sql_catalog import Manifest, SqlCatalog
+    from indexer.places import Places
     from indexer.records import VectorKind
     from indexer.searching import StoreEncoder
     from indexer.vectors.index import CatalogIndex
@@ -41,6 +43,7 @@ VECTORS_FOLDER = "vectors"
 KEY_BYTES = 32
 INDEX_FILES: dict[VectorKind, str] = {"frame": "frames.faiss", "sentence": "sentences.faiss"}
 _COMPARED = 4096  # vectors at a time
+_PLACES = 256  # series whose slices' places are remembered
 
 
 class Store:
@@ -52,6 +55,8 @@ class Store:
         self._folder = folder
         self._indexes: dict[VectorKind, CatalogIndex] = {}
         self._reports: tuple[list[int], ReportIndex] | None = None
+        self._seen: dict[str, Hashable] = {}  # the catalog's state when an index was last caught up with it
+        self.places: Places = Remembered(catalog.state, _PLACES)
         self._encoder: StoreEncoder | None = None
         self._lock = threading.Lock()
 
@@ -194,10 +199,13 @@ class Store:
         from indexer.report_index import open_report_index
 
         with self._lock:
-            mark = self.catalog.report_mark()
-            if self._reports is None or self._reports[0] != mark:
-                index = open_report_index(self._folder / VECTORS_FOLDER, self.catalog, _store_id(self.catalog))
-                self._reports = (mark, index)
+            state = self.catalog.state()
+            if self._reports is None or self._seen.get("report") != state:
+                mark = self.catalog.report_mark()
+                if self._reports is None or self._reports[0] != mark:
+                    index = open_report_index(self._folder / VECTORS_FOLDER, self.catalog, _store_id(self.catalog))
+                    self._reports = (mark, index)
+                self._seen["report"] = state
             return self._reports[1]
 
     def search(self, query: Query | str | Path, *, encoder: Encoder | None = None) -> SearchResults:
@@ -325,11 +333,12 @@ class Store:
         from indexer.vectors.opening import open_index
 
         with self._lock:
-            index = self._indexes.get(kind)
+            index, state = self._indexes.get(kind), self.catalog.state()
             if index is None:
                 index = self._indexes[kind] = open_index(self.index_place(kind), self.catalog)
-            else:
+            elif self._seen.get(kind) != state:
                 index.catch_up(self.catalog)
+            self._seen[kind] = state
             if device.startswith("cuda") and not index.on_device:
                 from indexer.vectors.gpu import move_to_gpu
 

@@ -67,7 +67,7 @@ def store(archive: Path, encoder: FakeEncoder, tmp_path_factory: pytest.TempPath
 @pytest.fixture(scope="module")
 def results(store: Store, encoder: FakeEncoder) -> SearchResults:
     searcher = Searcher(encoder, store.frames_index(), store.catalog)
-    found = with_places(searcher.search_text("axial CT & more", k=9), store.catalog)
+    found = with_places(searcher.search_text("axial CT & more", k=9), store.catalog, store.places)
     breakdown = {"text": 0.5, "not": -0.125}
     return replace(found, hits=tuple(replace(hit, breakdown=breakdown, folded=2) for hit in found.hits))
 

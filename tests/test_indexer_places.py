@@ -30,7 +30,7 @@ def test_hits_know_their_slice(tmp_path: Path) -> None:
     with Store.create(tmp_path / "store", encoder.spec.to_json()) as store:
         index_archive([archive], store, encoder, workers=1)
         found = Searcher(encoder, store.frames_index(), store.catalog).search_text("anything", k=10)
-        hits = with_places(found, store.catalog).hits
+        hits = with_places(found, store.catalog, store.places).hits
     places = {h.key.sop_instance_uid: (h.attributes["slice"], h.attributes["slices"]) for h in hits}
     in_order = sorted(heights)
     for number, height in enumerate(heights):

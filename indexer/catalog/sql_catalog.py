@@ -6,7 +6,6 @@ endian: half the size, and the inner product moves by less than 0.0005, far belo
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Hashable, Iterable, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +21,7 @@ from indexer.catalog.filters import conditions
 from indexer.catalog.indexing import IndexingCatalog
 from indexer.catalog.label_scores import LabelScores
 from indexer.catalog.lineage import LineageReads
+from indexer.catalog.remembered import Remembered
 from indexer.catalog.schema import archives, deletions, files, frames, instances, reports, sentences
 from indexer.catalog.schema import manifest as settings
 from indexer.catalog.selection import SELECT, SelectionLevel
@@ -118,8 +118,7 @@ class SqlCatalog(IndexingCatalog, LineageReads):
     def __init__(self, database: Database) -> None:
         self._database = database
         self._embed_dim: int | None = None
-        self._answering = threading.Lock()
-        self._matching: dict[tuple[str, str], tuple[Hashable, Ids]] = {}
+        self._matching: Remembered[tuple[str, str], Ids] = Remembered(database.state, _ANSWERS)
         self.manifest = Manifest(database)
         self.label_scores = LabelScores(database)
 
@@ -197,17 +196,20 @@ class SqlCatalog(IndexingCatalog, LineageReads):
 
     # -- what search asks
 
+    def state(self) -> Hashable:
+        """A value that differs as soon as anyone has committed anything; cheap to ask."""
+        return self._database.state()
+
     def ids_matching(self, where: SearchFilter, kind: VectorKind = "frame") -> Ids:
         """Ascending ids of the frames (or report sentences) whose instance passes the filter.
 
         Read-only, and remembered until anything is committed: the database takes a microsecond a row to say it again.
         Raises UnknownFilterKeyword, and QueryError for a value that is none of the column's type.
         """
-        state, key = self._database.state(), (kind, repr(where))
-        with self._answering:
-            known = self._matching.get(key)
-        if known is not None and known[0] == state:
-            return known[1]
+        key = (kind, repr(where))
+        return self._matching.get([key], lambda _: {key: self._ids_matching(where, kind)})[key]
+
+    def _ids_matching(self, where: SearchFilter, kind: VectorKind) -> Ids:
         with self._database.reading() as connection:
             table = _TABLES[kind]
             query = sa.select(table.c.id)  # sorted here: ORDER BY makes SQLite walk the table with the vectors
@@ -216,11 +218,6 @@ class SqlCatalog(IndexingCatalog, LineageReads):
                 query = query.select_from(joined).where(*conditions(connection, where))
             ids = np.sort(np.fromiter(connection.execute(query).scalars(), dtype=np.int64))
         ids.flags.writeable = False
-        with self._answering:
-            self._matching.pop(key, None)
-            self._matching[key] = (state, ids)
-            while len(self._matching) > _ANSWERS:
-                del self._matching[next(iter(self._matching))]
         return ids
 
     def select(self, where: SearchFilter, level: SelectionLevel = "study") -> Iterator[dict[str, Any]]:
@@ -271,17 +268,17 @@ class SqlCatalog(IndexingCatalog, LineageReads):
         return {i: found[i] for i in wanted if i in found}
 
     def slices_of(self, series_instance_uids: Iterable[str]) -> list[SliceRow]:
-        """The geometry of every image of those series."""
-        names = ("series_instance_uid", "image_orientation_patient", "image_position_patient", "image_type")
-        columns = [instances.c[name] for name in (*names, "instance_number")]
+        """The geometry of every image of those series that has any."""
+        geometry = ("image_orientation_patient", "image_position_patient")
+        names = ("sop_instance_uid", "series_instance_uid", *geometry, "image_type", "instance_number")
         query = (
-            sa.select(instances.c.sop_instance_uid, *columns)
-            .where(instances.c.kind == "image")
+            sa.select(*(instances.c[name] for name in names))
+            .where(instances.c.kind == "image", *(instances.c[name].is_not(None) for name in geometry))
             .order_by(instances.c.id)
         )
         wanted = list(dict.fromkeys(series_instance_uids))
         rows = self._by_id(query, instances.c.series_instance_uid, wanted)
-        return [SliceRow(row.sop_instance_uid, dict(row._mapping)) for row in rows]
+        return [SliceRow(row[0], dict(zip(names, row, strict=True))) for row in rows]
 
     def counts(self) -> Counts:
         def distinct(column: sa.Column[Any]) -> sa.ScalarSelect[int]:

@@ -1,0 +1,39 @@
+"""What was worked out from the catalog, kept until anybody commits anything."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Hashable, Iterable, Mapping
+from typing import Generic, TypeVar
+
+K = TypeVar("K", bound=Hashable)
+V = TypeVar("V")
+
+
+class Remembered(Generic[K, V]):
+    """At most `most` values by key, those last worked out. For several threads; none waits for another's work."""
+
+    def __init__(self, state: Callable[[], Hashable], most: int) -> None:
+        """`state` differs as soon as anything was committed, as `Database.state` does."""
+        self._state = state
+        self._most = most
+        self._lock = threading.Lock()
+        self._kept: dict[K, tuple[Hashable, V]] = {}
+
+    def get(self, keys: Iterable[K], work: Callable[[list[K]], Mapping[K, V]]) -> dict[K, V]:
+        """The values of those keys; `work` is asked once for all that are not known, and answers each of them."""
+        state = self._state()
+        wanted = list(dict.fromkeys(keys))
+        with self._lock:
+            found = {key: self._kept[key][1] for key in wanted if key in self._kept and self._kept[key][0] == state}
+        missing = [key for key in wanted if key not in found]
+        if missing:
+            new = work(missing)
+            found |= {key: new[key] for key in missing}
+            with self._lock:
+                for key in missing:
+                    self._kept.pop(key, None)
+                    self._kept[key] = (state, new[key])
+                while len(self._kept) > self._most:
+                    del self._kept[next(iter(self._kept))]
+        return found
