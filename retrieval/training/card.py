@@ -109,9 +109,10 @@ def _objective(config: TrainingConfig) -> str:
     ]
     if objective.near_equal is not None:
         parts.append(f"texts of a cosine of {objective.near_equal} or more too")
-    if objective.hard_negatives:
-        kinds = " and ".join(wrong[kind] for kind in objective.hard_negatives)
+    if kinds := " and ".join(wrong[kind] for kind in objective.hard_negatives if kind in wrong):
         parts.append(f"each caption {kinds} as a hard negative of its image")
+    if "finding" in objective.hard_negatives:
+        parts.append(f"another patient's caption of the same {objective.region} with other findings as a hard negative")
     if any(source.sentences for source in config.data):
         parts.append("single sentences drawn from long texts")
     if flip:

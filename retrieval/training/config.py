@@ -107,12 +107,14 @@ class Objective(_Strict):
 
     `loss` is `infonce` (softmax over the batch) or `siglip` (each pair by itself, with a learned bias that starts at
     `initial_bias`). `hard_negatives` adds for each image its own caption with left and right exchanged (`side`) or its
-    first finding denied (`negation`), as wrong.
+    first finding denied (`negation`), as wrong; or another patient's caption that names other findings (`finding`),
+    drawn anew each step among those whose rows agree in the label set `region`.
     """
 
     loss: Literal["infonce", "siglip"] = "infonce"
     near_equal: Annotated[float, Field(gt=0, le=1)] | None = None
-    hard_negatives: tuple[Literal["side", "negation"], ...] = ()
+    hard_negatives: tuple[Literal["side", "negation", "finding"], ...] = ()
+    region: str = "body_region"
     initial_bias: float = -10.0
     prompt_weight: Annotated[float, Field(ge=0)] = 1.0
     label_smoothing: Share = 0.1

@@ -22,7 +22,7 @@ from retrieval.training.augment import augment
 from retrieval.training.checkpoint import preprocess_of
 from retrieval.training.chunks import Chunks
 from retrieval.training.config import TrainingConfig
-from retrieval.training.data import Corpus, Progress, cache_pixels, epoch_order
+from retrieval.training.data import Corpus, Progress, Row, cache_pixels, epoch_order
 from retrieval.training.image_tower import find_weights, load_start, lock_groups
 from retrieval.training.judging import Judge, normalised
 from retrieval.training.model import build_model, write_model_config
@@ -33,6 +33,7 @@ from retrieval.training.objective import (
     positive_pairs,
     prompt_cross_entropy,
 )
+from retrieval.training.other_findings import OtherFindings
 from retrieval.training.processes import Processes
 from retrieval.training.schedule import image_side, make_optimizer, rate_at, step_seed, warmed_ema
 from retrieval.training.text_tower import write_text_tower
@@ -84,6 +85,8 @@ class Run:
 
         train = [row for row in corpus.rows if row.split == "train"]
         self.train_rows = {id(row): i for i, row in enumerate(train)}
+        asked = "finding" in config.objective.hard_negatives
+        self.other_findings = OtherFindings(train, label_sets, config, self.encode_texts) if asked else None
         self.canvas = cache_pixels(train, preprocess_of(config, CANVAS), work / "train.pixels", progress)
         dev = [row for row in corpus.rows if row.split == "dev"]
         pixels = cache_pixels(dev, preprocess_of(config), work / "dev.pixels", progress)
@@ -139,7 +142,7 @@ class Run:
             config.embed_dim,
         )
         scale = self.model.logit_scale.exp()
-        loss = self._contrast(images, chosen, scale, chunks)
+        loss = self._contrast(images, chosen, self._wrong(rows, chosen), scale, chunks)
         for number, labels in enumerate(self.label_sets):
             said = [self.texts.ids[label.prompts[rng.integers(len(label.prompts))]] for label in labels.labels]
             truth = torch.tensor([row.labels[number] for row in rows], device=self.device)
@@ -172,8 +175,24 @@ class Run:
     def _encoded(self, ids: list[int], chunks: Chunks) -> torch.Tensor:
         return chunks.features(lambda part: self.encode_texts(self.model, ids[part]), len(ids), self.config.embed_dim)
 
-    def _contrast(self, images: torch.Tensor, chosen: list[int], scale: torch.Tensor, chunks: Chunks) -> torch.Tensor:
-        """The loss between the images and their texts, with the hard negatives of these."""
+    def _wrong(self, rows: list[Row], chosen: list[int]) -> list[tuple[int, int]]:
+        """The hard negatives of a batch: (number of the image in it, number of the text)."""
+        wrong = [(i, other) for i, text in enumerate(chosen) for other in self.texts.hard.get(text, ())]
+        if self.other_findings is not None:
+            rng = np.random.default_rng([self.config.seed, self.step, 4])
+            drawn = [self.other_findings.draw(row, rng) for row in rows]
+            wrong += [(i, other) for i, other in enumerate(drawn) if other is not None]
+        return wrong
+
+    def _contrast(
+        self,
+        images: torch.Tensor,
+        chosen: list[int],
+        wrong: list[tuple[int, int]],
+        scale: torch.Tensor,
+        chunks: Chunks,
+    ) -> torch.Tensor:
+        """The loss between the images and their texts, with hard negatives."""
         objective, ids = self.config.objective, torch.tensor(chosen, device=self.device)
         said = self._encoded(chosen, chunks)
         if objective.near_equal is None or self.encode_texts.pooled is None:
@@ -181,7 +200,7 @@ class Run:
         else:
             claims = torch.tensor([self.texts.claims[text] for text in chosen], device=self.device)
             positive = positive_pairs(ids, self.encode_texts.pooled[chosen], claims, objective.near_equal)
-        hard, wrong = None, [(i, other) for i, text in enumerate(chosen) for other in self.texts.hard.get(text, ())]
+        hard = None
         if wrong:
             owners = torch.tensor([i for i, _ in wrong], device=self.device)
             hard = HardNegatives(self._encoded([other for _, other in wrong], chunks), owners)
