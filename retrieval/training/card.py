@@ -11,13 +11,19 @@ from retrieval.evaluation.retrieval import RetrievalFigures
 from retrieval.evaluation.zero_shot import ZeroShotFigures
 from retrieval.training.config import TrainingConfig
 from retrieval.training.data import Corpus, source_names
+from retrieval.training.unpaired import UnpairedSet
 
 if TYPE_CHECKING:
     from retrieval.training.judging import Epoch, Figures
 
 
 def model_card(
-    config: TrainingConfig, corpus: Corpus, figures: Figures, epochs: Sequence[Epoch], kept: int
+    config: TrainingConfig,
+    corpus: Corpus,
+    unpaired: Sequence[UnpairedSet],
+    figures: Figures,
+    epochs: Sequence[Epoch],
+    kept: int,
 ) -> tuple[str, dict[str, Any]]:
     """Markdown for README.md, and the same figures for metrics.json. `kept` is the epoch that the figures are of."""
     lines = [
@@ -38,6 +44,10 @@ def model_card(
         digest = corpus.digests[name][:16]
         groups = len({row.group for row in rows})
         lines.append(f"| {name} | {train} | {dev} | {groups} | {source.terms} | `{digest}...` |")
+    for each in unpaired:
+        digest = f"`{each.digest[:16]}...`" if each.digest is not None else "a folder"
+        groups = len({row.group for row in each.rows})
+        lines.append(f"| {each.name}, images alone | {len(each.rows)} | 0 | {groups} | {each.terms} | {digest} |")
     lines += ["", "No patient is on both sides of the split. The dev rows were not trained on.", "", "## Retrieval"]
     for name, found in figures.retrieval.items():
         lines += ["", *_retrieval_table(name, found)]
@@ -52,7 +62,8 @@ def model_card(
         f"from a sentence encoder ({_start(config.text.start)}){_text_lock(config)}; "
         f"{config.embed_dim} dimensions; {len(epochs)} epochs, batch {config.schedule.batch_size}"
         f"{_chunks(config)}, "
-        f"seed {config.seed}. {_objective(config)}{_choice(config, len(epochs), kept)}",
+        f"seed {config.seed}. {_warm_up(config, corpus, unpaired)}{_objective(config)}"
+        f"{_choice(config, len(epochs), kept)}",
         "",
         *_epochs_table(epochs, kept),
         "",
@@ -97,6 +108,16 @@ def _layer_rates(config: TrainingConfig) -> str:
 def _chunks(config: TrainingConfig) -> str:
     size = config.schedule.chunk_size
     return f" (encoded {size} at a time)" if size is not None else ""
+
+
+def _warm_up(config: TrainingConfig, corpus: Corpus, unpaired: Sequence[UnpairedSet]) -> str:
+    if config.warm_up is None:
+        return ""
+    images = len(corpus.of_split("train")) + sum(len(each.rows) for each in unpaired)
+    return (
+        f"Before that the image tower was warmed up without texts on {images} images, for {config.warm_up.epochs} "
+        f"epochs of batch {config.warm_up.batch_size}: two views of each to be told from those of all others (SimCLR). "
+    )
 
 
 def _objective(config: TrainingConfig) -> str:

@@ -100,6 +100,28 @@ class Augmentation(_Strict):
     flip: Share = 0.0
 
 
+class Unpaired(_Strict):
+    """Images without captions: a folder of pictures, or a JSON-lines file with `image`, and `group` and `split` where
+    it has them."""
+
+    path: Path
+    terms: str = ""
+
+
+class WarmUp(_Strict):
+    """Training of the image tower without texts, before all else: each image is to be known again in another view of
+    it. It sees the training images of `data`, and `images`; `augmentation` makes the views."""
+
+    epochs: Count = 20
+    batch_size: Annotated[int, Field(ge=4)] = 128
+    learning_rate: Positive = 1e-3
+    temperature: Positive = 0.2
+    images: tuple[Unpaired, ...] = ()
+    augmentation: Augmentation = Augmentation(
+        rotation_degrees=15, scale=(0.4, 1.0), shift=0.2, gamma=0.5, contrast=0.5, brightness=0.2, noise=0.06
+    )
+
+
 class Objective(_Strict):
     """A loss over a batch's images and texts, plus `prompt_weight` times cross-entropy over the prompts of each label
     set. Equal texts are positives of all their images, and so are, with `near_equal`, texts whose features below the
@@ -171,6 +193,7 @@ class TrainingConfig(_Strict):
     data: tuple[Source, ...] = Field(min_length=1)
     label_sets: dict[str, Positive] = Field(default_factory=dict)
     augmentation: Augmentation = Augmentation()
+    warm_up: WarmUp | None = None
     objective: Objective = Objective()
     schedule: Schedule = Schedule()
     description: str = ""
@@ -230,4 +253,7 @@ def _anchored(config: TrainingConfig, folder: Path, data: Path) -> TrainingConfi
     }
     if config.image.start is not None:
         update["image"] = config.image.model_copy(update={"start": start_of(config.image.start)})
+    if config.warm_up is not None:
+        images = tuple(u.model_copy(update={"path": data / u.path.expanduser()}) for u in config.warm_up.images)
+        update["warm_up"] = config.warm_up.model_copy(update={"images": images})
     return config.model_copy(update=update)

@@ -22,6 +22,8 @@ from retrieval.training.data import Corpus, Progress, read_corpus, source_names
 from retrieval.training.judging import Epoch, Figures
 from retrieval.training.processes import Processes, joined
 from retrieval.training.run import Run
+from retrieval.training.unpaired import read_unpaired
+from retrieval.training.warm_up import warm_up
 from retrieval.zeroshot.labels import LabelSet, load_labels
 
 logger = logging.getLogger(__name__)
@@ -78,6 +80,7 @@ def _train(
     on_progress: Progress,
     on_epoch: OnEpoch,
 ) -> TrainingResult:
+    unpaired = read_unpaired(config, corpus)
     work = config.output.parent / f"{config.output.name}.work"
     work.mkdir(parents=True, exist_ok=True)
     fingerprint = _fingerprint(config, corpus, label_sets)
@@ -90,6 +93,8 @@ def _train(
         run.load(state)
         progress.load(state)
         logger.info("going on after epoch %d", run.epoch)
+    else:
+        warm_up(run, unpaired, work / "warm_up", fingerprint, restart=restart, progress=on_progress)
     started, seen = time.monotonic(), 0
     while run.epoch < config.schedule.epochs and not progress.stopped:
         loss, images = run.train_epoch(on_progress)
@@ -112,7 +117,7 @@ def _train(
         model.load_state_dict(progress.best["model"])
     figures = processes.told_by_first(run.judge.figures(model) if processes.first else None)
     if processes.first:
-        card, metrics = model_card(config, corpus, figures, progress.epochs, progress.kept)
+        card, metrics = model_card(config, corpus, unpaired, figures, progress.epochs, progress.kept)
         export(model, config, work / "text", card, metrics)
     processes.wait()
     return TrainingResult(config.output, figures, run.epoch, progress.kept, rate, processes.first)
