@@ -8,14 +8,16 @@ import typer
 
 from cli.medlens_progress import progress_bar
 from retrieval.encoders.clip import choose_device
-from retrieval.training.config import load_config
+from retrieval.training.config import load_config, with_teacher
 from retrieval.training.judging import Figures
 from retrieval.training.loop import train
 
 
-def run_training(path: Path, data: Path | None, device: str, *, restart: bool) -> None:
+def run_training(path: Path, data: Path | None, device: str, teacher: str | None, *, restart: bool) -> None:
     """Train and print where the model lies and what it can do."""
     config = load_config(path, data)
+    if teacher is not None:
+        config = with_teacher(config, teacher)
     chosen = choose_device(device, "fp32")
     with progress_bar("training") as update:
 
@@ -29,6 +31,7 @@ def run_training(path: Path, data: Path | None, device: str, *, restart: bool) -
             restart=restart,
             on_progress=lambda what, done, total: update(done, total, what),
             on_epoch=show,
+            on_teacher=lambda taught: typer.echo(f"teacher {taught.name}  {_brief(taught.figures)}", err=True),
         )
     if not result.first:
         return

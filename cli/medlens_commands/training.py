@@ -38,9 +38,12 @@ def train(
     config: Annotated[Path, typer.Argument(help="A YAML file; see the README's section on training.")],
     data: Annotated[Path | None, typer.Option(help="Where the pairs files lie. Default: beside the file.")] = None,
     device: DeviceOption = "auto",
+    teacher: Annotated[
+        str | None, typer.Option(metavar="MODEL", help="A model to learn from: a name, a folder, hf-hub:ORG/REPO.")
+    ] = None,
     restart: Annotated[bool, typer.Option("--restart", help="Start anew instead of going on.")] = False,
 ) -> None:
     """Train a pair of encoders on image-text pairs. Stopped, the same command goes on where it was."""
     from cli.medlens_training import run_training
 
-    run_training(config, data, device, restart=restart)
+    run_training(config, data, device, teacher, restart=restart)

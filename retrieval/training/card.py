@@ -15,12 +15,14 @@ from retrieval.training.unpaired import UnpairedSet
 
 if TYPE_CHECKING:
     from retrieval.training.judging import Epoch, Figures
+    from retrieval.training.teacher import Taught
 
 
 def model_card(
     config: TrainingConfig,
     corpus: Corpus,
     unpaired: Sequence[UnpairedSet],
+    taught: Taught | None,
     figures: Figures,
     epochs: Sequence[Epoch],
     kept: int,
@@ -51,6 +53,8 @@ def model_card(
     lines += ["", "No patient is on both sides of the split. The dev rows were not trained on.", "", "## Retrieval"]
     for name, found in figures.retrieval.items():
         lines += ["", *_retrieval_table(name, found)]
+    if taught is not None:
+        lines += ["", *_beside_teacher(figures, taught)]
     lines += ["", "## Zero-shot labels", "", *_zero_shot_table(figures.zero_shot)]
     lines += [
         "",
@@ -62,10 +66,10 @@ def model_card(
         f"from a sentence encoder ({_start(config.text.start)}){_text_lock(config)}; "
         f"{config.embed_dim} dimensions; {len(epochs)} epochs, batch {config.schedule.batch_size}"
         f"{_chunks(config)}, "
-        f"seed {config.seed}. {_warm_up(config, corpus, unpaired)}{_objective(config)}"
+        f"seed {config.seed}. {_warm_up(config, corpus, unpaired)}{_objective(config)}{_teacher(config, taught)}"
         f"{_choice(config, len(epochs), kept)}",
         "",
-        *_epochs_table(epochs, kept),
+        *_epochs_table(epochs, kept, taught),
         "",
         "## Limits",
         "",
@@ -80,6 +84,10 @@ def model_card(
         "epochs": [asdict(epoch) for epoch in epochs],
         "kept_epoch": kept,
     }
+    if taught is not None:
+        theirs = {name: asdict(found) for name, found in taught.figures.retrieval.items()}
+        who = {"name": taught.name, "weights_sha256": taught.weights_sha256, "embed_dim": taught.embed_dim}
+        metrics["teacher"] = who | {"retrieval": theirs}
     return "\n".join(lines), metrics
 
 
@@ -141,6 +149,38 @@ def _objective(config: TrainingConfig) -> str:
     return "; ".join(parts) + "."
 
 
+def _teacher(config: TrainingConfig, taught: Taught | None) -> str:
+    if taught is None or config.teacher is None:
+        return ""
+    settings = config.teacher
+    at = f"temperature {settings.temperature}" if settings.temperature is not None else "its own temperature"
+    through = ", through a linear head" if taught.embed_dim != config.embed_dim else ""
+    return (
+        f" Taught by {taught.name} ({taught.embed_dim} dimensions, weights `{taught.weights_sha256[:16]}...`, "
+        f"{taught.runs_on}): {settings.embedding_weight} times the distance of the embeddings{through} and "
+        f"{settings.similarity_weight} times the divergence of the similarities within a batch, the teacher's at {at}."
+    )
+
+
+def _beside_teacher(figures: Figures, taught: Taught) -> list[str]:
+    """R@10 of student and teacher on the same rows."""
+    lines = [
+        f"Beside its teacher {taught.name}, on the same dev rows (which the teacher's makers may have trained on):",
+        "",
+        "| R@10 | image to text: student | teacher | text to image: student | teacher |",
+        "|---|---|---|---|---|",
+    ]
+    for name, mine in figures.retrieval.items():
+        theirs = taught.figures.retrieval[name]
+        cells = [
+            way[10]
+            for pair in ("image_to_text", "text_to_image")
+            for way in (getattr(mine, pair), getattr(theirs, pair))
+        ]
+        lines.append(f"| {name} " + "".join(f"| {cell} " for cell in cells) + "|")
+    return lines
+
+
 def _choice(config: TrainingConfig, trained: int, kept: int) -> str:
     """What was done to the weights by looking at the dev rows."""
     schedule = config.schedule
@@ -154,18 +194,26 @@ def _choice(config: TrainingConfig, trained: int, kept: int) -> str:
     )
 
 
-def _epochs_table(epochs: Sequence[Epoch], kept: int) -> list[str]:
+def _epochs_table(epochs: Sequence[Epoch], kept: int, taught: Taught | None) -> list[str]:
     judged = [epoch for epoch in epochs if epoch.recall is not None]
     names = list(dict.fromkeys(name for epoch in judged for name in epoch.recall or {}))
     lines = [
         "".join(f"| {title} " for title in ["epoch", "loss", *(f"{name}: R@10 both ways" for name in names)]) + "|",
         "|---" * (2 + len(names)) + "|",
     ]
+    if taught is not None:
+        found = [taught.figures.retrieval[name] for name in names]
+        recall = [_both_ways(each.image_to_text[10].value, each.text_to_image[10].value) for each in found]
+        lines.append("".join(f"| {cell} " for cell in ["the teacher", "", *recall]) + "|")
     for epoch in judged:
-        recall = [f"{100 * forth:.1f} / {100 * back:.1f} %" for forth, back in (epoch.recall or {}).values()]
+        recall = [_both_ways(*ways) for ways in (epoch.recall or {}).values()]
         star = " (kept)" if epoch.number == kept else ""
         lines.append("".join(f"| {cell} " for cell in [f"{epoch.number}{star}", f"{epoch.loss:.3f}", *recall]) + "|")
     return lines
+
+
+def _both_ways(forth: float, back: float) -> str:
+    return f"{100 * forth:.1f} / {100 * back:.1f} %"
 
 
 def _retrieval_table(name: str, found: RetrievalFigures) -> list[str]:

@@ -122,6 +122,20 @@ class WarmUp(_Strict):
     )
 
 
+class Teacher(_Strict):
+    """A model that the trained one is to be like: any that medlens opens, by its name or folder.
+
+    `embedding_weight` times 1 - cosine of the embeddings (through a linear head if widths differ) and
+    `similarity_weight` times the divergence of the similarities within a batch join the loss. The teacher's
+    similarities are taken at `temperature`, by default its own.
+    """
+
+    model: str | None = None
+    embedding_weight: Annotated[float, Field(ge=0)] = 1.0
+    similarity_weight: Annotated[float, Field(ge=0)] = 1.0
+    temperature: Positive | None = None
+
+
 class Objective(_Strict):
     """A loss over a batch's images and texts, plus `prompt_weight` times cross-entropy over the prompts of each label
     set. Equal texts are positives of all their images, and so are, with `near_equal`, texts whose features below the
@@ -195,6 +209,7 @@ class TrainingConfig(_Strict):
     augmentation: Augmentation = Augmentation()
     warm_up: WarmUp | None = None
     objective: Objective = Objective()
+    teacher: Teacher | None = None
     schedule: Schedule = Schedule()
     description: str = ""
 
@@ -256,4 +271,13 @@ def _anchored(config: TrainingConfig, folder: Path, data: Path) -> TrainingConfi
     if config.warm_up is not None:
         images = tuple(u.model_copy(update={"path": data / u.path.expanduser()}) for u in config.warm_up.images)
         update["warm_up"] = config.warm_up.model_copy(update={"images": images})
+    if config.teacher is not None and config.teacher.model is not None:
+        beside = folder / config.teacher.model.removeprefix("local-dir:")
+        if beside.is_dir():
+            update["teacher"] = config.teacher.model_copy(update={"model": f"local-dir:{beside.resolve()}"})
     return config.model_copy(update=update)
+
+
+def with_teacher(config: TrainingConfig, model: str) -> TrainingConfig:
+    """The same with another teacher; the weights of what it teaches stay."""
+    return config.model_copy(update={"teacher": (config.teacher or Teacher()).model_copy(update={"model": model})})

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from retrieval.encoders.clip import choose_device
+from retrieval.encoders.clip import ClipEncoder, choose_device
 from retrieval.errors import TrainingError
 from retrieval.training.card import model_card
 from retrieval.training.checkpoint import export, load_state, save_state
@@ -22,6 +22,7 @@ from retrieval.training.data import Corpus, Progress, read_corpus, source_names
 from retrieval.training.judging import Epoch, Figures
 from retrieval.training.processes import Processes, joined
 from retrieval.training.run import Run
+from retrieval.training.teacher import Lesson, Taught, open_teacher
 from retrieval.training.unpaired import read_unpaired
 from retrieval.training.warm_up import warm_up
 from retrieval.zeroshot.labels import LabelSet, load_labels
@@ -40,6 +41,7 @@ class TrainingResult:
     kept: int
     images_per_second: float
     first: bool = True
+    taught: Taught | None = None
 
 
 OnEpoch = Callable[[int, float, Figures | None], None]
@@ -52,6 +54,7 @@ def train(
     restart: bool = False,
     on_progress: Progress = lambda what, done, total: None,
     on_epoch: OnEpoch = lambda epoch, loss, figures: None,
+    on_teacher: Callable[[Taught], None] = lambda taught: None,
 ) -> TrainingResult:
     """Train, or go on training, and write `config.output`.
 
@@ -59,15 +62,16 @@ def train(
     EncoderError for a device that is not there. KeyboardInterrupt leaves the last state, from
     which the same call goes on.
 
-    Under torchrun its processes share each batch. The first writes, and calls `on_progress` and `on_epoch`.
+    Under torchrun its processes share each batch. The first writes, and calls `on_progress`, `on_epoch` and, once it
+    knows what the teacher can do, `on_teacher`.
     """
     label_sets = [load_labels(name) for name in config.label_sets]
     corpus = read_corpus(config.data, label_sets)
     _check_judged(config, corpus)
     with joined(torch.device(choose_device(device, "fp32").name)) as (processes, place):
         if not processes.first:
-            on_progress, on_epoch = _silent, _silent
-        return _train(config, corpus, label_sets, place, processes, restart, on_progress, on_epoch)
+            on_progress, on_epoch, on_teacher = _silent, _silent, _silent
+        return _train(config, corpus, label_sets, place, processes, restart, on_progress, on_epoch, on_teacher)
 
 
 def _train(
@@ -79,15 +83,21 @@ def _train(
     restart: bool,
     on_progress: Progress,
     on_epoch: OnEpoch,
+    on_teacher: Callable[[Taught], None],
 ) -> TrainingResult:
     unpaired = read_unpaired(config, corpus)
     work = config.output.parent / f"{config.output.name}.work"
     work.mkdir(parents=True, exist_ok=True)
-    fingerprint = _fingerprint(config, corpus, label_sets)
+    teacher = open_teacher(config, str(place))
+    fingerprint = _fingerprint(config, corpus, label_sets, teacher)
     state = None if restart else load_state(work, fingerprint)
     processes.wait()  # until all have read the state that the first will write anew
 
     run = Run(config, corpus, label_sets, work, place, processes, on_progress)
+    taught = _taught(run, teacher, work, on_progress) if teacher is not None else None
+    del teacher  # its weights can go
+    if taught is not None:
+        on_teacher(taught)
     progress = _Progress(config)
     if state is not None:
         run.load(state)
@@ -117,10 +127,20 @@ def _train(
         model.load_state_dict(progress.best["model"])
     figures = processes.told_by_first(run.judge.figures(model) if processes.first else None)
     if processes.first:
-        card, metrics = model_card(config, corpus, unpaired, figures, progress.epochs, progress.kept)
+        card, metrics = model_card(config, corpus, unpaired, taught, figures, progress.epochs, progress.kept)
         export(model, config, work / "text", card, metrics)
     processes.wait()
-    return TrainingResult(config.output, figures, run.epoch, progress.kept, rate, processes.first)
+    return TrainingResult(config.output, figures, run.epoch, progress.kept, rate, processes.first, taught)
+
+
+def _taught(run: Run, teacher: ClipEncoder, work: Path, progress: Progress) -> Taught:
+    """Let a run learn from a teacher."""
+    lesson = Lesson(teacher, run.texts, run.corpus.rows, work, run.processes, progress)
+    run.learn_from(lesson)
+    spec = teacher.spec
+    return Taught(
+        spec.name, spec.weights_sha256, spec.embed_dim, str(teacher.device), lesson.figures(run.judge, run.texts)
+    )
 
 
 def _silent(*_: object) -> None:
@@ -180,8 +200,11 @@ def _check_judged(config: TrainingConfig, corpus: Corpus) -> None:
         )
 
 
-def _fingerprint(config: TrainingConfig, corpus: Corpus, label_sets: list[LabelSet]) -> str:
-    """What must agree for a state to go on: the configuration but for where the result goes, data and labels."""
+def _fingerprint(
+    config: TrainingConfig, corpus: Corpus, label_sets: list[LabelSet], teacher: ClipEncoder | None
+) -> str:
+    """What must agree for a state to go on: the configuration but for where the result goes, data, labels, teacher."""
     values = config.model_dump(mode="json", exclude={"output", "description"})
     labels = [label_set.model_dump(mode="json") for label_set in label_sets]
-    return hashlib.sha256(json.dumps([values, corpus.digests, labels], sort_keys=True).encode()).hexdigest()
+    teachers = [teacher.spec.weights_sha256] if teacher is not None else []
+    return hashlib.sha256(json.dumps([values, corpus.digests, labels, teachers], sort_keys=True).encode()).hexdigest()
