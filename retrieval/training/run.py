@@ -133,7 +133,7 @@ class Run:
         for group in self.optimizer.param_groups:
             group["lr"] = group["peak"] * rate
 
-        canvas = torch.from_numpy(self.canvas[[self.train_rows[id(row)] for row in rows]]).unsqueeze(1).float() / 255
+        canvas = torch.from_numpy(self.canvas[[self.train_rows[id(row)] for row in rows]]).unsqueeze(1)
         side = image_side(config, self.epoch)
         chosen = [self.texts.ids[_draw(rng, row.texts)] for row in rows]
         straight = np.ones(len(rows), bool)

@@ -160,10 +160,10 @@ class _WarmUp:
         return value
 
     def _canvas(self, batch: npt.NDArray[np.int64]) -> torch.Tensor:
-        """[N, 1, H, W] in [0, 1]: images of the run first, then those without captions."""
+        """[N, 1, H, W] uint8: images of the run first, then those without captions."""
         own = len(self.run.canvas)
         images = np.stack([self.run.canvas[i] if i < own else self.more[i - own] for i in batch])
-        return torch.from_numpy(images).unsqueeze(1).float() / 255
+        return torch.from_numpy(images).unsqueeze(1)
 
     def _projected(self, pixels: torch.Tensor) -> torch.Tensor:
         features = F.normalize(self.tower.visual(normalised(pixels, self.run.config)), dim=-1)
