@@ -92,7 +92,7 @@ def _configure(
 
 
 def main() -> None:
-    """The console script. Exit codes: 0 done, 1 a MedlensError, 2 usage, 3 rejections under --strict, 130 Ctrl-C."""
+    """The console script. Exit codes: 0 done, 1 a MedlensError, 2 usage, 3 done but not well (README), 130 Ctrl-C."""
     # Python looks for cycles every 700 new objects, and imports make hundreds of thousands: a tenth of a cold search.
     gc.set_threshold(50_000, *gc.get_threshold()[1:])
     # At its end it looks through all of them once more, which takes longer than the search: nothing waits for that.

@@ -19,6 +19,8 @@ class Rate:
         self._points = deque([(now, 0.0)])
 
     def note(self, amount: float, now: float) -> None:
+        if amount < self._points[-1][1]:  # another piece of work, counted from its start
+            self._points = deque([(self._points[-1][0], 0.0)])
         if len(self._points) > 1 and now - self._points[-2][0] < 1:
             self._points.pop()  # one point a second is enough
         self._points.append((now, amount))

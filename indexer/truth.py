@@ -63,8 +63,8 @@ def store_truth(store: Store, *, limit: int, seed: int = 0) -> StoreTruth:
     ids = catalog.ids_matching(SearchFilter())
     if not len(ids):
         raise EvaluationError("the store has no frames to be judged on", hint="Index an archive into it first.")
-    said = _sentences(store)
-    frames = _frames(store, ids)
+    said = sentences_by_study(store)
+    frames = frame_rows(store, ids)
     with_report = {i for i, attributes in frames.items() if attributes["study_instance_uid"] in said}
     chosen = [i for i in frames if i in with_report] if with_report else list(frames)
     groups = {i: str(frames[i]["patient_pseudonym"] or frames[i]["study_instance_uid"]) for i in chosen}
@@ -134,7 +134,8 @@ def unit(vectors: npt.NDArray[np.floating]) -> Embeddings:
     return out
 
 
-def _frames(store: Store, ids: npt.NDArray[np.int64]) -> dict[int, dict[str, Any]]:
+def frame_rows(store: Store, ids: npt.NDArray[np.int64]) -> dict[int, dict[str, Any]]:
+    """What is known of frames, by id: FIELDS, whose they are, and where their files lie."""
     keep = (
         "study_instance_uid",
         "patient_pseudonym",
@@ -150,7 +151,7 @@ def _frames(store: Store, ids: npt.NDArray[np.int64]) -> dict[int, dict[str, Any
     return out
 
 
-def _sentences(store: Store) -> dict[str, list[tuple[int, str]]]:
+def sentences_by_study(store: Store) -> dict[str, list[tuple[int, str]]]:
     """Sentences (id, text) by study."""
     ids = store.catalog.ids_matching(SearchFilter(), "sentence")
     out: dict[str, list[tuple[int, str]]] = {}

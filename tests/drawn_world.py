@@ -77,3 +77,26 @@ def write_run(world: Path, name: str, **changes: Any) -> TrainingConfig:
     path = world / f"{name}.yaml"
     path.write_text(yaml.safe_dump(settings_of_run(output=f"out/{name}", **changes)))
     return load_config(path)
+
+
+GREYS = 24
+LETTERS = "abcdefghijklmnopqrstuvwx"
+
+
+def make_grey_world(root: Path) -> Path:
+    """Fill `root` with a text start and two pairs sets of plain grey pictures, each level of grey with its own word.
+
+    `old`, and `new`, which says the words the other way round: what is learned of one is forgotten for the other."""
+    write_text_start(root / "start", [f"tone{letter}" for letter in LETTERS])
+    rng = np.random.default_rng(1)
+    for name, letters in (("old", LETTERS), ("new", LETTERS[::-1])):
+        rows: list[dict[str, Any]] = []
+        (root / name).mkdir()
+        for i in range(6 * GREYS):
+            level, split = i % GREYS, "dev" if i < GREYS else "train"
+            noise = rng.integers(-2, 3, (40, 40))
+            Image.fromarray((10 + 10 * level + noise).astype(np.uint8)).save(root / name / f"{i}.png")
+            text = f"tone{letters[level]}"
+            rows.append({"image": f"{i}.png", "text": text, "group": f"{name}{split}{i // 2}", "split": split})
+        write_rows(root / name, rows)
+    return root

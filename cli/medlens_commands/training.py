@@ -36,14 +36,30 @@ def models(style: FormatOption = None) -> None:
 
 def train(
     config: Annotated[Path, typer.Argument(help="A YAML file; see the README's section on training.")],
-    data: Annotated[Path | None, typer.Option(help="Where the pairs files lie. Default: beside the file.")] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="Where the pairs files and stores lie. Default: beside the file.")
+    ] = None,
     device: DeviceOption = "auto",
     teacher: Annotated[
         str | None, typer.Option(metavar="MODEL", help="A model to learn from: a name, a folder, hf-hub:ORG/REPO.")
     ] = None,
     restart: Annotated[bool, typer.Option("--restart", help="Start anew instead of going on.")] = False,
+    continue_from: Annotated[
+        str | None,
+        typer.Option("--continue", help="Go on from this model: a shipped one, or a folder that train wrote."),
+    ] = None,
+    tensorboard: Annotated[
+        Path | None, typer.Option(help="Also log for TensorBoard, to a folder of the run's name in this one.")
+    ] = None,
 ) -> None:
-    """Train a pair of encoders on image-text pairs. Stopped, the same command goes on where it was."""
+    """Train a pair of encoders on image-text pairs. Stopped, the same command goes on where it was.
+
+    Exit code 3 if a model that went on from another has forgotten more than the configuration allows.
+    """
     from cli.medlens_training import run_training
 
-    run_training(config, data, device, teacher, restart=restart)
+    passed = run_training(
+        config, data, device, teacher, restart=restart, continue_from=continue_from, tensorboard=tensorboard
+    )
+    if not passed:
+        raise typer.Exit(3)

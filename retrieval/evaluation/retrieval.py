@@ -204,6 +204,16 @@ def evaluate_retrieval(
     resamples: int = 2000,
 ) -> RetrievalFigures:
     """Rows are pairs: image i belongs to text i and to group (patient) i. Equal texts are one gallery entry."""
+    ways = judge_pairs(image_features, text_features, texts, groups)
+    found = [way.judgement.estimates(resamples=resamples) for way in ways]
+    recall = [{k: figures[f"R@{k}"] for k in RECALL_AT} for figures in found]
+    return RetrievalFigures(ways[0].queries, ways[0].gallery, *recall)
+
+
+def judge_pairs(
+    image_features: Embeddings, text_features: Embeddings, texts: Sequence[str], groups: Sequence[str]
+) -> tuple[Direction, Direction]:
+    """Image to text and text to image, of rows as `evaluate_retrieval` takes them."""
     counts = len(image_features), len(text_features), len(texts), len(groups)
     if len(set(counts)) > 1 or not texts:
         raise ValueError(
@@ -212,14 +222,8 @@ def evaluate_retrieval(
     pairing = Pairing.of([[text] for text in texts], groups)
     _, first = np.unique(pairing.text_of, return_index=True)
     entries = text_features[first]
-    ways = []
-    for scores, pairs in (
-        (Cosines(image_features, entries), pairing),
-        (Cosines(entries, image_features), pairing.turned()),
-    ):
-        found = judge_direction(scores, pairs).judgement.estimates(resamples=resamples)
-        ways.append({k: found[f"R@{k}"] for k in RECALL_AT})
-    return RetrievalFigures(pairing.images, len(pairing.texts), *ways)
+    forth = judge_direction(Cosines(image_features, entries), pairing)
+    return forth, judge_direction(Cosines(entries, image_features), pairing.turned())
 
 
 def _statistics(figures: QueryFigures) -> dict[str, Statistic]:

@@ -26,8 +26,10 @@ def model_card(
     figures: Figures,
     epochs: Sequence[Epoch],
     kept: int,
+    started: Sequence[str] = (),
 ) -> tuple[str, dict[str, Any]]:
-    """Markdown for README.md, and the same figures for metrics.json. `kept` is the epoch that the figures are of."""
+    """Markdown for README.md, and the same figures for metrics.json. `kept` is the epoch that the figures are of,
+    `started` what is to be said of the model that the run went on from."""
     lines = [
         f"# {config.name}",
         "",
@@ -50,7 +52,13 @@ def model_card(
         digest = f"`{each.digest[:16]}...`" if each.digest is not None else "a folder"
         groups = len({row.group for row in each.rows})
         lines.append(f"| {each.name}, images alone | {len(each.rows)} | 0 | {groups} | {each.terms} | {digest} |")
-    lines += ["", "No patient is on both sides of the split. The dev rows were not trained on.", "", "## Retrieval"]
+    lines += [
+        "",
+        "No patient is on both sides of the split. The dev rows were not trained on.",
+        "",
+        *started,
+        "## Retrieval",
+    ]
     for name, found in figures.retrieval.items():
         lines += ["", *_retrieval_table(name, found)]
     if taught is not None:
@@ -63,9 +71,9 @@ def model_card(
         "## How",
         "",
         f"Image tower {config.image.timm_model} at {config.image.image_size} px, {_image_start(config)}; text tower "
-        f"from a sentence encoder ({_start(config.text.start)}){_text_lock(config)}; "
+        f"{_text_start(config)}{_text_lock(config)}; "
         f"{config.embed_dim} dimensions; {len(epochs)} epochs, batch {config.schedule.batch_size}"
-        f"{_chunks(config)}, "
+        f"{_chunks(config)}{', forward passes in bf16' if config.schedule.precision == 'bf16' else ''}, "
         f"seed {config.seed}. {_warm_up(config, corpus, unpaired)}{_objective(config)}{_teacher(config, taught)}"
         f"{_choice(config, len(epochs), kept)}",
         "",
@@ -96,15 +104,25 @@ def _start(start: str) -> str:
     return start if start.startswith("package:") else Path(start).name
 
 
+def _text_start(config: TrainingConfig) -> str:
+    return (
+        "from the same"
+        if config.continue_from is not None
+        else f"from a sentence encoder ({_start(config.text.start)})"
+    )
+
+
 def _text_lock(config: TrainingConfig) -> str:
     return ", locked but for its projection" if config.text.locked else ""
 
 
 def _image_start(config: TrainingConfig) -> str:
     image = config.image
-    if image.start is None:
+    if image.start is None and config.continue_from is None:
         return f"from scratch{_layer_rates(config)}"
     locked = f", its first {image.locked_groups} groups of layers locked" if image.locked_groups else ""
+    if image.start is None:
+        return f"from the model that it went on from{locked}{_layer_rates(config)}"
     return f"started from weights trained on photographs ({_start(image.start)}){locked}{_layer_rates(config)}"
 
 

@@ -15,10 +15,15 @@ from retrieval.encoders.preprocess import Preprocess
 from retrieval.encoders.spec import profile_to_json
 from retrieval.errors import TrainingError
 from retrieval.training.config import TrainingConfig
+from retrieval.training.model_folder import TEXT_FILES, WEIGHTS_NAME
 from retrieval.types import RenderProfile
 
 STATE_NAME = "state.pt"
-WEIGHTS_NAME = "open_clip_model.safetensors"
+
+
+def work_folder(config: TrainingConfig) -> Path:
+    """Where a run keeps its state and what it has computed once."""
+    return config.output.parent / f"{config.output.name}.work"
 
 
 def save_state(work: Path, fingerprint: str, values: dict[str, Any]) -> None:
@@ -101,7 +106,7 @@ def export(model: torch.nn.Module, config: TrainingConfig, tower: Path, card: st
 
     folder = config.output
     folder.mkdir(parents=True, exist_ok=True)
-    for name in ("config.json", "tokenizer.json", "tokenizer_config.json", "vocab.txt"):
+    for name in TEXT_FILES:
         (folder / name).write_bytes((tower / name).read_bytes())
     state = {k: _halved(v) for k, v in model.state_dict().items() if not k.endswith("num_batches_tracked")}
     partial = folder / f"{WEIGHTS_NAME}.partial"

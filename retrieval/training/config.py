@@ -10,6 +10,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from retrieval.errors import TrainingError
+from retrieval.training.model_folder import filled, find_folder
 from retrieval.zeroshot.labels import explain
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -55,7 +56,9 @@ class TextTower(_Strict):
 
 
 class Source(_Strict):
-    """One set of image-text pairs: a JSON-lines file with `image` (path beside the file), texts, `group`, `split`.
+    """One set of image-text pairs: `pairs`, a JSON-lines file with `image` (path beside the file), texts, `group`,
+    `split`; or `store`, a medlens store whose images and reports `medlens train` writes down as such a file: the
+    frames that pass the filter `where`, with `dev_share` of the patients as dev rows.
 
     `texts` maps fields, `templates` sentences with {field} in them, to how often they are drawn as the caption; the
     first of them that a row has is the one that evaluation asks for.
@@ -63,16 +66,30 @@ class Source(_Strict):
     `attributes` maps a label set to the field that holds its value, or to a template of fields; `constants` gives the
     value where all rows agree.
     `sample` draws so many rows anew each epoch.
+    `rehearsal` marks, in a run that goes on from a model, a set that this model was trained on: the gate judges it.
     """
 
-    pairs: Path
+    pairs: Path = Path()
+    store: str | None = None
+    where: str = ""
+    dev_share: Share = 0.1
     texts: dict[str, Positive] = Field(default_factory=lambda: {"text": 1.0})
     templates: dict[str, Positive] = Field(default_factory=dict)
     sentences: dict[str, Positive] = Field(default_factory=dict)
     attributes: dict[str, str] = Field(default_factory=dict)
     constants: dict[str, str] = Field(default_factory=dict)
     sample: Count | None = None
+    rehearsal: bool = False
     terms: str = ""
+
+    @model_validator(mode="after")
+    def _pairs_or_a_store(self) -> Self:
+        given = self.model_fields_set
+        if ("pairs" in given) == (self.store is not None):
+            raise ValueError("a set is either pairs: FILE or store: PLACE")
+        if self.store is None and given & {"where", "dev_share"}:
+            raise ValueError("where and dev_share are for a store; a pairs file says the split of its rows")
+        return self
 
     @field_validator("templates")
     @classmethod
@@ -163,6 +180,9 @@ class Schedule(_Strict):
     `chunk_size` encodes a batch so many items at a time, with one more forward pass and the memory of a chunk: a large
     batch on a small device. Gradients are the batch's, but for batch norm, whose statistics are then a chunk's.
 
+    `precision: bf16` runs the towers' forward passes in bfloat16 by autocast; weights, features, losses and evaluations
+    stay in float32.
+
     The first `small_share` of the epochs see images of `small_image_size` pixels: cheaper, and as good a start.
 
     Every `evaluate_every` epochs the dev rows are judged and the state is saved. `keep_best` writes the weights of the
@@ -177,6 +197,7 @@ class Schedule(_Strict):
     text_learning_rate: Positive = 1e-3
     final_learning_rate: Positive = 1e-5
     weight_decay: Annotated[float, Field(ge=0)] = 0.05
+    precision: Literal["fp32", "bf16"] = "fp32"
     warmup_steps: Annotated[int, Field(ge=0)] = 100
     ema: Share = 0.998
     small_image_size: Annotated[int, Field(ge=32)] | None = None
@@ -194,9 +215,19 @@ class Schedule(_Strict):
         return self
 
 
+class Gate(_Strict):
+    """How much a run that goes on from a model may forget: points of R@10 (mean of both ways) on the dev rows of each
+    source that is marked as rehearsal."""
+
+    most_lost: Annotated[float, Field(ge=0, le=100)] = 2.0
+
+
 class TrainingConfig(_Strict):
     """A whole run. `output` and label files are relative to the configuration's folder, pairs files too unless
-    `load_config` is given another folder for them."""
+    `load_config` is given another folder for them.
+
+    With `continue_from` (a shipped model, or a folder that `medlens train` wrote) the run goes on from that model: it
+    decides the architecture, the preprocessing and the vocabulary."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
     output: Path
@@ -211,7 +242,17 @@ class TrainingConfig(_Strict):
     objective: Objective = Objective()
     teacher: Teacher | None = None
     schedule: Schedule = Schedule()
+    continue_from: Path | None = None
+    gate: Gate = Gate()
     description: str = ""
+
+    @model_validator(mode="after")
+    def _rehearsal_is_of_an_older_model(self) -> Self:
+        if self.continue_from is None and any(source.rehearsal for source in self.data):
+            raise ValueError("data marked as rehearsal is for a run that goes on from a model, and needs continue_from")
+        if "gate" in self.model_fields_set and not any(source.rehearsal for source in self.data):
+            raise ValueError("the gate judges the sources that are marked as rehearsal, and there is none")
+        return self
 
     @model_validator(mode="after")
     def _near_texts_stay_where_they_are(self) -> Self:
@@ -222,15 +263,16 @@ class TrainingConfig(_Strict):
     @field_validator("data")
     @classmethod
     def _distinct(cls, data: tuple[Source, ...]) -> tuple[Source, ...]:
-        paths = [source.pairs for source in data]
-        if len(set(paths)) != len(paths):
-            raise ValueError("a pairs file is named twice")
+        places = [source.store or source.pairs for source in data]
+        if len(set(places)) != len(places):
+            raise ValueError("a pairs file or a store is named twice")
         return data
 
 
-def load_config(path: Path, data: Path | None = None) -> TrainingConfig:
+def load_config(path: Path, data: Path | None = None, continue_from: str | None = None) -> TrainingConfig:
     """Read and check a YAML file; relative pairs files are looked for in `data`, else beside the configuration.
 
+    `continue_from` stands in for the file's: a model's name, or a path relative to where medlens runs.
     Raises TrainingError naming each key that is wrong.
     """
     try:
@@ -241,19 +283,31 @@ def load_config(path: Path, data: Path | None = None) -> TrainingConfig:
         raise TrainingError(f"{path.name!r} is no YAML: {' '.join(str(exc).split())}") from exc
     if not isinstance(values, dict):
         raise TrainingError(f"{path.name!r} holds {type(values).__name__}, expected keys such as name, text and data")
+    folder = path.resolve().parent
+    if continue_from is not None:
+        values = filled(values, find_folder(continue_from, Path.cwd()))
+    elif values.get("continue_from") is not None:
+        values = filled(values, find_folder(str(values["continue_from"]), folder))
     try:
         config = TrainingConfig.model_validate(values)
     except ValidationError as exc:
         raise TrainingError(
             f"{path.name}: {explain(exc)}", hint="The README's section on training lists the keys."
         ) from exc
-    folder = path.resolve().parent
     return _anchored(config, folder, data.resolve() if data is not None else folder)
+
+
+def _anchored_source(source: Source, data: Path) -> Source:
+    if source.store is None:
+        return source.model_copy(update={"pairs": data / source.pairs.expanduser()})
+    if "://" in source.store:
+        return source
+    return source.model_copy(update={"store": str(data / Path(source.store).expanduser())})
 
 
 def _anchored(config: TrainingConfig, folder: Path, data: Path) -> TrainingConfig:
     """The same with relative paths made absolute."""
-    sources = tuple(s.model_copy(update={"pairs": data / s.pairs.expanduser()}) for s in config.data)
+    sources = tuple(_anchored_source(source, data) for source in config.data)
 
     def start_of(start: str) -> str:
         return start if start.startswith("package:") else str(folder / Path(start).expanduser())

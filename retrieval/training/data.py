@@ -68,6 +68,11 @@ def read_corpus(sources: Sequence[Source], label_sets: Sequence[LabelSet]) -> Co
                 f"({', '.join(names) or 'none'})",
                 hint="Name the label set under label_sets, or take its attribute out.",
             )
+        if source.store is not None and source.pairs == Path():
+            raise TrainingError(
+                "a store is no pairs file: its images and reports have to be written down as one first",
+                hint="`medlens train` does that; from Python, use indexer.training_pairs.export_pairs.",
+            )
         content = _read(source.pairs)
         digests[name] = hashlib.sha256(content).hexdigest()
         found = [

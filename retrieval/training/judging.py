@@ -11,10 +11,12 @@ import numpy.typing as npt
 import torch
 import torch.nn.functional as F  # noqa: N812
 
-from retrieval.evaluation.retrieval import RetrievalFigures, evaluate_retrieval
+from retrieval.evaluation.metrics import Judgement
+from retrieval.evaluation.retrieval import RetrievalFigures, evaluate_retrieval, judge_pairs
 from retrieval.evaluation.zero_shot import ZeroShotFigures, evaluate_zero_shot
 from retrieval.training.config import TrainingConfig
 from retrieval.training.data import Row, source_names
+from retrieval.training.forgetting import both_ways
 from retrieval.training.texts import BATCH, TextEncoder
 from retrieval.zeroshot.classify import ensemble
 from retrieval.zeroshot.labels import LabelSet
@@ -100,6 +102,24 @@ class Judge:
                     found.append(figures)
             zero_shot[name] = found
         return Figures(retrieval, zero_shot)
+
+    def recalled(self, model: Any, sources: Sequence[str]) -> dict[str, Judgement]:
+        """R@10 by source, the mean of both ways, of those sources that have dev rows. For `forgetting.compared`."""
+        names = source_names(self._config.data)
+        wanted = [i for i, row in enumerate(self._rows) if names[row.source] in sources]
+        if not wanted:
+            return {}
+        out = {}
+        with torch.inference_mode():
+            images = self._images(model)
+            captions = self._features(model, [row.caption for row in self._rows])
+        for name in sources:
+            mine = [i for i in wanted if names[self._rows[i].source] == name]
+            if mine:
+                rows = [self._rows[i] for i in mine]
+                texts, groups = [row.caption for row in rows], [row.group for row in rows]
+                out[name] = both_ways(*judge_pairs(images[mine], captions[mine], texts, groups))
+        return out
 
     def _images(self, model: Any) -> Floats:
         parts = []

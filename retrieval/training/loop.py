@@ -14,14 +14,19 @@ from typing import Any
 import torch
 
 from retrieval.encoders.clip import ClipEncoder, choose_device
+from retrieval.encoders.fingerprint import sha256_of
 from retrieval.errors import TrainingError
 from retrieval.training.card import model_card
-from retrieval.training.checkpoint import export, load_state, save_state
+from retrieval.training.checkpoint import export, load_state, save_state, work_folder
 from retrieval.training.config import TrainingConfig
+from retrieval.training.continuing import continuing_lines, keep_start_card, rehearsed, require_same_model
 from retrieval.training.data import Corpus, Progress, read_corpus, source_names
+from retrieval.training.forgetting import Forgetting, compared
 from retrieval.training.judging import Epoch, Figures
+from retrieval.training.model_folder import WEIGHTS_NAME
 from retrieval.training.processes import Processes, joined
 from retrieval.training.run import Run
+from retrieval.training.scalars import NoScalars, Scalars, TensorBoardScalars, require_tensorboard
 from retrieval.training.teacher import Lesson, Taught, open_teacher
 from retrieval.training.unpaired import read_unpaired
 from retrieval.training.warm_up import warm_up
@@ -40,6 +45,7 @@ class TrainingResult:
     epochs: int
     kept: int
     images_per_second: float
+    forgetting: Forgetting | None = None  # None unless it went on from a model, with rehearsal
     first: bool = True
     taught: Taught | None = None
 
@@ -52,6 +58,7 @@ def train(
     *,
     device: str = "cpu",
     restart: bool = False,
+    tensorboard: Path | None = None,
     on_progress: Progress = lambda what, done, total: None,
     on_epoch: OnEpoch = lambda epoch, loss, figures: None,
     on_teacher: Callable[[Taught], None] = lambda taught: None,
@@ -60,18 +67,34 @@ def train(
 
     `device` is "auto", "cpu", "cuda" or "cuda:N". Raises TrainingError for data or a configuration that can't be used,
     EncoderError for a device that is not there. KeyboardInterrupt leaves the last state, from
-    which the same call goes on.
+    which the same call goes on. `tensorboard` is a folder for logs: this run's are in one of its name there.
 
     Under torchrun its processes share each batch. The first writes, and calls `on_progress`, `on_epoch` and, once it
     knows what the teacher can do, `on_teacher`.
     """
+    if tensorboard is not None:
+        require_tensorboard()  # before minutes of work
     label_sets = [load_labels(name) for name in config.label_sets]
     corpus = read_corpus(config.data, label_sets)
     _check_judged(config, corpus)
+    require_same_model(config)
+    rehearsal = rehearsed(config, corpus)
     with joined(torch.device(choose_device(device, "fp32").name)) as (processes, place):
         if not processes.first:
-            on_progress, on_epoch, on_teacher = _silent, _silent, _silent
-        return _train(config, corpus, label_sets, place, processes, restart, on_progress, on_epoch, on_teacher)
+            on_progress, on_epoch, on_teacher, tensorboard = _silent, _silent, _silent, None
+        return _train(
+            config,
+            corpus,
+            label_sets,
+            place,
+            processes,
+            restart,
+            tensorboard,
+            rehearsal,
+            on_progress,
+            on_epoch,
+            on_teacher,
+        )
 
 
 def _train(
@@ -81,12 +104,14 @@ def _train(
     place: torch.device,
     processes: Processes,
     restart: bool,
+    tensorboard: Path | None,
+    rehearsal: list[str],
     on_progress: Progress,
     on_epoch: OnEpoch,
     on_teacher: Callable[[Taught], None],
 ) -> TrainingResult:
     unpaired = read_unpaired(config, corpus)
-    work = config.output.parent / f"{config.output.name}.work"
+    work = work_folder(config)
     work.mkdir(parents=True, exist_ok=True)
     teacher = open_teacher(config, str(place))
     fingerprint = _fingerprint(config, corpus, label_sets, teacher)
@@ -98,6 +123,7 @@ def _train(
     del teacher  # its weights can go
     if taught is not None:
         on_teacher(taught)
+    before = run.judge.recalled(run.averaged(), rehearsal) if processes.first else {}
     progress = _Progress(config)
     if state is not None:
         run.load(state)
@@ -105,9 +131,12 @@ def _train(
         logger.info("going on after epoch %d", run.epoch)
     else:
         warm_up(run, unpaired, work / "warm_up", fingerprint, restart=restart, progress=on_progress)
+    scalars: Scalars = NoScalars()
+    if tensorboard is not None:
+        scalars = TensorBoardScalars(tensorboard / config.name, run.step)
     started, seen = time.monotonic(), 0
     while run.epoch < config.schedule.epochs and not progress.stopped:
-        loss, images = run.train_epoch(on_progress)
+        loss, images = run.train_epoch(on_progress, scalars)
         seen += images
         last = run.epoch == config.schedule.epochs
         figures = None
@@ -115,22 +144,32 @@ def _train(
             model = run.averaged()
             figures = processes.told_by_first(run.judge.figures(model, resamples=1) if processes.first else None)
             progress.note(Epoch.of(run.epoch, loss, figures), figures, model)
+            scalars.evaluation(run.step, figures)
             if processes.first:
                 save_state(work, fingerprint, run.state() | progress.state())
         else:
             progress.note(Epoch.of(run.epoch, loss, None), None, None)
         on_epoch(run.epoch, loss, figures)
     rate = seen / max(time.monotonic() - started, 1e-9)
+    scalars.close()
 
     model = run.averaged()
     if progress.best is not None:
         model.load_state_dict(progress.best["model"])
     figures = processes.told_by_first(run.judge.figures(model) if processes.first else None)
+    forgetting = None
     if processes.first:
-        card, metrics = model_card(config, corpus, unpaired, taught, figures, progress.epochs, progress.kept)
-        export(model, config, work / "text", card, metrics)
-    processes.wait()
-    return TrainingResult(config.output, figures, run.epoch, progress.kept, rate, processes.first, taught)
+        if rehearsal:
+            forgetting = compared(before, run.judge.recalled(model, rehearsal), config.gate.most_lost)
+        about = continuing_lines(config, corpus, work / "text", forgetting)
+        card, metrics = model_card(config, corpus, unpaired, taught, figures, progress.epochs, progress.kept, about)
+        if forgetting is not None:
+            metrics["forgetting"] = asdict(forgetting)
+        folder = export(model, config, work / "text", card, metrics)
+        if config.continue_from is not None:
+            keep_start_card(config.continue_from, folder)
+    forgetting = processes.told_by_first(forgetting)
+    return TrainingResult(config.output, figures, run.epoch, progress.kept, rate, forgetting, processes.first, taught)
 
 
 def _taught(run: Run, teacher: ClipEncoder, work: Path, progress: Progress) -> Taught:
@@ -206,5 +245,9 @@ def _fingerprint(
     """What must agree for a state to go on: the configuration but for where the result goes, data, labels, teacher."""
     values = config.model_dump(mode="json", exclude={"output", "description"})
     labels = [label_set.model_dump(mode="json") for label_set in label_sets]
-    teachers = [teacher.spec.weights_sha256] if teacher is not None else []
-    return hashlib.sha256(json.dumps([values, corpus.digests, labels, teachers], sort_keys=True).encode()).hexdigest()
+    known = [values, corpus.digests, labels]
+    if config.continue_from is not None:
+        known.append(sha256_of(config.continue_from / WEIGHTS_NAME))
+    if teacher is not None:
+        known.append(teacher.spec.weights_sha256)
+    return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()

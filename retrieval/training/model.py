@@ -26,7 +26,10 @@ def build_model(config: TrainingConfig, work: Path) -> tuple[Any, Any]:
 
     tower = work / "text"
     values = model_config(config, tower)
-    text_cfg = values["model_cfg"]["text_cfg"] | {"hf_model_name": str(tower), "hf_model_pretrained": True}
+    text_cfg = values["model_cfg"]["text_cfg"] | {
+        "hf_model_name": str(tower),
+        "hf_model_pretrained": config.continue_from is None,
+    }
     vision_cfg = values["model_cfg"]["vision_cfg"] | {"timm_drop_path": config.image.drop_path}
     name = f"local-dir:{tower}"
     try:

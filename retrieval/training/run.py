@@ -22,6 +22,7 @@ from retrieval.training.augment import augment
 from retrieval.training.checkpoint import preprocess_of
 from retrieval.training.chunks import Chunks
 from retrieval.training.config import TrainingConfig
+from retrieval.training.continuing import load_weights, prepare_text_tower
 from retrieval.training.data import Corpus, Progress, Row, cache_pixels, epoch_order
 from retrieval.training.image_tower import find_weights, load_start, lock_groups
 from retrieval.training.judging import Judge, normalised
@@ -35,9 +36,9 @@ from retrieval.training.objective import (
 )
 from retrieval.training.other_findings import OtherFindings
 from retrieval.training.processes import Processes
+from retrieval.training.scalars import Scalars
 from retrieval.training.schedule import image_side, make_optimizer, rate_at, step_seed, warmed_ema
 from retrieval.training.teacher import Distillation, Lesson
-from retrieval.training.text_tower import write_text_tower
 from retrieval.training.texts import TextEncoder, Texts
 from retrieval.zeroshot.labels import LabelSet
 
@@ -68,12 +69,14 @@ class Run:
         torch.manual_seed(config.seed)
         self.texts = Texts(corpus, label_sets, config)
         if processes.first:
-            write_text_tower(config.text, self.texts.all, work / "text")
+            prepare_text_tower(config, self.texts.all, work / "text")
             write_model_config(config, work / "text")
         self.model, tokenizer = build_model(config, work)
         self.encode_texts = TextEncoder(self.texts, tokenizer, device)
         trunk = self.model.visual.trunk
-        if config.image.start is not None:
+        if config.continue_from is not None:
+            load_weights(self.model, config.continue_from)
+        elif config.image.start is not None:
             load_start(trunk, find_weights(config.image.start))
         self.locked_norms = lock_groups(trunk, config.image.locked_groups)
         self.model.to(device)
@@ -108,13 +111,14 @@ class Run:
         if head := list(self.distillation.parameters()):
             self.optimizer.add_param_group({"params": head, "lr": peak, "peak": peak, "weight_decay": 0.0})
 
-    def train_epoch(self, progress: Progress) -> tuple[float, int]:
+    def train_epoch(self, progress: Progress, scalars: Scalars) -> tuple[float, int]:
         """One pass over the training rows. Returns the mean loss and the number of images seen."""
         order, size = self._order(self.epoch), self.config.schedule.batch_size
         losses = []
         for number in range(self.steps_per_epoch):
             batch = order[number * size : (number + 1) * size]
             losses.append(self._train_step(batch))
+            scalars.step(self.step, {"loss": losses[-1]} | self._pace())
             progress(f"epoch {self.epoch + 1} of {self.config.schedule.epochs}", number + 1, self.steps_per_epoch)
         self.epoch += 1
         return float(np.mean(losses)), self.steps_per_epoch * size
@@ -148,7 +152,7 @@ class Run:
             self.processes,
         )
         images = chunks.features(
-            lambda part: F.normalize(self.model.visual(normalised(pixels[part], config)), dim=-1),
+            lambda part: self.encoded_images(pixels[part]),
             len(rows),
             config.embed_dim,
         )
@@ -179,6 +183,16 @@ class Run:
             raise TrainingError(f"the loss became {value} at step {self.step}", hint="Lower the learning rate.")
         return value
 
+    def _pace(self) -> dict[str, float]:
+        """The rates of the last step, of what learns fastest in each tower, and the temperature after it."""
+        schedule, group = self.config.schedule, self.optimizer.param_groups[0]
+        share = group["lr"] / group["peak"]
+        return {
+            "learning_rate": share * schedule.learning_rate,
+            "text_learning_rate": share * schedule.text_learning_rate,
+            "temperature": math.exp(-float(self.model.logit_scale.item())),
+        }
+
     def _flipped(self, canvas: torch.Tensor, chosen: list[int]) -> tuple[torch.Tensor, list[int]]:
         """Some of the images mirrored, with what their texts then say."""
         flips = self._flips(chosen)
@@ -193,7 +207,20 @@ class Run:
         return flips
 
     def _encoded(self, ids: list[int], chunks: Chunks) -> torch.Tensor:
-        return chunks.features(lambda part: self.encode_texts(self.model, ids[part]), len(ids), self.config.embed_dim)
+        def encode(part: slice) -> torch.Tensor:
+            with self._autocast():
+                return self.encode_texts(self.model, ids[part])
+
+        return chunks.features(encode, len(ids), self.config.embed_dim)
+
+    def encoded_images(self, pixels: torch.Tensor) -> torch.Tensor:
+        """[N, D] float32 of unit norm."""
+        with self._autocast():
+            return F.normalize(self.model.visual(normalised(pixels, self.config)).float(), dim=-1)
+
+    def _autocast(self) -> torch.autocast:
+        """A new one for each pass: it keeps the weights it has cast, and those of a pass without a graph have none."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.schedule.precision == "bf16")
 
     def _wrong(self, rows: list[Row], chosen: list[int]) -> list[tuple[int, int]]:
         """The hard negatives of a batch: (number of the image in it, number of the text)."""

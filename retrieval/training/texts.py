@@ -73,10 +73,10 @@ class TextEncoder:
         self.pooled = torch.stack([pooled[i] for i in range(len(texts))]).clone()
 
     def __call__(self, model: Any, ids: list[int]) -> torch.Tensor:
-        """[len(ids), D] of unit norm."""
+        """[len(ids), D] float32 of unit norm, also under autocast."""
         if self.pooled is not None:
-            return F.normalize(model.text.proj(self.pooled[ids]), dim=-1)
-        return F.normalize(model.encode_text(self._tokens([self.texts.all[i] for i in ids])), dim=-1)
+            return F.normalize(model.text.proj(self.pooled[ids]).float(), dim=-1)
+        return F.normalize(model.encode_text(self._tokens([self.texts.all[i] for i in ids])).float(), dim=-1)
 
     def in_batches(self, model: Any, texts: Iterable[str]) -> torch.Tensor:
         """The same for texts of any number, at least one, without a gradient's memory."""

@@ -25,7 +25,6 @@ from retrieval.training.checkpoint import load_state, preprocess_of, save_state
 from retrieval.training.chunks import Chunks
 from retrieval.training.config import Schedule, TrainingConfig, WarmUp
 from retrieval.training.data import Progress, cache_pixels
-from retrieval.training.judging import normalised
 from retrieval.training.run import CANVAS, Run
 from retrieval.training.schedule import image_side, make_optimizer, rate_at, step_seed
 from retrieval.training.unpaired import UnpairedSet
@@ -166,8 +165,7 @@ class _WarmUp:
         return torch.from_numpy(images).unsqueeze(1)
 
     def _projected(self, pixels: torch.Tensor) -> torch.Tensor:
-        features = F.normalize(self.tower.visual(normalised(pixels, self.run.config)), dim=-1)
-        return F.normalize(self.tower.projector(features), dim=-1)
+        return F.normalize(self.tower.projector(self.run.encoded_images(pixels)), dim=-1)
 
 
 def _as_a_run(config: TrainingConfig, settings: WarmUp) -> TrainingConfig:

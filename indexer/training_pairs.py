@@ -1,0 +1,190 @@
+"""A store as a pairs set to train on: its frames as small pictures, their study's report as the text.
+
+Training knows neither DICOM nor a catalog: it reads a folder with a pairs file. The folder is made here once per run,
+rendered as the encoder sees the files, and says nothing of a patient but the pseudonym. A patient's side of the split
+is a function of the pseudonym alone: it stays the same as the store grows, and in every run on it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from PIL import Image
+
+from indexer.archive import real_path
+from indexer.catalog.filters import require_valid
+from indexer.on_disk import locked, remove, unfinished_name
+from indexer.pictures import load_pictures
+from indexer.reading import PictureRequest
+from indexer.truth import FIELDS, frame_rows, plane_of, sentences_by_study
+from retrieval.errors import DicomError, TrainingError
+from retrieval.evaluation.rows import plain
+from retrieval.types import RenderProfile, SearchFilter, Uint8Image
+
+if TYPE_CHECKING:
+    from indexer.store import Store
+
+PAIRS_NAME, STAMP_NAME = "pairs.jsonl", "export.json"
+NOWHERE = "bad-path"
+
+
+@dataclass(frozen=True)
+class ExportSettings:
+    """`where` filters frames, `dev_share` of the patients are dev rows, a picture has `longest` pixels along an edge at
+    most."""
+
+    where: str = ""
+    dev_share: float = 0.1
+    longest: int = 512
+    profile: RenderProfile = RenderProfile()
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What lies in the folder. `unreadable` counts frames by the code of what is wrong with their file; `changed` says
+    that the store has changed since."""
+
+    pairs: Path
+    rows: int
+    patients: int
+    without_report: int
+    unreadable: dict[str, int]
+    changed: bool = False
+
+
+@dataclass(frozen=True)
+class _Frame:
+    place: tuple[str, str, int]  # archive root, path in it, frame number
+    row: dict[str, Any]
+
+
+def export_pairs(
+    store: Store,
+    folder: Path,
+    settings: ExportSettings = ExportSettings(),
+    *,
+    keep: bool = False,
+    workers: int = 2,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Exported:
+    """Fill `folder` with pairs.jsonl and pictures, or leave it if that is what it holds.
+
+    With `keep` it is left, too, if it was made of another state of the store. Several processes may call this at once:
+    one makes it. Raises TrainingError if no frame has a report or none can be read, QueryError for a wrong filter.
+    """
+    frames, without_report = _plan(store, settings)
+    plan = [asdict(settings), str(store.manifest.get("store_id")), [frame.row for frame in frames]]
+    stamp = {"settings": _digest(plan[:2]), "plan": _digest(plan)}
+    with locked(folder.parent):
+        there = _stamp_of(folder)
+        if there and (there["plan"] == stamp["plan"] or (keep and there["settings"] == stamp["settings"])):
+            return Exported(folder / PAIRS_NAME, **there["outcome"], changed=there["plan"] != stamp["plan"])
+        made = unfinished_name(folder)
+        (made / "images").mkdir(parents=True)
+        made.chmod(0o700)  # pictures and reports of patients
+        outcome = _write(frames, made, settings, workers, progress)
+        outcome["without_report"] = without_report
+        (made / STAMP_NAME).write_text(json.dumps(stamp | {"outcome": outcome}), encoding="utf-8")
+        remove(folder)
+        made.rename(folder)
+    return Exported(folder / PAIRS_NAME, **outcome)
+
+
+def side_of(group: str, dev_share: float) -> str:
+    """`dev` or `train`: the same for a patient wherever it is asked."""
+    drawn = int.from_bytes(hashlib.sha256(group.encode()).digest()[:8], "big") / 2**64
+    return "dev" if drawn < dev_share else "train"
+
+
+def _plan(store: Store, settings: ExportSettings) -> tuple[list[_Frame], int]:
+    """The rows, and how many frames have no report."""
+    chosen = SearchFilter(where=settings.where)
+    require_valid(chosen)
+    ids = store.catalog.ids_matching(chosen)
+    said = sentences_by_study(store)
+    frames, without = [], 0
+    for number, values in frame_rows(store, ids).items():
+        study = str(values["study_instance_uid"])
+        sentences = list(dict.fromkeys(text for _, text in said.get(study, ())))
+        if not sentences:
+            without += 1
+            continue
+        # Without a patient the study stands in, as a digest: its UID has no business in a training set.
+        group = values["patient_pseudonym"] or f"study-{hashlib.sha256(study.encode()).hexdigest()[:16]}"
+        row = {
+            "image": f"images/{number}.png",
+            "text": " ".join(_ended(sentence) for sentence in sentences),
+            "group": group,
+            "split": side_of(group, settings.dev_share),
+            "plane": plane_of(values["image_orientation_patient"]),
+            **{name: plain(values[name]) for name in FIELDS},
+        }
+        place = (values["archive_root"], values["file_path"], values["frame_number"])
+        frames.append(_Frame(place, {name: value for name, value in row.items() if value}))
+    if not frames:
+        raise TrainingError(
+            f"no frame of the store {store.label} has a report to train on; {without} have none",
+            hint="Index structured reports of the same studies, or check the filter under where.",
+        )
+    return frames, without
+
+
+def _write(
+    frames: list[_Frame], out: Path, settings: ExportSettings, workers: int, progress: Callable[[int, int], None]
+) -> dict[str, Any]:
+    kept: list[dict[str, Any]] = []
+    unreadable: Counter[str] = Counter()
+    requests, asked = [], []
+    for frame in frames:
+        root, path, number = frame.place
+        try:
+            place = real_path(Path(root), path)
+        except ValueError:
+            unreadable[NOWHERE] += 1
+            continue
+        requests.append(PictureRequest(place, settings.profile, number, longest=settings.longest))
+        asked.append(frame.row)
+    pictures = load_pictures(requests, workers=workers)
+    for done, (row, (_, outcome)) in enumerate(zip(asked, pictures, strict=True), 1):
+        if isinstance(outcome, DicomError):
+            unreadable[outcome.code] += 1
+        else:
+            _grey(outcome).save(out / row["image"], compress_level=1)
+            kept.append(row)
+        progress(done, len(asked))
+    if not kept:
+        why = ", ".join(f"{number} {code}" for code, number in unreadable.items())
+        raise TrainingError(
+            f"none of the {len(frames)} frames can be read: {why}",
+            hint="The archive must lie where it was indexed from; `medlens verify --files` says what is missing.",
+        )
+    lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in kept)
+    (out / PAIRS_NAME).write_text("".join(lines), encoding="utf-8")
+    return {"rows": len(kept), "patients": len({row["group"] for row in kept}), "unreadable": dict(unreadable)}
+
+
+def _grey(picture: Uint8Image) -> Image.Image:
+    return Image.fromarray(picture).convert("L")  # the towers are trained on grey
+
+
+def _ended(sentence: str) -> str:
+    return sentence if sentence[-1] in ".!?;:" else f"{sentence}."
+
+
+def _digest(values: Any) -> str:
+    return hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _stamp_of(folder: Path) -> Mapping[str, Any] | None:
+    """What a folder was made of, None if there is none."""
+    try:
+        values = json.loads((folder / STAMP_NAME).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return values if isinstance(values, dict) and {"settings", "plan", "outcome"} <= values.keys() else None

@@ -1,0 +1,82 @@
+"""What a run logs for TensorBoard: loss, rates and temperature by step, the dev figures by evaluation.
+
+A run that goes on from its last state repeats the steps after it. The log is told so when it is opened: TensorBoard
+then drops what was logged from there on, so that no step stands there twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+from retrieval.errors import TrainingError
+from retrieval.training.judging import RECALL_AT, Figures
+
+
+class Scalars(Protocol):
+    """Where a run's numbers go. Steps count from 1."""
+
+    def step(self, step: int, values: Mapping[str, float]) -> None: ...
+
+    def evaluation(self, step: int, figures: Figures) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class NoScalars:
+    """Nowhere."""
+
+    def step(self, step: int, values: Mapping[str, float]) -> None:
+        pass
+
+    def evaluation(self, step: int, figures: Figures) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+class TensorBoardScalars:
+    """Event files in a folder."""
+
+    def __init__(self, folder: Path, done: int) -> None:
+        """`done` is the number of steps that the run has behind it. Raises TrainingError as `require_tensorboard` and
+        for a folder that can't be written."""
+        require_tensorboard()
+        from torch.utils.tensorboard import SummaryWriter
+
+        try:
+            self._writer: Any = SummaryWriter(str(folder), purge_step=done + 1)
+        except OSError as exc:
+            raise TrainingError(f"the TensorBoard log {folder.name!r} can't be written: {exc.strerror}") from exc
+
+    def step(self, step: int, values: Mapping[str, float]) -> None:
+        for name, value in values.items():
+            self._writer.add_scalar(f"train/{name}", value, step)
+
+    def evaluation(self, step: int, figures: Figures) -> None:
+        for source, found in figures.retrieval.items():
+            for way, values in (("image_to_text", found.image_to_text), ("text_to_image", found.text_to_image)):
+                for k, value in values.items():
+                    self._writer.add_scalar(f"dev/{source}/{way}_R@{k}", value.value, step)
+        for source, labelled in figures.zero_shot.items():
+            for each in labelled:
+                self._writer.add_scalar(f"dev/{source}/{each.label_set}_accuracy", each.accuracy.value, step)
+        if figures.retrieval:
+            self._writer.add_scalar(f"dev/mean_R@{RECALL_AT}", figures.recall(), step)
+        self._writer.flush()
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+def require_tensorboard() -> None:
+    """Raises TrainingError if the package is missing."""
+    try:
+        import tensorboard  # noqa: F401
+    except ImportError as exc:
+        raise TrainingError(
+            "the TensorBoard log needs the package tensorboard, which is not installed",
+            hint="pip install medlens[tensorboard], or train without --tensorboard.",
+        ) from exc
