@@ -172,7 +172,7 @@ def _teacher(config: TrainingConfig, taught: Taught | None) -> str:
         return ""
     settings = config.teacher
     at = f"temperature {settings.temperature}" if settings.temperature is not None else "its own temperature"
-    through = ", through a linear head" if taught.embed_dim != config.embed_dim else ""
+    through = ", through a linear head," if taught.embed_dim != config.embed_dim else ""
     return (
         f" Taught by {taught.name} ({taught.embed_dim} dimensions, weights `{taught.weights_sha256[:16]}...`, "
         f"{taught.runs_on}): {settings.embedding_weight} times the distance of the embeddings{through} and "
