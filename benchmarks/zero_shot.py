@@ -23,7 +23,9 @@ from PIL import Image
 
 from retrieval.encoders.clip import ClipEncoder
 from retrieval.evaluation.metrics import Judgement, auroc_of, mean_of, mean_statistic
+from retrieval.search.bm25 import build_report_index, terms, tokens
 from retrieval.search.negation import polarity, weighted_texts
+from retrieval.training.captions import exchanged
 from retrieval.training.config import load_config
 from retrieval.training.data import epoch_order, read_corpus
 from retrieval.zeroshot.calibration import nearest_distance
@@ -265,6 +267,28 @@ def side(encoder: ClipEncoder, medpix: Rows, covid: Rows) -> None:
         show(f"  {name}, {len(right)} sentences", Judgement(groups, figures, {"right": 0.5}))
 
 
+def side_in_reports(data: Path) -> None:
+    """No model has a part in it, so that all captions may ask, of training too."""
+    print("Side in reports: share of phrases such as 'left effusion' that rank their report above its mirrored twin")
+    rows = [json.loads(line) for line in (data / "pairs/medpix/pairs.jsonl").read_text("utf-8").splitlines()]
+    reports = {f"{row['text']} {row.get('case_findings') or ''}": row["group"] for row in rows}
+    pairs = [(text, twin, group) for text, group in reports.items() if (twin := exchanged(text)) is not None]
+    phrase = re.compile(rf"(?i)\b(?:left|right)(?:[ -][\w-]+){{0,2}}[ -](?:{'|'.join(FINDINGS)})")
+    asked = [(n, m.group()) for n, (text, _, _) in enumerate(pairs) for m in phrase.finditer(text)]
+    documents = {
+        f"{n:06d}{which}": text for n, (*both, _) in enumerate(pairs) for which, text in zip("ab", both, strict=True)
+    }
+    two = np.array([{"left", "right"} <= set(tokens(pairs[n][0])) for n, _ in asked])
+    groups = np.array([pairs[n][2] for n, _ in asked])
+    for what, words in (("words alone", tokens), ("words and their sides", terms)):
+        index = build_report_index(documents, words)
+        scores = [index.scores(text, words)[2 * n : 2 * n + 2] for n, text in asked]
+        right = np.array([1.0 if own > other else 0.5 * (own == other) for own, other in scores])
+        for rows_of, chosen in (("all", np.ones(len(two), bool)), ("reports that name both sides", two)):
+            judged = Judgement(groups[chosen].tolist(), {"right": mean_of(right[chosen])}, {"right": 0.5})
+            show(f"  {what}, {rows_of} ({chosen.sum()}) ", judged)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", type=Path)
@@ -277,6 +301,7 @@ def main() -> None:
     )
     negation(encoder, medpix, covid, children)
     side(encoder, medpix, covid)
+    side_in_reports(args.data.resolve())
     unknown(medpix, children, photos)
     calibration(encoder, medpix, children)
 

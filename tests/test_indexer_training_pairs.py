@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import multiprocessing
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -156,6 +158,23 @@ def test_of_two_processes_one_makes_it(store: Store, tmp_path: Path) -> None:
     for process in processes:
         process.join(60)
     assert made == [False, True]
+
+
+@pytest.mark.slow
+def test_nothing_of_a_patient_is_written(shared_data: Path, shared_tools: Path, tmp_path: Path) -> None:
+    """DICOM files and structured reports whose identifying values are canaries, indexed and written down."""
+    archive, place = tmp_path / "archive", tmp_path / "store"
+    make = [sys.executable, shared_tools / "make_archive.py", shared_data / "pairs/medpix", archive, "--limit", "24"]
+    subprocess.run([*map(str, make), "--split", "dev"], check=True, capture_output=True)
+    medlens("index", archive, "--store", place, "--workers", 1)
+    with Store.open(place) as opened:
+        found = export_pairs(opened, tmp_path / "pairs", ExportSettings(longest=96))
+    assert (found.rows, found.unreadable) == (24, {})
+    rows = rows_of(found.pairs)
+    assert all(len(row["text"].split()) > 3 for row in rows)
+    assert found.patients == len({row["group"] for row in rows}) > 1
+    for path in (tmp_path / "pairs").rglob("*"):
+        assert path.is_dir() or b"CANARY" not in path.read_bytes(), path.name
 
 
 # A run on a store

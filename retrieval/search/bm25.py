@@ -5,7 +5,8 @@ That sum is done here, so that a search imports neither bm25s nor what it brings
 
 Words are lower-cased, stripped of accents, stemmed by Snowball's English rules (a report in another language keeps
 most words as they are), and the commonest function words dropped, but not "no" and "without". BM25 knows no negation,
-so what a report rules out is left out of its words.
+so what a report rules out is left out of its words. Nor does it know sides: a word that is said of one side stands a
+second time with it (see `sides`).
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import json
 import logging
 import re
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from retrieval.search.negation import affirmed
+from retrieval.search.sides import clauses, sided
 
 K1, B = 1.5, 0.75
 _FILES = {"weights": "weights.npy", "documents": "documents.npy", "starts": "starts.npy", "studies": "studies.npy"}
@@ -34,6 +36,8 @@ _FUNCTION_WORDS = frozenset(
         "our she so that the their them then there these they this those to was we were which who will with you",
     )
 )
+
+Words = Callable[[str], list[str]]
 
 
 @dataclass(frozen=True)
@@ -51,10 +55,10 @@ class ReportIndex:
     def __len__(self) -> int:
         return len(self.studies)
 
-    def scores(self, text: str) -> npt.NDArray[np.float32]:
-        """BM25 of each study's reports for a text [n], 0 and above."""
+    def scores(self, text: str, words: Words | None = None) -> npt.NDArray[np.float32]:
+        """BM25 of each study's reports for a text [n], 0 and above. `words` takes texts apart, as for the index."""
         out = np.zeros(len(self.studies), dtype=np.float32)
-        for word in tokens(text):
+        for word in (words or terms)(text):
             column = self.words.get(word)
             if column is not None:
                 part = slice(int(self.starts[column]), int(self.starts[column + 1]))
@@ -77,12 +81,12 @@ class ReportIndex:
         return index
 
 
-def build_report_index(texts: Mapping[str, str]) -> ReportIndex:
+def build_report_index(texts: Mapping[str, str], words: Words | None = None) -> ReportIndex:
     """An index of one text per study UID, by what the texts affirm: BM25 itself knows no negation.
 
     A study whose text has no words is as one without a report.
     """
-    words_of = {study: found for study in sorted(texts) if (found := tokens(affirmed(texts[study])))}
+    words_of = {study: found for study in sorted(texts) if (found := (words or terms)(affirmed(texts[study])))}
     documents = list(words_of.values())
     if not documents:
         nothing = np.empty(0, np.float32)
@@ -90,25 +94,41 @@ def build_report_index(texts: Mapping[str, str]) -> ReportIndex:
     import bm25s
 
     logging.getLogger("bm25s").setLevel(logging.WARNING)  # it sets itself to tell every step
-    words = {word: i for i, word in enumerate(dict.fromkeys(word for document in documents for word in document))}
+    numbers = {word: i for i, word in enumerate(dict.fromkeys(word for document in documents for word in document))}
     model = bm25s.BM25(k1=K1, b=B, method="lucene")
-    model.index(([[words[word] for word in document] for document in documents], dict(words)), show_progress=False)
+    model.index(([[numbers[w] for w in document] for document in documents], dict(numbers)), show_progress=False)
     built = model.scores
     return ReportIndex(
         np.array(list(words_of), np.str_),
-        words,
+        numbers,
         np.asarray(built["data"], np.float32),
         np.asarray(built["indices"], np.int32),
-        np.asarray(built["indptr"], np.int64)[: len(words) + 1],
+        np.asarray(built["indptr"], np.int64)[: len(numbers) + 1],
     )
+
+
+def terms(text: str) -> list[str]:
+    """What the index has of a text: its words, and those that are said of a side once more with that."""
+    of_sides = [pair for clause in clauses(_plain(text)) for pair in sided(_words(clause))]
+    stems = _stemmed([word for _, word in of_sides])
+    return [*tokens(text), *(f"{side}_{stem}" for (side, _), stem in zip(of_sides, stems, strict=True))]
 
 
 def tokens(text: str) -> list[str]:
     """The words of a text as the index has them."""
+    return _stemmed(_words(_plain(text)))
+
+
+def _plain(text: str) -> str:
+    return "".join(c for c in unicodedata.normalize("NFKD", text.casefold()) if not unicodedata.combining(c))
+
+
+def _words(plain: str) -> list[str]:
+    return [word for word in _WORD.findall(plain) if word not in _FUNCTION_WORDS]
+
+
+def _stemmed(words: list[str]) -> list[str]:
     import Stemmer
 
-    plain = "".join(c for c in unicodedata.normalize("NFKD", text.casefold()) if not unicodedata.combining(c))
-    stemmed: list[str] = Stemmer.Stemmer("english").stemWords(
-        [word for word in _WORD.findall(plain) if word not in _FUNCTION_WORDS]
-    )
+    stemmed: list[str] = Stemmer.Stemmer("english").stemWords(words)
     return stemmed

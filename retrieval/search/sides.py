@@ -1,0 +1,63 @@
+"""Left and right in reports: which words of a text belong to which side.
+
+A report says "opacity on the right; the left lung is clear", and as a bag of words that is as good an answer to "left
+opacity" as the report that means it. So a word gets a second form with its side ("left_opacity"), in reports and in
+queries: those that say so come before those that have the words and mean the other side.
+
+The rule is of words, not of grammar. Within a clause a side holds for the words after it, up to the next side; those
+before the first side are of that one. "Left and right" and "bilateral" are both sides.
+"""
+
+from __future__ import annotations
+
+import re
+
+LEFT, RIGHT = "left", "right"
+_SIDE_OF = {
+    "left": LEFT,
+    "lt": LEFT,
+    "leftward": LEFT,
+    "leftsided": LEFT,
+    "right": RIGHT,
+    "rt": RIGHT,
+    "rightward": RIGHT,
+    "rightsided": RIGHT,
+}
+_BOTH = {"bilateral", "bilaterally", "both"}
+_CLAUSE_END = re.compile(r"[.;:!?\n,]+(?=\s|$)|\b(?:but|while|whereas|although|however)\b")
+_JOINED = re.compile(r"\b(left|right)\s*(?:and|or|&|/)\s*(?:the\s+)?(left|right)\b")
+_NO_SIDE = re.compile(  # of leaving, of now, of being correct, of who writes with which hand
+    r"\b(?:left|right)(?=\s+(?:the|untreated|alone|behind|without|against|home|in (?:place|situ)|now|away|after)\b"
+    r"|[-\s]+handed)"
+)
+_LETTERS = {f"{side[0]}{rest}": side for side in (LEFT, RIGHT) for rest in ("ul", "ll", "uq", "lq")} | {"rml": RIGHT}
+
+
+def clauses(text: str) -> list[str]:
+    """The clauses of a text in lower case, without what looks like a side and is none."""
+    text = _NO_SIDE.sub(" ", text.replace("-sided", "sided"))
+    return [part for part in _CLAUSE_END.split(_JOINED.sub("bilateral", text)) if part.strip()]
+
+
+def sided(words: list[str]) -> list[tuple[str, str]]:
+    """Each word of a clause with each side that it is said of. Words without a side are left out, and so are sides."""
+    at = [side_of(word) for word in words]
+    first = next((found for found in at if found), ())
+    out: list[tuple[str, str]] = []
+    current = first
+    for word, found in zip(words, at, strict=True):
+        if found:
+            current = found
+            if word in _LETTERS:  # "RUL" is a lobe besides
+                out += [(side, word[1:]) for side in found]
+        else:
+            out += [(side, word) for side in current]
+    return out
+
+
+def side_of(word: str) -> tuple[str, ...]:
+    """The sides that a word names, most name none."""
+    if word in _BOTH:
+        return (LEFT, RIGHT)
+    side = _SIDE_OF.get(word) or _LETTERS.get(word)
+    return (side,) if side else ()
