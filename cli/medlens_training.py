@@ -14,7 +14,7 @@ from indexer.store import Store, is_url
 from indexer.training_pairs import Exported, ExportSettings, export_pairs
 from retrieval.encoders.clip import choose_device
 from retrieval.training.checkpoint import STATE_NAME, work_folder
-from retrieval.training.config import TrainingConfig, load_config
+from retrieval.training.config import TrainingConfig, load_config, with_teacher
 from retrieval.training.judging import Figures
 from retrieval.training.loop import train
 from retrieval.training.run import CANVAS
@@ -24,6 +24,7 @@ def run_training(
     path: Path,
     data: Path | None,
     device: str,
+    teacher: str | None,
     *,
     restart: bool,
     continue_from: str | None = None,
@@ -31,6 +32,8 @@ def run_training(
 ) -> bool:
     """Train and print where the model lies and what it can do. False if it has forgotten more than it may."""
     config = load_config(path, data, continue_from)
+    if teacher is not None:
+        config = with_teacher(config, teacher)
     chosen = choose_device(device, "fp32")
     with progress_bar("training") as update:
         config = with_stores(config, restart=restart, progress=update)
@@ -46,6 +49,7 @@ def run_training(
             tensorboard=tensorboard,
             on_progress=lambda what, done, total: update(done, total, what),
             on_epoch=show,
+            on_teacher=lambda taught: typer.echo(f"teacher {taught.name}  {_brief(taught.figures)}", err=True),
         )
     forgetting = result.forgetting
     passed = forgetting is None or not forgetting.forgotten

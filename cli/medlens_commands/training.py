@@ -40,6 +40,9 @@ def train(
         Path | None, typer.Option(help="Where the pairs files and stores lie. Default: beside the file.")
     ] = None,
     device: DeviceOption = "auto",
+    teacher: Annotated[
+        str | None, typer.Option(metavar="MODEL", help="A model to learn from: a name, a folder, hf-hub:ORG/REPO.")
+    ] = None,
     restart: Annotated[bool, typer.Option("--restart", help="Start anew instead of going on.")] = False,
     continue_from: Annotated[
         str | None,
@@ -55,6 +58,8 @@ def train(
     """
     from cli.medlens_training import run_training
 
-    passed = run_training(config, data, device, restart=restart, continue_from=continue_from, tensorboard=tensorboard)
+    passed = run_training(
+        config, data, device, teacher, restart=restart, continue_from=continue_from, tensorboard=tensorboard
+    )
     if not passed:
         raise typer.Exit(3)

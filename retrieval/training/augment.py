@@ -9,11 +9,14 @@ import torch.nn.functional as F  # noqa: N812 - the name everyone reads
 
 from retrieval.training.config import Augmentation
 
+PIECE = 64  # images changed at a time: a large batch needs its own memory once, not that of each step on the way
+
 
 def augment(
     pixels: torch.Tensor, size: tuple[int, int], ranges: Augmentation, generator: torch.Generator
 ) -> torch.Tensor:
-    """[N, 1, H, W] float in [0, 1] to [N, 1, *size], values around [0, 1]. Random numbers come from `generator`."""
+    """[N, 1, H, W] uint8, or float in [0, 1], to [N, 1, *size], values around [0, 1]. Random numbers come from
+    `generator`."""
 
     def uniform(width: float) -> torch.Tensor:
         return (torch.rand(len(pixels), generator=generator) * 2 - 1) * width
@@ -30,10 +33,16 @@ def augment(
         ],
         1,
     )  # [N, 2, 3]
-    grid = F.affine_grid(theta, [len(pixels), 1, *size], align_corners=False)
-    out = F.grid_sample(pixels, grid, align_corners=False).clamp(0, 1)
-    out = out ** torch.exp(uniform(ranges.gamma)).view(-1, 1, 1, 1)
-    out = (out - 0.5) * (1 + uniform(ranges.contrast)).view(-1, 1, 1, 1) + 0.5
-    out = out + uniform(ranges.brightness).view(-1, 1, 1, 1)
+    gamma = torch.exp(uniform(ranges.gamma)).view(-1, 1, 1, 1)
+    contrast = 1 + uniform(ranges.contrast).view(-1, 1, 1, 1)
+    brightness = uniform(ranges.brightness).view(-1, 1, 1, 1)
     level = ranges.noise * torch.rand(len(pixels), generator=generator).view(-1, 1, 1, 1)
-    return out + level * torch.randn(out.shape, generator=generator)
+    changed = torch.empty(len(pixels), 1, *size)
+    for start in range(0, len(pixels), PIECE):
+        at = slice(start, start + PIECE)
+        piece = pixels[at].float() / 255 if pixels.dtype == torch.uint8 else pixels[at]
+        grid = F.affine_grid(theta[at], [len(piece), 1, *size], align_corners=False)
+        out = F.grid_sample(piece, grid, align_corners=False).clamp(0, 1)
+        out = (out ** gamma[at] - 0.5) * contrast[at] + 0.5 + brightness[at]
+        changed[at] = out + level[at] * torch.randn(out.shape, generator=generator)
+    return changed

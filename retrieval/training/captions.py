@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import re
 
+from retrieval.search.negation import polarity
+
 _OTHER = {"left": "right", "lt": "rt", "l": "r"} | {
     f"l{rest}": f"r{rest}" for rest in ("ul", "ll", "uq", "lq", "ue", "le")
 }
@@ -37,6 +39,17 @@ _FINDING = re.compile(
     r"|embol(?:us|i|ism)|calcifications?|(?:lymph)?adenopathy|hydronephrosis|hydrocephalus|ascites|pneumoperitoneum"
     r"|pneumomediastinum|hernias?|scoliosis|osteophytes?|bronchiectasis|fibrosis|emphysema|cavitations?|calcul(?:us|i)"
     r"|collapse|granulomas?|polyps?|diverticul(?:um|a)|dissections?|perforations?)\b"
+)
+# Endings by which forms of a word differ, after "haem-" and "oede-" became "hem-" and "ede-".
+_ENDING = re.compile(r"(?:ions?|ism|ies|aces|ax|es|is|us|um|as?|i|y|e|(?<!s)s)$")
+_ALIKE = (  # stems of findings that one reader calls this and another that
+    {"consolidat", "pneumoni", "opacit", "infiltrat", "atelectas", "collaps"},
+    {"mass", "nodul", "les", "tumor", "carcinom", "lymphom", "meningiom", "gliom", "metastas", "granulom"},
+    {"cyst", "les"},
+    {"hemorrhag", "hematom"},
+    {"infarct", "ischemi"},
+    {"thromb", "thrombos", "embol"},
+    {"calcificat", "calcul", "granulom"},
 )
 _END = re.compile(  # a word before which no adjective of a finding stands
     r"(?i)(?:an?|the|this|that|these|those|its|their|his|her|there|any|no|not|nor|neither|never|without|of|in|on|at|with"
@@ -114,6 +127,22 @@ def claims(text: str) -> tuple[tuple[str, ...], int]:
     """Its sides in order and the number of its negations: texts that differ here don't say the same, however alike."""
     sides = tuple(match.group().lower()[0] for match in _SIDE.finditer(text))
     return sides, len(_NEGATION.findall(text))
+
+
+def findings(text: str) -> tuple[frozenset[str], frozenset[str]]:
+    """Stems ("effus") of the findings that a text says are there, and of those it says are not. Doubt is "there"."""
+    said = polarity(text)
+    return _stems(said.present), _stems(" ".join(f"{part}." for part in said.absent))
+
+
+def could_be(found: frozenset[str]) -> frozenset[str]:
+    """These findings and what another reader may call them: a mass is a tumour too."""
+    return found.union(*(group for group in _ALIKE if found & group))
+
+
+def _stems(text: str) -> frozenset[str]:
+    words = (match.group().lower().replace("haem", "hem").replace("oed", "ed") for match in _FINDING.finditer(text))
+    return frozenset(_ENDING.sub("", word.replace("our", "or").replace("lymphadeno", "adeno")) for word in words)
 
 
 def sentences_of(text: str) -> list[str]:

@@ -11,14 +11,18 @@ from retrieval.evaluation.retrieval import RetrievalFigures
 from retrieval.evaluation.zero_shot import ZeroShotFigures
 from retrieval.training.config import TrainingConfig
 from retrieval.training.data import Corpus, source_names
+from retrieval.training.unpaired import UnpairedSet
 
 if TYPE_CHECKING:
     from retrieval.training.judging import Epoch, Figures
+    from retrieval.training.teacher import Taught
 
 
 def model_card(
     config: TrainingConfig,
     corpus: Corpus,
+    unpaired: Sequence[UnpairedSet],
+    taught: Taught | None,
     figures: Figures,
     epochs: Sequence[Epoch],
     kept: int,
@@ -44,6 +48,10 @@ def model_card(
         digest = corpus.digests[name][:16]
         groups = len({row.group for row in rows})
         lines.append(f"| {name} | {train} | {dev} | {groups} | {source.terms} | `{digest}...` |")
+    for each in unpaired:
+        digest = f"`{each.digest[:16]}...`" if each.digest is not None else "a folder"
+        groups = len({row.group for row in each.rows})
+        lines.append(f"| {each.name}, images alone | {len(each.rows)} | 0 | {groups} | {each.terms} | {digest} |")
     lines += [
         "",
         "No patient is on both sides of the split. The dev rows were not trained on.",
@@ -53,6 +61,8 @@ def model_card(
     ]
     for name, found in figures.retrieval.items():
         lines += ["", *_retrieval_table(name, found)]
+    if taught is not None:
+        lines += ["", *_beside_teacher(figures, taught)]
     lines += ["", "## Zero-shot labels", "", *_zero_shot_table(figures.zero_shot)]
     lines += [
         "",
@@ -64,9 +74,10 @@ def model_card(
         f"{_text_start(config)}{_text_lock(config)}; "
         f"{config.embed_dim} dimensions; {len(epochs)} epochs, batch {config.schedule.batch_size}"
         f"{_chunks(config)}{', forward passes in bf16' if config.schedule.precision == 'bf16' else ''}, "
-        f"seed {config.seed}. {_objective(config)}{_choice(config, len(epochs), kept)}",
+        f"seed {config.seed}. {_warm_up(config, corpus, unpaired)}{_objective(config)}{_teacher(config, taught)}"
+        f"{_choice(config, len(epochs), kept)}",
         "",
-        *_epochs_table(epochs, kept),
+        *_epochs_table(epochs, kept, taught),
         "",
         "## Limits",
         "",
@@ -81,6 +92,10 @@ def model_card(
         "epochs": [asdict(epoch) for epoch in epochs],
         "kept_epoch": kept,
     }
+    if taught is not None:
+        theirs = {name: asdict(found) for name, found in taught.figures.retrieval.items()}
+        who = {"name": taught.name, "weights_sha256": taught.weights_sha256, "embed_dim": taught.embed_dim}
+        metrics["teacher"] = who | {"retrieval": theirs}
     return "\n".join(lines), metrics
 
 
@@ -121,6 +136,16 @@ def _chunks(config: TrainingConfig) -> str:
     return f" (encoded {size} at a time)" if size is not None else ""
 
 
+def _warm_up(config: TrainingConfig, corpus: Corpus, unpaired: Sequence[UnpairedSet]) -> str:
+    if config.warm_up is None:
+        return ""
+    images = len(corpus.of_split("train")) + sum(len(each.rows) for each in unpaired)
+    return (
+        f"Before that the image tower was warmed up without texts on {images} images, for {config.warm_up.epochs} "
+        f"epochs of batch {config.warm_up.batch_size}: two views of each to be told from those of all others (SimCLR). "
+    )
+
+
 def _objective(config: TrainingConfig) -> str:
     """The loss and the tricks, as they were configured."""
     objective, flip = config.objective, config.augmentation.flip
@@ -131,14 +156,47 @@ def _objective(config: TrainingConfig) -> str:
     ]
     if objective.near_equal is not None:
         parts.append(f"texts of a cosine of {objective.near_equal} or more too")
-    if objective.hard_negatives:
-        kinds = " and ".join(wrong[kind] for kind in objective.hard_negatives)
+    if kinds := " and ".join(wrong[kind] for kind in objective.hard_negatives if kind in wrong):
         parts.append(f"each caption {kinds} as a hard negative of its image")
+    if "finding" in objective.hard_negatives:
+        parts.append(f"another patient's caption of the same {objective.region} with other findings as a hard negative")
     if any(source.sentences for source in config.data):
         parts.append("single sentences drawn from long texts")
     if flip:
         parts.append(f"{100 * flip:.0f} % of images mirrored, left and right exchanged in their texts")
     return "; ".join(parts) + "."
+
+
+def _teacher(config: TrainingConfig, taught: Taught | None) -> str:
+    if taught is None or config.teacher is None:
+        return ""
+    settings = config.teacher
+    at = f"temperature {settings.temperature}" if settings.temperature is not None else "its own temperature"
+    through = ", through a linear head," if taught.embed_dim != config.embed_dim else ""
+    return (
+        f" Taught by {taught.name} ({taught.embed_dim} dimensions, weights `{taught.weights_sha256[:16]}...`, "
+        f"{taught.runs_on}): {settings.embedding_weight} times the distance of the embeddings{through} and "
+        f"{settings.similarity_weight} times the divergence of the similarities within a batch, the teacher's at {at}."
+    )
+
+
+def _beside_teacher(figures: Figures, taught: Taught) -> list[str]:
+    """R@10 of student and teacher on the same rows."""
+    lines = [
+        f"Beside its teacher {taught.name}, on the same dev rows (which the teacher's makers may have trained on):",
+        "",
+        "| R@10 | image to text: student | teacher | text to image: student | teacher |",
+        "|---|---|---|---|---|",
+    ]
+    for name, mine in figures.retrieval.items():
+        theirs = taught.figures.retrieval[name]
+        cells = [
+            way[10]
+            for pair in ("image_to_text", "text_to_image")
+            for way in (getattr(mine, pair), getattr(theirs, pair))
+        ]
+        lines.append(f"| {name} " + "".join(f"| {cell} " for cell in cells) + "|")
+    return lines
 
 
 def _choice(config: TrainingConfig, trained: int, kept: int) -> str:
@@ -154,18 +212,26 @@ def _choice(config: TrainingConfig, trained: int, kept: int) -> str:
     )
 
 
-def _epochs_table(epochs: Sequence[Epoch], kept: int) -> list[str]:
+def _epochs_table(epochs: Sequence[Epoch], kept: int, taught: Taught | None) -> list[str]:
     judged = [epoch for epoch in epochs if epoch.recall is not None]
     names = list(dict.fromkeys(name for epoch in judged for name in epoch.recall or {}))
     lines = [
         "".join(f"| {title} " for title in ["epoch", "loss", *(f"{name}: R@10 both ways" for name in names)]) + "|",
         "|---" * (2 + len(names)) + "|",
     ]
+    if taught is not None:
+        found = [taught.figures.retrieval[name] for name in names]
+        recall = [_both_ways(each.image_to_text[10].value, each.text_to_image[10].value) for each in found]
+        lines.append("".join(f"| {cell} " for cell in ["the teacher", "", *recall]) + "|")
     for epoch in judged:
-        recall = [f"{100 * forth:.1f} / {100 * back:.1f} %" for forth, back in (epoch.recall or {}).values()]
+        recall = [_both_ways(*ways) for ways in (epoch.recall or {}).values()]
         star = " (kept)" if epoch.number == kept else ""
         lines.append("".join(f"| {cell} " for cell in [f"{epoch.number}{star}", f"{epoch.loss:.3f}", *recall]) + "|")
     return lines
+
+
+def _both_ways(forth: float, back: float) -> str:
+    return f"{100 * forth:.1f} / {100 * back:.1f} %"
 
 
 def _retrieval_table(name: str, found: RetrievalFigures) -> list[str]:

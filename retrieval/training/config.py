@@ -117,6 +117,42 @@ class Augmentation(_Strict):
     flip: Share = 0.0
 
 
+class Unpaired(_Strict):
+    """Images without captions: a folder of pictures, or a JSON-lines file with `image`, and `group` and `split` where
+    it has them."""
+
+    path: Path
+    terms: str = ""
+
+
+class WarmUp(_Strict):
+    """Training of the image tower without texts, before all else: each image is to be known again in another view of
+    it. It sees the training images of `data`, and `images`; `augmentation` makes the views."""
+
+    epochs: Count = 20
+    batch_size: Annotated[int, Field(ge=4)] = 128
+    learning_rate: Positive = 1e-3
+    temperature: Positive = 0.2
+    images: tuple[Unpaired, ...] = ()
+    augmentation: Augmentation = Augmentation(
+        rotation_degrees=15, scale=(0.4, 1.0), shift=0.2, gamma=0.5, contrast=0.5, brightness=0.2, noise=0.06
+    )
+
+
+class Teacher(_Strict):
+    """A model that the trained one is to be like: any that medlens opens, by its name or folder.
+
+    `embedding_weight` times 1 - cosine of the embeddings (through a linear head if widths differ) and
+    `similarity_weight` times the divergence of the similarities within a batch join the loss. The teacher's
+    similarities are taken at `temperature`, by default its own.
+    """
+
+    model: str | None = None
+    embedding_weight: Annotated[float, Field(ge=0)] = 1.0
+    similarity_weight: Annotated[float, Field(ge=0)] = 1.0
+    temperature: Positive | None = None
+
+
 class Objective(_Strict):
     """A loss over a batch's images and texts, plus `prompt_weight` times cross-entropy over the prompts of each label
     set. Equal texts are positives of all their images, and so are, with `near_equal`, texts whose features below the
@@ -124,12 +160,14 @@ class Objective(_Strict):
 
     `loss` is `infonce` (softmax over the batch) or `siglip` (each pair by itself, with a learned bias that starts at
     `initial_bias`). `hard_negatives` adds for each image its own caption with left and right exchanged (`side`) or its
-    first finding denied (`negation`), as wrong.
+    first finding denied (`negation`), as wrong; or another patient's caption that names other findings (`finding`),
+    drawn anew each step among those whose rows agree in the label set `region`.
     """
 
     loss: Literal["infonce", "siglip"] = "infonce"
     near_equal: Annotated[float, Field(gt=0, le=1)] | None = None
-    hard_negatives: tuple[Literal["side", "negation"], ...] = ()
+    hard_negatives: tuple[Literal["side", "negation", "finding"], ...] = ()
+    region: str = "body_region"
     initial_bias: float = -10.0
     prompt_weight: Annotated[float, Field(ge=0)] = 1.0
     label_smoothing: Share = 0.1
@@ -200,7 +238,9 @@ class TrainingConfig(_Strict):
     data: tuple[Source, ...] = Field(min_length=1)
     label_sets: dict[str, Positive] = Field(default_factory=dict)
     augmentation: Augmentation = Augmentation()
+    warm_up: WarmUp | None = None
     objective: Objective = Objective()
+    teacher: Teacher | None = None
     schedule: Schedule = Schedule()
     continue_from: Path | None = None
     gate: Gate = Gate()
@@ -282,4 +322,16 @@ def _anchored(config: TrainingConfig, folder: Path, data: Path) -> TrainingConfi
     }
     if config.image.start is not None:
         update["image"] = config.image.model_copy(update={"start": start_of(config.image.start)})
+    if config.warm_up is not None:
+        images = tuple(u.model_copy(update={"path": data / u.path.expanduser()}) for u in config.warm_up.images)
+        update["warm_up"] = config.warm_up.model_copy(update={"images": images})
+    if config.teacher is not None and config.teacher.model is not None:
+        beside = folder / config.teacher.model.removeprefix("local-dir:")
+        if beside.is_dir():
+            update["teacher"] = config.teacher.model_copy(update={"model": f"local-dir:{beside.resolve()}"})
     return config.model_copy(update=update)
+
+
+def with_teacher(config: TrainingConfig, model: str) -> TrainingConfig:
+    """The same with another teacher; the weights of what it teaches stay."""
+    return config.model_copy(update={"teacher": (config.teacher or Teacher()).model_copy(update={"model": model})})

@@ -108,18 +108,23 @@ def cache_pixels(rows: Sequence[Row], preprocess: Preprocess, path: Path, progre
     partial = path.with_suffix(".partial")  # a new file: to cut one that is mapped would kill its reader
     pixels = np.memmap(partial, np.uint8, "w+", shape=shape)
     for i, row in enumerate(rows):
-        try:
-            with Image.open(row.image) as picture:
-                if picture.mode[:1] in "IF":  # Pillow would clip them to white
-                    raise ValueError(f"its pixels are of mode {picture.mode}, expected 8 bits a channel")
-                pixels[i] = preprocess.fit(np.asarray(picture.convert("L")))
-        except (OSError, ValueError, Image.DecompressionBombError) as exc:
-            raise TrainingError(f"the training image {row.image.name!r} can't be read: {exc}") from exc
+        pixels[i] = preprocess.fit(read_grey(row))
         progress("reading images", i + 1, len(rows))
     pixels.flush()
     partial.replace(path)
     stamp.write_text(key, encoding="utf-8")
     return np.memmap(path, np.uint8, "r", shape=shape)
+
+
+def read_grey(row: Row) -> npt.NDArray[np.uint8]:
+    """A row's image as it lies on disk, grey [H, W] uint8. Raises TrainingError if it can't be read."""
+    try:
+        with Image.open(row.image) as picture:
+            if picture.mode[:1] in "IF":  # Pillow would clip them to white
+                raise ValueError(f"its pixels are of mode {picture.mode}, expected 8 bits a channel")
+            return np.asarray(picture.convert("L"))
+    except (OSError, ValueError, Image.DecompressionBombError) as exc:
+        raise TrainingError(f"the training image {row.image.name!r} can't be read: {exc}") from exc
 
 
 def source_names(sources: Sequence[Source]) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +21,7 @@ from retrieval.training.texts import BATCH, TextEncoder
 from retrieval.zeroshot.classify import ensemble
 from retrieval.zeroshot.labels import LabelSet
 
+Floats = npt.NDArray[np.float32]
 RECALL_AT = 10  # what the best epoch is chosen by
 
 
@@ -74,31 +75,32 @@ class Judge:
 
     def figures(self, model: Any, resamples: int = 2000) -> Figures:
         """Per source. `model` is in evaluation mode. One resample means no interval."""
-        retrieval, zero_shot = {}, {}
         if not self._rows:
             return Figures({}, {})
         with torch.inference_mode():
-            images = self._images(model)
-            captions = self._features(model, [row.caption for row in self._rows])
-            for number, name in enumerate(source_names(self._config.data)):
-                mine = [i for i, row in enumerate(self._rows) if row.source == number]
-                if not mine:
-                    continue
-                groups = [self._rows[i].group for i in mine]
-                texts = [self._rows[i].caption for i in mine]
-                retrieval[name] = evaluate_retrieval(images[mine], captions[mine], texts, groups, resamples=resamples)
-                found = []
-                for column, labels in enumerate(self._label_sets):
-                    vectors = np.stack(
-                        [ensemble(self._features(model, list(label.prompts))) for label in labels.labels]
-                    )
-                    truth = np.array([self._rows[i].labels[column] for i in mine], np.int64)
-                    figures = evaluate_zero_shot(
-                        labels.name, images[mine] @ vectors.T, truth, groups, resamples=resamples
-                    )
-                    if figures is not None:
-                        found.append(figures)
-                zero_shot[name] = found
+            return self.figures_of(self._images(model), lambda texts: self._features(model, texts), resamples)
+
+    def figures_of(self, images: Floats, features_of: Callable[[list[str]], Floats], resamples: int = 2000) -> Figures:
+        """The same of any model, by its embeddings of the rows [N, D] and what it makes of texts, of unit norm."""
+        retrieval, zero_shot = {}, {}
+        if not self._rows:
+            return Figures({}, {})
+        captions = features_of([row.caption for row in self._rows])
+        for number, name in enumerate(source_names(self._config.data)):
+            mine = [i for i, row in enumerate(self._rows) if row.source == number]
+            if not mine:
+                continue
+            groups = [self._rows[i].group for i in mine]
+            texts = [self._rows[i].caption for i in mine]
+            retrieval[name] = evaluate_retrieval(images[mine], captions[mine], texts, groups, resamples=resamples)
+            found = []
+            for column, labels in enumerate(self._label_sets):
+                vectors = np.stack([ensemble(features_of(list(label.prompts))) for label in labels.labels])
+                truth = np.array([self._rows[i].labels[column] for i in mine], np.int64)
+                figures = evaluate_zero_shot(labels.name, images[mine] @ vectors.T, truth, groups, resamples=resamples)
+                if figures is not None:
+                    found.append(figures)
+            zero_shot[name] = found
         return Figures(retrieval, zero_shot)
 
     def recalled(self, model: Any, sources: Sequence[str]) -> dict[str, Judgement]:
@@ -119,7 +121,7 @@ class Judge:
                 out[name] = both_ways(*judge_pairs(images[mine], captions[mine], texts, groups))
         return out
 
-    def _images(self, model: Any) -> npt.NDArray[np.float32]:
+    def _images(self, model: Any) -> Floats:
         parts = []
         for start in range(0, len(self._pixels), BATCH):
             pixels = torch.from_numpy(np.array(self._pixels[start : start + BATCH])).unsqueeze(1).float() / 255
@@ -127,8 +129,8 @@ class Judge:
             parts.append(F.normalize(model.visual(inputs), dim=-1).cpu().numpy())
         return np.concatenate(parts)
 
-    def _features(self, model: Any, texts: list[str]) -> npt.NDArray[np.float32]:
-        features: npt.NDArray[np.float32] = self._texts.in_batches(model, texts).cpu().numpy()
+    def _features(self, model: Any, texts: list[str]) -> Floats:
+        features: Floats = self._texts.in_batches(model, texts).cpu().numpy()
         return features
 
 

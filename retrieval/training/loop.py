@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from retrieval.encoders.clip import choose_device
+from retrieval.encoders.clip import ClipEncoder, choose_device
 from retrieval.encoders.fingerprint import sha256_of
 from retrieval.errors import TrainingError
 from retrieval.training.card import model_card
@@ -27,6 +27,9 @@ from retrieval.training.model_folder import WEIGHTS_NAME
 from retrieval.training.processes import Processes, joined
 from retrieval.training.run import Run
 from retrieval.training.scalars import NoScalars, Scalars, TensorBoardScalars, require_tensorboard
+from retrieval.training.teacher import Lesson, Taught, open_teacher
+from retrieval.training.unpaired import read_unpaired
+from retrieval.training.warm_up import warm_up
 from retrieval.zeroshot.labels import LabelSet, load_labels
 
 logger = logging.getLogger(__name__)
@@ -44,6 +47,7 @@ class TrainingResult:
     images_per_second: float
     forgetting: Forgetting | None = None  # None unless it went on from a model, with rehearsal
     first: bool = True
+    taught: Taught | None = None
 
 
 OnEpoch = Callable[[int, float, Figures | None], None]
@@ -57,6 +61,7 @@ def train(
     tensorboard: Path | None = None,
     on_progress: Progress = lambda what, done, total: None,
     on_epoch: OnEpoch = lambda epoch, loss, figures: None,
+    on_teacher: Callable[[Taught], None] = lambda taught: None,
 ) -> TrainingResult:
     """Train, or go on training, and write `config.output`.
 
@@ -64,7 +69,8 @@ def train(
     EncoderError for a device that is not there. KeyboardInterrupt leaves the last state, from
     which the same call goes on. `tensorboard` is a folder for logs: this run's are in one of its name there.
 
-    Under torchrun its processes share each batch. The first writes, and calls `on_progress` and `on_epoch`.
+    Under torchrun its processes share each batch. The first writes, and calls `on_progress`, `on_epoch` and, once it
+    knows what the teacher can do, `on_teacher`.
     """
     if tensorboard is not None:
         require_tensorboard()  # before minutes of work
@@ -75,9 +81,19 @@ def train(
     rehearsal = rehearsed(config, corpus)
     with joined(torch.device(choose_device(device, "fp32").name)) as (processes, place):
         if not processes.first:
-            on_progress, on_epoch, tensorboard = _silent, _silent, None
+            on_progress, on_epoch, on_teacher, tensorboard = _silent, _silent, _silent, None
         return _train(
-            config, corpus, label_sets, place, processes, restart, tensorboard, rehearsal, on_progress, on_epoch
+            config,
+            corpus,
+            label_sets,
+            place,
+            processes,
+            restart,
+            tensorboard,
+            rehearsal,
+            on_progress,
+            on_epoch,
+            on_teacher,
         )
 
 
@@ -92,20 +108,29 @@ def _train(
     rehearsal: list[str],
     on_progress: Progress,
     on_epoch: OnEpoch,
+    on_teacher: Callable[[Taught], None],
 ) -> TrainingResult:
+    unpaired = read_unpaired(config, corpus)
     work = work_folder(config)
     work.mkdir(parents=True, exist_ok=True)
-    fingerprint = _fingerprint(config, corpus, label_sets)
+    teacher = open_teacher(config, str(place))
+    fingerprint = _fingerprint(config, corpus, label_sets, teacher)
     state = None if restart else load_state(work, fingerprint)
     processes.wait()  # until all have read the state that the first will write anew
 
     run = Run(config, corpus, label_sets, work, place, processes, on_progress)
+    taught = _taught(run, teacher, work, on_progress) if teacher is not None else None
+    del teacher  # its weights can go
+    if taught is not None:
+        on_teacher(taught)
     before = run.judge.recalled(run.averaged(), rehearsal) if processes.first else {}
     progress = _Progress(config)
     if state is not None:
         run.load(state)
         progress.load(state)
         logger.info("going on after epoch %d", run.epoch)
+    else:
+        warm_up(run, unpaired, work / "warm_up", fingerprint, restart=restart, progress=on_progress)
     scalars: Scalars = NoScalars()
     if tensorboard is not None:
         scalars = TensorBoardScalars(tensorboard / config.name, run.step)
@@ -137,14 +162,24 @@ def _train(
         if rehearsal:
             forgetting = compared(before, run.judge.recalled(model, rehearsal), config.gate.most_lost)
         about = continuing_lines(config, corpus, work / "text", forgetting)
-        card, metrics = model_card(config, corpus, figures, progress.epochs, progress.kept, about)
+        card, metrics = model_card(config, corpus, unpaired, taught, figures, progress.epochs, progress.kept, about)
         if forgetting is not None:
             metrics["forgetting"] = asdict(forgetting)
         folder = export(model, config, work / "text", card, metrics)
         if config.continue_from is not None:
             keep_start_card(config.continue_from, folder)
     forgetting = processes.told_by_first(forgetting)
-    return TrainingResult(config.output, figures, run.epoch, progress.kept, rate, forgetting, processes.first)
+    return TrainingResult(config.output, figures, run.epoch, progress.kept, rate, forgetting, processes.first, taught)
+
+
+def _taught(run: Run, teacher: ClipEncoder, work: Path, progress: Progress) -> Taught:
+    """Let a run learn from a teacher."""
+    lesson = Lesson(teacher, run.texts, run.corpus.rows, work, run.processes, progress)
+    run.learn_from(lesson)
+    spec = teacher.spec
+    return Taught(
+        spec.name, spec.weights_sha256, spec.embed_dim, str(teacher.device), lesson.figures(run.judge, run.texts)
+    )
 
 
 def _silent(*_: object) -> None:
@@ -204,11 +239,15 @@ def _check_judged(config: TrainingConfig, corpus: Corpus) -> None:
         )
 
 
-def _fingerprint(config: TrainingConfig, corpus: Corpus, label_sets: list[LabelSet]) -> str:
-    """What must agree for a state to go on: the configuration but for where the result goes, data and labels."""
+def _fingerprint(
+    config: TrainingConfig, corpus: Corpus, label_sets: list[LabelSet], teacher: ClipEncoder | None
+) -> str:
+    """What must agree for a state to go on: the configuration but for where the result goes, data, labels, teacher."""
     values = config.model_dump(mode="json", exclude={"output", "description"})
     labels = [label_set.model_dump(mode="json") for label_set in label_sets]
     known = [values, corpus.digests, labels]
     if config.continue_from is not None:
         known.append(sha256_of(config.continue_from / WEIGHTS_NAME))
+    if teacher is not None:
+        known.append(teacher.spec.weights_sha256)
     return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()

@@ -23,7 +23,7 @@ from retrieval.training.checkpoint import preprocess_of
 from retrieval.training.chunks import Chunks
 from retrieval.training.config import TrainingConfig
 from retrieval.training.continuing import load_weights, prepare_text_tower
-from retrieval.training.data import Corpus, Progress, cache_pixels, epoch_order
+from retrieval.training.data import Corpus, Progress, Row, cache_pixels, epoch_order
 from retrieval.training.image_tower import find_weights, load_start, lock_groups
 from retrieval.training.judging import Judge, normalised
 from retrieval.training.model import build_model, write_model_config
@@ -34,9 +34,11 @@ from retrieval.training.objective import (
     positive_pairs,
     prompt_cross_entropy,
 )
+from retrieval.training.other_findings import OtherFindings
 from retrieval.training.processes import Processes
 from retrieval.training.scalars import Scalars
 from retrieval.training.schedule import image_side, make_optimizer, rate_at, step_seed, warmed_ema
+from retrieval.training.teacher import Distillation, Lesson
 from retrieval.training.texts import TextEncoder, Texts
 from retrieval.zeroshot.labels import LabelSet
 
@@ -82,11 +84,14 @@ class Run:
             self.model.text.transformer.requires_grad_(False)
         self.ema = AveragedModel(self.model, multi_avg_fn=warmed_ema(config.schedule.ema)).requires_grad_(False)
         self.optimizer = make_optimizer(self.model, config)
+        self.distillation: Distillation | None = None
         if config.text.locked:
             self.encode_texts.lock(self.model, progress)
 
         train = [row for row in corpus.rows if row.split == "train"]
         self.train_rows = {id(row): i for i, row in enumerate(train)}
+        asked = "finding" in config.objective.hard_negatives
+        self.other_findings = OtherFindings(train, label_sets, config, self.encode_texts) if asked else None
         self.canvas = cache_pixels(train, preprocess_of(config, CANVAS), work / "train.pixels", progress)
         dev = [row for row in corpus.rows if row.split == "dev"]
         pixels = cache_pixels(dev, preprocess_of(config), work / "dev.pixels", progress)
@@ -98,6 +103,13 @@ class Run:
             raise TrainingError(
                 f"an epoch has {len(self._order(0))} images, fewer than one batch of {config.schedule.batch_size}"
             )
+
+    def learn_from(self, lesson: Lesson) -> None:
+        """Let a teacher's embeddings join the objective, before the first step or `load`."""
+        self.distillation = Distillation(lesson, self.config).to(self.device)
+        peak = self.config.schedule.learning_rate
+        if head := list(self.distillation.parameters()):
+            self.optimizer.add_param_group({"params": head, "lr": peak, "peak": peak, "weight_decay": 0.0})
 
     def train_epoch(self, progress: Progress, scalars: Scalars) -> tuple[float, int]:
         """One pass over the training rows. Returns the mean loss and the number of images seen."""
@@ -125,10 +137,12 @@ class Run:
         for group in self.optimizer.param_groups:
             group["lr"] = group["peak"] * rate
 
-        canvas = torch.from_numpy(self.canvas[[self.train_rows[id(row)] for row in rows]]).unsqueeze(1).float() / 255
+        canvas = torch.from_numpy(self.canvas[[self.train_rows[id(row)] for row in rows]]).unsqueeze(1)
         side = image_side(config, self.epoch)
         chosen = [self.texts.ids[_draw(rng, row.texts)] for row in rows]
+        straight = np.ones(len(rows), bool)
         if config.augmentation.flip:
+            straight = ~self._flips(chosen)
             canvas, chosen = self._flipped(canvas, chosen)
         pixels = augment(canvas, (side, side), config.augmentation, generator).to(self.device)
         chunks = Chunks(
@@ -138,12 +152,16 @@ class Run:
             self.processes,
         )
         images = chunks.features(
-            lambda part: self._encoded_images(pixels[part]),
+            lambda part: self.encoded_images(pixels[part]),
             len(rows),
             config.embed_dim,
         )
         scale = self.model.logit_scale.exp()
-        loss = self._contrast(images, chosen, scale, chunks)
+        captions = self._encoded(chosen, chunks)
+        loss = self._contrast(images, captions, chosen, self._wrong(rows, chosen), scale, chunks)
+        if self.distillation is not None:
+            numbers = [self.train_rows[id(row)] for row in rows]
+            loss = loss + self.distillation(images, captions, numbers, chosen, scale, straight)
         for number, labels in enumerate(self.label_sets):
             said = [self.texts.ids[label.prompts[rng.integers(len(label.prompts))]] for label in labels.labels]
             truth = torch.tensor([row.labels[number] for row in rows], device=self.device)
@@ -177,11 +195,16 @@ class Run:
 
     def _flipped(self, canvas: torch.Tensor, chosen: list[int]) -> tuple[torch.Tensor, list[int]]:
         """Some of the images mirrored, with what their texts then say."""
-        rng = np.random.default_rng([self.config.seed, self.step, 3])
-        flips = rng.random(len(chosen)) < self.config.augmentation.flip
-        flips &= np.array([text in self.texts.mirrored for text in chosen])
+        flips = self._flips(chosen)
         turned = torch.where(torch.from_numpy(flips)[:, None, None, None], canvas.flip(-1), canvas)
         return turned, [self.texts.mirrored[t] if flip else t for t, flip in zip(chosen, flips, strict=True)]
+
+    def _flips(self, chosen: list[int]) -> npt.NDArray[np.bool_]:
+        """Which images of the step are mirrored: none whose text can't be."""
+        rng = np.random.default_rng([self.config.seed, self.step, 3])
+        able = np.array([text in self.texts.mirrored for text in chosen], bool)
+        flips: npt.NDArray[np.bool_] = able & (rng.random(len(chosen)) < self.config.augmentation.flip)
+        return flips
 
     def _encoded(self, ids: list[int], chunks: Chunks) -> torch.Tensor:
         def encode(part: slice) -> torch.Tensor:
@@ -190,7 +213,7 @@ class Run:
 
         return chunks.features(encode, len(ids), self.config.embed_dim)
 
-    def _encoded_images(self, pixels: torch.Tensor) -> torch.Tensor:
+    def encoded_images(self, pixels: torch.Tensor) -> torch.Tensor:
         """[N, D] float32 of unit norm."""
         with self._autocast():
             return F.normalize(self.model.visual(normalised(pixels, self.config)).float(), dim=-1)
@@ -199,22 +222,38 @@ class Run:
         """A new one for each pass: it keeps the weights it has cast, and those of a pass without a graph have none."""
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.schedule.precision == "bf16")
 
-    def _contrast(self, images: torch.Tensor, chosen: list[int], scale: torch.Tensor, chunks: Chunks) -> torch.Tensor:
-        """The loss between the images and their texts, with the hard negatives of these."""
+    def _wrong(self, rows: list[Row], chosen: list[int]) -> list[tuple[int, int]]:
+        """The hard negatives of a batch: (number of the image in it, number of the text)."""
+        wrong = [(i, other) for i, text in enumerate(chosen) for other in self.texts.hard.get(text, ())]
+        if self.other_findings is not None:
+            rng = np.random.default_rng([self.config.seed, self.step, 4])
+            drawn = [self.other_findings.draw(row, rng) for row in rows]
+            wrong += [(i, other) for i, other in enumerate(drawn) if other is not None]
+        return wrong
+
+    def _contrast(
+        self,
+        images: torch.Tensor,
+        captions: torch.Tensor,
+        chosen: list[int],
+        wrong: list[tuple[int, int]],
+        scale: torch.Tensor,
+        chunks: Chunks,
+    ) -> torch.Tensor:
+        """The loss between the images and their texts, with hard negatives."""
         objective, ids = self.config.objective, torch.tensor(chosen, device=self.device)
-        said = self._encoded(chosen, chunks)
         if objective.near_equal is None or self.encode_texts.pooled is None:
             positive = positive_pairs(ids)
         else:
             claims = torch.tensor([self.texts.claims[text] for text in chosen], device=self.device)
             positive = positive_pairs(ids, self.encode_texts.pooled[chosen], claims, objective.near_equal)
-        hard, wrong = None, [(i, other) for i, text in enumerate(chosen) for other in self.texts.hard.get(text, ())]
+        hard = None
         if wrong:
             owners = torch.tensor([i for i, _ in wrong], device=self.device)
             hard = HardNegatives(self._encoded([other for _, other in wrong], chunks), owners)
         if objective.loss == "siglip":
-            return pairwise_sigmoid(images, said, scale, self.model.logit_bias, positive, hard)
-        return multi_positive_infonce(images, said, scale, positive, hard)
+            return pairwise_sigmoid(images, captions, scale, self.model.logit_bias, positive, hard)
+        return multi_positive_infonce(images, captions, scale, positive, hard)
 
     def averaged(self) -> Any:
         """A copy of the model with averaged weights, in evaluation mode."""
@@ -231,6 +270,7 @@ class Run:
             "model": self.model.state_dict(),
             "ema": self.ema.state_dict(),
             "optimizer": self.optimizer.state_dict(),
+            "distillation": self.distillation.state_dict() if self.distillation is not None else {},
         }
 
     def load(self, state: dict[str, Any]) -> None:
@@ -238,6 +278,8 @@ class Run:
         self.model.load_state_dict(state["model"])
         self.ema.load_state_dict(state["ema"])
         self.optimizer.load_state_dict(state["optimizer"])
+        if self.distillation is not None:
+            self.distillation.load_state_dict(state["distillation"])
 
     def _order(self, epoch: int) -> npt.NDArray[np.int64]:
         return epoch_order(self.corpus, self.config.data, self.config.seed, epoch)

@@ -33,7 +33,7 @@ class Texts:
         if config.augmentation.flip:
             mirror = {text: other for text in trained if (other := mirrored(text)) is not None}
             trained |= dict.fromkeys(mirror.values())
-        versions = [_VERSIONS[kind] for kind in config.objective.hard_negatives]
+        versions = [_VERSIONS[kind] for kind in config.objective.hard_negatives if kind in _VERSIONS]
         hard = {text: [other for version in versions if (other := version(text)) is not None] for text in trained}
         all_texts |= dict.fromkeys([*mirror.values(), *(other for others in hard.values() for other in others)])
         self.all = list(all_texts)

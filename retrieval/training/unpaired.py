@@ -1,0 +1,127 @@
+"""Images without captions, for the warm-up: a folder of pictures, or the training rows of a JSON-lines file.
+
+Nothing that is held out may come in by this door: neither an image of a row that is not for training, nor a copy of
+one, nor another image of its patient.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from retrieval.errors import TrainingError
+from retrieval.training.config import Source, TrainingConfig, Unpaired
+from retrieval.training.data import SPLITS, Corpus, Row
+
+logger = logging.getLogger(__name__)
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
+
+
+@dataclass(frozen=True)
+class UnpairedSet:
+    """What one entry of `warm_up.images` gave. `digest` is the SHA-256 of its file, None for a folder; `left_out` are
+    the images that are held out, or that the run has already."""
+
+    name: str
+    terms: str
+    rows: tuple[Row, ...]
+    digest: str | None
+    left_out: int
+
+
+def read_unpaired(config: TrainingConfig, corpus: Corpus) -> list[UnpairedSet]:
+    """The images of `warm_up.images` that the warm-up may see; none without a warm-up.
+
+    Raises TrainingError for an entry that is neither a folder nor a JSON-lines file, or that gives no image.
+    """
+    if config.warm_up is None:
+        return []
+    held = _HeldOut(config.data)
+    known = {row.image.resolve() for row in corpus.rows if row.split == "train"}
+    sets = []
+    for entry in config.warm_up.images:
+        rows, digest = _rows_of(entry, held)
+        found = [row for row in rows if row.image.resolve() not in known and not held.holds(row)]
+        if not found:
+            raise TrainingError(
+                f"warm_up.images: {entry.path.name!r} gives no image that the run does not hold out or have already",
+                hint=f"Expected a folder of pictures ({', '.join(SUFFIXES)}), or a JSON-lines file with training rows.",
+            )
+        known.update(row.image.resolve() for row in found)
+        name = entry.path.name if entry.path.is_dir() else "/".join(entry.path.parts[-2:])
+        sets.append(UnpairedSet(name, entry.terms, tuple(found), digest, len(rows) - len(found)))
+        logger.info("%s: %d images without captions, %d left out", name, len(found), len(rows) - len(found))
+    return sets
+
+
+class _HeldOut:
+    """The images and patients of all rows that are not for training, also of those without a text."""
+
+    def __init__(self, sources: Sequence[Source]) -> None:
+        self.groups_of: dict[Path, str] = {}
+        self._groups: set[str] = set()
+        self._images: set[Path] = set()
+        for source in sources:
+            for values in _lines(source.pairs):
+                image = (source.pairs.parent / str(values["image"])).resolve()
+                self.groups_of[image] = str(values["group"])
+                if values.get("split", "train") not in (None, "", "train"):
+                    self._groups.add(str(values["group"]))
+                    self._images.add(image)
+        self._sizes = Counter(path.stat().st_size for path in self._images if path.is_file())
+        self._digests: set[str] | None = None
+
+    def holds(self, row: Row) -> bool:
+        path = row.image.resolve()
+        return row.split != "train" or row.group in self._groups or path in self._images or self._is_copy(path)
+
+    def _is_copy(self, path: Path) -> bool:
+        """Whether the file's bytes are those of a held-out image."""
+        if not path.is_file() or path.stat().st_size not in self._sizes:
+            return False
+        if self._digests is None:
+            self._digests = {_sha256(image) for image in self._images if image.is_file()}
+        return _sha256(path) in self._digests
+
+
+def _rows_of(entry: Unpaired, held: _HeldOut) -> tuple[list[Row], str | None]:
+    if entry.path.is_dir():
+        files = sorted(path for path in entry.path.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+        groups = (held.groups_of.get(path.resolve(), str(path.relative_to(entry.path))) for path in files)
+        return [Row(path, group, "train", -1, ()) for path, group in zip(files, groups, strict=True)], None
+    rows = []
+    for number, values in enumerate(_lines(entry.path), 1):
+        image, split = values.get("image"), str(values.get("split") or "train")
+        if not image or split not in SPLITS:
+            raise TrainingError(
+                f"{entry.path.name}, line {number} has the image {image!r} and the split {split!r}, "
+                f"expected a path and one of {', '.join(SPLITS)}"
+            )
+        rows.append(Row(entry.path.parent / str(image), str(values.get("group") or image), split, -1, ()))
+    return rows, _sha256(entry.path)
+
+
+def _lines(path: Path) -> list[dict[str, Any]]:
+    try:
+        found = [json.loads(line) for line in path.read_bytes().splitlines() if line.strip()]
+    except OSError as exc:
+        raise TrainingError(
+            f"{Path(*path.parts[-2:])} can't be read: {exc.strerror}",
+            hint="warm_up.images names folders of pictures and JSON-lines files, relative as pairs files are.",
+        ) from exc
+    except ValueError as exc:
+        raise TrainingError(f"{path.name} is no JSON-lines file: {exc}") from exc
+    if not all(isinstance(values, dict) for values in found):
+        raise TrainingError(f"{path.name} has a line that is no JSON object")
+    return found
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
