@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from cli.medlens_labelling import BATCH, CALIBRATION_KEY
-from cli.medlens_output import write_text
+from cli.medlens_output import require_place, whole_file, write_text
 from cli.medlens_progress import progress_bar
 from indexer.pictures import load_pictures
 from indexer.reading import PictureRequest
@@ -71,14 +72,21 @@ def figure_rows(calibration: Calibration) -> list[dict[str, Any]]:
     return rows + [nothing | {"label": name, "rows": "not calibrated"} for name in missing]
 
 
-def reliability_plot(calibration: Calibration, output: Path) -> None:
-    """A picture (.png, .svg or .pdf) of the held-out reliability: how often is what was said with p right?"""
+def require_plottable(output: Path | None) -> None:
+    """QueryError or MedlensError if no plot can be made there, before anything is fitted."""
+    if output is None:
+        return
     if output.suffix.lower() not in (".png", ".svg", ".pdf"):
         raise QueryError(f"the plot ends in {output.suffix!r}, expected .png, .svg or .pdf")
-    try:
-        from matplotlib.figure import Figure
-    except ModuleNotFoundError as exc:
-        raise QueryError("a plot needs matplotlib", hint="pip install 'medlens[calibration]'") from exc
+    if find_spec("matplotlib") is None:
+        raise MedlensError("a plot needs matplotlib", hint="pip install 'medlens[calibration]'")
+    require_place(output)
+
+
+def reliability_plot(calibration: Calibration, output: Path) -> None:
+    """A picture (.png, .svg or .pdf) of the held-out reliability: how often is what was said with p right?"""
+    from matplotlib.figure import Figure
+
     shown = calibration.held_out
     columns = min(4, len(shown))
     lines = -(-len(shown) // columns)
@@ -90,10 +98,8 @@ def reliability_plot(calibration: Calibration, output: Path) -> None:
         axes.scatter(said, right, s=8 + 200 * count / count.sum(), color="tab:blue", alpha=0.8)
         axes.set(xlim=(0, 1), ylim=(0, 1), aspect="equal", xlabel="probability", ylabel="share that is right")
         axes.set_title(f"{figures.label or calibration.label_set}\nECE {figures.ece}, {figures.rows} rows", fontsize=8)
-    try:
-        figure.savefig(output)
-    except OSError as exc:
-        raise MedlensError(f"{output.name!r} can't be written: {exc.strerror}") from exc
+    with whole_file(output) as temporary:
+        figure.savefig(temporary, format=output.suffix[1:].lower())
 
 
 def write_calibration(calibration: Calibration, output: Path) -> None:
