@@ -10,10 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from cli.medlens_labelling import BATCH, CALIBRATION_KEY
+from cli.medlens_labelling import CALIBRATION_KEY, encoded_pictures
 from cli.medlens_output import require_place, whole_file, write_text
 from cli.medlens_progress import progress_bar
-from indexer.pictures import load_pictures
 from indexer.reading import PictureRequest
 from indexer.searching import store_model
 from indexer.store import Store
@@ -44,24 +43,18 @@ def calibrate_store(store: Store, truth: Truth, labels: LabelSet, model: str | N
 def calibrate_files(folder: Path, truth: Truth, labels: LabelSet, model: str | None, device: str) -> Calibration:
     """Calibrate on pictures or DICOM files, which the truth file names relative to `folder`."""
     encoder = ClipEncoder.from_source(resolve_model(model), device)
-    parts: list[Embeddings] = []
-    pictures = []
-    requests = (PictureRequest(folder / str(row.file), encoder.spec.render_profile) for row in truth.rows)
+    requests = [PictureRequest(folder / str(row.file), encoder.spec.render_profile) for row in truth.rows]
+
+    def unreadable(at: int, error: MedlensError) -> MedlensError:
+        return CalibrationError(
+            f"line {truth.rows[at].line} of the truth file {truth.name!r} names an image that can't be used: {error}",
+            hint="Files are looked for beside the truth file; drop the row, or mend the file.",
+        )
+
     with progress_bar("pictures") as update:
-        for number, (row, (_, outcome)) in enumerate(zip(truth.rows, load_pictures(requests), strict=True), 1):
-            if isinstance(outcome, MedlensError):
-                raise CalibrationError(
-                    f"line {row.line} of the truth file {truth.name!r} names an image that can't be used: {outcome}",
-                    hint="Files are looked for beside the truth file; drop the row, or mend the file.",
-                ) from outcome
-            pictures.append(encoder.spec.preprocess.fit(outcome))
-            if len(pictures) == BATCH:
-                parts.append(encoder.encode_images(pictures))
-                pictures.clear()
-                update(number, len(truth.rows), "")
-    parts.append(encoder.encode_images(pictures))
+        vectors = encoded_pictures(encoder, requests, unreadable, lambda done: update(done, len(requests), ""))
     patients = [row.patient or str(row.file) for row in truth.rows]
-    return _fitted(encoder, labels, truth, truth.rows, np.concatenate(parts), patients)
+    return _fitted(encoder, labels, truth, truth.rows, vectors, patients)
 
 
 def figure_rows(calibration: Calibration) -> list[dict[str, Any]]:

@@ -24,7 +24,7 @@ from retrieval.encoders.clip import ClipEncoder
 from retrieval.encoders.light import LightEncoder, open_encoder
 from retrieval.encoders.model_source import resolve_model
 from retrieval.errors import MedlensError, QueryError
-from retrieval.types import SearchFilter, Uint8Image
+from retrieval.types import Embeddings, SearchFilter, Uint8Image
 from retrieval.zeroshot.calibration import Calibration, calibration_from, read_calibration
 from retrieval.zeroshot.classify import ZeroShotClassifier
 from retrieval.zeroshot.labelling import Labeller, Said, StudyPool, Wishes
@@ -122,6 +122,29 @@ def calibration_of(store: Store, labels: LabelSet) -> Calibration | None:
                 labels.name,
             )
     return None
+
+
+def encoded_pictures(
+    encoder: ClipEncoder,
+    requests: Sequence[PictureRequest],
+    unreadable: Callable[[int, MedlensError], MedlensError],
+    done: Callable[[int], None],
+) -> Embeddings:
+    """[N, embed_dim], in the order of the requests, all of which are needed.
+
+    Of one that can't be read, `unreadable` makes the error, by its place from 0; `done` is told how many are encoded.
+    """
+    parts: list[Embeddings] = []
+    batch: list[Uint8Image] = []
+    for at, (_, outcome) in enumerate(load_pictures(requests)):
+        if isinstance(outcome, MedlensError):
+            raise unreadable(at, outcome) from outcome
+        batch.append(encoder.spec.preprocess.fit(outcome))
+        if len(batch) == BATCH or at + 1 == len(requests):
+            parts.append(encoder.encode_images(batch))
+            batch.clear()
+            done(at + 1)
+    return np.concatenate(parts)
 
 
 def named_files(files: Sequence[Path]) -> Iterator[tuple[str, Path]]:
