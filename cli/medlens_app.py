@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import atexit
+import errno
 import gc
 import io
 import logging
 import os
+import select
 import sys
 from importlib import import_module
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -54,6 +57,35 @@ class OnDemand(TyperGroup):
                 self.commands.update(commands_of(name))
         return self.commands.get(cmd_name)
 
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            try:
+                return super().invoke(ctx)
+            finally:
+                sys.stdout.flush()  # while there is somebody to tell that it fails
+        except OSError as error:
+            raise typer.Exit(_output_lost(error)) from error
+
+
+def _output_lost(error: OSError) -> int:
+    """The exit code where stdout takes no more; the error, if that is not why it was raised."""
+    if isinstance(error, BrokenPipeError) and _nobody_reads():  # `medlens search ... | head`
+        code = 0
+    elif error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO):
+        typer.echo(f"medlens: the output can't be written: {error.strerror}", err=True)
+        code = 1
+    else:
+        raise error
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left of it
+    return code
+
+
+def _nobody_reads() -> bool:
+    """Whether stdout is a pipe whose reader has gone."""
+    poll = select.poll()
+    poll.register(sys.stdout.fileno(), 0)
+    return any(event & select.POLLERR for _, event in poll.poll(0))
+
 
 def commands_of(name: str) -> dict[str, Any]:
     """The commands that a module in medlens_commands registers, by name."""
@@ -97,6 +129,9 @@ def main() -> None:
     gc.set_threshold(50_000, *gc.get_threshold()[1:])
     # At its end it looks through all of them once more, which takes longer than the search: nothing waits for that.
     atexit.register(gc.freeze)
+    # Closed by whoever started this: what is written goes nowhere.
+    nowhere = Path(os.devnull).open("w")  # noqa: SIM115
+    sys.stdout, sys.stderr = sys.stdout or nowhere, sys.stderr or nowhere
     for stream in (sys.stdout, sys.stderr):  # a name that is no UTF-8, a terminal that is none: no reason to fail
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
@@ -107,6 +142,5 @@ def main() -> None:
 
         tell(error, None)
         sys.exit(1)
-    except BrokenPipeError:  # `medlens search ... | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
+    except OSError as error:
+        sys.exit(_output_lost(error))

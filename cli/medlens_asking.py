@@ -8,11 +8,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from cli.medlens_output import whole_file
 from indexer.keywords import COLUMNS
 from indexer.optimize import index_facts
 from indexer.store import Store
 from retrieval.encoders.model_source import render_profile_of, resolve_model
-from retrieval.errors import MedlensError, QueryError
+from retrieval.errors import QueryError
 from retrieval.types import Hit, SearchResults
 
 SPARE_COLUMNS = ("sop_instance_uid", "body_part_examined", "breakdown")  # of a table that is too narrow
@@ -51,19 +52,23 @@ def hit_row(hit: Hit, *, short: bool) -> dict[str, Any]:
     return row | {"breakdown": breakdown, "folded": hit.folded} | key | attributes
 
 
-def render_file(file: Path, output: Path, frame: int, window: str | None, model: str | None) -> None:
+def picture_kind(output: Path) -> str:
+    """PNG or JPEG, by the ending. QueryError for another."""
+    kinds = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
+    if output.suffix.lower() not in kinds:
+        raise QueryError(f"the output ends in {output.suffix!r}, expected .png or .jpg")
+    return kinds[output.suffix.lower()]
+
+
+def render_file(file: Path, output: Path, kind: str, frame: int, window: str | None, model: str | None) -> None:
     """Write a frame as the model's render profile shows it, at full size."""
     from PIL import Image
 
     from indexer.pictures import load_picture
 
-    if output.suffix.lower() not in (".png", ".jpg", ".jpeg"):
-        raise QueryError(f"the output ends in {output.suffix!r}, expected .png or .jpg")
     picture = load_picture(file, render_profile_of(resolve_model(model)), frame_number=frame, window=window)
-    try:
-        Image.fromarray(picture).save(output)
-    except OSError as exc:
-        raise MedlensError(f"{output.name!r} can't be written: {exc.strerror or exc}") from exc
+    with whole_file(output) as temporary:
+        Image.fromarray(picture).save(temporary, kind)
 
 
 def store_facts(store: Store) -> dict[str, Any]:

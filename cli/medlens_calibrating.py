@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from cli.medlens_labelling import BATCH, CALIBRATION_KEY
-from cli.medlens_output import write_text
+from cli.medlens_labelling import CALIBRATION_KEY, encoded_pictures
+from cli.medlens_output import require_place, whole_file, write_text
 from cli.medlens_progress import progress_bar
-from indexer.pictures import load_pictures
 from indexer.reading import PictureRequest
 from indexer.searching import store_model
 from indexer.store import Store
@@ -43,24 +43,18 @@ def calibrate_store(store: Store, truth: Truth, labels: LabelSet, model: str | N
 def calibrate_files(folder: Path, truth: Truth, labels: LabelSet, model: str | None, device: str) -> Calibration:
     """Calibrate on pictures or DICOM files, which the truth file names relative to `folder`."""
     encoder = ClipEncoder.from_source(resolve_model(model), device)
-    parts: list[Embeddings] = []
-    pictures = []
-    requests = (PictureRequest(folder / str(row.file), encoder.spec.render_profile) for row in truth.rows)
+    requests = [PictureRequest(folder / str(row.file), encoder.spec.render_profile) for row in truth.rows]
+
+    def unreadable(at: int, error: MedlensError) -> MedlensError:
+        return CalibrationError(
+            f"line {truth.rows[at].line} of the truth file {truth.name!r} names an image that can't be used: {error}",
+            hint="Files are looked for beside the truth file; drop the row, or mend the file.",
+        )
+
     with progress_bar("pictures") as update:
-        for number, (row, (_, outcome)) in enumerate(zip(truth.rows, load_pictures(requests), strict=True), 1):
-            if isinstance(outcome, MedlensError):
-                raise CalibrationError(
-                    f"line {row.line} of the truth file {truth.name!r} names an image that can't be used: {outcome}",
-                    hint="Files are looked for beside the truth file; drop the row, or mend the file.",
-                ) from outcome
-            pictures.append(encoder.spec.preprocess.fit(outcome))
-            if len(pictures) == BATCH:
-                parts.append(encoder.encode_images(pictures))
-                pictures.clear()
-                update(number, len(truth.rows), "")
-    parts.append(encoder.encode_images(pictures))
+        vectors = encoded_pictures(encoder, requests, unreadable, lambda done: update(done, len(requests), ""))
     patients = [row.patient or str(row.file) for row in truth.rows]
-    return _fitted(encoder, labels, truth, truth.rows, np.concatenate(parts), patients)
+    return _fitted(encoder, labels, truth, truth.rows, vectors, patients)
 
 
 def figure_rows(calibration: Calibration) -> list[dict[str, Any]]:
@@ -71,14 +65,21 @@ def figure_rows(calibration: Calibration) -> list[dict[str, Any]]:
     return rows + [nothing | {"label": name, "rows": "not calibrated"} for name in missing]
 
 
-def reliability_plot(calibration: Calibration, output: Path) -> None:
-    """A picture (.png, .svg or .pdf) of the held-out reliability: how often is what was said with p right?"""
+def require_plottable(output: Path | None) -> None:
+    """QueryError or MedlensError if no plot can be made there, before anything is fitted."""
+    if output is None:
+        return
     if output.suffix.lower() not in (".png", ".svg", ".pdf"):
         raise QueryError(f"the plot ends in {output.suffix!r}, expected .png, .svg or .pdf")
-    try:
-        from matplotlib.figure import Figure
-    except ModuleNotFoundError as exc:
-        raise QueryError("a plot needs matplotlib", hint="pip install 'medlens[calibration]'") from exc
+    if find_spec("matplotlib") is None:
+        raise MedlensError("a plot needs matplotlib", hint="pip install 'medlens[calibration]'")
+    require_place(output)
+
+
+def reliability_plot(calibration: Calibration, output: Path) -> None:
+    """A picture (.png, .svg or .pdf) of the held-out reliability: how often is what was said with p right?"""
+    from matplotlib.figure import Figure
+
     shown = calibration.held_out
     columns = min(4, len(shown))
     lines = -(-len(shown) // columns)
@@ -90,10 +91,8 @@ def reliability_plot(calibration: Calibration, output: Path) -> None:
         axes.scatter(said, right, s=8 + 200 * count / count.sum(), color="tab:blue", alpha=0.8)
         axes.set(xlim=(0, 1), ylim=(0, 1), aspect="equal", xlabel="probability", ylabel="share that is right")
         axes.set_title(f"{figures.label or calibration.label_set}\nECE {figures.ece}, {figures.rows} rows", fontsize=8)
-    try:
-        figure.savefig(output)
-    except OSError as exc:
-        raise MedlensError(f"{output.name!r} can't be written: {exc.strerror}") from exc
+    with whole_file(output) as temporary:
+        figure.savefig(temporary, format=output.suffix[1:].lower())
 
 
 def write_calibration(calibration: Calibration, output: Path) -> None:

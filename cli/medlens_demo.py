@@ -52,9 +52,7 @@ def run_demo(folder: Path, model: str | None, device: str, say: Say) -> None:
     if len(archives) == 1:
         say("   (The package pydicom-data has more, radiographs among them: pip install pydicom-data)")
     try:
-        report = run_index(
-            archives, str(location), model, device, frames="max:16", workers=None, prune=True, keep_descriptions=True
-        )
+        report = run_index(archives, str(location), model, device, prune=True)
     except StoreIncompatible as exc:
         raise StoreIncompatible(str(exc), hint=f"Delete {_shown(location)} and run the demo again.") from exc
     for line in summary(report):

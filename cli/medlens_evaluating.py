@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
+from cli.medlens_labelling import calibration_of, encoded_pictures
 from cli.medlens_progress import progress_bar
-from indexer.pictures import load_pictures
 from indexer.reading import PictureRequest
 from indexer.store import Store, is_url
 from indexer.truth import store_truth
 from retrieval.encoders.clip import ClipEncoder
 from retrieval.encoders.model_source import resolve_model
 from retrieval.encoders.spec import differing
-from retrieval.errors import EvaluationError, MedlensError
+from retrieval.errors import CalibrationError, EvaluationError, MedlensError
 from retrieval.evaluation.evaluate import (
     DENSE,
     RANKERS,
@@ -33,10 +35,12 @@ from retrieval.evaluation.pairs import evaluation_rows, read_pairs
 from retrieval.evaluation.plots import require_matplotlib
 from retrieval.evaluation.report import write_report
 from retrieval.evaluation.rows import EvaluationRows
-from retrieval.types import Embeddings, RenderProfile, Uint8Image
+from retrieval.types import Embeddings, RenderProfile
+from retrieval.zeroshot.calibration import Calibration, model_fingerprint, read_calibration
 from retrieval.zeroshot.labels import LabelSet, load_labels, shipped_label_sets
 
-BATCH = 64
+logger = logging.getLogger(__name__)
+
 STORE_LIMIT = 5000  # frames of a store, unless --limit says otherwise
 TRUTH_FIELDS = {
     "body_region": ("body_region", "body_part_examined"),
@@ -51,11 +55,12 @@ class Request:
 
     pairs: Path | None
     store: str
-    split: str
-    text: str
+    split: str | None
+    text: str | None
     query: str | None
     rankers: tuple[str, ...]
     labels: tuple[str, ...]
+    calibrations: tuple[Path, ...]
     zero_shot_only: bool
     trained_on: tuple[Path, ...]
     model: str | None
@@ -76,6 +81,7 @@ class Subject:
     own_model: Mapping[str, object] | None = None
     own_images: Embeddings | None = None
     own_texts: Mapping[str, npt.NDArray[np.float32]] = field(default_factory=dict)
+    calibration_of: Callable[[LabelSet], Calibration | None] = lambda _: None
 
 
 def run_evaluation(request: Request) -> tuple[Evaluation, Compared | None]:
@@ -89,6 +95,7 @@ def run_evaluation(request: Request) -> tuple[Evaluation, Compared | None]:
 
         with _subject(request, show) as (subject, model):
             label_sets = _label_sets(request.labels, subject.rows)
+            calibrations = _calibrations(request.calibrations, [labels for labels, _ in label_sets], subject)
             options = Options(
                 rankers=_rankers(request, subject.rows),
                 grade_by=tuple(dict.fromkeys(name for _, name in label_sets)),
@@ -108,6 +115,7 @@ def run_evaluation(request: Request) -> tuple[Evaluation, Compared | None]:
                     images,
                     label_sets=label_sets,
                     known_texts=subject.own_texts if mine else {},
+                    calibrations=_fitting(calibrations, encoder.spec.to_json()),
                     retrieval=not request.zero_shot_only,
                     options=options,
                     progress=lambda what, done, total: show(f"{what} {encoder.name}", done, total),
@@ -128,13 +136,14 @@ def _subject(request: Request, progress: Progress) -> Iterator[tuple[Subject, st
         place = request.store if is_url(request.store) else Path(request.store)
         with Store.open(place) as store:
             truth = store_truth(store, limit=request.limit or STORE_LIMIT, seed=request.seed)
-            subject = Subject(truth.rows, truth.requests, store.model, truth.images, truth.sentences)
+            kept = partial(calibration_of, store)
+            subject = Subject(truth.rows, truth.requests, store.model, truth.images, truth.sentences, kept)
             yield subject, request.model or str(store.model["source"])
         return
     rows, paths = evaluation_rows(
         read_pairs(request.pairs),
-        split=request.split,
-        text=request.text,
+        split=request.split or "dev",
+        text=request.text or "text",
         query=request.query,
         trained_on=[read_pairs(path) for path in request.trained_on],
         limit=request.limit,
@@ -146,21 +155,42 @@ def _subject(request: Request, progress: Progress) -> Iterator[tuple[Subject, st
 
 def _encoded(subject: Subject, encoder: ClipEncoder, progress: Progress) -> Embeddings:
     """[N, embed_dim], in the order of the rows. Raises EvaluationError if one can't be read."""
-    parts: list[Embeddings] = []
-    batch: list[Uint8Image] = []
     requests = subject.requests(encoder.spec.render_profile)
-    for number, (_, outcome) in enumerate(load_pictures(requests), 1):
-        if isinstance(outcome, MedlensError):
-            raise EvaluationError(
-                f"the image of row {number} of {len(requests)} can't be read: {outcome}",
-                hint="All rows are needed: a gallery without some of them would be an easier one.",
-            ) from outcome
-        batch.append(encoder.spec.preprocess.fit(outcome))
-        if len(batch) == BATCH or number == len(requests):
-            parts.append(encoder.encode_images(batch))
-            batch = []
-            progress(f"encoding with {encoder.name}", number, len(requests))
-    return np.concatenate(parts)
+
+    def unreadable(at: int, error: MedlensError) -> MedlensError:
+        return EvaluationError(
+            f"the image of row {at + 1} of {len(requests)} can't be read: {error}",
+            hint="All rows are needed: a gallery without some of them would be an easier one.",
+        )
+
+    return encoded_pictures(
+        encoder, requests, unreadable, lambda done: progress(f"encoding with {encoder.name}", done, len(requests))
+    )
+
+
+def _calibrations(named: Sequence[Path], asked: Sequence[LabelSet], subject: Subject) -> dict[str, Calibration]:
+    """By the label sets' fingerprints: those named, else the store's. CalibrationError for one of another set."""
+    found = {labels.fingerprint: kept for labels in asked if (kept := subject.calibration_of(labels)) is not None}
+    for path in named:
+        kept = read_calibration(path)
+        if kept.labels_sha256 not in {labels.fingerprint for labels in asked}:
+            raise CalibrationError(
+                f"the calibration {path.name!r} is for the label set {kept.label_set!r} which is not judged so worded",
+                hint=f"Judged are: {', '.join(labels.name for labels in asked) or 'none'}. Name others with --labels.",
+            )
+        found[kept.labels_sha256] = kept
+    return found
+
+
+def _fitting(calibrations: Mapping[str, Calibration], model: Mapping[str, object]) -> dict[str, Calibration]:
+    """Those of a model; of the others the log says that they are left out."""
+    own = model_fingerprint(model)
+    for kept in calibrations.values():
+        if kept.model_sha256 != own:
+            logger.warning(
+                "the calibration of %r is of the model %r, not of %s", kept.label_set, kept.model, model["name"]
+            )
+    return {labels: kept for labels, kept in calibrations.items() if kept.model_sha256 == own}
 
 
 def _label_sets(asked: Sequence[str], rows: EvaluationRows) -> list[tuple[LabelSet, str]]:

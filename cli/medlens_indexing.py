@@ -12,7 +12,7 @@ from typing import Any
 from cli.medlens_progress import duration
 from cli.medlens_run_log import said, told_to_people, told_to_programs
 from indexer.archive import iter_files
-from indexer.frames import parse_policy
+from indexer.frames import FramePolicy
 from indexer.incremental import Shard
 from indexer.pipeline import Progress, index_archive
 from indexer.records import IndexReport
@@ -30,11 +30,11 @@ def run_index(
     model: str | None,
     device: str,
     *,
-    frames: str,
-    workers: int | None,
-    prune: bool,
-    keep_descriptions: bool,
-    shard: str = "1/1",
+    frames: FramePolicy = FramePolicy(),
+    workers: int | None = None,
+    prune: bool = False,
+    keep_descriptions: bool = True,
+    shard: Shard = Shard(),
     readmit: bool = False,
     log_json: bool = False,
 ) -> IndexReport:
@@ -42,11 +42,6 @@ def run_index(
 
     Progress is told on stderr, as JSON lines with `log_json`, not at all where only errors are to be said.
     """
-    try:
-        policy = parse_policy(frames)
-        part = Shard.parse(shard)
-    except ValueError as exc:
-        raise MedlensError(str(exc)) from exc
     place: str | Path = location if is_url(location) else Path(location)
     skip = () if isinstance(place, str) else (place,)
     try:
@@ -63,10 +58,10 @@ def run_index(
             archives,
             store,
             encoder,
-            frames=policy,
+            frames=frames,
             workers=workers,
             prune=prune,
-            shard=part,
+            shard=shard,
             readmit=readmit,
             keep_descriptions=keep_descriptions,
             skip=skip,

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -22,7 +24,7 @@ from retrieval.encoders.clip import ClipEncoder
 from retrieval.encoders.light import LightEncoder, open_encoder
 from retrieval.encoders.model_source import resolve_model
 from retrieval.errors import MedlensError, QueryError
-from retrieval.types import SearchFilter, Uint8Image
+from retrieval.types import Embeddings, SearchFilter, Uint8Image
 from retrieval.zeroshot.calibration import Calibration, calibration_from, read_calibration
 from retrieval.zeroshot.classify import ZeroShotClassifier
 from retrieval.zeroshot.labelling import Labeller, Said, StudyPool, Wishes
@@ -68,29 +70,31 @@ def classify_files(
     return _rows_of(named_files(files), encoder, labeller, ask, on_failure), labeller
 
 
+@contextmanager
 def classify_resumed(
     files: Sequence[Path], ask: Ask, model: str | None, device: str, output: Path, on_failure: Failure
-) -> tuple[Iterator[Row], Spool, Labeller]:
+) -> Iterator[tuple[Iterator[Row], Labeller]]:
     """The same for many files: rows are spooled beside the output as they come, and files that are there are skipped.
 
-    Drop the spool when the output is written.
+    The spool goes when the block, which writes the output, has ended well.
     """
     encoder = ClipEncoder.from_source(resolve_model(model), device)
     labeller = ask.labeller(encoder)
-    spool = Spool(output, f"{labeller.made_by} {ask.wishes} {ask.layout}")
-    if spool.done:
-        logger.warning("going on: %d files are done", len(spool.done))
-    todo = ((name, path) for name, path in named_files(files) if name not in spool.done)
-    with spool, progress_bar("files") as update:
-        rows: list[Row] = []
-        for number, row in enumerate(_rows_of(todo, encoder, labeller, ask, on_failure), len(spool.done) + 1):
-            rows.append(row)
-            if len(rows) == BATCH:
-                spool.add(rows)
-                rows.clear()
-                update(number, None, "")
-        spool.add(rows)
-    return iter(spool.rows()), spool, labeller
+    with Spool(output, f"{labeller.made_by} {ask.wishes} {ask.layout}") as spool:
+        if spool.done:
+            logger.warning("going on: %d files are done", len(spool.done))
+        todo = ((name, path) for name, path in named_files(files) if name not in spool.done)
+        with progress_bar("files") as update:
+            rows: list[Row] = []
+            for number, row in enumerate(_rows_of(todo, encoder, labeller, ask, on_failure), len(spool.done) + 1):
+                rows.append(row)
+                if len(rows) == BATCH:
+                    spool.add(rows)
+                    rows.clear()
+                    update(number, None, "")
+            spool.add(rows)
+        yield spool.rows(), labeller
+        spool.drop()
 
 
 def classify_store(
@@ -120,6 +124,29 @@ def calibration_of(store: Store, labels: LabelSet) -> Calibration | None:
     return None
 
 
+def encoded_pictures(
+    encoder: ClipEncoder,
+    requests: Sequence[PictureRequest],
+    unreadable: Callable[[int, MedlensError], MedlensError],
+    done: Callable[[int], None],
+) -> Embeddings:
+    """[N, embed_dim], in the order of the requests, all of which are needed.
+
+    Of one that can't be read, `unreadable` makes the error, by its place from 0; `done` is told how many are encoded.
+    """
+    parts: list[Embeddings] = []
+    batch: list[Uint8Image] = []
+    for at, (_, outcome) in enumerate(load_pictures(requests)):
+        if isinstance(outcome, MedlensError):
+            raise unreadable(at, outcome) from outcome
+        batch.append(encoder.spec.preprocess.fit(outcome))
+        if len(batch) == BATCH or at + 1 == len(requests):
+            parts.append(encoder.encode_images(batch))
+            batch.clear()
+            done(at + 1)
+    return np.concatenate(parts)
+
+
 def named_files(files: Sequence[Path]) -> Iterator[tuple[str, Path]]:
     """Each file with the name to print: as given, or relative to the folder that was given."""
     for file in files:
@@ -127,7 +154,7 @@ def named_files(files: Sequence[Path]) -> Iterator[tuple[str, Path]]:
             for stat, path in iter_files(file):
                 yield stat.path, path
         else:
-            yield str(file), file
+            yield os.fsencode(file).decode("utf-8", "backslashreplace"), file
 
 
 def _rows_of(

@@ -5,7 +5,8 @@ from __future__ import annotations
 import csv
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import date
 from enum import StrEnum
 from pathlib import Path
@@ -95,10 +96,20 @@ def write_text(path: Path, text: str) -> None:
 
 def write_bytes(path: Path, content: bytes) -> None:
     """Write a file. Raises MedlensError, naming the file without its folders."""
+    with whole_file(path) as temporary:
+        temporary.write_bytes(content)
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """`written_whole`; an OSError becomes a MedlensError that names the file without its folders."""
+    from indexer.on_disk import written_whole
+
     try:
-        path.write_bytes(content)
+        with written_whole(path) as temporary:
+            yield temporary
     except OSError as exc:
-        raise MedlensError(f"{path.name!r} can't be written: {exc.strerror}") from exc
+        raise MedlensError(f"{path.name!r} can't be written: {exc.strerror or exc}") from exc
 
 
 def _write_table(rows: Sequence[Row], head: Row | None, out: TextIO, spare: Sequence[str]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,22 @@ _WEIGHT_HINT = "For example --weight image=0.5."
 
 
 def parts_of(
-    query: str | None, texts: Sequence[str], images: Sequence[Path], negatives: Sequence[str], weights: Sequence[str]
+    query: str | None,
+    texts: Sequence[str],
+    images: Sequence[Path],
+    negatives: Sequence[str],
+    weights: Sequence[str],
+    frames: Sequence[int] = (),
 ) -> tuple[Part, ...]:
-    """The parts of a query, in the order of the arguments. `weights` are like "image=0.5", by the parts' names."""
+    """The parts of a query, in the order of the arguments.
+
+    `weights` are like "image=0.5", by the parts' names; `frames` are of the images in their order, 1 of those left.
+    """
+    if len(frames) > len(images):
+        raise QueryError(f"{len(frames)} frame numbers were given for {len(images)} images")
+    numbers = [*frames, *[1] * (len(images) - len(frames))]
     parts: list[Part] = [TextPart(text) for text in ([query] if query is not None else []) + list(texts)]
-    parts += [ImagePart(image) for image in images]
+    parts += [ImagePart(image, frame_number=number) for image, number in zip(images, numbers, strict=True)]
     parts += [TextPart(text, -1.0) for text in negatives]
     names = part_names(parts)
     given: dict[str, float] = {}
@@ -47,14 +59,11 @@ def parts_of(
             raise QueryError(f"the weight of {match[1]!r} is given twice")
         given[match[1]] = value
     weighed = [(part, part.weight * given.get(name, 1.0)) for part, name in zip(parts, names, strict=True)]
-    return tuple(
-        TextPart(part.text, weight) if isinstance(part, TextPart) else ImagePart(part.image, weight)
-        for part, weight in weighed
-    )
+    return tuple(replace(part, weight=weight) for part, weight in weighed)
 
 
 def sentences_for(
-    store: Store, model: str | None, device: str, image: Path, k: int, phrases: Path | None, borrow: int
+    store: Store, model: str | None, device: str, image: ImagePart, k: int, phrases: Path | None, borrow: int
 ) -> tuple[SentenceHit, ...]:
     """What `medlens describe` answers."""
     listed = _phrases(phrases) if phrases is not None else ()

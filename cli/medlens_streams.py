@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
+import fcntl
 import json
 import sys
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
-from cli.medlens_output import Format, write_rows
+from cli.medlens_output import Format, whole_file, write_rows
 from retrieval.errors import MedlensError, QueryError
 
 Row = Mapping[str, Any]
@@ -34,16 +35,8 @@ def write_stream(rows: Iterable[Row], style: Format, output: Path | None, *, hea
         return _write_parquet(rows, output)
     if output is None:
         return _write(rows, style, sys.stdout, head)
-    partial = output.with_name(f".{output.name}.partial")
-    try:
-        with partial.open("w", encoding="utf-8") as out:
-            count = _write(rows, style, out, head)
-        partial.replace(output)
-    except OSError as exc:
-        raise MedlensError(f"{output.name!r} can't be written: {exc.strerror}") from exc
-    finally:
-        partial.unlink(missing_ok=True)
-    return count
+    with whole_file(output) as temporary, temporary.open("w", encoding="utf-8", errors="backslashreplace") as out:
+        return _write(rows, style, out, head)
 
 
 def _write(rows: Iterable[Row], style: Format, out: Any, head: Row | None) -> int:
@@ -73,22 +66,16 @@ def _write_parquet(rows: Iterable[Row], output: Path) -> int:
         raise QueryError(
             "Parquet needs pyarrow, which is not installed", hint="pip install 'medlens[parquet]'"
         ) from exc
-    partial = output.with_name(f".{output.name}.partial")
     writer, count = None, 0
-    try:
+    with whole_file(output) as temporary:
         for chunk in _chunks(rows):
             table = pa.Table.from_pylist(chunk, schema=writer.schema if writer else _schema(pa, chunk))
-            writer = writer or pq.ParquetWriter(partial, table.schema)
+            writer = writer or pq.ParquetWriter(temporary, table.schema)
             writer.write_table(table)
             count += len(chunk)
         if writer is None:
             raise QueryError("there are no rows to write", hint="Parquet wants at least one; widen the filter.")
         writer.close()
-        partial.replace(output)
-    except OSError as exc:
-        raise MedlensError(f"{output.name!r} can't be written: {exc.strerror or exc}") from exc
-    finally:
-        partial.unlink(missing_ok=True)
     return count
 
 
@@ -115,61 +102,77 @@ def _chunks(rows: Iterable[Row]) -> Iterator[list[Row]]:
 class Spool:
     """Rows by file beside an output, kept until the output is whole, so that the same command goes on where it stopped.
 
-    `stamp` says what made the rows; a spool of something else is begun anew.
+    `stamp` says what made the rows; a spool of something else is begun anew. One process has it at a time: MedlensError
+    for another. Used in a `with`; one that has got no rows is not kept.
     """
 
     def __init__(self, output: Path, stamp: str) -> None:
         self._path = output.with_name(f".{output.name}.partial.jsonl")
-        self._stamp = stamp
-        self.done = self._kept()
-        self._out: IO[str] | None = None
-
-    def _kept(self) -> set[str]:
-        """Names of the files whose rows are there; a last line that was torn is cut off."""
+        with self._os_errors():
+            self._file = self._path.open("a+b")
         try:
-            content = self._path.read_bytes()
-        except FileNotFoundError:
-            return set()
-        except OSError as exc:
-            raise MedlensError(f"{self._path.name!r} can't be read: {exc.strerror}") from exc
+            with self._os_errors():
+                try:
+                    fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError as exc:
+                    raise MedlensError(
+                        f"another run is writing {output.name!r}", hint="Wait for it, or name another file with -o."
+                    ) from exc
+                self.done = self._kept(stamp)
+                self._empty = not self.done
+        except BaseException:
+            self._file.close()
+            raise
+
+    def _kept(self, stamp: str) -> set[str]:
+        """Names of the files whose rows are there; a last line that was torn is cut off."""
+        self._file.seek(0)
+        content = self._file.read()
         whole = content[: content.rfind(b"\n") + 1]
-        lines = whole.splitlines()
-        if not lines or json.loads(lines[0]) != {"stamp": self._stamp}:
-            self._path.unlink()
-            return set()
-        if len(whole) < len(content):
-            with self._path.open("r+b") as file:
-                file.truncate(len(whole))
-        return {str(json.loads(line)["file"]) for line in lines[1:]}
+        try:
+            first, *rest = (json.loads(line) for line in whole.splitlines())
+            if first == {"stamp": stamp}:
+                done = {str(row["file"]) for row in rest}
+                self._file.truncate(len(whole))
+                return done
+        except (ValueError, LookupError, TypeError):
+            pass  # empty, or no spool
+        self._file.truncate(0)
+        self._append([{"stamp": stamp}])
+        return set()
 
     def __enter__(self) -> Spool:
-        new = not self._path.exists()
-        try:
-            self._out = self._path.open("a", encoding="utf-8")
-        except OSError as exc:
-            raise MedlensError(f"{self._path.name!r} can't be written: {exc.strerror}") from exc
-        if new:
-            self._out.write(json.dumps({"stamp": self._stamp}) + "\n")
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._out is not None:
-            self._out.close()
+        if self._empty:
+            self.drop()
+        self._file.close()
 
     def add(self, rows: Iterable[Row]) -> None:
         """Rows with a key `file`. They are in the file when this returns."""
-        if self._out is None:
-            raise ValueError("the spool is not open")
-        self._out.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-        self._out.flush()
+        with self._os_errors():
+            self._append(rows)
+
+    def _append(self, rows: Iterable[Row]) -> None:
+        for row in rows:
+            self._file.write(json.dumps(row).encode() + b"\n")
+            self._empty = False
+        self._file.flush()
 
     def rows(self) -> Iterator[Row]:
         """All rows so far, in the order in which they came."""
-        with self._path.open(encoding="utf-8") as file:
-            next(file)
-            yield from (json.loads(line) for line in file)
+        self._file.seek(0)
+        self._file.readline()
+        yield from map(json.loads, self._file)
 
     def drop(self) -> None:
         """The output is whole."""
-        with contextlib.suppress(FileNotFoundError):
-            self._path.unlink()
+        self._path.unlink(missing_ok=True)
+
+    @contextmanager
+    def _os_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as exc:
+            raise MedlensError(f"{self._path.name!r} can't be written: {exc.strerror or exc}") from exc

@@ -1,4 +1,4 @@
-"""How files of a store come to be: made beside their place under a name of their own, synced, then renamed.
+"""How files come to be: made beside their place under a name of their own, then renamed; those of a store are synced.
 
 So a reader sees the old file, the new one or none, and what a killed process leaves is known by its name.
 """
@@ -23,6 +23,24 @@ def unfinished_name(path: Path) -> Path:
     whose files nobody else may read once they are renamed.
     """
     return path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
+
+
+@contextmanager
+def written_whole(path: Path) -> Iterator[Path]:
+    """A name to write to, whose file becomes `path` when the block ends well, and goes if it doesn't.
+
+    What a link leads to is replaced, not the link. A pipe or a device can't be replaced and is written to as it is.
+    """
+    place = path.resolve()
+    if place.exists() and not place.is_file():
+        yield place
+        return
+    temporary = unfinished_name(place)
+    try:
+        yield temporary
+        temporary.replace(place)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 @contextmanager

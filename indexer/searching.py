@@ -104,7 +104,13 @@ def search(store: Store, query: Query, encoder: Encoder) -> SearchResults:
 
 
 def describe(
-    store: Store, image: Path, encoder: Encoder, *, k: int = 5, phrases: Sequence[str] = (), borrow: int = 0
+    store: Store,
+    image: Path | ImagePart,
+    encoder: Encoder,
+    *,
+    k: int = 5,
+    phrases: Sequence[str] = (),
+    borrow: int = 0,
 ) -> tuple[SentenceHit, ...]:
     """See `Store.describe`."""
     if borrow < 0:
@@ -114,7 +120,7 @@ def describe(
         raise QueryError(
             "the store has no report sentences", hint="Index an archive whose studies carry structured reports (SR)."
         )
-    [(picture, origin)] = _opened(store, [ImagePart(image)])
+    [(picture, origin)] = _opened(store, [image if isinstance(image, ImagePart) else ImagePart(image)])
     vector = encoder.encode_images([picture])[0]
     if phrases:
         return nearest_phrases(vector, k, phrases, encoder.encode_text(phrases))

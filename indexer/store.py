@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from indexer.vectors.opening import Place
     from retrieval.search.bm25 import ReportIndex
     from retrieval.search.describe import SentenceHit
-    from retrieval.search.query import Query
+    from retrieval.search.query import ImagePart, Query
     from retrieval.types import Encoder, SearchFilter, SearchResults
 
 CATALOG_FILE = "catalog.sqlite"
@@ -112,6 +112,11 @@ class Store:
                 raise StoreError(
                     f"{label} is no store: it has no {CATALOG_FILE}",
                     hint="Name another folder with --store; to index this one, give it as the archive.",
+                )
+            if (path / VECTORS_FOLDER).exists() and not (path / VECTORS_FOLDER).is_dir():
+                raise StoreCorrupt(
+                    f"{VECTORS_FOLDER!r} in the store {label} is no folder",
+                    hint="Remove it: what belongs there is built anew from the catalog.",
                 )
         from indexer.catalog.sql_catalog import SqlCatalog
 
@@ -221,9 +226,15 @@ class Store:
         return search(self, asked, encoder or self._own_encoder())
 
     def describe(
-        self, image: Path, *, k: int = 5, phrases: Sequence[str] = (), borrow: int = 0, encoder: Encoder | None = None
+        self,
+        image: Path | ImagePart,
+        *,
+        k: int = 5,
+        phrases: Sequence[str] = (),
+        borrow: int = 0,
+        encoder: Encoder | None = None,
     ) -> tuple[SentenceHit, ...]:
-        """The `k` sentences of the store's reports nearest to an image file, or of `phrases` if any are given.
+        """The `k` sentences of the store's reports nearest to an image, or of `phrases` if any are given.
 
         With `borrow`, that many more follow: the best sentence of each of the studies whose pictures are most like the
         image, marked as borrowed. They are words about other pictures, not a diagnosis. Raises as `search` does.

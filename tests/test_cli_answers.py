@@ -24,11 +24,12 @@ from pydicom.uid import CTImageStorage
 from cli.medlens_answers import best_sentences, copy_files, html_page, pictures_of, write_cohort, write_montage
 from cli.medlens_html import Card, page
 from cli.medlens_montage import CELL
-from cli.medlens_output import Format, write_rows
+from cli.medlens_output import Format, write_rows, write_text
+from cli.medlens_streams import write_stream
 from indexer.pipeline import index_archive
 from indexer.places import with_places
 from indexer.store import Store
-from retrieval.errors import QueryError
+from retrieval.errors import MedlensError, QueryError
 from retrieval.search.searcher import Searcher
 from retrieval.types import FrameKey, Hit, SearchFilter, SearchResults
 
@@ -241,6 +242,31 @@ def test_a_cohort_names_each_instance_once(results: SearchResults, tmp_path: Pat
     assert [row["sop_instance_uid"] for row in listed] == [v["sop_instance_uid"] for v in values]
     assert write_cohort([], tmp_path / "none.csv", {}) == 0
     assert (tmp_path / "none.csv").read_text().startswith("patient_pseudonym,")
+
+
+def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
+    (tmp_path / "old.csv").write_text("old")
+    (tmp_path / "link.csv").symlink_to("old.csv")
+
+    def rows() -> Iterator[dict[str, int]]:
+        yield {"a": 1}
+        raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        write_stream(rows(), Format.CSV, tmp_path / "link.csv")
+    assert (tmp_path / "old.csv").read_text() == "old"
+    write_text(tmp_path / "link.csv", "new")
+    assert (tmp_path / "old.csv").read_text() == "new" and (tmp_path / "link.csv").is_symlink()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["link.csv", "old.csv"]
+    write_text(Path("/dev/null"), "what is no file is not replaced by one")
+    assert not Path("/dev/null").is_file()
+    os.mkfifo(tmp_path / "pipe")
+    reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+    write_text(tmp_path / "pipe", "through")
+    assert os.read(reader, 100) == b"through"
+    os.close(reader)
+    with pytest.raises(MedlensError, match=r"'x\.csv' can't be written"):
+        write_text(tmp_path / "nowhere" / "x.csv", "")
 
 
 @pytest.mark.parametrize("value", ["=1+1", "+1", "-1", "@x", "\t=1", "\r=1", "\n=1", " =1", "  +cmd|' /C calc'!A0"])

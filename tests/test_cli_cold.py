@@ -79,6 +79,12 @@ def test_a_search_in_words_imports_no_model_library(
     assert {"numpy", "sqlalchemy"} <= imported  # the net does catch
 
 
+def test_the_catalog_of_a_folder_imports_nothing_of_postgresql() -> None:
+    program = "import sys, indexer.catalog.sql_catalog; print('sqlalchemy.dialects.postgresql' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
+
+
 def test_info_needs_neither_models_nor_faiss(store: Path) -> None:
     _, imported = run("info", "--store", str(store), "--format", "jsonl")
     assert not imported & (NEVER | {"faiss", "tokenizers", "rich"})
@@ -95,4 +101,4 @@ def test_help_imports_next_to_nothing(arguments: list[str]) -> None:
     assert "Usage" in out
     assert not imported & (NEVER | {"numpy", "faiss", "sqlalchemy", "tokenizers", "rich"})
     if arguments == ["--help"]:
-        assert "pydantic" not in imported  # typer itself needs it to read a command's arguments
+        assert "pydantic" not in imported  # typer from 0.29 on needs it to read a command's arguments

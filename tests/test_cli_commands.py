@@ -12,9 +12,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from command_line import medlens
+from command_line import copied, medlens
 from PIL import Image
-from pydicom.data import get_testdata_file
 
 from retrieval.encoders.model_source import DEFAULT_MODEL, shipped_models
 from retrieval.errors import MedlensError
@@ -25,11 +24,7 @@ pytestmark = pytest.mark.skipif(DEFAULT_MODEL not in shipped_models(), reason="t
 
 @pytest.fixture(scope="module")
 def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("archive")
-    for name in FILES:
-        shutil.copy(str(get_testdata_file(name)), folder / name)
-    (folder / "notes.txt").write_text("no DICOM\n" * 100)
-    return folder
+    return copied(FILES, tmp_path_factory.mktemp("archive"))
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +49,16 @@ def test_search_by_image_finds_the_image_itself_first(store, archive):
     hit = json.loads(result.stdout)["results"][0]
     assert hit["modality"] == "CT"
     assert hit["score"] == pytest.approx(1, abs=2e-3)
+
+
+def test_a_frame_of_a_query_image_is_named(store, archive):
+    many = archive / "examples_ybr_color.dcm"
+    for number in (1, 30):
+        row = json.loads(medlens("search", "--image", many, "--frame", number, "-k", 1, "--store", store).stdout)
+        assert row["frame_number"] == number
+    for command in (["search", "--image", many], ["describe", many]):
+        result = medlens(*command, "--frame", 31, "--store", store, code=1)
+        assert "31" in result.stderr and "30" in result.stderr
 
 
 def test_a_filter_holds_and_says_how_many_passed(store):
@@ -104,6 +109,25 @@ def test_a_filter_in_words_holds_in_search_and_in_select(store, tmp_path):
     copies = tmp_path / "copies"
     said = medlens("select", *where, "--level", "instance", "--copy-to", copies).stderr
     assert f"{len(listed)} files copied to copies" in said and len(list(copies.iterdir())) == len(listed)
+
+
+def test_files_of_which_none_can_be_copied_are_an_error(archive, tmp_path):
+    place = Path(shutil.copytree(archive, tmp_path / "archive"))
+    medlens("index", place, "--store", tmp_path / "store", "--workers", 1)
+    place.rename(tmp_path / "elsewhere")
+    for command in (["search", "x"], ["select"]):
+        result = medlens(*command, "--store", tmp_path / "store", "--copy-to", tmp_path / "copies", code=1)
+        assert "could be copied to 'copies'" in result.stderr and "not copied: 1." in result.stderr
+
+
+def test_a_store_whose_vectors_are_a_file_says_so(store, tmp_path):
+    copy = Path(shutil.copytree(store, tmp_path / "store"))
+    shutil.rmtree(copy / "vectors")
+    (copy / "vectors").write_text("")
+    for command in (["search", "x"], ["info"], ["verify", "--repair"]):
+        assert "'vectors' in the store 'store' is no folder" in medlens(*command, "--store", copy, code=1).stderr
+    (copy / "vectors").unlink()
+    medlens("search", "x", "--store", copy)
 
 
 def test_describe_gives_sentences_of_the_reports(store, archive):
@@ -188,17 +212,7 @@ def test_indexing_again_says_unchanged_and_the_report_lists_what_was_rejected(st
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["search", "   "], "empty"),
-        (["search"], "empty"),
         (["search", "x", "--not", "x"], "cancel out"),
-        (["search", "--not", "x"], "nothing to look for"),
-        (["search", "x", "--weight", "image=2"], "there are: text"),
-        (["search", "x", "--weight", "txet=2"], "Did you mean 'text'"),
-        (["search", "x", "--weight", "text=-1"], "above 0"),
-        (["search", "x", "--weight", "text"], "NAME=NUMBER"),
-        (["search", "x", "--text", "y", "--weight", "text=1e308"], "0.0001 to 10,000"),
-        (["search", "x", "--weight", "text=nan"], "0.0001 to 10,000"),
-        (["search", "x\udce9", "--format", "json"], "no UTF-8"),
         (["search", "x", "--modality", ""], "compared with nothing"),
         (["search", "x", "--where", "kind = picture"], "expected image, report, other"),
         (["search", "x", "--montage", "nowhere/hits.png"], "no folder 'nowhere'"),
@@ -206,16 +220,8 @@ def test_indexing_again_says_unchanged_and_the_report_lists_what_was_rejected(st
         (["search", "x", "-o", "empty"], "it is a folder"),
         (["search", "--image", "{empty}"], "a directory, expected a regular file"),
         (["search", "--image", "/dev/null"], "a device, expected a regular file"),
-        (["describe", "{archive}/CT_small.dcm", "--format", "html"], "html is a format of"),
-        (
-            ["delete", "--where", "Modality = CT", "--yes", "--format", "html", "--store", "{store}"],
-            "html is a format of",
-        ),
         (["delete", "--patient", "", "--yes", "--store", "{store}"], "compared with nothing"),
-        (["index", "{archive}", "--store", "{empty}/new", "--format", "html"], "html is a format of"),
         (["index", "{archive}", "--store", "{empty}/new", "--report", "nowhere/r.jsonl"], "no folder 'nowhere'"),
-        (["search", "x", "--ranker", "hybird"], "Did you mean 'hybrid'"),
-        (["search", "x", "--level", "studies"], "Did you mean 'study'"),
         (["search", "x", "--exclude-same-patient"], "no image in the query"),
         (["search", "--image", "{archive}/notes.txt"], "neither DICOM nor a picture"),
         (["search", "--image", "{archive}/CT_small.dcm", "--ranker", "text"], "no words in the query"),
@@ -226,21 +232,58 @@ def test_indexing_again_says_unchanged_and_the_report_lists_what_was_rejected(st
         (["search", "x", "--where", "Modalty = CT"], "Did you mean 'Modality'?"),
         (["search", "x", "--where", "PatientAge > 60 and"], "^"),
         (["search", "x", "--where", " "], "the filter is empty"),
-        (["search", "x", "--montage", "hits.jpg"], ".png"),
-        (["search", "x", "--cohort", "hits.txt"], ".csv or .json"),
         (["select", "--where", "Modality < CT", "--store", "{store}"], "it takes"),
         (["search", "--image", "missing.dcm"], "missing.dcm"),
         (["classify", "missing.dcm"], "missing.dcm"),
         (["classify", "{archive}/CT_small.dcm", "--labels", "modalty"], "modality"),
         (["describe", "{archive}/notes.txt"], "neither DICOM nor a picture"),
         (["index", "{empty}", "--store", "{empty}/new"], "no files"),
-        (["index", "{archive}", "--store", "{empty}/new", "--frames", "some"], "max:N"),
         (["index", "nowhere", "--store", "{empty}/new"], "nowhere"),
-        (["render", "{archive}/CT_small.dcm", "-o", "x.txt"], ".png"),
         (["train", "nowhere.yaml"], "nowhere.yaml"),
     ],
 )
 def test_bad_input_is_one_clear_error_and_leaves_nothing_behind(arguments, said, store, archive, tmp_path):
+    refused(arguments, said, 1, store, archive, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["frobnicate"], "frobnicate"),
+        (["search", "   "], "empty"),
+        (["search"], "empty"),
+        (["search", "x", "-k", "0"], "-k"),
+        (["search", "--not", "x"], "nothing to look for"),
+        (["search", "x", "--weight", "image=2"], "there are: text"),
+        (["search", "x", "--weight", "txet=2"], "Did you mean 'text'"),
+        (["search", "x", "--weight", "text=-1"], "above 0"),
+        (["search", "x", "--weight", "text"], "NAME=NUMBER"),
+        (["search", "x", "--text", "y", "--weight", "text=1e308"], "0.0001 to 10,000"),
+        (["search", "x", "--weight", "text=nan"], "0.0001 to 10,000"),
+        (["search", "x\udce9", "--format", "json"], "no UTF-8"),
+        (["search", "x", "--ranker", "hybird"], "Did you mean 'hybrid'"),
+        (["search", "x", "--level", "studies"], "Did you mean 'study'"),
+        (["search", "x", "--fold", "nan"], "fold is nan"),
+        (["search", "x", "--frame", "1"], "1 frame numbers were given for 0 images"),
+        (["search", "--image", "{archive}/CT_small.dcm", "--frame", "0"], "frame number is 0"),
+        (["search", "x", "--montage", "hits.jpg"], ".png"),
+        (["search", "x", "--cohort", "hits.txt"], ".csv or .json"),
+        (["select", "--level", "studies", "--store", "{store}"], "studies"),
+        (["select", "--cohort", "hits.txt", "--store", "{store}"], ".csv or .json"),
+        (["describe", "{archive}/CT_small.dcm", "--format", "html"], "html is a format of"),
+        (["delete", "--where", "Modality = CT", "--yes", "--format", "html", "--store", "{store}"], "html is a format"),
+        (["index", "{archive}", "--store", "{empty}/new", "--format", "html"], "html is a format of"),
+        (["index", "{archive}", "--store", "{empty}/new", "--frames", "some"], "max:N"),
+        (["index", "{archive}", "--store", "{empty}/new", "--shard", "3/2"], "I/N"),
+        (["render", "{archive}/CT_small.dcm", "-o", "x.txt"], ".png"),
+        (["calibrate", "--labels", "modality", "--truth", "x.csv", "--plot", "x.txt"], ".png, .svg or .pdf"),
+    ],
+)
+def test_an_option_that_can_not_be_is_a_usage_error(arguments, said, store, archive, tmp_path):
+    refused(arguments, said, 2, store, archive, tmp_path)
+
+
+def refused(arguments: list[str], said: str, code: int, store: Path, archive: Path, tmp_path: Path) -> None:
     empty = tmp_path / "empty"
     empty.mkdir()
     arguments = [a.format(archive=archive, empty=empty, store=store) for a in arguments]
@@ -254,16 +297,11 @@ def test_bad_input_is_one_clear_error_and_leaves_nothing_behind(arguments, said,
         env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])},
         check=False,
     )
-    assert process.returncode == 1, process.stderr
+    assert process.returncode == code, process.stderr
     assert said in process.stderr
     assert "Traceback" not in process.stderr
     assert process.stdout == ""
     assert not (empty / "new").exists()
-
-
-def test_usage_errors_exit_with_2():
-    medlens("search", "x", "-k", 0, code=2)
-    medlens("frobnicate", code=2)
 
 
 def test_a_forgotten_archive_is_not_the_current_folder(archive, tmp_path, monkeypatch):
@@ -319,7 +357,7 @@ def test_ctrl_c_says_how_to_go_on(archive, tmp_path, monkeypatch):
 
 
 def test_an_error_is_json_where_json_was_asked_for(store):
-    result = medlens("search", " ", "--store", store, "--format", "json", code=1)
+    result = medlens("search", " ", "--store", store, "--format", "json", code=2)
     error = json.loads(result.stderr)
     assert error["type"] == "EmptyQuery" and error["hint"]
 

@@ -98,7 +98,6 @@ def test_a_model_compared_with_itself_does_not_differ(pairs: Path) -> None:
         (["{pairs}", "--labels", "plane"], "no field 'plane'"),
         (["{pairs}", "--labels", "plane=modality"], "0 of the labels"),
         (["{pairs}", "--split", "all", "--trained-on", "{pairs}"], "groups"),
-        (["{pairs}", "--format", "html"], "html"),
         (["--store", "nowhere"], "no store"),
         (["{broken}"], "row 1 of 12 can't be read"),
     ],
@@ -110,6 +109,12 @@ def test_bad_input_is_one_clear_error(arguments: list[str], said: str, pairs: Pa
     result = medlens("evaluate", *[a.format(pairs=pairs, broken=broken) for a in arguments], *QUICK, code=1)
     assert said in result.stderr
     assert "SECRET" not in result.stderr and result.stdout == ""
+
+
+@pytest.mark.parametrize("option", [["--split", "dev"], ["--text", "x"], ["--query", "x"], ["--trained-on", "x"]])
+def test_a_store_has_no_fields_of_a_pairs_file(option: list[str], tmp_path: Path) -> None:
+    said = medlens("evaluate", "--store", tmp_path, *option, code=2).stderr
+    assert f"{option[0]}: an option for a pairs file" in said
 
 
 @pytest.mark.slow

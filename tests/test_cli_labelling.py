@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import csv
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
-from command_line import medlens
-from pydicom.data import get_testdata_file
+from command_line import copied, medlens
 
 from cli.medlens_streams import Spool
 from retrieval.encoders.model_source import DEFAULT_MODEL, shipped_models
+from retrieval.errors import MedlensError
 
 FILES = ("CT_small.dcm", "MR_small.dcm", "examples_ybr_color.dcm")
 pytestmark = pytest.mark.skipif(DEFAULT_MODEL not in shipped_models(), reason="the default model is not in data/models")
@@ -25,11 +24,7 @@ def rows_of(text: str) -> list[dict[str, Any]]:
 
 @pytest.fixture(scope="module")
 def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("archive")
-    for name in FILES:
-        shutil.copy(str(get_testdata_file(name)), folder / name)
-    (folder / "notes.txt").write_text("no DICOM\n" * 100)
-    return folder
+    return copied(FILES, tmp_path_factory.mktemp("archive"))
 
 
 @pytest.fixture(scope="module")
@@ -90,10 +85,25 @@ def test_files_go_on_where_they_stopped(archive: Path, tmp_path: Path, monkeypat
 
 
 def test_a_spool_of_something_else_is_begun_anew(tmp_path: Path) -> None:
+    def done(stamp: str) -> set[str]:
+        with Spool(tmp_path / "out", stamp) as spool:
+            return spool.done
+
+    with Spool(tmp_path / "out", "one") as spool:
+        spool.add([{"file": "a\udce9"}])
+    assert done("one") == {"a\udce9"}
+    assert done("two") == set()
+    assert not list(tmp_path.iterdir())  # a spool without rows is not kept
+    (tmp_path / ".out.partial.jsonl").write_bytes(b"\xff\x00 no spool\n")
+    assert done("one") == set()
+
+
+def test_two_runs_do_not_write_one_output(tmp_path: Path) -> None:
     with Spool(tmp_path / "out", "one") as spool:
         spool.add([{"file": "a"}])
-    assert Spool(tmp_path / "out", "one").done == {"a"}
-    assert Spool(tmp_path / "out", "two").done == set()
+        with pytest.raises(MedlensError, match="another run is writing 'out'"):
+            Spool(tmp_path / "out", "one")
+        assert [row["file"] for row in spool.rows()] == ["a"]
 
 
 def test_calibrate_refuses_a_truth_of_another_archive(store: Path, tmp_path: Path) -> None:
@@ -137,16 +147,16 @@ def test_pictures_are_calibrated_and_then_have_probabilities(tmp_path: Path) -> 
 
 
 def test_bad_wishes_are_clear_errors(store: Path, archive: Path, tmp_path: Path) -> None:
-    for arguments, said in (
-        (["--coverage", 0.9], "need a calibration"),
-        (["--level", "patient"], "frame or study"),
-        (["--labels", "edema, mass", "--save"], "inline"),
-        (["--labels", "modality", "--independent"], "choice"),
-        (["--where", "label.nothing > 0.5"], "no label"),
-        (["--sensitivity", 0.9, "--specificity", 0.9], "one of them"),
-        ([archive, "--save"], "for a store"),
+    for arguments, said, code in (
+        (["--coverage", 0.9], "need a calibration", 1),
+        (["--level", "patient"], "'study'", 2),
+        (["--labels", "edema, mass", "--save"], "inline", 1),
+        (["--labels", "modality", "--independent"], "choice", 1),
+        (["--where", "label.nothing > 0.5"], "no label", 1),
+        (["--sensitivity", 0.9, "--specificity", 0.9], "one of them", 2),
+        ([archive, "--save"], "for a store", 2),
     ):
-        assert said in medlens("classify", "--store", store, *arguments, code=1).stderr
+        assert said in medlens("classify", "--store", store, *arguments, code=code).stderr
 
 
 def test_label_sets_are_shown_and_checked(tmp_path: Path) -> None:

@@ -38,6 +38,7 @@ from retrieval.search.hybrid import HybridRanking, ReportScores
 from retrieval.search.query import Query
 from retrieval.types import Embeddings, Lineage
 from retrieval.zeroshot.classify import ZeroShotClassifier
+from retrieval.zeroshot.fitting import LabelledRows, fit_calibration
 from retrieval.zeroshot.labels import LabelSet, load_labels
 from tests.fake_encoder import DIM, FakeEncoder
 
@@ -418,3 +419,28 @@ def test_the_hybrid_is_the_one_of_search() -> None:
     assert mine.tolist() == pytest.approx([expected[i] for i in range(30)], abs=1e-6)
     unmatched = fused(dense[None], bm25_scores(["nothing alike"], documents))[0]
     assert unmatched.argsort().tolist() == dense.argsort().tolist()
+
+
+def test_a_calibration_is_judged_beside_the_scores_on_patients_it_has_not_seen() -> None:
+    labels = LabelSet.model_validate(
+        {"name": "two", "kind": "exclusive", "labels": [{"name": n, "prompts": [n]} for n in ("ct", "mr")]}
+    )
+    rng = np.random.default_rng(0)
+    truth = rng.integers(0, 2, 400)
+    images = unit(np.eye(DIM)[truth] + rng.normal(size=(400, DIM)))
+    encoder = Scaled(said={"ct": np.eye(DIM)[0], "mr": np.eye(DIM)[1]})
+    patients = [f"p{i // 2}" for i in range(400)]
+    known = LabelledRows(images[:200], truth[:200], patients[:200], "truth.csv", "0" * 64)
+    spec = encoder.spec.to_json()
+    kept = fit_calibration(ZeroShotClassifier(labels, encoder, encoder.logit_scale), known, spec)
+    rows = replace(made([["t"]] * 400, fields={"kind": tuple(labels.names[i] for i in truth)}), groups=tuple(patients))
+    settings = {"label_sets": [(labels, "kind")], "retrieval": False, "options": Options(resamples=9)}
+    found = evaluate(rows, encoder, images, calibrations={labels.fingerprint: kept}, **settings).zero_shot[0].calibrated
+    assert found is not None and found.rows == 200
+    ece = {by: estimates["ECE"].value for by, estimates in found.estimates.items()}
+    assert ece["calibrated"] < 0.1 < ece["medlens"] == ece["plain softmax"]
+    own = evaluate(
+        replace(rows, groups=("p0",) * 400), encoder, images, calibrations={labels.fingerprint: kept}, **settings
+    )
+    assert own.zero_shot[0].calibrated is not None and own.zero_shot[0].calibrated.estimates == {}
+    assert any("only 0 of 400 images" in note for note in own.notes)

@@ -24,8 +24,11 @@ from cli.medlens_commands.common import (
     open_store,
     pass_on,
     selection,
+    usage,
 )
 from cli.medlens_output import Format, require_suffixes, write_rows
+
+FrameOption = Annotated[int, typer.Option("--frame", min=1, help="Frame number, from 1.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -39,6 +42,10 @@ def search(
     text: Annotated[list[str] | None, typer.Option("--text", help="More words to look for; repeatable.")] = None,
     image: Annotated[
         list[Path] | None, typer.Option("--image", help="An image to look for: DICOM, PNG or JPEG; repeatable.")
+    ] = None,
+    frame: Annotated[
+        list[int] | None,
+        typer.Option(help="Frame number, from 1, of the image; repeatable: of the first image, the second ..."),
     ] = None,
     without: Annotated[
         list[str] | None, typer.Option("--not", help="Words that the answers should not be like; repeatable.")
@@ -91,23 +98,25 @@ def search(
     from retrieval.search.query import Fusion, Holder, Level, Pooling, Query, Ranker, choice
 
     with answering(style, pages=True) as chosen, destination(output) as out:
-        require_suffixes(montage=montage, cohort=cohort)
-        asked = Query(
-            parts_of(query, text or [], image or [], without or [], weight or []),
-            fusion=choice(Fusion, fusion, "fusion"),
-            ranker=choice(Ranker, ranker, "ranker") if ranker is not None else None,
-            where=selection(where, modality, body_part),
-            level=choice(Level, level, "level"),
-            pooling=choice(Pooling, pooling, "pooling"),
-            best=best,
-            one_per=choice(Holder, one_per, "one-per") if one_per is not None else None,
-            exclude_same_patient=exclude_same_patient,
-            fold=fold,
-            k=k,
-            offset=offset,
-            depth=depth,
-            literal=literal,
-        )
+        only = selection(where, modality, body_part)
+        with usage(style):
+            require_suffixes(montage=montage, cohort=cohort)
+            asked = Query(
+                parts_of(query, text or [], image or [], without or [], weight or [], frame or []),
+                fusion=choice(Fusion, fusion, "fusion"),
+                ranker=choice(Ranker, ranker, "ranker") if ranker is not None else None,
+                where=only,
+                level=choice(Level, level, "level"),
+                pooling=choice(Pooling, pooling, "pooling"),
+                best=best,
+                one_per=choice(Holder, one_per, "one-per") if one_per is not None else None,
+                exclude_same_patient=exclude_same_patient,
+                fold=fold,
+                k=k,
+                offset=offset,
+                depth=depth,
+                literal=literal,
+            )
         with open_store(store) as opened:
             encoder = StoreEncoder(opened, model, device)
             results = opened.search(asked, encoder=encoder)
@@ -132,6 +141,7 @@ def search(
 
 def describe(
     image: Annotated[Path, typer.Argument(help="A DICOM file, PNG or JPEG.")],
+    frame: FrameOption = 1,
     k: KOption = 5,
     phrases: Annotated[
         Path | None, typer.Option(help="Match against the lines of this file instead of the reports.")
@@ -146,9 +156,10 @@ def describe(
 ) -> None:
     """Image to text: the nearest sentences of the store's reports. They are other patients' words, not a diagnosis."""
     from cli.medlens_searching import sentence_row, sentences_for
+    from retrieval.search.query import ImagePart
 
     with answering(style) as chosen, open_store(store) as opened:
-        hits = sentences_for(opened, model, device, image, k, phrases, borrow)
+        hits = sentences_for(opened, model, device, ImagePart(image, frame_number=frame), k, phrases, borrow)
         short = chosen is Format.TABLE
         rows = [sentence_row(hit, short=short, phrases=phrases is not None) for hit in hits]
         write_rows(rows, chosen, head={"image": image.name, "model": opened.model["name"]})
@@ -157,13 +168,16 @@ def describe(
 def render(
     file: Annotated[Path, typer.Argument(help="A DICOM file.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="The picture to write: .png or .jpg.")],
-    frame: Annotated[int, typer.Option(min=1, help="Frame number, from 1.")] = 1,
+    frame: FrameOption = 1,
     window: Annotated[
         str | None, typer.Option(help="lung, soft tissue, bone, brain, stroke, or one of the file's own.")
     ] = None,
     model: ModelOption = None,
 ) -> None:
     """Write what the encoder sees of a file: the first thing to look at when a result seems odd."""
-    from cli.medlens_asking import render_file
+    from cli.medlens_asking import picture_kind, render_file
 
-    render_file(file, output, frame, window, model)
+    with answering(None):
+        with usage(None):
+            kind = picture_kind(output)
+        render_file(file, output, kind, frame, window, model)

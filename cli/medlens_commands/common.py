@@ -71,8 +71,9 @@ def answering(asked: Format | None, *, pages: bool = False) -> Iterator[Format]:
     """
     chosen = chosen_format(asked)
     try:
-        if chosen is Format.HTML and not pages:
-            raise QueryError("html is a format of `medlens search` only", hint="Use table, json, jsonl or csv.")
+        with usage(asked):
+            if chosen is Format.HTML and not pages:
+                raise QueryError("html is a format of `medlens search` only", hint="Use table, json, jsonl or csv.")
         yield chosen
     except MedlensError as error:
         tell(error, asked)
@@ -82,6 +83,16 @@ def answering(asked: Format | None, *, pages: bool = False) -> Iterator[Format]:
             "medlens: stopped; nothing that was committed is lost, and the same command goes on from it", err=True
         )
         raise typer.Exit(130) from stop
+
+
+@contextmanager
+def usage(style: Format | None) -> Iterator[None]:
+    """Options are read here: a QueryError, or what says a ValueError of a parser, ends the command with exit code 2."""
+    try:
+        yield
+    except (QueryError, ValueError) as error:
+        tell(error if isinstance(error, QueryError) else QueryError(str(error)), style)
+        raise typer.Exit(2) from error
 
 
 def tell(error: MedlensError, style: Format | None) -> None:
@@ -132,7 +143,10 @@ def selection(where: str | None, modality: list[str] | None = None, body_part: l
 def pass_on(
     found: Sequence[Mapping[str, Any]], cohort: Path | None, copy_to: Path | None, head: Mapping[str, Any]
 ) -> None:
-    """Write the cohort and copy the files of instances, if asked to; what was done goes to stderr."""
+    """Write the cohort and copy the files of instances, if asked to; what was done goes to stderr.
+
+    MedlensError if there were files to copy and none could be.
+    """
     if cohort is not None:
         from cli.medlens_answers import write_cohort
 
@@ -141,9 +155,14 @@ def pass_on(
         from cli.medlens_answers import copy_files
 
         copied, troubles = copy_files(found, copy_to)
-        typer.echo(f"{copied} files copied to {copy_to.name}", err=True)
         for uid, trouble in troubles:
             typer.echo(f"not copied: {uid}: {trouble}", err=True)
+        if troubles and not copied:
+            raise MedlensError(
+                f"none of {len(troubles)} files could be copied to {copy_to.name!r}",
+                hint="Is the archive where it was when it was indexed, and readable?",
+            )
+        typer.echo(f"{copied} files copied to {copy_to.name}", err=True)
 
 
 def said(value: Any) -> str:

@@ -14,8 +14,10 @@ from cli.medlens_commands.common import (
     ModelOption,
     StoreOption,
     answering,
+    usage,
 )
 from cli.medlens_output import Format, write_rows
+from retrieval.errors import QueryError
 
 
 def register(app: typer.Typer) -> None:
@@ -27,8 +29,12 @@ def evaluate(
         Path | None,
         typer.Argument(help="A pairs file, or the folder that holds one. Default: the store and its own reports."),
     ] = None,
-    split: Annotated[str, typer.Option(help="Which rows of a pairs file; all for every one.")] = "dev",
-    text: Annotated[str, typer.Option(help="The field of a pairs file with an image's own words.")] = "text",
+    split: Annotated[
+        str | None, typer.Option(help="Which rows of a pairs file; all for every one. Default: dev.")
+    ] = None,
+    text: Annotated[
+        str | None, typer.Option(help="The field of a pairs file with an image's own words. Default: text.")
+    ] = None,
     query: Annotated[
         str | None,
         typer.Option(help="A field with another text about the image: it asks, BM25 on --text is set beside."),
@@ -40,6 +46,13 @@ def evaluate(
         list[str] | None,
         typer.Option(
             "--labels", help="A label set to judge, SET or SET=FIELD (the field that says the truth); repeatable."
+        ),
+    ] = None,
+    calibration: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="What `medlens calibrate` wrote, to judge its probabilities, too; repeatable. Default: the "
+            "store's own."
         ),
     ] = None,
     zero_shot: Annotated[bool, typer.Option("--zero-shot", help="Judge the labels only, no retrieval.")] = False,
@@ -64,6 +77,14 @@ def evaluate(
     from retrieval.evaluation.results import difference_rows, document, figure_rows, tables
 
     with answering(style) as chosen:
+        of_pairs = {"--split": split, "--text": text, "--query": query, "--trained-on": trained_on}
+        given = [name for name, value in of_pairs.items() if value]
+        with usage(style):
+            if pairs is None and given:
+                raise QueryError(
+                    f"{', '.join(given)}: an option for a pairs file, and none was named",
+                    hint="A store is judged by its own reports; a pairs file is the argument.",
+                )
         request = Request(
             pairs=pairs,
             store=store,
@@ -72,6 +93,7 @@ def evaluate(
             query=query,
             rankers=tuple(ranker or ()),
             labels=tuple(labels or ()),
+            calibrations=tuple(calibration or ()),
             zero_shot_only=zero_shot,
             trained_on=tuple(trained_on or ()),
             model=model,

@@ -16,6 +16,7 @@ from cli.medlens_commands.common import (
     StoreOption,
     answering,
     path_given,
+    usage,
 )
 from cli.medlens_output import Format, require_place, write_rows, write_text
 
@@ -58,18 +59,22 @@ def index(
     Several such commands, on one machine or on several, may share an archive and a store: none reads what another has.
     """
     from cli.medlens_indexing import outcome_row, run_index, summary
+    from indexer.frames import parse_policy
+    from indexer.incremental import Shard
 
     with answering(style) as chosen:
+        with usage(style):
+            policy, part = parse_policy(frames), Shard.parse(shard)
         require_place(report)
         outcome = run_index(
             archive,
             store,
             model,
             device,
-            frames=frames,
+            frames=policy,
             workers=workers,
             prune=prune,
-            shard=shard,
+            shard=part,
             readmit=readmit,
             keep_descriptions=descriptions,
             log_json=log_json,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -15,8 +17,9 @@ from cli.medlens_commands.common import (
     StoreOption,
     answering,
     open_store,
+    usage,
 )
-from cli.medlens_output import Format, write_rows
+from cli.medlens_output import Format, Row, require_place, write_rows
 from retrieval.errors import MedlensError, QueryError
 
 LabelsOption = Annotated[str, typer.Option("--labels", help='A label set by name, a YAML file, or "label, label".')]
@@ -24,6 +27,11 @@ LabelsArgument = Annotated[str, typer.Argument(help='A label set by name, a YAML
 IndependentOption = Annotated[
     bool, typer.Option("--independent", help="Inline labels do not compete: any number of them may hold.")
 ]
+
+
+class LabelLevel(StrEnum):
+    FRAME = "frame"
+    STUDY = "study"
 
 
 def register(app: typer.Typer) -> None:
@@ -46,7 +54,9 @@ def classify(
     where: Annotated[
         str | None, typer.Option("--where", help='Only these frames of the store: "Modality = CR and PatientAge < 16".')
     ] = None,
-    level: Annotated[str, typer.Option("--level", help="A row per frame, or per study of the store.")] = "frame",
+    level: Annotated[
+        LabelLevel, typer.Option("--level", help="A row per frame, or per study of the store.")
+    ] = LabelLevel.FRAME,
     save: Annotated[
         bool, typer.Option("--save", help="Keep the labels in the store, for --where 'label.NAME > 0.8'.")
     ] = False,
@@ -75,6 +85,8 @@ def classify(
     ] = None,
 ) -> None:
     """Zero-shot labels of files, or of a store's frames. A `score` is no probability; a calibrated one is."""
+    from itertools import chain
+
     from cli.medlens_labelling import Ask, classify_files, classify_resumed, classify_store
     from cli.medlens_streams import PARQUET, style_for, write_stream
     from retrieval.types import SearchFilter
@@ -87,18 +99,24 @@ def classify(
         failures.append(name)
         typer.echo(f"medlens: {name}: {error}", err=True)
 
+    def some(rows: Iterator[Row]) -> Iterator[Row]:
+        first = next(rows, None)
+        if first is None and failures:
+            raise QueryError(f"none of {len(failures)} files is an image that can be classified")
+        return rows if first is None else chain([first], rows)
+
     with answering(style) as chosen:
-        if level not in ("frame", "study"):
-            raise QueryError(f"the level {level!r} is none; expected frame or study")
-        if files and (where is not None or save or level == "study"):
-            raise QueryError(
-                "files were given with an option that is for a store (--where, --level study or --save)",
-                hint="Index the files first; then leave them away here.",
-            )
+        with usage(style):
+            if files and (where is not None or save or level is LabelLevel.STUDY):
+                raise QueryError(
+                    "files were given with an option that is for a store (--where, --level study or --save)",
+                    hint="Index the files first; then leave them away here.",
+                )
+            wishes = wishes_from(sensitivity, specificity, coverage, unknown)
+        require_place(output)
         chosen = style_for(output, chosen, style)
         parquet = output is not None and output.suffix.lower() == PARQUET
         layout = "flat" if parquet or chosen is Format.CSV else "short" if chosen is Format.TABLE else "nested"
-        wishes = wishes_from(sensitivity, specificity, coverage, unknown)
         ask = Ask(load_labels(labels, independent=independent), wishes, calibration, layout)  # type: ignore[arg-type]
 
         def head_of(labeller: object) -> dict[str, object]:
@@ -107,19 +125,14 @@ def classify(
             return {name: value for name, value in said.items() if value is not None}
 
         if files and output is not None:
-            rows, spool, labeller = classify_resumed(files, ask, model, device, output, failed)
-            if not spool.done and failures and not any(True for _ in spool.rows()):
-                spool.drop()
-                raise QueryError(f"none of {len(failures)} files is an image that can be classified")
-            write_stream(rows, chosen, output, head=head_of(labeller))
-            spool.drop()
+            with classify_resumed(files, ask, model, device, output, failed) as (rows, labeller):
+                write_stream(some(rows), chosen, output, head=head_of(labeller))
         elif files:
             rows, labeller = classify_files(files, ask, model, device, failed)
-            if not write_stream(rows, chosen, None, head=head_of(labeller)) and failures:
-                raise QueryError(f"none of {len(failures)} files is an image that can be classified")
+            write_stream(some(rows), chosen, None, head=head_of(labeller))
         else:
             with open_store(store) as opened:
-                by_study = level == "study"
+                by_study = level is LabelLevel.STUDY
                 rows, labeller = classify_store(
                     opened, ask, model, device, SearchFilter(where=where or ""), by_study=by_study, save=save
                 )
@@ -147,17 +160,22 @@ def calibrate(
         calibrate_store,
         figure_rows,
         reliability_plot,
+        require_plottable,
         write_calibration,
     )
     from retrieval.zeroshot.labels import load_labels
     from retrieval.zeroshot.truth import read_truth
 
     with answering(style) as chosen:
+        with usage(style):
+            require_plottable(plot)
+        require_place(output)
         label_set = load_labels(labels, independent=independent)
         read = read_truth(truth, label_set)
         if read.by_file:
-            if output is None:
-                raise QueryError("the truth file names files: say with -o where the calibration goes")
+            with usage(style):
+                if output is None:
+                    raise QueryError("the truth file names files: say with -o where the calibration goes")
             kept = calibrate_files(truth.parent, read, label_set, model, device)
         else:
             with open_store(store) as opened:

@@ -22,6 +22,7 @@ from cli.medlens_commands.common import (
     open_store,
     pass_on,
     selection,
+    usage,
 )
 from cli.medlens_output import Format, require_suffixes, write_rows
 
@@ -54,7 +55,8 @@ def select(
     from indexer.catalog.selection import SELECTED
 
     with answering(style) as chosen, destination(output) as out:
-        require_suffixes(cohort=cohort)
+        with usage(style):
+            require_suffixes(cohort=cohort)
         only = selection(where, modality, body_part)
         with open_store(store) as opened:
             rows: list[dict[str, Any]] = list(opened.catalog.select(only, level.value))

@@ -9,15 +9,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql, sqlite
 
 from indexer.catalog.database import Database
 from indexer.catalog.filters import conditions
 from indexer.catalog.schema import frames, instances, label_scores, labels
 from retrieval.errors import StoreCorrupt
 from retrieval.types import Embeddings, SearchFilter
-
-_INSERTS: dict[str, Any] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
 
 
 @dataclass(frozen=True)
@@ -81,7 +78,7 @@ class LabelScores:
                     pairs = zip(frame_ids[keep].tolist(), scores[keep, column].tolist(), strict=True)
                     rows = [{"label_id": label_id, "frame_id": i, "score": round(v, 6)} for i, v in pairs]
                     if rows:
-                        insert = _INSERTS[connection.dialect.name](label_scores)
+                        insert = _insert(connection, label_scores)
                         update = {"score": insert.excluded.score}
                         key = [label_scores.c.label_id, label_scores.c.frame_id]
                         connection.execute(insert.on_conflict_do_update(index_elements=key, set_=update), rows)
@@ -131,6 +128,17 @@ class LabelScores:
         query = sa.select(frames.c.id, frames.c.frame_number, frames.c.vector, *columns)
         query = query.select_from(frames.join(instances)).where(frames.c.id > after)
         return query.where(*conditions(connection, where)).order_by(frames.c.id).limit(batch)
+
+
+def _insert(connection: sa.Connection, table: sa.Table) -> Any:
+    """The dialect's own INSERT, which knows conflicts. PostgreSQL's takes long to import, and only this wants it."""
+    if connection.dialect.name == "postgresql":
+        from sqlalchemy.dialects import postgresql
+
+        return postgresql.insert(table)
+    from sqlalchemy.dialects import sqlite
+
+    return sqlite.insert(table)
 
 
 def _forgotten(connection: sa.Connection, label_set: str) -> bool:

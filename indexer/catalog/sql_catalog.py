@@ -81,8 +81,14 @@ class Manifest(MutableMapping[str, Any]):
         self._database = database
 
     def __getitem__(self, key: str) -> Any:
-        with self._database.reading() as connection:
-            row = connection.execute(sa.select(settings.c.value).where(settings.c.key == key)).one_or_none()
+        try:
+            with self._database.reading() as connection:
+                row = connection.execute(sa.select(settings.c.value).where(settings.c.key == key)).one_or_none()
+        except ValueError as exc:
+            raise StoreCorrupt(
+                f"the setting {key!r} of {self._database.label} is no JSON",
+                hint="Restore the store from a backup, or index the archive into a new store.",
+            ) from exc
         if row is None:
             raise KeyError(key)
         return row.value

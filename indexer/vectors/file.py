@@ -21,7 +21,7 @@ from typing import IO, Any
 import numpy as np
 import numpy.typing as npt
 
-from indexer.on_disk import sync_folder, unfinished_name
+from indexer.on_disk import sync_folder, written_whole
 from indexer.vectors.compressed import Compressed, Tuning
 from indexer.vectors.flat import Flat, load_faiss, new_flat
 from indexer.vectors.parts import Ids, Part, RowFile, new_part
@@ -43,17 +43,11 @@ class OpenedFile:
 def write_whole(path: Path, write: Callable[[IO[bytes]], dict[str, Any]]) -> None:
     """`write` fills a temporary file and returns the trailer; the file is sealed, synced and renamed, or nothing is."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = unfinished_name(path)
-    try:
-        with temporary.open("xb") as file:
-            text = json.dumps(write(file), sort_keys=True).encode()
-            file.write(text + _FOOTER.pack(zlib.crc32(text), len(text), _MAGIC))
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    with written_whole(path) as temporary, temporary.open("xb") as file:
+        text = json.dumps(write(file), sort_keys=True).encode()
+        file.write(text + _FOOTER.pack(zlib.crc32(text), len(text), _MAGIC))
+        file.flush()
+        os.fsync(file.fileno())
     sync_folder(path.parent)
 
 

@@ -30,6 +30,7 @@ from retrieval.evaluation.retrieval import (
 from retrieval.evaluation.rows import LEAST, EvaluationRows, of_rows
 from retrieval.evaluation.text_ranking import bm25_scores, fused
 from retrieval.types import Embeddings, Encoder
+from retrieval.zeroshot.calibration import Calibration
 from retrieval.zeroshot.labels import LabelSet
 
 IMAGE_TO_TEXT, TEXT_TO_IMAGE, ASKED = "image to text", "text to image", "second text to image"
@@ -90,12 +91,14 @@ def evaluate(
     *,
     label_sets: Sequence[tuple[LabelSet, str]] = (),
     known_texts: Mapping[str, npt.NDArray[np.float32]] = MappingProxyType({}),
+    calibrations: Mapping[str, Calibration] = MappingProxyType({}),
     retrieval: bool = True,
     options: Options = Options(),
     progress: Progress = lambda what, done, total: None,
 ) -> Evaluation:
     """Judge a model. `images` are its vectors of the rows [N, D], unit norm; `label_sets` come with the field that says
-    the truth; `known_texts` are vectors that need no encoding.
+    the truth; `known_texts` are vectors that need no encoding; `calibrations` are of this model, by the label sets'
+    fingerprints.
 
     Raises EvaluationError for rows that can't be judged, NonFiniteEmbedding for vectors that are not finite.
     """
@@ -112,9 +115,15 @@ def evaluate(
         progress("judging", 3, steps)
     zero_shot = []
     for labels, truth in label_sets:
-        zero_shot.append(
-            judge_labels(rows, encoder, images, labels, truth, resamples=options.resamples, seed=options.seed)
-        )
+        settings = {"resamples": options.resamples, "seed": options.seed}
+        kept = calibrations.get(labels.fingerprint)
+        found = judge_labels(rows, encoder, images, labels, truth, calibration=kept, **settings)
+        if found.calibrated and not found.calibrated.estimates:
+            notes.append(
+                f"no figures of calibrated probabilities of {labels.name!r}: only {found.calibrated.rows} of "
+                f"{found.rows} images are of patients that the calibration has not seen"
+            )
+        zero_shot.append(found)
         progress("judging", steps - len(label_sets) + len(zero_shot), steps)
     return Evaluation(encoder.name, rows, options, ways, zero_shot, notes)
 

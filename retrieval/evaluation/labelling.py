@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
+import numpy.typing as npt
 
 from retrieval.errors import EvaluationError
 from retrieval.evaluation.metrics import Estimate, Ints, Judgement, Spread, Statistic
@@ -29,8 +30,11 @@ from retrieval.evaluation.zero_shot import (
     reliability,
 )
 from retrieval.types import Embeddings, Encoder
-from retrieval.zeroshot.classify import ZeroShotClassifier
+from retrieval.zeroshot.calibration import Calibration
+from retrieval.zeroshot.classify import Floats, ZeroShotClassifier
 from retrieval.zeroshot.labels import LabelSet, plain_softmax, single_phrasings
+
+OWN, PLAIN, CALIBRATED = "medlens", "plain softmax", "calibrated"
 
 
 class ScaledEncoder(Encoder, Protocol):
@@ -62,6 +66,32 @@ class ZeroShot:
     confusion: Ints | None
     reliability: list[ReliabilityBin]
     plain_reliability: list[ReliabilityBin]
+    calibrated: Calibrated | None
+
+
+@dataclass(frozen=True)
+class Calibrated:
+    """The rows of patients of whom the calibration has no image: figures of its probabilities, of the scores and of the
+    plain softmax, by who says them. None are told of rows that leave nothing to tell apart."""
+
+    calibrated_on: str
+    rows: int
+    estimates: dict[str, dict[str, Estimate]]
+
+
+@dataclass(frozen=True)
+class _Way:
+    """How one kind of label set is judged. `known`: the rows [n] whose truth is said, and what makes the judged of some
+    of those and their scores."""
+
+    known: Ints
+    made: Callable[[Floats, Ints], Any]
+    judge: Callable[[Any], Judgement]
+    statistics: Callable[[Any], Mapping[str, Statistic]]
+    figures: Callable[..., list[LabelFigures]]
+    reliability: Callable[[Any], list[ReliabilityBin]]
+    lacking: Callable[[Any], str]  # what leaves nothing to tell apart, or nothing
+    spread: tuple[str, ...]
 
 
 def judge_labels(
@@ -71,94 +101,111 @@ def judge_labels(
     labels: LabelSet,
     field: str,
     *,
+    calibration: Calibration | None = None,
     resamples: int = 2000,
     seed: int = 0,
 ) -> ZeroShot:
-    """`images` are vectors of the rows [N, D]. Raises EvaluationError where fewer than two labels occur."""
-    judge = _findings if labels.independent else _choice
-    return judge(rows, encoder, images, labels, field, resamples, seed)
+    """`images` are vectors of the rows [N, D]; `calibration` is of this model and label set. Raises EvaluationError
+    where fewer than two labels occur."""
+    way = (_findings if labels.independent else _choice)(rows, labels, field)
+    mine, all_rows = images[way.known], np.arange(len(way.known))
+    settings = {"resamples": resamples, "seed": seed}
 
+    def scores(said: LabelSet) -> Floats:
+        return ZeroShotClassifier(said, encoder, encoder.logit_scale).scores(mine)
 
-def _choice(
-    rows: EvaluationRows,
-    encoder: ScaledEncoder,
-    images: Embeddings,
-    labels: LabelSet,
-    field: str,
-    resamples: int,
-    seed: int,
-) -> ZeroShot:
-    truth = rows.truth(labels, field)
-    known = np.flatnonzero(truth >= 0)
-    occurring = len(np.unique(truth[known]))
-    if occurring < LEAST:
-        raise _undecided(labels, field, f"{occurring} of the labels", len(known), len(rows))
-    groups = of_rows(rows.groups, known)
-
-    def labelled(said: LabelSet) -> Labelled:
-        scores = ZeroShotClassifier(said, encoder, encoder.logit_scale).scores(images[known])
-        return Labelled.known(labels.names, scores, truth[known], groups)
-
-    own, plain = labelled(labels), labelled(plain_softmax(labels))
-    judged, judged_plain = judge_exclusive(own), judge_exclusive(plain)
-    single = [labelled(phrasing) for phrasing in single_phrasings(labels)]
+    by = {OWN: scores(labels), PLAIN: scores(plain_softmax(labels))}
+    own, plain = (way.made(of, all_rows) for of in by.values())
+    if what := way.lacking(own):
+        raise EvaluationError(
+            f"the field {field!r} says {what} of {labels.name!r} ({len(way.known)} of {len(rows)} rows say one that it "
+            "knows), which leaves nothing to tell apart",
+            hint=f"`medlens labels show {labels.name}` lists what its labels are called; another field is named with "
+            f"--labels {labels.name}=FIELD.",
+        )
+    judged, judged_plain = way.judge(own), way.judge(plain)
+    single = [way.made(scores(phrasing), all_rows) for phrasing in single_phrasings(labels)]
+    calibrated = None
+    if calibration is not None:
+        logits = ZeroShotClassifier(labels, encoder, encoder.logit_scale).logits(mine)
+        groups = np.asarray(of_rows(rows.groups, way.known))
+        by = {CALIBRATED: calibration.probabilities(logits)} | by
+        calibrated = _calibrated(way, by, groups, mine, calibration, settings)
     return ZeroShot(
         labels=labels,
         truth=field,
-        rows=len(known),
+        rows=len(way.known),
         judgement=judged,
-        estimates=judged.estimates(resamples=resamples, seed=seed),
+        estimates=judged.estimates(**settings),
         plain=judged_plain,
-        plain_estimates=judged_plain.estimates(resamples=resamples, seed=seed),
-        phrasings=_spreads([exclusive_statistics(one) for one in single], len(known), (ACCURACY, AUROC, ECE)),
-        changed=float(np.mean([(one.answer != own.answer).mean() for one in single])),
-        per_label=label_figures(own, resamples=resamples),
-        confusion=confusion(own),
-        reliability=reliability(own.confidence, own.right),
-        plain_reliability=reliability(plain.confidence, plain.right),
+        plain_estimates=judged_plain.estimates(**settings),
+        phrasings=_spreads([way.statistics(one) for one in single], len(way.known), way.spread),
+        changed=None if labels.independent else float(np.mean([(one.answer != own.answer).mean() for one in single])),
+        per_label=way.figures(own, resamples=resamples),
+        confusion=None if labels.independent else confusion(own),
+        reliability=way.reliability(own),
+        plain_reliability=way.reliability(plain),
+        calibrated=calibrated,
     )
 
 
-def _findings(
-    rows: EvaluationRows,
-    encoder: ScaledEncoder,
+def _calibrated(
+    way: _Way,
+    by: Mapping[str, Floats],
+    groups: npt.NDArray[np.str_],
     images: Embeddings,
-    labels: LabelSet,
-    field: str,
-    resamples: int,
-    seed: int,
-) -> ZeroShot:
+    calibration: Calibration,
+    settings: Mapping[str, int],
+) -> Calibrated:
+    held = np.flatnonzero(~np.isin(groups, groups[calibration.seen(images)]))
+    fitted = np.isfinite(by[CALIBRATED]).all(axis=0)  # all judge the labels that could be calibrated
+    estimates: dict[str, dict[str, Estimate]] = {}
+    if fitted.all() or (calibration.independent and fitted.any()):
+        judged = {name: way.made(np.where(fitted, scores, np.nan)[held], held) for name, scores in by.items()}
+        if not any(way.lacking(one) for one in judged.values()):
+            estimates = {name: way.judge(one).estimates(**settings) for name, one in judged.items()}
+    return Calibrated(calibration.said, len(held), estimates)
+
+
+def _choice(rows: EvaluationRows, labels: LabelSet, field: str) -> _Way:
+    truth = rows.truth(labels, field)
+    known = np.flatnonzero(truth >= 0)
+
+    def labelled(scores: Floats, some: Ints) -> Labelled:
+        return Labelled.known(labels.names, scores, truth[known[some]], of_rows(rows.groups, known[some]))
+
+    return _Way(
+        known,
+        labelled,
+        judge_exclusive,
+        exclusive_statistics,
+        label_figures,
+        lambda own: reliability(own.confidence, own.right),
+        lambda own: "" if len(own.occurring) >= LEAST else f"{len(own.occurring)} of the labels",
+        (ACCURACY, AUROC, ECE),
+    )
+
+
+def _findings(rows: EvaluationRows, labels: LabelSet, field: str) -> _Way:
     named = [findings_of(labels, value) for value in rows.fields[field]]
     known = np.array([i for i, found in enumerate(named) if found is not None], np.int64)
     truth = np.zeros((len(known), len(labels.names)), bool)
     for row, i in enumerate(known):
         truth[row, named[int(i)] or []] = True
-    groups = tuple(of_rows(rows.groups, known))
 
-    def found(said: LabelSet) -> Findings:
-        scores = ZeroShotClassifier(said, encoder, encoder.logit_scale).scores(images[known])
-        return Findings(labels.names, scores.astype(np.float64), truth, groups)
+    def found(scores: Floats, some: Ints) -> Findings:
+        groups = tuple(of_rows(rows.groups, known[some]))
+        return Findings(labels.names, scores.astype(np.float64), truth[some], groups)
 
-    own = found(labels)
-    if not own.judged:
-        raise _undecided(labels, field, "0 of the findings both present and absent", len(known), len(rows))
-    plain = found(plain_softmax(labels))
-    judged, judged_plain = judge_findings(own), judge_findings(plain)
-    told = [findings_statistics(found(phrasing)) for phrasing in single_phrasings(labels)]
-    return ZeroShot(
-        labels=labels,
-        truth=field,
-        rows=len(known),
-        judgement=judged,
-        estimates=judged.estimates(resamples=resamples, seed=seed),
-        plain=judged_plain,
-        plain_estimates=judged_plain.estimates(resamples=resamples, seed=seed),
-        phrasings=_spreads(told, len(known), (AUROC, ECE)),
-        changed=None,
-        per_label=finding_figures(own, resamples=resamples),
-        confusion=None,
-        reliability=_pooled(own),
-        plain_reliability=_pooled(plain),
+    return _Way(
+        known,
+        found,
+        judge_findings,
+        findings_statistics,
+        finding_figures,
+        _pooled,
+        lambda own: "" if own.judged else "0 of the findings both present and absent",
+        (AUROC, ECE),
     )
 
 
@@ -171,12 +218,3 @@ def _spreads(told: Sequence[Mapping[str, Statistic]], rows: int, names: Sequence
 def _pooled(findings: Findings) -> list[ReliabilityBin]:
     """All findings that can be judged in one diagram."""
     return reliability(findings.scores[:, findings.judged].ravel(), findings.truth[:, findings.judged].ravel())
-
-
-def _undecided(labels: LabelSet, field: str, what: str, known: int, rows: int) -> EvaluationError:
-    return EvaluationError(
-        f"the field {field!r} says {what} of {labels.name!r} ({known} of {rows} rows say one that it knows), which "
-        "leaves nothing to tell apart",
-        hint=f"`medlens labels show {labels.name}` lists what its labels are called; another field is named with "
-        f"--labels {labels.name}=FIELD.",
-    )

@@ -13,7 +13,7 @@ from retrieval.evaluation import plots
 from retrieval.evaluation.evaluate import Compared, Evaluation, Way
 from retrieval.evaluation.labelling import ZeroShot
 from retrieval.evaluation.metrics import Estimate
-from retrieval.evaluation.results import SHOWN, document, one_figure, said, signed
+from retrieval.evaluation.results import SHOWN, document, held_out_rows, one_figure, said, signed
 from retrieval.evaluation.zero_shot import ACCURACY, AUROC, BINS
 
 METRICS, REPORT = "metrics.json", "report.html"
@@ -143,6 +143,14 @@ def _zero_shot(found: ZeroShot) -> list[str]:
         ]
         for one in found.per_label
     ]
+    held_out: list[str] = []
+    if found.calibrated and found.calibrated.estimates:
+        told = held_out_rows(found.calibrated)
+        held_out = [
+            f'<p class="small">{found.calibrated.rows} images of patients that the calibration (on '
+            f"{html.escape(found.calibrated.calibrated_on)}) has not seen.</p>",
+            _table([*told[0]], [[*map(str, row.values())] for row in told]),
+        ]
     changed, pictures = "", {}
     if found.changed is not None:
         changed = f"Said in one phrasing instead of all, {100 * found.changed:.1f} % of the answers change."
@@ -155,6 +163,7 @@ def _zero_shot(found: ZeroShot) -> list[str]:
         f'<p class="small">{found.rows} images whose field {html.escape(repr(found.truth))} says the truth. '
         f"{changed}</p>",
         _table(["figure", "prompts of the set", "plain softmax", "single phrasings", "guessing"], rows),
+        *held_out,
         _table(["label", "images", "answers", "recall", "precision", "AUROC"], labels),
         _pictures(pictures),
     ]

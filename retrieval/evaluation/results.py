@@ -7,14 +7,14 @@ from dataclasses import asdict
 from typing import Any
 
 from retrieval.evaluation.evaluate import Compared, Evaluation, Way
-from retrieval.evaluation.labelling import ZeroShot
+from retrieval.evaluation.labelling import OWN, PLAIN, Calibrated, ZeroShot
 from retrieval.evaluation.metrics import Difference, Estimate
 from retrieval.evaluation.retrieval import MEDIAN, RECALL_AT
 from retrieval.evaluation.zero_shot import AUROC, ECE
 
 Row = dict[str, Any]
+HELD_OUT = ", held out from the calibration"
 SHOWN = (*(f"R@{k}" for k in RECALL_AT), "MRR", "mAP", "nDCG@10", MEDIAN)
-OWN, PLAIN = "medlens", "plain softmax"
 
 
 def figure_rows(evaluation: Evaluation) -> list[Row]:
@@ -29,6 +29,8 @@ def figure_rows(evaluation: Evaluation) -> list[Row]:
         task = f"zero-shot {found.labels.name}"
         for by, estimates in ((OWN, found.estimates), (PLAIN, found.plain_estimates)):
             rows += [_row(task, by, name, value) | {"control": None} for name, value in estimates.items()]
+        for by, estimates in (found.calibrated.estimates if found.calibrated else {}).items():
+            rows += [_row(task + HELD_OUT, by, name, value) | {"control": None} for name, value in estimates.items()]
     return rows
 
 
@@ -75,8 +77,19 @@ def tables(evaluation: Evaluation, compared: Compared | None = None) -> list[tup
             }
             for figure, value in found.estimates.items()
         ]
-        out.append((f"{evaluation.model}; zero-shot {found.labels.name}: {found.rows} images", rows))
+        title = f"{evaluation.model}; zero-shot {found.labels.name}"
+        out.append((f"{title}: {found.rows} images", rows))
+        if found.calibrated and found.calibrated.estimates:
+            out.append((f"{title}{HELD_OUT}: {found.calibrated.rows} images", held_out_rows(found.calibrated)))
     return out
+
+
+def held_out_rows(calibrated: Calibrated) -> list[Row]:
+    """A row a figure, a column for each who says it."""
+    names = dict.fromkeys(name for estimates in calibrated.estimates.values() for name in estimates)
+    return [
+        {"figure": name} | {by: said(name, found[name]) for by, found in calibrated.estimates.items()} for name in names
+    ]
 
 
 def said(figure: str, value: Estimate) -> str:
@@ -154,6 +167,7 @@ def _zero_shot(found: ZeroShot) -> Row:
         "confusion": None if found.confusion is None else found.confusion.tolist(),
         "reliability": [asdict(one) for one in found.reliability],
         "plain_reliability": [asdict(one) for one in found.plain_reliability],
+        "calibrated": None if found.calibrated is None else asdict(found.calibrated),
     }
 
 

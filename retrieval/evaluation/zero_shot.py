@@ -137,9 +137,10 @@ class Findings:
 
     @property
     def judged(self) -> list[int]:
-        """The findings that some rows have and some have not."""
+        """The findings that some rows have and some have not, and that have scores."""
         present = self.truth.sum(axis=0)
-        return [i for i in range(len(self.names)) if 0 < present[i] < len(self.truth)]
+        scored = np.isfinite(self.scores)  # not: a finding that could not be calibrated
+        return [i for i in range(len(self.names)) if 0 < present[i] < len(self.truth) and scored[:, i].all()]
 
 
 def judge_findings(findings: Findings) -> Judgement:

@@ -35,6 +35,7 @@ from retrieval.types import Embeddings
 from retrieval.zeroshot.classify import Floats, activated
 from retrieval.zeroshot.labels import LabelSet, explain
 
+_ROUNDED = 1e-3  # distance of a vector to itself as float16, and encoded in another batch
 UNKNOWN_SHARE = 0.05  # of images like the labelled ones that are called unknown by mistake
 
 
@@ -199,6 +200,11 @@ class Calibration(BaseModel):
             self.distances, 1 - share, method="higher"
         )
         return far
+
+    def seen(self, images: Embeddings) -> npt.NDArray[np.bool_]:
+        """[N] whether an image is one of the labelled ones, by its vector. `images`: as `unknown`."""
+        same: npt.NDArray[np.bool_] = nearest_distance(images, self._reference) < _ROUNDED
+        return same
 
     @cached_property
     def _reference(self) -> Embeddings:
