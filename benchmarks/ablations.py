@@ -12,9 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 import shutil
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -26,10 +24,9 @@ from PIL import Image
 from retrieval.encoders.clip import ClipEncoder
 from retrieval.encoders.model_source import resolve_model
 from retrieval.evaluation.evaluate import Compared, Evaluation, Options, compare, evaluate
-from retrieval.evaluation.metrics import Judgement, differences, mean_of
 from retrieval.evaluation.pairs import evaluation_rows, read_pairs
+from retrieval.evaluation.wording import AS_SAID
 from retrieval.evaluation.zero_shot import ACCURACY, AMONG_OCCURRING
-from retrieval.training.captions import exchanged, negated
 from retrieval.training.config import TrainingConfig, load_config
 from retrieval.training.loop import train
 from retrieval.zeroshot.labels import load_labels
@@ -54,21 +51,19 @@ def configured(config: TrainingConfig, change: Mapping[str, Any], output: Path) 
     return TrainingConfig.model_validate(changed(config.model_dump(), change) | {"output": output})
 
 
-def trained(config: TrainingConfig, pixels: Path | None) -> float:
-    """Train unless that is done; seconds that it took (0 if it was). `pixels` has the decoded images of another run."""
+def trained(config: TrainingConfig, pixels: Path | None) -> None:
+    """Train unless that is done. `pixels` has the decoded images of another run."""
     if (config.output / "README.md").exists():
-        return 0.0
+        return
     work = config.output.with_name(f"{config.output.name}.work")
     work.mkdir(parents=True, exist_ok=True)
     if pixels is not None:
         for file in (*pixels.glob("*.pixels"), *pixels.glob("*.key")):
             if not (work / file.name).exists():
                 shutil.copy(file, work / file.name)
-    started = time.monotonic()
     train(
         config, on_epoch=lambda epoch, loss, _: print(f"  {config.output.name} epoch {epoch}: {loss:.3f}", flush=True)
     )
-    return time.monotonic() - started
 
 
 class Rows:
@@ -78,54 +73,34 @@ class Rows:
         self.rows, self.paths = evaluation_rows(read_pairs(data / JUDGED))
         self.labels = [(load_labels(name), name) for name in LABELS]
 
-    def judged(self, folder: Path) -> tuple[Evaluation, dict[str, Judgement]]:
+    def judged(self, folder: Path) -> Evaluation:
         encoder = ClipEncoder.from_source(resolve_model(str(folder)), "cpu")
         fit = encoder.spec.preprocess.fit
-        pictures = [fit(np.array(Image.open(path).convert("L"))) for path in self.paths]
-        images = encoder.encode_images(pictures)
-        evaluation = evaluate(self.rows, encoder, images, label_sets=self.labels, options=Options(shuffles=1))
-        return evaluation, {
-            "side": self._told_apart(encoder, images, exchanged),
-            "negation": self._told_apart(encoder, images, negated),
-        }
-
-    def _told_apart(self, encoder: ClipEncoder, images: np.ndarray, version: Any) -> Judgement:
-        """Whether a sentence lies nearer to its image than the same with its sides exchanged, or a finding denied."""
-        own, other, at = [], [], []
-        for number, texts in enumerate(self.rows.texts):
-            for sentence in re.split(r"(?<=[.;])\s+", " ".join(texts)):
-                wrong = version(sentence)
-                if wrong is not None:
-                    own.append(sentence)
-                    other.append(wrong)
-                    at.append(number)
-        vectors = encoder.encode_text(own + other)
-        shown = images[at]
-        right = (shown * vectors[: len(own)]).sum(1) > (shown * vectors[len(own) :]).sum(1)
-        groups = [self.rows.groups[i] for i in at]
-        return Judgement(groups, {"right": mean_of(right.astype(float))}, {"right": 0.5})
+        images = encoder.encode_images([fit(np.array(Image.open(path).convert("L"))) for path in self.paths])
+        return evaluate(self.rows, encoder, images, label_sets=self.labels, options=Options(shuffles=1))
 
 
-def figures(evaluation: Evaluation, extra: Mapping[str, Judgement]) -> dict[str, float]:
+def figures(evaluation: Evaluation) -> dict[str, float]:
     found = {f"{way.name} R@10": way.estimates["R@10"].value for way in evaluation.ways}
     found |= {each.labels.name: each.estimates[_right(each.estimates)].value for each in evaluation.zero_shot}
-    return found | {name: judged.point("right") for name, judged in extra.items()}
+    return found | {each.name: each.estimates[AS_SAID].value for each in evaluation.wordings}
 
 
 def _right(found: Mapping[str, Any]) -> str:
     return AMONG_OCCURRING if AMONG_OCCURRING in found else ACCURACY
 
 
-def against(compared: Compared, base: Mapping[str, Judgement], extra: Mapping[str, Judgement]) -> dict[str, Any]:
+def against(compared: Compared) -> dict[str, tuple[float, float, float]]:
+    """The same figures less the default's, with their paired intervals."""
     found = {}
     for task, differing in compared.differences.items():
         if "R@10" in differing:
             found[f"{task.partition(',')[0]} R@10"] = differing["R@10"]
+        elif AS_SAID in differing:
+            found[task] = differing[AS_SAID]
         else:
             found[task.removeprefix("zero-shot ")] = differing[_right(differing)]
-    for name, judged in extra.items():
-        found[name] = differences(base[name], judged)["right"]
-    return {name: [d.value, d.low, d.high] for name, d in found.items()}
+    return {name: (d.value, d.low, d.high) for name, d in found.items()}
 
 
 def main() -> None:
@@ -139,7 +114,7 @@ def main() -> None:
     config = load_config(TRAINING / "medlens-base.yaml", args.data.resolve())
     out = args.out.resolve()
     rows, pixels = Rows(args.data), None
-    base: tuple[Evaluation, dict[str, Judgement]] | None = None
+    base: Evaluation | None = None
     table = []
     variants = {BASE: {}} | plan["variants"]
     for name, change in variants.items():
@@ -147,16 +122,16 @@ def main() -> None:
             continue
         merged = changed(changed({}, plan["common"]), change or {})
         one = configured(config, merged, out / name)
-        seconds = trained(one, pixels)
+        trained(one, pixels)
         if pixels is None:
             pixels = out / f"{name}.work"
         else:
             shutil.rmtree(out / f"{name}.work", ignore_errors=True)
         judged = rows.judged(one.output)
         base = base or judged
-        row = {"variant": name, "seconds": seconds, "figures": figures(*judged)}
+        row: dict[str, Any] = {"variant": name, "change": change or {}, "figures": figures(judged)}
         if judged is not base:
-            row["difference"] = against(compare(base[0], judged[0]), base[1], judged[1])
+            row["difference"] = against(compare(base, judged))
         table.append(row)
         print(json.dumps(row), flush=True)
         (out / "ablations.json").write_text(

@@ -11,8 +11,8 @@ import torch
 import yaml
 from drawn_world import make_world, write_rows, write_run
 
+from retrieval.captions import could_be, findings
 from retrieval.errors import TrainingError
-from retrieval.training.captions import could_be, findings
 from retrieval.training.config import TrainingConfig
 from retrieval.training.data import Corpus, Row, read_corpus
 from retrieval.training.loop import train

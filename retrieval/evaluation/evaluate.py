@@ -1,8 +1,8 @@
 """The yardstick: one model on one set of rows, or two models on the same.
 
 Retrieval runs both ways over the whole gallery. A text baseline answers the same second texts that the model answers.
-Zero-shot labels are set beside the plain softmax over the labels' bare names. Every figure has an interval over
-patients, and what guessing gives.
+Zero-shot labels are set beside the plain softmax over the labels' bare names. Sentences with one word changed show what
+the model hears of sides and denials. Every figure has an interval over patients, and what guessing gives.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from retrieval.evaluation.retrieval import (
 )
 from retrieval.evaluation.rows import LEAST, EvaluationRows, of_rows
 from retrieval.evaluation.text_ranking import bm25_scores, fused
+from retrieval.evaluation.wording import Wording, judge_wordings
 from retrieval.types import Embeddings, Encoder
 from retrieval.zeroshot.calibration import Calibration
 from retrieval.zeroshot.labels import LabelSet
@@ -72,6 +73,7 @@ class Evaluation:
     options: Options
     ways: list[Way]
     zero_shot: list[ZeroShot]
+    wordings: list[Wording]
     notes: list[str]
 
 
@@ -108,8 +110,8 @@ def evaluate(
     notes = list(rows.notes)
     ways: list[Way] = []
     steps = 3 * bool(retrieval) + len(label_sets)
+    vectors = TextVectors(encoder, known_texts)
     if retrieval:
-        vectors = TextVectors(encoder, known_texts)
         ways += _both_ways(rows, images, vectors, options, notes, lambda done: progress("judging", done, steps))
         ways += _asked(rows, images, vectors, options, notes)
         progress("judging", 3, steps)
@@ -125,7 +127,8 @@ def evaluate(
             )
         zero_shot.append(found)
         progress("judging", steps - len(label_sets) + len(zero_shot), steps)
-    return Evaluation(encoder.name, rows, options, ways, zero_shot, notes)
+    wordings = judge_wordings(rows, images, vectors.of, resamples=options.resamples, seed=options.seed)
+    return Evaluation(encoder.name, rows, options, ways, zero_shot, wordings, notes)
 
 
 def compare(first: Evaluation, second: Evaluation) -> Compared:
@@ -139,6 +142,8 @@ def compare(first: Evaluation, second: Evaluation) -> Compared:
             found[f"{a.name}, {a.ranker}"] = differences(a.direction.judgement, b.direction.judgement, **settings)
     for x, y in zip(first.zero_shot, second.zero_shot, strict=True):
         found[f"zero-shot {x.labels.name}"] = differences(x.judgement, y.judgement, **settings)
+    for one, other in zip(first.wordings, second.wordings, strict=True):
+        found[one.name] = differences(one.judgement, other.judgement, **settings)
     return Compared(first, second, found)
 
 

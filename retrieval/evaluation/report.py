@@ -13,7 +13,7 @@ from retrieval.evaluation import plots
 from retrieval.evaluation.evaluate import Compared, Evaluation, Way
 from retrieval.evaluation.labelling import ZeroShot
 from retrieval.evaluation.metrics import Estimate
-from retrieval.evaluation.results import SHOWN, document, held_out_rows, one_figure, said, signed
+from retrieval.evaluation.results import SHOWN, document, held_out_rows, one_figure, said, signed, wording_rows
 from retrieval.evaluation.zero_shot import ACCURACY, AUROC, BINS
 
 METRICS, REPORT = "metrics.json", "report.html"
@@ -65,6 +65,7 @@ def report_page(evaluation: Evaluation, compared: Compared | None = None) -> str
     sections += _retrieval(evaluation)
     for found in evaluation.zero_shot:
         sections += _zero_shot(found)
+    sections += _wordings(evaluation)
     sections.append(_how_to_read(evaluation))
     body = "\n".join(sections)
     return f"""<!doctype html>
@@ -166,6 +167,18 @@ def _zero_shot(found: ZeroShot) -> list[str]:
         *held_out,
         _table(["label", "images", "answers", "recall", "precision", "AUROC"], labels),
         _pictures(pictures),
+    ]
+
+
+def _wordings(evaluation: Evaluation) -> list[str]:
+    if not evaluation.wordings:
+        return []
+    rows = wording_rows(evaluation)
+    return [
+        "<h2>One changed word</h2>",
+        '<p class="small">The share of sentences that lie nearer to their image than with left and right exchanged, or '
+        "with their first finding denied; taken apart: as search hears them.</p>",
+        _table([*rows[0]], [["" if value is None else str(value) for value in row.values()] for row in rows]),
     ]
 
 

@@ -6,10 +6,11 @@ import math
 from dataclasses import asdict
 from typing import Any
 
-from retrieval.evaluation.evaluate import Compared, Evaluation, Way
+from retrieval.evaluation.evaluate import DENSE, Compared, Evaluation, Way
 from retrieval.evaluation.labelling import OWN, PLAIN, Calibrated, ZeroShot
 from retrieval.evaluation.metrics import Difference, Estimate
 from retrieval.evaluation.retrieval import MEDIAN, RECALL_AT
+from retrieval.evaluation.wording import AS_SAID, TAKEN_APART, Wording
 from retrieval.evaluation.zero_shot import AUROC, ECE
 
 Row = dict[str, Any]
@@ -31,6 +32,8 @@ def figure_rows(evaluation: Evaluation) -> list[Row]:
             rows += [_row(task, by, name, value) | {"control": None} for name, value in estimates.items()]
         for by, estimates in (found.calibrated.estimates if found.calibrated else {}).items():
             rows += [_row(task + HELD_OUT, by, name, value) | {"control": None} for name, value in estimates.items()]
+    for one in evaluation.wordings:
+        rows += [_row(one.name, DENSE, name, value) | {"control": None} for name, value in one.estimates.items()]
     return rows
 
 
@@ -81,7 +84,19 @@ def tables(evaluation: Evaluation, compared: Compared | None = None) -> list[tup
         out.append((f"{title}: {found.rows} images", rows))
         if found.calibrated and found.calibrated.estimates:
             out.append((f"{title}{HELD_OUT}: {found.calibrated.rows} images", held_out_rows(found.calibrated)))
+    if evaluation.wordings:
+        out.append((f"{evaluation.model}; a sentence against itself with one thing changed", wording_rows(evaluation)))
     return out
+
+
+def wording_rows(evaluation: Evaluation) -> list[Row]:
+    """A row a kind of change, a column for each way of embedding the sentence."""
+    return [
+        {"changed": one.name, "sentences": one.sentences}
+        | {name: said(name, one.estimates[name]) if name in one.estimates else None for name in (AS_SAID, TAKEN_APART)}
+        | {"chance": one_figure(AS_SAID, 0.5)}
+        for one in evaluation.wordings
+    ]
 
 
 def held_out_rows(calibrated: Calibrated) -> list[Row]:
@@ -126,6 +141,7 @@ def document(evaluation: Evaluation, compared: Compared | None = None) -> Row:
         "options": asdict(first.options),
         "retrieval": [_way(way) for way in first.ways],
         "zero_shot": [_zero_shot(found) for found in first.zero_shot],
+        "wordings": [_wording(one) for one in first.wordings],
         "notes": first.notes,
     }
     if compared is not None:
@@ -133,6 +149,7 @@ def document(evaluation: Evaluation, compared: Compared | None = None) -> Row:
             "model": compared.second.model,
             "retrieval": [_way(way) for way in compared.second.ways],
             "zero_shot": [_zero_shot(found) for found in compared.second.zero_shot],
+            "wordings": [_wording(one) for one in compared.second.wordings],
             "differences": {
                 task: {name: _difference(d) for name, d in figures.items()}
                 for task, figures in compared.differences.items()
@@ -169,6 +186,11 @@ def _zero_shot(found: ZeroShot) -> Row:
         "plain_reliability": [asdict(one) for one in found.plain_reliability],
         "calibrated": None if found.calibrated is None else asdict(found.calibrated),
     }
+
+
+def _wording(one: Wording) -> Row:
+    figures = {name: asdict(value) for name, value in one.estimates.items()}
+    return {"changed": one.name, "sentences": one.sentences, "figures": figures}
 
 
 def _row(task: str, by: str, name: str, value: Estimate) -> Row:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from retrieval.evaluation.retrieval import RetrievalFigures
 from retrieval.evaluation.zero_shot import ZeroShotFigures
+from retrieval.training.ablations import ablation_lines
 from retrieval.training.config import TrainingConfig
 from retrieval.training.data import Corpus, source_names
 from retrieval.training.unpaired import UnpairedSet
@@ -79,6 +80,7 @@ def model_card(
         "",
         *_epochs_table(epochs, kept, taught),
         "",
+        *(ablation_lines(config.ablations) if config.ablations else []),
         "## Limits",
         "",
         "It knows what its sets show and little else; other modalities, other regions and rare findings are guesses.",

@@ -245,6 +245,7 @@ class TrainingConfig(_Strict):
     continue_from: Path | None = None
     gate: Gate = Gate()
     description: str = ""
+    ablations: Path | None = None
 
     @model_validator(mode="after")
     def _rehearsal_is_of_an_older_model(self) -> Self:
@@ -317,6 +318,7 @@ def _anchored(config: TrainingConfig, folder: Path, data: Path) -> TrainingConfi
             str(folder / n) if n.endswith((".yaml", ".yml")) else n: w for n, w in config.label_sets.items()
         },
         "output": folder / config.output.expanduser(),
+        "ablations": folder / config.ablations.expanduser() if config.ablations else None,
         "data": sources,
         "text": config.text.model_copy(update={"start": start_of(config.text.start)}),
     }

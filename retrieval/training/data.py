@@ -14,9 +14,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from retrieval.captions import sentences_of
 from retrieval.encoders.preprocess import Preprocess
 from retrieval.errors import TrainingError
-from retrieval.training.captions import sentences_of
 from retrieval.training.config import Source
 from retrieval.zeroshot.labels import LabelSet
 

@@ -243,7 +243,7 @@ def _fingerprint(
     config: TrainingConfig, corpus: Corpus, label_sets: list[LabelSet], teacher: ClipEncoder | None
 ) -> str:
     """What must agree for a state to go on: the configuration but for where the result goes, data, labels, teacher."""
-    values = config.model_dump(mode="json", exclude={"output", "description"})
+    values = config.model_dump(mode="json", exclude={"output", "description", "ablations"})
     labels = [label_set.model_dump(mode="json") for label_set in label_sets]
     known = [values, corpus.digests, labels]
     if config.continue_from is not None:

@@ -1,0 +1,80 @@
+"""One changed word: whether an image lies nearer to its own sentence than to the same with its sides exchanged, or with
+its first finding denied (or affirmed, if it was denied).
+
+Sentences come from the rows' own texts. The denied ones are judged twice: embedded as they stand, as most image-text
+models are asked, and taken apart into what is present and absent, as search hears them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from retrieval.captions import exchanged, negated, sentences_of
+from retrieval.evaluation.metrics import Estimate, Judgement, mean_of
+from retrieval.evaluation.rows import EvaluationRows
+from retrieval.search.negation import weighted_texts
+from retrieval.types import Embeddings
+
+SIDES, DENIAL = "sides exchanged", "a finding denied"
+AS_SAID, TAKEN_APART = "right, as said", "right, taken apart"
+MOST = 1000  # sentences of each kind, drawn by the seed
+LEAST = 10
+
+TextsToVectors = Callable[[list[str]], Embeddings]
+
+
+@dataclass(frozen=True)
+class Wording:
+    """`sentences` were judged; the figures are shares of them, and guessing gives a half."""
+
+    name: str
+    sentences: int
+    judgement: Judgement
+    estimates: dict[str, Estimate]
+
+
+def judge_wordings(
+    rows: EvaluationRows, images: Embeddings, vectors: TextsToVectors, *, resamples: int = 2000, seed: int = 0
+) -> list[Wording]:
+    """Both kinds, where the rows have at least LEAST sentences for it. `images` [N, D] of unit norm."""
+    out = []
+    for name, version in ((SIDES, exchanged), (DENIAL, negated)):
+        pairs = _pairs(rows, version, seed)
+        if len(pairs) < LEAST:
+            continue
+        shown = images[[row for row, _, _ in pairs]]
+        ways = {AS_SAID: vectors} | ({TAKEN_APART: lambda texts: _heard(texts, vectors)} if name == DENIAL else {})
+        right = {}
+        for way, encode in ways.items():
+            own, other = (encode([pair[column] for pair in pairs]) for column in (1, 2))
+            nearer, further = (shown * own).sum(axis=1), (shown * other).sum(axis=1)
+            right[way] = mean_of(np.where(nearer == further, 0.5, nearer > further).astype(np.float64))
+        judged = Judgement([rows.groups[row] for row, _, _ in pairs], right, dict.fromkeys(right, 0.5))
+        out.append(Wording(name, len(pairs), judged, judged.estimates(resamples=resamples, seed=seed)))
+    return out
+
+
+def _pairs(rows: EvaluationRows, version: Callable[[str], str | None], seed: int) -> list[tuple[int, str, str]]:
+    """Row, sentence, and the sentence that is almost the same and wrong."""
+    found = [
+        (row, sentence, other)
+        for row, texts in enumerate(rows.texts)
+        for text in texts
+        for sentence in sentences_of(text) or [text]
+        if (other := version(sentence)) is not None
+    ]
+    if len(found) <= MOST:
+        return found
+    return [found[i] for i in np.sort(np.random.default_rng(seed).permutation(len(found))[:MOST])]
+
+
+def _heard(texts: list[str], vectors: TextsToVectors) -> Embeddings:
+    """Texts as search embeds them: a weighted sum of what is present and what is absent, of unit norm."""
+    parts = [weighted_texts(text) for text in texts]
+    found = iter(vectors([text for part in parts for text, _ in part]))
+    out = np.stack([sum(weight * next(found) for _, weight in part) for part in parts])
+    norms = np.linalg.norm(out, axis=1, keepdims=True)
+    return (out / np.where(norms > 0, norms, 1)).astype(np.float32)

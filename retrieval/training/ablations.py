@@ -1,0 +1,57 @@
+"""The table of what each trick was worth, for the model card: what benchmarks/ablations.py measured and wrote down."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from retrieval.errors import TrainingError
+
+
+def ablation_lines(path: Path) -> list[str]:
+    """Markdown: the first variant's figures, and how much the others differ from it, with paired intervals.
+
+    Raises TrainingError for a file that is none of that script's.
+    """
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+        first, *others = document["variants"]
+        names = list(first["figures"])
+        lines = [
+            "## What each trick is worth",
+            "",
+            f"One change at a time, all trained as briefly ({_said(document['schedule'])}), judged on {document['rows']} "
+            "dev rows. In points: the first row has the figures, the others what they differ from it, with the 95 % "
+            "interval of the paired difference in brackets; bold where that leaves 0 out.",
+            "",
+            f"| change | {' | '.join(names)} |",
+            "|---|" + "---|" * len(names),
+            f"| none | {' | '.join(f'{100 * value:.1f}' for value in first['figures'].values())} |",
+        ]
+        for other in others:
+            cells = (_difference(*other["difference"][name]) for name in names)
+            lines.append(f"| {_said(other['change'])} | {' | '.join(cells)} |")
+    except OSError as exc:
+        raise TrainingError(f"the ablations {path.name!r} can't be read: {exc.strerror}") from exc
+    except (KeyError, TypeError, ValueError) as exc:
+        raise TrainingError(
+            f"{path.name!r} is no table of ablations: {type(exc).__name__}: {exc}",
+            hint="Write it anew with benchmarks/ablations.py, or leave `ablations` out.",
+        ) from exc
+    return [*lines, ""]
+
+
+def _difference(value: float, low: float, high: float) -> str:
+    words = f"{100 * value:+.1f} ({100 * low:+.1f} to {100 * high:+.1f})"
+    return f"**{words}**" if low > 0 or high < 0 else words
+
+
+def _said(change: Mapping[str, Any], parent: str = "") -> str:
+    """A change of a configuration as `image.start: null, image.locked_groups: 0`."""
+    parts = []
+    for key, value in change.items():
+        name = f"{parent}{key}"
+        parts.append(_said(value, f"{name}.") if isinstance(value, Mapping) else f"{name}: {json.dumps(value)}")
+    return ", ".join(parts)
