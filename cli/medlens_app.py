@@ -128,7 +128,8 @@ def main() -> None:
     # Python looks for cycles every 700 new objects, and imports make hundreds of thousands: a tenth of a cold search.
     gc.set_threshold(50_000, *gc.get_threshold()[1:])
     # At its end it looks through all of them once more, which takes longer than the search: nothing waits for that.
-    atexit.register(gc.freeze)
+    # Not with torch, whose compiler complains of what is left over then.
+    atexit.register(lambda: "torch" in sys.modules or gc.freeze())
     # Closed by whoever started this: what is written goes nowhere.
     nowhere = Path(os.devnull).open("w")  # noqa: SIM115
     sys.stdout, sys.stderr = sys.stdout or nowhere, sys.stderr or nowhere

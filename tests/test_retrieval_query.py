@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from test_retrieval_search import ToyCatalog, ToyIndex
 
 from retrieval.errors import EmptyQuery, MedlensError, QueryError
-from retrieval.search.bm25 import ReportIndex, build_report_index, tokens
+from retrieval.search.bm25 import ReportIndex, build_report_index, terms, tokens
 from retrieval.search.hybrid import SHARE, ReportScores, TextRanking
 from retrieval.search.negation import affirmed, heard
 from retrieval.search.query import Fusion, ImagePart, Query, TextPart
@@ -298,12 +298,12 @@ def test_words_are_folded_and_stemmed_and_negations_kept() -> None:
 
 def test_bm25_is_the_formula() -> None:
     index = build_report_index(REPORTS)
-    documents = {study: tokens(affirmed(text)) for study, text in REPORTS.items()}
+    documents = {study: terms(affirmed(text)) for study, text in REPORTS.items()}
     mean = np.mean([len(words) for words in documents.values()])
     scores = dict(zip(index.studies.tolist(), index.scores("left pleural effusion"), strict=True))
     for study, words in documents.items():
         expected = 0.0
-        for word in tokens("left pleural effusion"):
+        for word in terms("left pleural effusion"):
             count, containing = words.count(word), sum(word in other for other in documents.values())
             idf = np.log(1 + (len(documents) - containing + 0.5) / (containing + 0.5))
             expected += idf * count / (count + 1.5 * (1 - 0.75 + 0.75 * len(words) / mean))

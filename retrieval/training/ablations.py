@@ -22,9 +22,9 @@ def ablation_lines(path: Path) -> list[str]:
         lines = [
             "## What each trick is worth",
             "",
-            f"One change at a time, all trained as briefly ({_said(document['schedule'])}), judged on {document['rows']} "
-            "dev rows. In points: the first row has the figures, the others what they differ from it, with the 95 % "
-            "interval of the paired difference in brackets; bold where that leaves 0 out.",
+            f"One change at a time, all trained as briefly ({_said(document['schedule'])}), judged on "
+            f"{document['rows']} dev rows. In points: the first row has the figures, the others what they differ from "
+            "it, with the 95 % interval of the paired difference in brackets; bold where that leaves 0 out.",
             "",
             f"| change | {' | '.join(names)} |",
             "|---|" + "---|" * len(names),
