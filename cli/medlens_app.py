@@ -123,13 +123,18 @@ def _configure(
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 
 
+def _skip_last_collection() -> None:
+    """At its end Python looks through all objects once more, which takes longer than a search: nothing waits for that.
+    Not with torch, whose compiler complains of what is left over then."""
+    if "torch" not in sys.modules:
+        gc.freeze()
+
+
 def main() -> None:
     """The console script. Exit codes: 0 done, 1 a MedlensError, 2 usage, 3 done but not well (README), 130 Ctrl-C."""
     # Python looks for cycles every 700 new objects, and imports make hundreds of thousands: a tenth of a cold search.
     gc.set_threshold(50_000, *gc.get_threshold()[1:])
-    # At its end it looks through all of them once more, which takes longer than the search: nothing waits for that.
-    # Not with torch, whose compiler complains of what is left over then.
-    atexit.register(lambda: "torch" in sys.modules or gc.freeze())
+    atexit.register(_skip_last_collection)
     # Closed by whoever started this: what is written goes nowhere.
     nowhere = Path(os.devnull).open("w")  # noqa: SIM115
     sys.stdout, sys.stderr = sys.stdout or nowhere, sys.stderr or nowhere
