@@ -48,7 +48,7 @@ def changed(values: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, A
 
 
 def configured(config: TrainingConfig, change: Mapping[str, Any], output: Path) -> TrainingConfig:
-    return TrainingConfig.model_validate(changed(config.model_dump(), change) | {"output": output})
+    return TrainingConfig.model_validate(changed(config.model_dump(exclude_unset=True), change) | {"output": output})
 
 
 def trained(config: TrainingConfig, pixels: Path | None) -> None:
