@@ -80,6 +80,30 @@ def test_labels_alone(pairs: Path) -> None:
     assert json.loads(named[0])["task"] == "zero-shot inline"
 
 
+def test_calibrated_probabilities_are_judged_on_patients_the_calibration_has_not_seen(
+    pairs: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("sklearn")
+    lines = []
+    for i in range(24):
+        pixels = (
+            np.random.default_rng(100 + i).integers(0, 256, (40, 40), np.uint8) if i % 2 else np.full((40, 40), 8 * i)
+        )
+        Image.fromarray(pixels.astype(np.uint8)).save(tmp_path / f"{i}.png")
+        lines.append(f"{i}.png,{'CT' if i % 2 else 'MR'},p{i}\n")
+    (tmp_path / "truth.csv").write_text("file,label,patient\n" + "".join(lines))
+    kept, out = tmp_path / "kept.json", tmp_path / "report"
+    medlens("calibrate", "--labels", "modality", "--truth", tmp_path / "truth.csv", "-o", kept)
+    arguments = ["--zero-shot", "--labels", "modality", "--calibration", kept, *QUICK]
+    document = json.loads(medlens("evaluate", pairs, *arguments, "-o", out, "--format", "json").stdout)[0]
+    calibrated = document["zero_shot"][0]["calibrated"]
+    assert calibrated["rows"] == 12
+    assert all("ECE" in figures for figures in calibrated["estimates"].values()) and len(calibrated["estimates"]) == 3
+    assert "has not seen" in (out / "report.html").read_text()
+    other = medlens("evaluate", pairs, "--zero-shot", "--labels", "CT, MR=modality", "--calibration", kept, code=1)
+    assert "kept.json" in other.stderr and "not judged so worded" in other.stderr
+
+
 def test_a_model_compared_with_itself_does_not_differ(pairs: Path) -> None:
     result = medlens("evaluate", pairs, *QUICK, "--compare", DEFAULT_MODEL)
     rows = [json.loads(line) for line in result.stdout.splitlines()]
