@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-# A shell starts what it puts in the background with SIGINT ignored, and that is inherited: tests of Ctrl-C need it back.
+# A shell ignores SIGINT for what it puts in the background, and that is inherited: tests of Ctrl-C need it back.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
