@@ -24,8 +24,9 @@ from PIL import Image
 from retrieval.captions import exchanged
 from retrieval.encoders.clip import ClipEncoder
 from retrieval.evaluation.metrics import Judgement, auroc_of, mean_of, mean_statistic
+from retrieval.evaluation.wording import heard_vectors
 from retrieval.search.bm25 import build_report_index, terms, tokens
-from retrieval.search.negation import polarity, weighted_texts
+from retrieval.search.negation import polarity
 from retrieval.training.config import load_config
 from retrieval.training.data import epoch_order, read_corpus
 from retrieval.zeroshot.calibration import nearest_distance
@@ -195,9 +196,7 @@ def unknown(medpix: Rows, children: Rows, photos: np.ndarray) -> None:
 
 
 def query_vector(encoder: ClipEncoder, text: str) -> np.ndarray:
-    texts = weighted_texts(text)
-    vector = np.array([weight for _, weight in texts]) @ encoder.encode_text([t for t, _ in texts])
-    return vector / np.linalg.norm(vector)
+    return heard_vectors([text], encoder.encode_text)[0]
 
 
 def negation(encoder: ClipEncoder, medpix: Rows, covid: Rows, children: Rows) -> None:

@@ -24,7 +24,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from indexer.catalog import database as database_module
-from indexer.catalog import sql_catalog as catalog_module
+from indexer.catalog import lineage
 from indexer.catalog.schema import SCHEMA_REVISION, metadata
 from indexer.catalog.sql_catalog import SqlCatalog
 from indexer.keywords import COLUMNS, Kind
@@ -850,7 +850,7 @@ def test_rows_of_different_sizes_are_noticed(sqlite_catalog: SqlCatalog) -> None
 
 
 def test_chunks_fit_the_databases() -> None:
-    assert 3 * catalog_module._CHUNK < 32_766
+    assert 3 * lineage._CHUNK < 32_766
 
 
 def test_the_ids_of_a_filter_are_remembered_until_anything_is_committed(

@@ -11,7 +11,7 @@ from indexer.catalog.database import Database
 from indexer.catalog.schema import deletions, frames, instances, reports, sentences
 from retrieval.types import Lineage
 
-_CHUNK = 10_000  # values per statement
+_CHUNK = 10_000  # values per statement; SQLite takes 32,766 parameters, PostgreSQL 65,535
 
 
 class LineageReads:

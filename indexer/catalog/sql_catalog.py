@@ -33,7 +33,6 @@ from retrieval.types import FrameKey, SearchFilter
 Ids = npt.NDArray[np.int64]
 Vectors = npt.NDArray[np.float16]  # [N, embed_dim], unit norm
 
-_CHUNK = 10_000  # ids per statement; SQLite takes 32,766 parameters, PostgreSQL 65,535
 _ANSWERS = 16  # filters whose ids are remembered
 _TABLES = {"frame": frames, "sentence": sentences}
 
@@ -253,7 +252,7 @@ class SqlCatalog(IndexingCatalog, LineageReads):
             .order_by(frames.c.id)
         )
         found: dict[int, tuple[FrameKey, dict[str, Any]]] = {}
-        for row in self._by_id(query, frames.c.id, wanted):
+        for row in self._where_in(query, frames.c.id, wanted):
             attributes = dict(row._mapping)
             key = FrameKey(attributes["sop_instance_uid"], attributes.pop("frame_number"))
             found[attributes.pop("id")] = (key, attributes)
@@ -270,7 +269,7 @@ class SqlCatalog(IndexingCatalog, LineageReads):
             instances.c.study_instance_uid,
             instances.c.patient_pseudonym,
         ).select_from(sentences.join(reports).join(instances))
-        found = {row.id: SentenceRow(*row) for row in self._by_id(query, sentences.c.id, wanted)}
+        found = {row.id: SentenceRow(*row) for row in self._where_in(query, sentences.c.id, wanted)}
         return {i: found[i] for i in wanted if i in found}
 
     def slices_of(self, series_instance_uids: Iterable[str]) -> list[SliceRow]:
@@ -283,7 +282,7 @@ class SqlCatalog(IndexingCatalog, LineageReads):
             .order_by(instances.c.id)
         )
         wanted = list(dict.fromkeys(series_instance_uids))
-        rows = self._by_id(query, instances.c.series_instance_uid, wanted)
+        rows = self._where_in(query, instances.c.series_instance_uid, wanted)
         return [SliceRow(row[0], dict(zip(names, row, strict=True))) for row in rows]
 
     def counts(self) -> Counts:
@@ -346,7 +345,7 @@ class SqlCatalog(IndexingCatalog, LineageReads):
         """(ids [n] ascending, vectors [n, D] float16) of those ids that are there."""
         table = _TABLES[kind]
         query = sa.select(table.c.id, table.c.vector).order_by(table.c.id)
-        rows = list(self._by_id(query, table.c.id, sorted({int(i) for i in ids})))
+        rows = list(self._where_in(query, table.c.id, sorted({int(i) for i in ids})))
         return _unpacked(rows, kind) if rows else _no_vectors(self.embed_dim)
 
     def deleted_since(self, kind: VectorKind, seq: int) -> tuple[int, Ids]:
@@ -359,11 +358,6 @@ class SqlCatalog(IndexingCatalog, LineageReads):
         with self._database.reading() as connection:
             rows = connection.execute(query).all()
         return (rows[-1].seq if rows else seq), np.array([row.row_id for row in rows], dtype=np.int64)
-
-    def _by_id(self, query: sa.Select[Any], column: sa.Column[Any], values: Sequence[Any]) -> Iterator[Any]:
-        with self._database.reading() as connection:
-            for start in range(0, len(values), _CHUNK):
-                yield from connection.execute(query.where(column.in_(values[start : start + _CHUNK])))
 
 
 def _set(connection: sa.Connection, values: Mapping[str, Any]) -> None:

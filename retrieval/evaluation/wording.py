@@ -46,7 +46,9 @@ def judge_wordings(
         if len(pairs) < LEAST:
             continue
         shown = images[[row for row, _, _ in pairs]]
-        ways = {AS_SAID: vectors} | ({TAKEN_APART: lambda texts: _heard(texts, vectors)} if name == DENIAL else {})
+        ways = {AS_SAID: vectors} | (
+            {TAKEN_APART: lambda texts: heard_vectors(texts, vectors)} if name == DENIAL else {}
+        )
         right = {}
         for way, encode in ways.items():
             own, other = (encode([pair[column] for pair in pairs]) for column in (1, 2))
@@ -71,7 +73,7 @@ def _pairs(rows: EvaluationRows, version: Callable[[str], str | None], seed: int
     return [found[i] for i in np.sort(np.random.default_rng(seed).permutation(len(found))[:MOST])]
 
 
-def _heard(texts: list[str], vectors: TextsToVectors) -> Embeddings:
+def heard_vectors(texts: list[str], vectors: TextsToVectors) -> Embeddings:
     """Texts as search embeds them: a weighted sum of what is present and what is absent, of unit norm."""
     parts = [weighted_texts(text) for text in texts]
     found = iter(vectors([text for part in parts for text, _ in part]))

@@ -109,9 +109,12 @@ def build_report_index(texts: Mapping[str, str], words: Words | None = None) -> 
 
 def terms(text: str) -> list[str]:
     """What the index has of a text: its words, and those that are said of a side once more with that."""
-    of_sides = [pair for clause in clauses(_plain(text)) for pair in sided(_words(clause))]
-    stems = _stemmed([word for _, word in of_sides])
-    return [*tokens(text), *(f"{side}_{stem}" for (side, _), stem in zip(of_sides, stems, strict=True))]
+    plain = _plain(text)
+    words = _words(plain)
+    of_sides = [pair for clause in clauses(plain) for pair in sided(_words(clause))]
+    stems = _stemmed([*words, *(word for _, word in of_sides)])
+    with_side = zip(of_sides, stems[len(words) :], strict=True)
+    return [*stems[: len(words)], *(f"{side}_{stem}" for (side, _), stem in with_side)]
 
 
 def tokens(text: str) -> list[str]:

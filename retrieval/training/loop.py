@@ -123,7 +123,7 @@ def _train(
     del teacher  # its weights can go
     if taught is not None:
         on_teacher(taught)
-    before = run.judge.recalled(run.averaged(), rehearsal) if processes.first else {}
+    before = run.judge.recalled(run.averaged(), rehearsal) if rehearsal and processes.first else {}
     progress = _Progress(config)
     if state is not None:
         run.load(state)
