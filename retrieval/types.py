@@ -107,7 +107,8 @@ class SearchFilter:
 class SearchResults:
     """Hits in rank order. `searched` is the number of frames that passed the filter, None if all were searched.
 
-    `ranker` is the one that was used (dense, text, hybrid), `score` what the scores are, in words.
+    `ranker` is the one that was used (dense, text, hybrid), `score` what the scores are, in words; `notes` is what else
+    is to be known of the answers.
     """
 
     query: str
@@ -116,6 +117,7 @@ class SearchResults:
     searched: int | None = None
     ranker: str = "dense"
     score: str = "cosine similarity"
+    notes: tuple[str, ...] = ()
 
     def to_pandas(self) -> DataFrame:
         """A row per hit: rank, score, sop_instance_uid, frame_number, folded, part.NAME for each part, the attributes.

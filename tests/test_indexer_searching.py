@@ -75,6 +75,23 @@ def test_a_text_alone_is_a_query_and_asks_the_reports_too(store: Store) -> None:
     assert reports == {f"1.2.{ord('A')}": 0, f"1.2.{ord('B')}": 0.5, f"1.2.{ord('C')}": None}
 
 
+def test_a_side_that_is_asked_for_is_looked_up_in_the_headers(tmp_path: Path) -> None:
+    encoder = FakeEncoder()
+    archive = tmp_path / "sides"
+    archive.mkdir()
+    for number, (image, series) in enumerate((("L", ""), ("R", ""), ("", "R"), ("", ""), ("L", "R"))):
+        path = write_image(archive, "A", number)
+        header = dcmread(path)
+        header.ImageLaterality, header.Laterality = image, series
+        header.save_as(path)
+    with Store.create(tmp_path / "store", encoder.spec.to_json()) as made:
+        index_archive([archive], made, encoder, workers=1)
+        found = made.search(Query("left breast", ranker=Ranker.DENSE), encoder=encoder)
+        assert {hit.key.sop_instance_uid[-1] for hit in found.hits} == {"0", "3", "4"}
+        assert found.searched == 3 and "2 frames" in found.notes[0]
+        assert len(made.search(Query("left breast", literal=True), encoder=encoder).hits) == 5
+
+
 def test_the_text_ranker_loads_no_model(store: Store) -> None:
     class NoModel(FakeEncoder):
         def encode_text(self, texts):  # type: ignore[no-untyped-def]

@@ -13,6 +13,7 @@ import numpy.typing as npt
 import pytest
 
 from retrieval.errors import EmptyQuery, QueryError
+from retrieval.search.query import Query, Ranker
 from retrieval.search.searcher import Searcher
 from retrieval.types import Catalog, Embeddings, Encoder, FrameKey, Lineage, SearchFilter, Uint8Image, VectorIndex
 
@@ -137,6 +138,46 @@ def test_a_filter_that_nothing_passes_finds_nothing(searcher: Searcher) -> None:
     results = searcher.search_text("1 0 0 0", where=SearchFilter({"modality": ("US",)}))
     assert results.hits == ()
     assert results.searched == 0
+
+
+class ReadingEncoder(ToyEncoder):
+    """Any words at all are the direction [1, 0, 0, 0]."""
+
+    def encode_text(self, texts: Sequence[str]) -> Embeddings:
+        return super().encode_text(["1 0 0 0" for _ in texts])
+
+
+@pytest.mark.parametrize(
+    ("words", "left_out"),
+    [
+        ("mass of the left breast", {11, 13}),
+        ("RT knee", {10}),
+        ("left and right breast", set()),
+        ("bilateral effusion", set()),
+        ("effusion, no left mass", set()),
+        ("the patient left the hospital", set()),
+        ("a breast", set()),
+    ],
+)
+def test_who_asks_for_a_side_gets_no_picture_whose_header_says_the_other(
+    searcher: Searcher, words: str, left_out: set[int]
+) -> None:
+    assert isinstance(searcher.catalog, ToyCatalog)
+    rows = searcher.catalog.rows
+    rows[10] |= {"image_laterality": "L"}
+    rows[11] |= {"image_laterality": "R", "laterality": "L"}  # the image's own word counts
+    rows[12] |= {"image_laterality": "B", "laterality": "R"}
+    rows[13] |= {"laterality": "R"}
+    searcher.encoder = ReadingEncoder()
+    asked = Query(words, ranker=Ranker.DENSE)
+    results = searcher.search(asked)
+    assert set(ids(results)) == set(rows) - left_out
+    assert bool(results.notes) == bool(left_out)
+    assert all(note.startswith(f"{len(left_out)} frames") for note in results.notes)
+    literal = searcher.search(Query(words, ranker=Ranker.DENSE, literal=True))
+    assert set(ids(literal)) == set(rows) and not literal.notes
+    searched = searcher.search(Query(words, ranker=Ranker.DENSE, where=SearchFilter({"modality": ("MR",)}))).searched
+    assert searched == 3 - len(left_out & {10, 12, 14})
 
 
 def test_rows_that_are_gone_leave_no_gap_in_the_ranks(searcher: Searcher) -> None:

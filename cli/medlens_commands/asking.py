@@ -74,7 +74,7 @@ def search(
         float | None, typer.Option(help="Fold answers whose similarity to a better one is at least this: 0.99.")
     ] = None,
     literal: Annotated[
-        bool, typer.Option("--literal", help='Take "no" and "without" as words: not as what the answers lack.')
+        bool, typer.Option("--literal", help='Take "no", "without", "left" and "right" as words, not as conditions.')
     ] = False,
     k: KOption = 10,
     offset: Annotated[int, typer.Option(help="Skip so many answers: the next page.")] = 0,
@@ -122,6 +122,8 @@ def search(
             results = opened.search(asked, encoder=encoder)
             head = {"query": results.query, "where": where, "model": results.model, "ranker": results.ranker}
             head |= {"score": results.score, "searched": results.searched}
+            for note in results.notes:
+                typer.echo(note, err=True)
             pass_on([hit.attributes for hit in results.hits], cohort, copy_to, head)
             if montage is not None and not results.hits:
                 typer.echo(f"no hits: {montage.name} is not written", err=True)

@@ -98,7 +98,8 @@ class Query:
     - `one_per`: at most one answer of each patient, study or series: its best.
     - `exclude_same_patient`: no answer from a patient whose picture is in the query.
     - `fold`: answers whose embeddings have at least this cosine similarity to a better answer are folded into it.
-    - `literal`: take "no" and "without" as words. Else "no effusion" looks away from effusions.
+    - `literal`: take "no", "without", "left" and "right" as words. Else "no effusion" looks away from effusions, and
+      "left breast" leaves out frames whose header says that they show the right one.
     - `k` answers after the first `offset`. `depth` is how far RRF looks into each ranking.
 
     Raises QueryError for what can't be asked: EmptyQuery for nothing or blanks, weights that cancel out, k below 1 ...

@@ -13,6 +13,7 @@ from retrieval.search.levels import answers
 from retrieval.search.negation import heard
 from retrieval.search.query import Fusion, ImagePart, Pooling, Query, Ranker, TextPart
 from retrieval.search.ranking import Ids, Ranking, ReciprocalRanks, cancelled, dense_ranking
+from retrieval.search.sides import of_other_side, only_side
 from retrieval.types import Catalog, Embeddings, Encoder, Hit, SearchFilter, SearchResults, Uint8Image, VectorIndex
 
 _SCALES = {
@@ -50,6 +51,7 @@ class Searcher:
         """
         said, query = query, heard(query)
         ids = self._allowed(query.where, excluded_patients)
+        ids, notes = self._of_the_side(query, ids)
         ranker, found = self._ranker(query)
         ranking = self._ranking(query, ranker, found, ids, pictures)
         page = answers(query, ranking, self.catalog, ids)
@@ -62,7 +64,7 @@ class Searcher:
             for rank, answer in enumerate((a for a in page if a.frame in rows), query.offset + 1)
         )
         searched = None if ids is None else len(ids)
-        return SearchResults(str(said), self.encoder.name, hits, searched, str(ranker), _scale(query, ranker))
+        return SearchResults(str(said), self.encoder.name, hits, searched, str(ranker), _scale(query, ranker), notes)
 
     def search_text(self, query: str, k: int = 10, where: SearchFilter = SearchFilter()) -> SearchResults:
         """The `k` frames nearest to a text among those that pass `where`. Raises EmptyQuery for blanks."""
@@ -80,6 +82,24 @@ class Searcher:
             return ids
         gone = self.catalog.ids_matching(SearchFilter({"patient_pseudonym": tuple(excluded)}))
         return ids[~np.isin(ids, gone)]
+
+    def _of_the_side(self, query: Query, ids: Ids | None) -> tuple[Ids | None, tuple[str, ...]]:
+        """Without the frames whose header says the side that the query does not ask for; and what is to be said of it.
+
+        A model that was trained on captions hardly tells sides in pictures; the header knows, where it says."""
+        side = None if query.literal else only_side(part.text for part in query.texts if part.weight > 0)
+        if side is None:
+            return ids, ()
+        other = of_other_side(side, self.catalog)
+        if not len(other):
+            return ids, ()
+        kept = self.catalog.ids_matching(SearchFilter()) if ids is None else ids
+        left = kept[~np.isin(kept, other)]
+        gone = len(kept) - len(left)
+        if not gone:
+            return ids, ()
+        said = f"{gone} frames whose header says the other side than {side} were left out; a literal query keeps them"
+        return left, (said,)
 
     @staticmethod
     def _require_whole(query: Query, searched: int) -> None:
