@@ -8,6 +8,8 @@ makes ten million cheap; that of queries is their own.
 
 from __future__ import annotations
 
+import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -42,10 +44,14 @@ class Clustered:
     def write(self, path: Path) -> npt.NDArray[np.float16]:
         """All vectors in a .npy file of float16 [count, dim], mapped."""
         out = np.lib.format.open_memmap(path, mode="w+", dtype=np.float16, shape=(self.count, self.dim))
-        for start in range(0, self.count, CHUNK):
+
+        def fill(start: int) -> None:
             size = min(CHUNK, self.count - start)
             rng = np.random.default_rng(100 + start)
             out[start : start + size] = self._made(rng, self._pool[rng.integers(len(self._pool), size=size)])
+
+        with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as threads:
+            list(threads.map(fill, range(0, self.count, CHUNK)))
         out.flush()
         return np.load(path, mmap_mode="r")
 

@@ -9,8 +9,8 @@ to the narrowest that finds 0.99 of the nearest ten of these very queries; medle
 vectors before it saw them. Then all that are open are asked in turn, ten queries at a time. Wall clock and processor
 time both: where they part, others were using the machine. Memory is what a process has resident after its searches,
 mapped pages included, less what it had after importing. Truth is the exact search over the same float16 vectors.
-`faiss` is IVF with RaBitQ and float32 refinement, used bare. Ratios are to the first index that is named. With --keep
-a later run of the same command builds only what is not there yet.
+`faiss` is IVF with RaBitQ and float32 refinement (float16 beyond four million), used bare. Ratios are to the first
+index that is named. With --keep a later run of the same command builds only what is not there yet.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from clustered_vectors import Clustered
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 DIM, K, ASKED, ROUND, CHUNK = 512, 10, 200, 10, 65_536
 RECALL = 0.99
+BIG = 4_000_000
 WIDTHS = [2**i for i in range(11)]
 Found = list[list[int]]
 
@@ -107,8 +108,9 @@ class Unchanging:
 def build_faiss(path: Path, rows: np.ndarray) -> None:
     import faiss
 
-    nlist = int(2 ** round(np.log2(4 * np.sqrt(len(rows)))))
-    index = faiss.index_factory(DIM, f"IVF{nlist},RaBitQ,RFlat", faiss.METRIC_INNER_PRODUCT)
+    nlist = min(4096, int(2 ** round(np.log2(4 * np.sqrt(len(rows))))))  # more take hours to train
+    refined = "RFlat" if len(rows) <= BIG else "Refine(SQfp16)"  # float32 would not fit into memory
+    index = faiss.index_factory(DIM, f"IVF{nlist},RaBitQ,{refined}", faiss.METRIC_INNER_PRODUCT)
     sample = np.sort(np.random.default_rng(0).choice(len(rows), min(len(rows), 40 * nlist), replace=False))
     index.train(rows[sample].astype(np.float32))
     for _, batch in chunks(rows):
