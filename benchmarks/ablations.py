@@ -1,40 +1,57 @@
-"""What each trick of training is worth: the default model's configuration with one thing changed, judged on dev rows.
+"""What each trick of training is worth: the default model's configuration with one thing changed, cross-validated.
 
-    python benchmarks/ablations.py DATA OUT [--only NAME ...] [--plan data/training/ablations.yaml]
+    python benchmarks/ablations.py DATA OUT [--plan data/training/ablations.yaml] [--only NAME ...] [--folds 4]
+        [--device cuda --jobs 8]
 
-DATA is the folder that data/training/medlens-base.yaml reads. The plan names the changes, and a schedule shorter than
-the default model's, so that a CPU gets through: differences are between equally short runs. Variants that OUT has
-already are not trained again. OUT/ablations.json has the table that the model card shows; differences are paired,
-intervals are over cases (95 %, bootstrap).
+DATA is the folder that data/training/medlens-base.yaml reads. Its training rows are split into folds by case; each
+variant is trained once for each fold without that fold, and judged on it. The dev rows play no part, so that what is
+chosen here does not flatter the figures of the card. The plan names the changes, and what is changed for all of them.
+
+OUT/VARIANT/FOLD.npz keeps what a trained model makes of its fold: runs that are there already are not done again.
+OUT/ablations.json has the table that the model card shows: figures over all folds, differences paired, intervals over
+cases (95 %, bootstrap). `ensembles` of the plan are judged too, by the mean of their members' similarities.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
+import multiprocessing
+import os
 import shutil
-from collections.abc import Mapping
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 import yaml
 from PIL import Image
 
 from retrieval.encoders.clip import ClipEncoder
-from retrieval.encoders.model_source import resolve_model
-from retrieval.evaluation.evaluate import Compared, Evaluation, Options, compare, evaluate
+from retrieval.errors import MedlensError
+from retrieval.evaluation.evaluate import Evaluation, Options, evaluate
+from retrieval.evaluation.metrics import Judgement, differences, mean_where
 from retrieval.evaluation.pairs import evaluation_rows, read_pairs
+from retrieval.evaluation.rows import EvaluationRows
 from retrieval.evaluation.wording import AS_SAID
 from retrieval.evaluation.zero_shot import ACCURACY, AMONG_OCCURRING
+from retrieval.training.checkpoint import preprocess_of, work_folder
 from retrieval.training.config import TrainingConfig, load_config
+from retrieval.training.data import cache_pixels, read_corpus
 from retrieval.training.loop import train
+from retrieval.training.run import CANVAS
 from retrieval.zeroshot.labels import load_labels
 
 TRAINING = Path(__file__).resolve().parents[1] / "data/training"
-JUDGED = "pairs/medpix/pairs.jsonl"
-LABELS = ("modality", "plane", "body_region")
+JUDGED = {"medpix": ("modality", "plane", "body_region"), "covid_cxr": ()}  # sets, and their label sets
+WORDED = "medpix"  # the set whose sentences are changed by a word
 BASE = "default"
+FIXED = Options(resamples=1, shuffles=1)
 
 
 def changed(values: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
@@ -47,60 +64,193 @@ def changed(values: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, A
     return out
 
 
-def configured(config: TrainingConfig, change: Mapping[str, Any], output: Path) -> TrainingConfig:
-    return TrainingConfig.model_validate(changed(config.model_dump(exclude_unset=True), change) | {"output": output})
+def fold_of(group: str, folds: int) -> int:
+    return int.from_bytes(hashlib.sha256(group.encode()).digest()[:8], "big") % folds
 
 
-def trained(config: TrainingConfig, pixels: Path | None) -> None:
-    """Train unless that is done. `pixels` has the decoded images of another run."""
-    if (config.output / "README.md").exists():
-        return
-    work = config.output.with_name(f"{config.output.name}.work")
+def write_fold(config: TrainingConfig, folder: Path, fold: int, folds: int) -> dict[Path, Path]:
+    """Write the pairs files with one fold of the training rows as dev rows; those by the files that they stand for."""
+    out = {}
+    for source in config.data:
+        place = folder / source.pairs.parent.name / source.pairs.name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        rows = [json.loads(line) for line in source.pairs.read_text("utf-8").splitlines() if line.strip()]
+        for row in rows:
+            row["image"] = str(source.pairs.parent.resolve() / row["image"])
+            if row.get("split") == "dev":
+                row["split"] = "test"  # nobody's
+            elif place.parent.name in JUDGED and fold_of(str(row["group"]), folds) == fold:
+                row["split"] = "dev"
+        place.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+        out[source.pairs] = place
+    return out
+
+
+def configured(config: TrainingConfig, change: Mapping[str, Any], files: Mapping[Path, Path], out: Path) -> Any:
+    values = changed(config.model_dump(exclude_unset=True), change)
+    values["data"] = [source | {"pairs": files[source["pairs"]]} for source in values["data"]]
+    return TrainingConfig.model_validate(values | {"output": out, "ablations": None})
+
+
+class Recorder:
+    """An encoder that keeps what it made of texts."""
+
+    def __init__(self, encoder: Any) -> None:
+        self._encoder, self.said = encoder, {}
+        self.name, self.logit_scale, self.embed_dim = "variant", encoder.logit_scale, encoder.embed_dim
+
+    def encode_text(self, texts: Sequence[str]) -> np.ndarray:
+        found = self._encoder.encode_text(texts)
+        self.said |= dict(zip(texts, found, strict=True))
+        return found
+
+
+class Recorded:
+    """Such an encoder again, from what it kept. Several count as one whose similarities are the mean of theirs."""
+
+    def __init__(self, files: Sequence[Path]) -> None:
+        loaded = [np.load(file) for file in files]
+        share = len(loaded) ** -0.5
+        self.name = "variant"
+        self.logit_scale = float(np.mean([one["logit_scale"] for one in loaded]))
+        self._texts = {text: i for i, text in enumerate(loaded[0]["texts"].tolist())}
+        self._said = np.concatenate([unit(one["said"]) * share for one in loaded], axis=1)
+        self.embed_dim = self._said.shape[1]
+        self.images = {
+            name: np.concatenate([unit(one[f"images_{name}"]) * share for one in loaded], axis=1) for name in JUDGED
+        }
+
+    def encode_text(self, texts: Sequence[str]) -> np.ndarray:
+        return self._said[[self._texts[text] for text in texts]]
+
+
+def unit(rows: np.ndarray) -> np.ndarray:
+    wide = rows.astype(np.float32)
+    return wide / np.linalg.norm(wide, axis=1, keepdims=True)
+
+
+def rows_of(folder: Path, name: str) -> tuple[EvaluationRows, list[Path]]:
+    return evaluation_rows(read_pairs(folder / name))
+
+
+def judged(rows: EvaluationRows, encoder: Any, images: np.ndarray, name: str) -> Evaluation:
+    labels = [(load_labels(label), label) for label in JUDGED[name]]
+    return evaluate(rows, encoder, images, label_sets=labels, options=FIXED)
+
+
+def one_run(config: TrainingConfig, folds: Path, kept: Path, device: str, pixels: Path) -> tuple[str, float]:
+    """Train, and keep what the model makes of its fold."""
+    started = time.monotonic()
+    work = work_folder(config)
     work.mkdir(parents=True, exist_ok=True)
-    if pixels is not None:
-        for file in (*pixels.glob("*.pixels"), *pixels.glob("*.key")):
-            if not (work / file.name).exists():
-                shutil.copy(file, work / file.name)
-    train(
-        config, on_epoch=lambda epoch, loss, _: print(f"  {config.output.name} epoch {epoch}: {loss:.3f}", flush=True)
-    )
+    for file in pixels.iterdir():
+        if not (work / file.name).exists():
+            os.link(file, work / file.name)
+    if device != "cpu":
+        torch.set_num_threads(1)
+    train(config, device=device)
+    recorder = Recorder(ClipEncoder.load(str(config.output), device, "fp32"))
+    values: dict[str, Any] = {}
+    for name in JUDGED:
+        rows, paths = rows_of(folds, name)
+        pictures = [np.array(Image.open(path).convert("L")) for path in paths]
+        found = recorder._encoder.encode_images(pictures)
+        judged(rows, recorder, found, name)
+        values[f"images_{name}"] = found.astype(np.float16)
+    values["texts"] = np.array(list(recorder.said))
+    values["said"] = np.stack(list(recorder.said.values())).astype(np.float16)
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    np.savez_compressed(kept.with_suffix(".partial.npz"), logit_scale=recorder.logit_scale, **values)
+    kept.with_suffix(".partial.npz").rename(kept)
+    shutil.rmtree(work)
+    shutil.rmtree(config.output)
+    return f"{kept.parent.name} {kept.stem}", time.monotonic() - started
 
 
-class Rows:
-    """The dev rows, and what a model makes of them."""
-
-    def __init__(self, data: Path) -> None:
-        self.rows, self.paths = evaluation_rows(read_pairs(data / JUDGED))
-        self.labels = [(load_labels(name), name) for name in LABELS]
-
-    def judged(self, folder: Path) -> Evaluation:
-        encoder = ClipEncoder.from_source(resolve_model(str(folder)), "cpu")
-        fit = encoder.spec.preprocess.fit
-        images = encoder.encode_images([fit(np.array(Image.open(path).convert("L"))) for path in self.paths])
-        return evaluate(self.rows, encoder, images, label_sets=self.labels, options=Options(shuffles=1))
+def pixels_of(config: TrainingConfig, out: Path) -> Path:
+    """The decoded images of a size, for all runs of that size."""
+    preprocess = preprocess_of(config, CANVAS)
+    folder = out / "pixels" / str(preprocess.size[0])
+    folder.mkdir(parents=True, exist_ok=True)
+    cache_pixels(read_corpus(config.data, labels_of(config)).rows, preprocess, folder / "canvas.pixels", silent)
+    return folder
 
 
-def figures(evaluation: Evaluation) -> dict[str, float]:
-    found = {f"{way.name} R@10": way.estimates["R@10"].value for way in evaluation.ways}
-    found |= {each.labels.name: each.estimates[_right(each.estimates)].value for each in evaluation.zero_shot}
-    return found | {each.name: each.estimates[AS_SAID].value for each in evaluation.wordings}
+def labels_of(config: TrainingConfig) -> list[Any]:
+    return [load_labels(name) for name in config.label_sets]
 
 
-def _right(found: Mapping[str, Any]) -> str:
-    return AMONG_OCCURRING if AMONG_OCCURRING in found else ACCURACY
+def silent(*_: object) -> None:
+    pass
 
 
-def against(compared: Compared) -> dict[str, tuple[float, float, float]]:
-    """The same figures less the default's, with their paired intervals."""
-    found = {}
-    for task, differing in compared.differences.items():
-        if "R@10" in differing:
-            found[f"{task.partition(',')[0]} R@10"] = differing["R@10"]
-        elif AS_SAID in differing:
-            found[task] = differing[AS_SAID]
-        else:
-            found[task.removeprefix("zero-shot ")] = differing[_right(differing)]
-    return {name: (d.value, d.low, d.high) for name, d in found.items()}
+def figures(out: Path, names: Sequence[str], folds: int) -> Judgement | None:
+    """All folds of a variant, or of several as one, as if they were one set of rows; None where runs are missing."""
+    items: dict[str, tuple[list[np.ndarray], list[str]]] = {}
+    for fold in range(folds):
+        files = [out / name / f"{fold}.npz" for name in names]
+        if not all(file.exists() for file in files):
+            return None
+        recorded = Recorded(files)
+        for name in JUDGED:
+            rows, _ = rows_of(out / "folds" / str(fold), name)
+            for figure, judgement, statistic in told(judged(rows, recorded, recorded.images[name], name), name):
+                values, groups = items.setdefault(figure, ([], []))
+                values.append(judgement.statistics[statistic](np.eye(len(judgement.groups))))  # a mean's own items
+                groups += [f"{name} {group}" for group in judgement.groups]
+    # One row for each item of each figure; a figure is the mean over its own.
+    every = np.concatenate([np.concatenate(values) for values, _ in items.values()])
+    owner = np.repeat(np.arange(len(items)), [len(groups) for _, groups in items.values()])
+    groups = [group for _, names in items.values() for group in names]
+    statistics = {
+        figure: mean_where(every, (owner == number) & np.isfinite(every)) for number, figure in enumerate(items)
+    }
+    return Judgement(groups, statistics, dict.fromkeys(items, float("nan")))
+
+
+def told(evaluation: Evaluation, name: str) -> Iterator[tuple[str, Judgement, str]]:
+    of = "" if name == WORDED else f"{name}: "
+    for way in evaluation.ways:
+        yield f"{of}{way.name} R@10", way.direction.judgement, "R@10"
+    for each in evaluation.zero_shot:
+        found = AMONG_OCCURRING if AMONG_OCCURRING in each.judgement.statistics else ACCURACY
+        yield each.labels.name, each.judgement, found
+    if name == WORDED:
+        for wording in evaluation.wordings:
+            yield wording.name, wording.judgement, AS_SAID
+
+
+def table(out: Path, plan: Mapping[str, Any], folds: int) -> dict[str, Any]:
+    variants = {BASE: {}} | (plan["variants"] or {})
+    members = {name: [name] for name in variants} | (plan.get("ensembles") or {})
+    base = figures(out, [BASE], folds)
+    if base is None:
+        raise SystemExit(f"not all runs of {BASE} are there")
+    lines = []
+    for name, of in members.items():
+        found = base if name == BASE else figures(out, of, folds)
+        if found is None:
+            continue
+        line: dict[str, Any] = {"variant": name, "change": variants.get(name, {"mean of": of}) or {}}
+        line["figures"] = {figure: found.point(figure) for figure in found.statistics}
+        if found is not base:
+            line["difference"] = {n: (d.value, d.low, d.high) for n, d in differences(base, found).items()}
+        lines.append(line)
+    cases = len(set(base.groups))
+    return {"schedule": plan["common"] or {}, "folds": folds, "cases": cases, "variants": lines}
+
+
+def show(document: Mapping[str, Any]) -> None:
+    first = document["variants"][0]["figures"]
+    print(f"{'':24}" + "".join(f"{name[-22:]:>24}" for name in first))
+    for line in document["variants"]:
+        differing = line.get("difference")
+        cells = (
+            [f"{100 * v:.1f}" for v in first.values()]
+            if differing is None
+            else [f"{100 * v:+.1f} ({100 * a:+.1f} to {100 * b:+.1f})" for v, a, b in differing.values()]
+        )
+        print(f"{line['variant']:24}" + "".join(f"{cell:>24}" for cell in cells))
 
 
 def main() -> None:
@@ -109,35 +259,49 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--only", nargs="*", default=None)
     parser.add_argument("--plan", type=Path, default=TRAINING / "ablations.yaml")
+    parser.add_argument("--folds", type=int, default=4)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--jobs", type=int, default=1)
+    parser.add_argument("--seconds", type=float, default=float("inf"), help="begin no run after so many")
+    parser.add_argument("--runs-only", action="store_true", help="the table is made later, by the same command")
     args = parser.parse_args()
+    started = time.monotonic()
     plan = yaml.safe_load(args.plan.read_text("utf-8"))
     config = load_config(TRAINING / "medlens-base.yaml", args.data.resolve())
     out = args.out.resolve()
-    rows, pixels = Rows(args.data), None
-    base: Evaluation | None = None
-    table = []
-    variants = {BASE: {}} | plan["variants"]
-    for name, change in variants.items():
-        if args.only is not None and name not in (BASE, *args.only):
+    places = [out / "folds" / str(fold) for fold in range(args.folds)]
+    files = [write_fold(config, place, fold, args.folds) for fold, place in enumerate(places)]
+    waiting = []
+    for name, change in ({BASE: {}} | (plan["variants"] or {})).items():
+        if args.only is not None and name not in args.only:
             continue
-        merged = changed(changed({}, plan["common"]), change or {})
-        one = configured(config, merged, out / name)
-        trained(one, pixels)
-        if pixels is None:
-            pixels = out / f"{name}.work"
-        else:
-            shutil.rmtree(out / f"{name}.work", ignore_errors=True)
-        judged = rows.judged(one.output)
-        base = base or judged
-        row: dict[str, Any] = {"variant": name, "change": change or {}, "figures": figures(judged)}
-        if judged is not base:
-            row["difference"] = against(compare(base, judged))
-        table.append(row)
-        print(json.dumps(row), flush=True)
-        (out / "ablations.json").write_text(
-            json.dumps({"schedule": plan["common"], "rows": len(rows.rows), "variants": table}, indent=1) + "\n",
-            "utf-8",
-        )
+        for fold, place in enumerate(places):
+            merged = changed(changed({}, plan["common"] or {}), change or {})
+            one = configured(config, merged, files[fold], out / name / f"model-{fold}")
+            if not (kept := out / name / f"{fold}.npz").exists():
+                waiting.append((one, place, kept))
+    pixels = {one.image.image_size: pixels_of(one, out) for one, _, _ in waiting}
+    print(f"{len(waiting)} runs, images are read after {time.monotonic() - started:.0f} s", file=sys.stderr, flush=True)
+    with ProcessPoolExecutor(args.jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
+        running = set()
+        while waiting or running:
+            while waiting and len(running) < args.jobs and time.monotonic() - started < args.seconds:
+                one, place, kept = waiting.pop(0)
+                running.add(pool.submit(one_run, one, place, kept, args.device, pixels[one.image.image_size]))
+            if not running:
+                break
+            done = next(as_completed(running))
+            running.remove(done)
+            try:
+                what, seconds = done.result()
+            except (MedlensError, RuntimeError) as exc:
+                what, seconds = f"{type(exc).__name__}: {exc}", 0
+            print(f"{time.monotonic() - started:6.0f} s: {what} took {seconds:.0f} s", file=sys.stderr, flush=True)
+    if args.runs_only:
+        return
+    document = table(out, plan, args.folds)
+    show(document)
+    (out / "ablations.json").write_text(json.dumps(document, indent=1) + "\n", "utf-8")
 
 
 if __name__ == "__main__":

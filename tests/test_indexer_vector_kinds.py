@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,15 +14,16 @@ from test_indexer_vectors import FakeCatalog
 
 from indexer.vectors import gpu
 from indexer.vectors.choose import optimize
-from indexer.vectors.compressed import Tuning
+from indexer.vectors.compressed import Tuning, default_nlist
 from indexer.vectors.index import CatalogIndex
 from indexer.vectors.opening import Place, open_index
+from indexer.vectors.parts import Part
 from retrieval.errors import StoreError
 from retrieval.types import VectorIndex
 
 DIM = 32
 ROWS = 3000
-EXACT = ("flat", "rough device")
+EXACT = ("flat", "rough device", "cuda")  # the others promise a recall
 
 
 def clustered(count: int, seed: int = 0, dim: int = DIM) -> np.ndarray:
@@ -56,6 +58,31 @@ def rough_device(index: CatalogIndex) -> None:
     index.move_to(lambda part: gpu.DeviceRows(Rough(part.codes()), most=256))
 
 
+def lists_device(index: CatalogIndex) -> None:
+    """As where the rows don't fit on a GPU: an inverted file of FAISS's that has the same functions on the CPU."""
+
+    def no_room() -> None:
+        raise RuntimeError("CUDA memory allocation error")
+
+    index.move_to(lambda part: gpu.fitting(part, no_room, lambda: cpu_lists(part)))
+
+
+def cpu_lists(part: Part) -> Any:
+    import faiss
+
+    lists = faiss.index_factory(DIM, f"IVF{default_nlist(len(part.ids))},SQ8", faiss.METRIC_INNER_PRODUCT)
+    lists.train(part.codes().astype(np.float32))
+    lists.add(part.codes().astype(np.float32))
+    return lists
+
+
+def cuda_lists(index: CatalogIndex) -> None:
+    def no_room() -> None:
+        raise RuntimeError("CUDA memory allocation error")
+
+    index.move_to(lambda part: gpu.fitting(part, no_room, lambda: gpu.ivf_on_gpus(part, gpu.gpu_numbers("cuda"))))
+
+
 def cuda(index: CatalogIndex) -> None:
     gpu.move_to_gpu(index, "cuda")
 
@@ -64,10 +91,12 @@ KINDS: dict[str, Callable[[CatalogIndex], None]] = {
     "flat": flat,
     "ivf-rabitq": ivf_rabitq,
     "rough device": rough_device,
+    "lists device": lists_device,
     "cuda": cuda,
+    "cuda lists": cuda_lists,
 }
 EVERY = pytest.mark.parametrize(
-    "kind", [pytest.param(name, marks=[pytest.mark.gpu] if name == "cuda" else []) for name in KINDS]
+    "kind", [pytest.param(name, marks=[pytest.mark.gpu] if name.startswith("cuda") else []) for name in KINDS]
 )
 
 
@@ -119,9 +148,9 @@ def test_every_kind_is_a_vector_index_with_exact_scores(kind: str, tmp_path: Pat
         assert found == sorted(found, key=lambda hit: (-hit[1], hit[0]))
         for i, score in found:
             assert score == pytest.approx(float(stored[i] @ query.astype(np.float64)), abs=1e-6)
-        if kind != "ivf-rabitq":
+        if kind in EXACT:
             assert [i for i, _ in found] == [i for i, _ in judged(catalog, query, 10)]
-    assert recall(index, catalog, queries) >= 0.99
+    assert recall(index, catalog, clustered(200, 5)) >= 0.99
 
 
 @EVERY
@@ -232,6 +261,17 @@ def test_a_device_that_cannot_settle_leaves_it_to_the_cpu(tmp_path: Path) -> Non
     rough_device(index)
     query = clustered(1, 3)[0]
     assert [i for i, _ in index.search(query, 10)[0]] == [i for i, _ in judged(catalog, query, 10)]
+
+
+def test_rows_that_fit_on_no_gpu_are_said_so(tmp_path: Path) -> None:
+    def no_room() -> None:
+        raise RuntimeError("CUDA memory allocation error")
+
+    index, _ = made("flat", tmp_path)
+    with pytest.raises(StoreError, match="do not fit on the GPU") as caught:
+        index.move_to(lambda part: gpu.fitting(part, no_room, no_room))
+    assert "--device cpu" in caught.value.hint
+    assert not index.on_device and index.search(clustered(1, 3), 5)[0]
 
 
 def test_no_gpu_is_said_so() -> None:

@@ -38,6 +38,7 @@ class ImageTower(_Strict):
     mean: float = 0.3
     std: Positive = 0.28
     drop_path: Share = 0.05
+    dropout: Share = 0.0
     layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
 
 
@@ -45,7 +46,9 @@ class TextTower(_Strict):
     """A BERT sentence encoder to start from: a folder, or `package:NAME` for one that a Python package carries.
 
     `vocabulary` keeps at most so many word pieces (all that the training texts use stay). `locked` trains only the
-    projection on top, on features computed once.
+    projection on top, on features computed once. Without it `locked_groups` (the embeddings are the first, then layer
+    by layer) stay as they were, and with `layer_decay` each group learns at that share of the rate of the group above
+    it; the projection, the last, learns at the whole rate.
     """
 
     start: str
@@ -53,6 +56,15 @@ class TextTower(_Strict):
     context_length: Annotated[int, Field(ge=8, le=512)] = 96
     projection: Literal["linear", "mlp"] = "mlp"
     locked: bool = True
+    locked_groups: Annotated[int, Field(ge=0)] = 0
+    layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
+
+    @model_validator(mode="after")
+    def _layers_of_an_unlocked_tower(self) -> Self:
+        given = sorted(self.model_fields_set & {"locked_groups", "layer_decay"})
+        if self.locked and given:
+            raise ValueError(f"{' and '.join(given)} of the text tower say how it is trained, and need locked: false")
+        return self
 
 
 class Source(_Strict):
@@ -166,6 +178,8 @@ class Objective(_Strict):
 
     loss: Literal["infonce", "siglip"] = "infonce"
     near_equal: Annotated[float, Field(gt=0, le=1)] | None = None
+    soft_weight: Annotated[float, Field(ge=0)] = 0.0
+    soft_temperature: Positive = 0.1
     hard_negatives: tuple[Literal["side", "negation", "finding"], ...] = ()
     region: str = "body_region"
     initial_bias: float = -10.0

@@ -6,6 +6,7 @@ import hashlib
 import json
 import string
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from retrieval.zeroshot.labels import LabelSet
 
 Progress = Callable[[str, int, int], None]
 SPLITS = ("train", "dev", "test")
+_READ_AHEAD = 256  # images
 
 
 @dataclass(frozen=True)
@@ -107,9 +109,12 @@ def cache_pixels(rows: Sequence[Row], preprocess: Preprocess, path: Path, progre
     stamp.unlink(missing_ok=True)
     partial = path.with_suffix(".partial")  # a new file: to cut one that is mapped would kill its reader
     pixels = np.memmap(partial, np.uint8, "w+", shape=shape)
-    for i, row in enumerate(rows):
-        pixels[i] = preprocess.fit(read_grey(row))
-        progress("reading images", i + 1, len(rows))
+    with ThreadPoolExecutor() as threads:  # decoding and resizing let go of Python's lock
+        for start in range(0, len(rows), _READ_AHEAD):
+            read = threads.map(lambda row: preprocess.fit(read_grey(row)), rows[start : start + _READ_AHEAD])
+            for i, picture in enumerate(read, start):
+                pixels[i] = picture
+                progress("reading images", i + 1, len(rows))
     pixels.flush()
     partial.replace(path)
     stamp.write_text(key, encoding="utf-8")

@@ -39,6 +39,7 @@ from retrieval.training.processes import Processes
 from retrieval.training.scalars import Scalars
 from retrieval.training.schedule import image_side, make_optimizer, rate_at, step_seed, warmed_ema
 from retrieval.training.teacher import Distillation, Lesson
+from retrieval.training.text_tower import lock_text_groups
 from retrieval.training.texts import TextEncoder, Texts
 from retrieval.zeroshot.labels import LabelSet
 
@@ -82,17 +83,20 @@ class Run:
         self.model.to(device)
         if config.text.locked:
             self.model.text.transformer.requires_grad_(False)
+        else:
+            lock_text_groups(self.model.text, config.text.locked_groups)
         self.ema = AveragedModel(self.model, multi_avg_fn=warmed_ema(config.schedule.ema)).requires_grad_(False)
         self.optimizer = make_optimizer(self.model, config)
         self.distillation: Distillation | None = None
         if config.text.locked:
             self.encode_texts.lock(self.model, progress)
 
-        train = [row for row in corpus.rows if row.split == "train"]
-        self.train_rows = {id(row): i for i, row in enumerate(train)}
+        self.train_numbers = corpus.of_split("train")  # ascending
+        train = [corpus.rows[i] for i in self.train_numbers]
         asked = "finding" in config.objective.hard_negatives
         self.other_findings = OtherFindings(train, label_sets, config, self.encode_texts) if asked else None
-        self.canvas = cache_pixels(train, preprocess_of(config, CANVAS), work / "train.pixels", progress)
+        # All rows, whatever their split: runs that split the same rows otherwise can share the file.
+        self.canvas = cache_pixels(corpus.rows, preprocess_of(config, CANVAS), work / "canvas.pixels", progress)
         dev = [row for row in corpus.rows if row.split == "dev"]
         pixels = cache_pixels(dev, preprocess_of(config), work / "dev.pixels", progress)
         self.judge = Judge(config, label_sets, dev, pixels, self.encode_texts)
@@ -137,14 +141,14 @@ class Run:
         for group in self.optimizer.param_groups:
             group["lr"] = group["peak"] * rate
 
-        canvas = torch.from_numpy(self.canvas[[self.train_rows[id(row)] for row in rows]]).unsqueeze(1)
+        canvas = torch.from_numpy(self.canvas[batch]).unsqueeze(1).to(self.device)
         side = image_side(config, self.epoch)
         chosen = [self.texts.ids[_draw(rng, row.texts)] for row in rows]
         straight = np.ones(len(rows), bool)
         if config.augmentation.flip:
             straight = ~self._flips(chosen)
             canvas, chosen = self._flipped(canvas, chosen)
-        pixels = augment(canvas, (side, side), config.augmentation, generator).to(self.device)
+        pixels = augment(canvas, (side, side), config.augmentation, generator)
         chunks = Chunks(
             config.schedule.chunk_size,
             self.model,
@@ -160,7 +164,7 @@ class Run:
         captions = self._encoded(chosen, chunks)
         loss = self._contrast(images, captions, chosen, self._wrong(rows, chosen), scale, chunks)
         if self.distillation is not None:
-            numbers = [self.train_rows[id(row)] for row in rows]
+            numbers = np.searchsorted(self.train_numbers, batch)
             loss = loss + self.distillation(images, captions, numbers, chosen, scale, straight)
         for number, labels in enumerate(self.label_sets):
             said = [self.texts.ids[label.prompts[rng.integers(len(label.prompts))]] for label in labels.labels]
@@ -196,7 +200,7 @@ class Run:
     def _flipped(self, canvas: torch.Tensor, chosen: list[int]) -> tuple[torch.Tensor, list[int]]:
         """Some of the images mirrored, with what their texts then say."""
         flips = self._flips(chosen)
-        turned = torch.where(torch.from_numpy(flips)[:, None, None, None], canvas.flip(-1), canvas)
+        turned = torch.where(torch.from_numpy(flips).to(canvas.device)[:, None, None, None], canvas.flip(-1), canvas)
         return turned, [self.texts.mirrored[t] if flip else t for t, flip in zip(chosen, flips, strict=True)]
 
     def _flips(self, chosen: list[int]) -> npt.NDArray[np.bool_]:
@@ -253,7 +257,11 @@ class Run:
             hard = HardNegatives(self._encoded([other for _, other in wrong], chunks), owners)
         if objective.loss == "siglip":
             return pairwise_sigmoid(images, captions, scale, self.model.logit_bias, positive, hard)
-        return multi_positive_infonce(images, captions, scale, positive, hard)
+        soft = None
+        if objective.soft_weight and self.encode_texts.pooled is not None:
+            pooled = F.normalize(self.encode_texts.pooled[chosen], dim=-1)
+            soft = objective.soft_weight * F.softmax(pooled @ pooled.T / objective.soft_temperature, dim=1)
+        return multi_positive_infonce(images, captions, scale, positive, hard, soft)
 
     def averaged(self) -> Any:
         """A copy of the model with averaged weights, in evaluation mode."""

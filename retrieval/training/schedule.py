@@ -11,19 +11,22 @@ import torch
 
 from retrieval.training.config import Schedule, TrainingConfig
 from retrieval.training.image_tower import groups_above
+from retrieval.training.text_tower import text_groups_above
 
 
 def make_optimizer(model: Any, config: TrainingConfig) -> torch.optim.AdamW:
     """AdamW; no decay for norms, biases and the temperature; the text tower and each group of the image tower's layers
     have their own rate."""
     schedule = config.schedule
-    above = groups_above(model.visual.trunk)
+    decays = {f"visual.trunk.{n}": config.image.layer_decay**g for n, g in groups_above(model.visual.trunk).items()}
+    if hasattr(model, "text"):  # in the warm-up there is none
+        decays |= {f"text.{n}": config.text.layer_decay**g for n, g in text_groups_above(model.text).items()}
     groups: dict[tuple[float, float], list[Any]] = {}
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
         rate = schedule.text_learning_rate if name.startswith("text.") else schedule.learning_rate
-        rate *= config.image.layer_decay ** above.get(name.removeprefix("visual.trunk."), 0)
+        rate *= decays.get(name, 1.0)
         decay = schedule.weight_decay if parameter.ndim > 1 else 0.0
         groups.setdefault((rate, decay), []).append(parameter)
     return torch.optim.AdamW(

@@ -97,6 +97,30 @@ def write_text_tower(tower: TextTower, texts: Iterable[str], out: Path) -> None:
     (out / "vocab.txt").write_text("\n".join(kept) + "\n", encoding="utf-8")
 
 
+def lock_text_groups(text: Any, count: int) -> None:
+    """Lock the first `count` groups of layers of open_clip's text tower: the embeddings, then layer by layer. Raises
+    TrainingError if there are not so many."""
+    above = text_groups_above(text)
+    groups = max(above.values())  # the projection is none of them
+    if count > groups:
+        raise TrainingError(f"text.locked_groups is {count}, the text tower has {groups} groups of layers")
+    for name, parameter in text.named_parameters():
+        if above[name] > groups - count:
+            parameter.requires_grad_(False)
+
+
+def text_groups_above(text: Any) -> dict[str, int]:
+    """How many groups of layers lie above each parameter's own: 0 for the projection."""
+    layers = int(text.config.num_hidden_layers)
+
+    def group(name: str) -> int:
+        if name.startswith("transformer.encoder.layer."):
+            return layers - int(name.split(".")[3])
+        return layers + 1 if name.startswith("transformer.embeddings.") else 0
+
+    return {name: group(name) for name, _ in text.named_parameters()}
+
+
 def _used_pieces(start: Path, texts: Iterable[str]) -> set[str]:
     from tokenizers import Tokenizer
 

@@ -135,7 +135,7 @@ class _WarmUp:
 
         canvas, side = self._canvas(batch), image_side(run.config, 0)
         views = [augment(canvas, (side, side), self.settings.augmentation, generator) for _ in range(2)]
-        pixels = torch.cat(views).to(run.device)
+        pixels = torch.cat(views)
         chunks = Chunks(
             run.config.schedule.chunk_size,
             self.tower,
@@ -159,10 +159,10 @@ class _WarmUp:
         return value
 
     def _canvas(self, batch: npt.NDArray[np.int64]) -> torch.Tensor:
-        """[N, 1, H, W] uint8: images of the run first, then those without captions."""
-        own = len(self.run.canvas)
-        images = np.stack([self.run.canvas[i] if i < own else self.more[i - own] for i in batch])
-        return torch.from_numpy(images).unsqueeze(1)
+        """[N, 1, H, W] uint8 on the run's device: training images of the run first, then those without captions."""
+        own = self.run.train_numbers
+        images = [self.run.canvas[own[i]] if i < len(own) else self.more[i - len(own)] for i in batch]
+        return torch.from_numpy(np.stack(images)).unsqueeze(1).to(self.run.device)
 
     def _projected(self, pixels: torch.Tensor) -> torch.Tensor:
         return F.normalize(self.tower.projector(self.run.encoded_images(pixels)), dim=-1)
