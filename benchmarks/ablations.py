@@ -7,9 +7,9 @@ DATA is the folder that data/training/medlens-base.yaml reads. Its training rows
 variant is trained once for each fold without that fold, and judged on it. The dev rows play no part, so that what is
 chosen here does not flatter the figures of the card. The plan names the changes, and what is changed for all of them.
 
-OUT/VARIANT/FOLD.npz keeps what a trained model makes of its fold: runs that are there already are not done again.
+OUT/VARIANT/FOLD.npz keeps how each row of its fold was judged: runs that are there already are not done again.
 OUT/ablations.json has the table that the model card shows: figures over all folds, differences paired, intervals over
-cases (95 %, bootstrap). `ensembles` of the plan are judged too, by the mean of their members' similarities.
+cases (95 %, bootstrap).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
@@ -37,7 +37,6 @@ from retrieval.errors import MedlensError
 from retrieval.evaluation.evaluate import Evaluation, Options, evaluate
 from retrieval.evaluation.metrics import Judgement, differences, mean_where
 from retrieval.evaluation.pairs import evaluation_rows, read_pairs
-from retrieval.evaluation.rows import EvaluationRows
 from retrieval.evaluation.wording import AS_SAID
 from retrieval.evaluation.zero_shot import ACCURACY, AMONG_OCCURRING
 from retrieval.training.checkpoint import preprocess_of, work_folder
@@ -51,6 +50,7 @@ TRAINING = Path(__file__).resolve().parents[1] / "data/training"
 JUDGED = {"medpix": ("modality", "plane", "body_region"), "covid_cxr": ()}  # sets, and their label sets
 WORDED = "medpix"  # the set whose sentences are changed by a word
 BASE = "default"
+CASES, CHANCE = " cases", " chance"
 FIXED = Options(resamples=1, shuffles=1)
 
 
@@ -89,78 +89,32 @@ def write_fold(config: TrainingConfig, folder: Path, fold: int, folds: int) -> d
 def configured(config: TrainingConfig, change: Mapping[str, Any], files: Mapping[Path, Path], out: Path) -> Any:
     values = changed(config.model_dump(exclude_unset=True), change)
     values["data"] = [source | {"pairs": files[source["pairs"]]} for source in values["data"]]
-    return TrainingConfig.model_validate(values | {"output": out, "ablations": None})
-
-
-class Recorder:
-    """An encoder that keeps what it made of texts."""
-
-    def __init__(self, encoder: Any) -> None:
-        self._encoder, self.said = encoder, {}
-        self.name, self.logit_scale, self.embed_dim = "variant", encoder.logit_scale, encoder.embed_dim
-
-    def encode_text(self, texts: Sequence[str]) -> np.ndarray:
-        found = self._encoder.encode_text(texts)
-        self.said |= dict(zip(texts, found, strict=True))
-        return found
-
-
-class Recorded:
-    """Such an encoder again, from what it kept. Several count as one whose similarities are the mean of theirs."""
-
-    def __init__(self, files: Sequence[Path]) -> None:
-        loaded = [np.load(file) for file in files]
-        share = len(loaded) ** -0.5
-        self.name = "variant"
-        self.logit_scale = float(np.mean([one["logit_scale"] for one in loaded]))
-        self._texts = {text: i for i, text in enumerate(loaded[0]["texts"].tolist())}
-        self._said = np.concatenate([unit(one["said"]) * share for one in loaded], axis=1)
-        self.embed_dim = self._said.shape[1]
-        self.images = {
-            name: np.concatenate([unit(one[f"images_{name}"]) * share for one in loaded], axis=1) for name in JUDGED
-        }
-
-    def encode_text(self, texts: Sequence[str]) -> np.ndarray:
-        return self._said[[self._texts[text] for text in texts]]
-
-
-def unit(rows: np.ndarray) -> np.ndarray:
-    wide = rows.astype(np.float32)
-    return wide / np.linalg.norm(wide, axis=1, keepdims=True)
-
-
-def rows_of(folder: Path, name: str) -> tuple[EvaluationRows, list[Path]]:
-    return evaluation_rows(read_pairs(folder / name))
-
-
-def judged(rows: EvaluationRows, encoder: Any, images: np.ndarray, name: str) -> Evaluation:
-    labels = [(load_labels(label), label) for label in JUDGED[name]]
-    return evaluate(rows, encoder, images, label_sets=labels, options=FIXED)
+    return TrainingConfig.model_validate(values | {"output": out, "ablations": ()})
 
 
 def one_run(config: TrainingConfig, folds: Path, kept: Path, device: str, pixels: Path) -> tuple[str, float]:
-    """Train, and keep what the model makes of its fold."""
+    """Train, and keep how each row of the fold was judged."""
     started = time.monotonic()
     work = work_folder(config)
     work.mkdir(parents=True, exist_ok=True)
     for file in pixels.iterdir():
         if not (work / file.name).exists():
             os.link(file, work / file.name)
-    if device != "cpu":
-        torch.set_num_threads(1)
     train(config, device=device)
-    recorder = Recorder(ClipEncoder.load(str(config.output), device, "fp32"))
-    values: dict[str, Any] = {}
-    for name in JUDGED:
-        rows, paths = rows_of(folds, name)
-        pictures = [np.array(Image.open(path).convert("L")) for path in paths]
-        found = recorder._encoder.encode_images(pictures)
-        judged(rows, recorder, found, name)
-        values[f"images_{name}"] = found.astype(np.float16)
-    values["texts"] = np.array(list(recorder.said))
-    values["said"] = np.stack(list(recorder.said.values())).astype(np.float16)
+    encoder = ClipEncoder.load(str(config.output), device, "fp32")
+    items: dict[str, np.ndarray] = {}
+    for name, label_sets in JUDGED.items():
+        rows, paths = evaluation_rows(read_pairs(folds / name))
+        found = encoder.encode_images([np.array(Image.open(path).convert("L")) for path in paths])
+        labels = [(load_labels(label), label) for label in label_sets]
+        for figure, judgement, statistic in told(
+            evaluate(rows, encoder, found, label_sets=labels, options=FIXED), name
+        ):
+            items[figure] = judgement.statistics[statistic](np.eye(len(judgement.groups)))  # a mean's own items
+            items[f"{figure}{CASES}"] = np.array([f"{name} {group}" for group in judgement.groups])
+            items[f"{figure}{CHANCE}"] = np.full(len(judgement.groups), judgement.chance[statistic])
     kept.parent.mkdir(parents=True, exist_ok=True)
-    np.savez_compressed(kept.with_suffix(".partial.npz"), logit_scale=recorder.logit_scale, **values)
+    np.savez_compressed(kept.with_suffix(".partial.npz"), **items)
     kept.with_suffix(".partial.npz").rename(kept)
     shutil.rmtree(work)
     shutil.rmtree(config.output)
@@ -184,28 +138,23 @@ def silent(*_: object) -> None:
     pass
 
 
-def figures(out: Path, names: Sequence[str], folds: int) -> Judgement | None:
-    """All folds of a variant, or of several as one, as if they were one set of rows; None where runs are missing."""
-    items: dict[str, tuple[list[np.ndarray], list[str]]] = {}
-    for fold in range(folds):
-        files = [out / name / f"{fold}.npz" for name in names]
-        if not all(file.exists() for file in files):
-            return None
-        recorded = Recorded(files)
-        for name in JUDGED:
-            rows, _ = rows_of(out / "folds" / str(fold), name)
-            for figure, judgement, statistic in told(judged(rows, recorded, recorded.images[name], name), name):
-                values, groups = items.setdefault(figure, ([], []))
-                values.append(judgement.statistics[statistic](np.eye(len(judgement.groups))))  # a mean's own items
-                groups += [f"{name} {group}" for group in judgement.groups]
+def figures(out: Path, name: str, folds: int) -> Judgement | None:
+    """All folds of a variant as if they were one set of rows; None where runs are missing."""
+    files = [out / name / f"{fold}.npz" for fold in range(folds)]
+    if not all(file.exists() for file in files):
+        return None
+    runs = [np.load(file) for file in files]
+    names = [figure for figure in runs[0] if not figure.endswith((CASES, CHANCE))]
+    values = {figure: np.concatenate([run[figure] for run in runs]) for figure in names}
+    groups = [str(case) for figure in names for run in runs for case in run[f"{figure}{CASES}"]]
     # One row for each item of each figure; a figure is the mean over its own.
-    every = np.concatenate([np.concatenate(values) for values, _ in items.values()])
-    owner = np.repeat(np.arange(len(items)), [len(groups) for _, groups in items.values()])
-    groups = [group for _, names in items.values() for group in names]
+    every = np.concatenate(list(values.values()))
+    owner = np.repeat(np.arange(len(names)), [len(of) for of in values.values()])
     statistics = {
-        figure: mean_where(every, (owner == number) & np.isfinite(every)) for number, figure in enumerate(items)
+        figure: mean_where(every, (owner == number) & np.isfinite(every)) for number, figure in enumerate(names)
     }
-    return Judgement(groups, statistics, dict.fromkeys(items, float("nan")))
+    chances = {figure: float(np.mean(np.concatenate([run[f"{figure}{CHANCE}"] for run in runs]))) for figure in names}
+    return Judgement(groups, statistics, chances)
 
 
 def told(evaluation: Evaluation, name: str) -> Iterator[tuple[str, Judgement, str]]:
@@ -221,23 +170,31 @@ def told(evaluation: Evaluation, name: str) -> Iterator[tuple[str, Judgement, st
 
 
 def table(out: Path, plan: Mapping[str, Any], folds: int) -> dict[str, Any]:
-    variants = {BASE: {}} | (plan["variants"] or {})
-    members = {name: [name] for name in variants} | (plan.get("ensembles") or {})
-    base = figures(out, [BASE], folds)
+    base = figures(out, BASE, folds)
     if base is None:
         raise SystemExit(f"not all runs of {BASE} are there")
-    lines = []
-    for name, of in members.items():
-        found = base if name == BASE else figures(out, of, folds)
+    lines: list[dict[str, Any]] = []
+    for name, change in variants_of(plan).items():
+        found = base if name == BASE else figures(out, name, folds)
         if found is None:
             continue
-        line: dict[str, Any] = {"variant": name, "change": variants.get(name, {"mean of": of}) or {}}
+        line: dict[str, Any] = {"variant": name, "change": change}
         line["figures"] = {figure: found.point(figure) for figure in found.statistics}
-        if found is not base:
+        if found is base:
+            line["chance"] = dict(found.chance)
+        else:
             line["difference"] = {n: (d.value, d.low, d.high) for n, d in differences(base, found).items()}
         lines.append(line)
-    cases = len(set(base.groups))
-    return {"schedule": plan["common"] or {}, "folds": folds, "cases": cases, "variants": lines}
+    judged = (
+        f"Each trained {folds} times, without a part of its training rows, and judged on that part: figures are over "
+        f"the training rows of {' and '.join(JUDGED)}, {len(set(base.groups))} cases, each in a gallery of its part."
+    )
+    note = [plan["note"]] if "note" in plan else []
+    return {"schedule": plan.get("common") or {}, "judged": " ".join([judged, *note]), "variants": lines}
+
+
+def variants_of(plan: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    return {BASE: {}} | {name: change or {} for name, change in (plan["variants"] or {}).items()}
 
 
 def show(document: Mapping[str, Any]) -> None:
@@ -272,17 +229,19 @@ def main() -> None:
     places = [out / "folds" / str(fold) for fold in range(args.folds)]
     files = [write_fold(config, place, fold, args.folds) for fold, place in enumerate(places)]
     waiting = []
-    for name, change in ({BASE: {}} | (plan["variants"] or {})).items():
+    for name, change in variants_of(plan).items():
         if args.only is not None and name not in args.only:
             continue
+        merged = changed(plan.get("common") or {}, change)
         for fold, place in enumerate(places):
-            merged = changed(changed({}, plan["common"] or {}), change or {})
             one = configured(config, merged, files[fold], out / name / f"model-{fold}")
             if not (kept := out / name / f"{fold}.npz").exists():
                 waiting.append((one, place, kept))
     pixels = {one.image.image_size: pixels_of(one, out) for one, _, _ in waiting}
     print(f"{len(waiting)} runs, images are read after {time.monotonic() - started:.0f} s", file=sys.stderr, flush=True)
-    with ProcessPoolExecutor(args.jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
+    threads = max(1, len(os.sched_getaffinity(0)) // args.jobs)
+    start = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(args.jobs, start, torch.set_num_threads, (threads,)) as pool:
         running = set()
         while waiting or running:
             while waiting and len(running) < args.jobs and time.monotonic() - started < args.seconds:

@@ -420,6 +420,8 @@ def _set(values: dict[str, Any], place: str, value: Any) -> None:
         ("data.0.templates", {"a {": 1}, "data.0.templates"),
         ("data", [{"pairs": "a"}, {"pairs": "a"}], "named twice"),
         ("data", [], "data"),
+        ("text.locked_groups", 2, "locked_groups of the text tower: that is for one that is trained"),
+        ("text.layer_decay", 0.5, "layer_decay of the text tower: that is for one that is trained"),
     ],
 )
 def test_wrong_keys_are_refused_by_name(tmp_path: Path, place: str, value: Any, said: str) -> None:

@@ -12,9 +12,14 @@ from retrieval.training.ablations import ablation_lines
 
 DOCUMENT = {
     "schedule": {"schedule": {"epochs": 6}},
-    "rows": 189,
+    "judged": "Judged on 189 rows.",
     "variants": [
-        {"variant": "default", "change": {}, "figures": {"R@10": 0.471, "plane": 0.9}},
+        {
+            "variant": "default",
+            "change": {},
+            "figures": {"R@10": 0.471, "plane": 0.9},
+            "chance": {"R@10": 0.079, "plane": 1 / 3},
+        },
         {
             "variant": "scratch",
             "change": {"image": {"start": None, "locked_groups": 0}},
@@ -27,21 +32,24 @@ DOCUMENT = {
 
 def test_the_table_has_figures_then_differences_bold_where_they_are_clear(tmp_path: Path) -> None:
     (tmp_path / "ablations.json").write_text(json.dumps(DOCUMENT), encoding="utf-8")
-    lines = ablation_lines(tmp_path / "ablations.json")
-    assert "schedule.epochs: 6" in lines[2] and "189 dev rows" in lines[2]
-    assert lines[4:] == [
+    (tmp_path / "brief.json").write_text(json.dumps(DOCUMENT | {"schedule": {}}), encoding="utf-8")
+    lines = ablation_lines([tmp_path / "ablations.json", tmp_path / "brief.json"])
+    assert lines[4] == "Judged on 189 rows. All with schedule.epochs: 6."
+    assert lines[12] == "Judged on 189 rows."
+    assert lines[6:12] == [
         "| change | R@10 | plane |",
         "|---|---|---|",
         "| none | 47.1 | 90.0 |",
+        "| guessing | 7.9 | 33.3 |",
         "| image.start: null, image.locked_groups: 0 | **-28.1 (-41.0 to -16.4)** | +1.0 (-2.0 to +4.0) |",
         "",
     ]
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"schedule": {}, "rows": 1, "variants": []}', None])
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"schedule": {}, "judged": "", "variants": []}', None])
 def test_what_is_no_such_table_is_refused(tmp_path: Path, text: str | None) -> None:
     path = tmp_path / "other.json"
     if text is not None:
         path.write_text(text, encoding="utf-8")
     with pytest.raises(TrainingError, match=r"other\.json"):
-        ablation_lines(path)
+        ablation_lines([path])

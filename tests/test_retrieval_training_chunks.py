@@ -11,6 +11,7 @@ import torch
 from drawn_world import make_world, write_run
 from safetensors.torch import load_file
 
+from retrieval.errors import TrainingError
 from retrieval.training.chunks import Chunks
 from retrieval.training.config import TrainingConfig
 from retrieval.training.data import read_corpus
@@ -109,6 +110,8 @@ def test_a_run_in_chunks(world: Path) -> None:
 def test_each_group_of_layers_has_its_rate(world: Path, tmp_path: Path) -> None:
     image = {"timm_model": "test_efficientnet", "image_size": 32, "locked_groups": 2, "layer_decay": 0.5}
     config = config_of(world, "rates", image=image, learning_rate=0.01, text_learning_rate=0.002)
+    text = config.text.model_copy(update={"locked": False, "locked_groups": 2, "layer_decay": 0.5})
+    config = config.model_copy(update={"text": text})
     labels = [load_labels(name) for name in config.label_sets]
     run = Run(
         config, read_corpus(config.data, labels), labels, tmp_path, torch.device("cpu"), Processes(), lambda *_: None
@@ -117,15 +120,23 @@ def test_each_group_of_layers_has_its_rate(world: Path, tmp_path: Path) -> None:
     rates = {names[id(p)]: group["peak"] for group in run.optimizer.param_groups for p in group["params"]}
     assert "visual.trunk.conv_stem.weight" not in rates
     assert "visual.trunk.blocks.0.0.conv.weight" not in rates
+    assert "text.transformer.embeddings.word_embeddings.weight" not in rates
+    assert "text.transformer.encoder.layer.0.output.dense.weight" not in rates
     expected = {
         "visual.trunk.blocks.1.0.conv_exp.weight": 0.01 / 16,  # four groups lie above it
         "visual.trunk.conv_head.weight": 0.01 / 2,
         "visual.trunk.classifier.weight": 0.01,
+        "text.transformer.encoder.layer.1.output.dense.weight": 0.002 / 2,
+        "text.proj.0.weight": 0.002,
     }
     assert {name: rates[name] for name in expected} == pytest.approx(expected)
-    assert {rate for name, rate in rates.items() if name.startswith("text.")} == {0.002}
     assert rates["logit_scale"] == 0.01
     trunk = sorted({rate for name, rate in rates.items() if name.startswith("visual.")})
     assert trunk == pytest.approx([0.01 / 2**depth for depth in (4, 3, 2, 1, 0)])
     card = (train(config).folder / "README.md").read_text()
-    assert "from scratch, each group of layers at 0.5 of the rate of the one above it" in card
+    rated = "each group of layers at 0.5 of the rate of the one above it"
+    assert f"from scratch, {rated}" in card
+    assert f"its first 2 groups of layers locked, {rated}; 16 dimensions" in card
+    many = config.model_copy(update={"text": text.model_copy(update={"locked_groups": 4})})
+    with pytest.raises(TrainingError, match="locked_groups is 4, the text tower has 3 groups"):
+        train(many.model_copy(update={"output": tmp_path / "many"}))

@@ -1,35 +1,50 @@
-"""The table of what each trick was worth, for the model card: what benchmarks/ablations.py measured and wrote down."""
+"""The tables of what each trick was worth, for the model card: what benchmarks/ablations.py measured and wrote down."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from retrieval.errors import TrainingError
 
 
-def ablation_lines(path: Path) -> list[str]:
-    """Markdown: the first variant's figures, and how much the others differ from it, with paired intervals.
+def ablation_lines(paths: Sequence[Path]) -> list[str]:
+    """Markdown, a table for each file: the first variant's figures, what guessing would give, and how much the others
+    differ from the first, with paired intervals. No lines for no files.
 
     Raises TrainingError for a file that is none of that script's.
     """
+    if not paths:
+        return []
+    lines = [
+        "## What each trick is worth",
+        "",
+        "One change at a time. In points: the first row of a table has the figures, the others what they differ from "
+        "it, with the 95 % interval of the paired difference in brackets; bold where that leaves 0 out.",
+        "",
+    ]
+    for path in paths:
+        lines += _table(path)
+    return lines
+
+
+def _table(path: Path) -> list[str]:
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
         first, *others = document["variants"]
         names = list(first["figures"])
+        changed = _said(document["schedule"])
         lines = [
-            "## What each trick is worth",
-            "",
-            f"One change at a time, all trained as briefly ({_said(document['schedule'])}), judged on "
-            f"{document['rows']} dev rows. In points: the first row has the figures, the others what they differ from "
-            "it, with the 95 % interval of the paired difference in brackets; bold where that leaves 0 out.",
+            f"{document['judged']}{f' All with {changed}.' if changed else ''}",
             "",
             f"| change | {' | '.join(names)} |",
             "|---|" + "---|" * len(names),
-            f"| none | {' | '.join(f'{100 * value:.1f}' for value in first['figures'].values())} |",
+            _row("none", first["figures"], names),
         ]
+        if "chance" in first:
+            lines.append(_row("guessing", first["chance"], names))
         for other in others:
             cells = (_difference(*other["difference"][name]) for name in names)
             lines.append(f"| {_said(other['change'])} | {' | '.join(cells)} |")
@@ -38,9 +53,13 @@ def ablation_lines(path: Path) -> list[str]:
     except (KeyError, TypeError, ValueError) as exc:
         raise TrainingError(
             f"{path.name!r} is no table of ablations: {type(exc).__name__}: {exc}",
-            hint="Write it anew with benchmarks/ablations.py, or leave `ablations` out.",
+            hint="Write it anew with benchmarks/ablations.py, or leave it out of `ablations`.",
         ) from exc
     return [*lines, ""]
+
+
+def _row(what: str, values: Mapping[str, float], names: Sequence[str]) -> str:
+    return f"| {what} | {' | '.join(f'{100 * values[name]:.1f}' for name in names)} |"
 
 
 def _difference(value: float, low: float, high: float) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from retrieval.evaluation.retrieval import RetrievalFigures
 from retrieval.evaluation.zero_shot import ZeroShotFigures
 from retrieval.training.ablations import ablation_lines
-from retrieval.training.config import TrainingConfig
+from retrieval.training.config import ImageTower, TextTower, TrainingConfig
 from retrieval.training.data import Corpus, source_names
 from retrieval.training.unpaired import UnpairedSet
 
@@ -80,12 +80,11 @@ def model_card(
         "",
         *_epochs_table(epochs, kept, taught),
         "",
-        *(ablation_lines(config.ablations) if config.ablations else []),
+        *ablation_lines(config.ablations),
         "## Limits",
         "",
         "It knows what its sets show and little else; other modalities, other regions and rare findings are guesses.",
-        "It does not read negation ('no effusion') or sides ('left') reliably. Sets this small make figures uncertain:",
-        "read the intervals.",
+        f"It does not read {_unread(config)} reliably. Sets this small make figures uncertain: read the intervals.",
         "",
     ]
     metrics = {
@@ -115,22 +114,31 @@ def _text_start(config: TrainingConfig) -> str:
 
 
 def _text_lock(config: TrainingConfig) -> str:
-    return ", locked but for its projection" if config.text.locked else ""
+    text = config.text
+    if text.locked:
+        return ", locked but for its projection"
+    locked = f", its first {text.locked_groups} groups of layers locked" if text.locked_groups else ""
+    return f"{locked}{_layer_rates(text)}"
 
 
 def _image_start(config: TrainingConfig) -> str:
     image = config.image
     if image.start is None and config.continue_from is None:
-        return f"from scratch{_layer_rates(config)}"
+        return f"from scratch{_layer_rates(image)}"
     locked = f", its first {image.locked_groups} groups of layers locked" if image.locked_groups else ""
     if image.start is None:
-        return f"from the model that it went on from{locked}{_layer_rates(config)}"
-    return f"started from weights trained on photographs ({_start(image.start)}){locked}{_layer_rates(config)}"
+        return f"from the model that it went on from{locked}{_layer_rates(image)}"
+    return f"started from weights trained on photographs ({_start(image.start)}){locked}{_layer_rates(image)}"
 
 
-def _layer_rates(config: TrainingConfig) -> str:
-    decay = config.image.layer_decay
+def _layer_rates(tower: ImageTower | TextTower) -> str:
+    decay = tower.layer_decay
     return f", each group of layers at {decay} of the rate of the one above it" if decay < 1 else ""
+
+
+def _unread(config: TrainingConfig) -> str:
+    denied = "negation" in config.objective.hard_negatives
+    return "sides ('left')" if denied else "negation ('no effusion') or sides ('left')"
 
 
 def _chunks(config: TrainingConfig) -> str:

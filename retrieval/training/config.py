@@ -38,7 +38,6 @@ class ImageTower(_Strict):
     mean: float = 0.3
     std: Positive = 0.28
     drop_path: Share = 0.05
-    dropout: Share = 0.0
     layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
 
 
@@ -63,7 +62,7 @@ class TextTower(_Strict):
     def _layers_of_an_unlocked_tower(self) -> Self:
         given = sorted(self.model_fields_set & {"locked_groups", "layer_decay"})
         if self.locked and given:
-            raise ValueError(f"{' and '.join(given)} of the text tower say how it is trained, and need locked: false")
+            raise ValueError(f"{' and '.join(given)} of the text tower: that is for one that is trained, locked: false")
         return self
 
 
@@ -178,8 +177,6 @@ class Objective(_Strict):
 
     loss: Literal["infonce", "siglip"] = "infonce"
     near_equal: Annotated[float, Field(gt=0, le=1)] | None = None
-    soft_weight: Annotated[float, Field(ge=0)] = 0.0
-    soft_temperature: Positive = 0.1
     hard_negatives: tuple[Literal["side", "negation", "finding"], ...] = ()
     region: str = "body_region"
     initial_bias: float = -10.0
@@ -259,7 +256,7 @@ class TrainingConfig(_Strict):
     continue_from: Path | None = None
     gate: Gate = Gate()
     description: str = ""
-    ablations: Path | None = None
+    ablations: tuple[Path, ...] = ()
 
     @model_validator(mode="after")
     def _rehearsal_is_of_an_older_model(self) -> Self:
@@ -332,7 +329,7 @@ def _anchored(config: TrainingConfig, folder: Path, data: Path) -> TrainingConfi
             str(folder / n) if n.endswith((".yaml", ".yml")) else n: w for n, w in config.label_sets.items()
         },
         "output": folder / config.output.expanduser(),
-        "ablations": folder / config.ablations.expanduser() if config.ablations else None,
+        "ablations": tuple(folder / path.expanduser() for path in config.ablations),
         "data": sources,
         "text": config.text.model_copy(update={"start": start_of(config.text.start)}),
     }

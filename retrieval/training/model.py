@@ -30,10 +30,7 @@ def build_model(config: TrainingConfig, work: Path) -> tuple[Any, Any]:
         "hf_model_name": str(tower),
         "hf_model_pretrained": config.continue_from is None,
     }
-    vision_cfg = values["model_cfg"]["vision_cfg"] | {
-        "timm_drop_path": config.image.drop_path,
-        "timm_drop": config.image.dropout,
-    }
+    vision_cfg = values["model_cfg"]["vision_cfg"] | {"timm_drop_path": config.image.drop_path}
     name = f"local-dir:{tower}"
     try:
         model = open_clip.create_model(

@@ -38,7 +38,6 @@ def multi_positive_infonce(
     logit_scale: torch.Tensor,
     positive: torch.Tensor,
     hard: HardNegatives | None = None,
-    soft: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """InfoNCE both ways (Radford et al. 2021) with several positives (Khosla et al. 2020, L_out).
 
@@ -48,9 +47,6 @@ def multi_positive_infonce(
     logits = logit_scale * image_features @ text_features.T  # [N, N]
     target = positive.to(logits.dtype)
     target = target / target.sum(dim=1, keepdim=True)
-    if soft is not None:
-        target = target + soft
-        target = target / target.sum(dim=1, keepdim=True)
     over_texts = logits
     if hard is not None:
         extra = logit_scale * image_features @ hard.text_features.T  # [N, K]

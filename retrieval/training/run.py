@@ -257,11 +257,7 @@ class Run:
             hard = HardNegatives(self._encoded([other for _, other in wrong], chunks), owners)
         if objective.loss == "siglip":
             return pairwise_sigmoid(images, captions, scale, self.model.logit_bias, positive, hard)
-        soft = None
-        if objective.soft_weight and self.encode_texts.pooled is not None:
-            pooled = F.normalize(self.encode_texts.pooled[chosen], dim=-1)
-            soft = objective.soft_weight * F.softmax(pooled @ pooled.T / objective.soft_temperature, dim=1)
-        return multi_positive_infonce(images, captions, scale, positive, hard, soft)
+        return multi_positive_infonce(images, captions, scale, positive, hard)
 
     def averaged(self) -> Any:
         """A copy of the model with averaged weights, in evaluation mode."""
