@@ -4,8 +4,8 @@ It is fitted on labelled rows by `retrieval.zeroshot.fitting` and kept as JSON. 
 and a population like the rows it was fitted on, and says which they were; for another model or another wording it is
 refused. Using it needs NumPy alone.
 
-- A choice: one temperature (Guo et al. 2017), with an offset per label where the rows call for it. A finding: Platt's
-  slope and offset, per label (Platt 1999).
+- A choice: one temperature (Guo et al. 2017) and an offset per label, drawn towards 1 and 0. A finding: Platt's slope
+  and offset (Platt 1999), with another slope below a knot where the rows call for it.
 - Thresholds are read from cross-fitted probabilities of the labelled rows, on the careful side.
 - Prediction sets are split conformal (Vovk et al. 2005; the scores of Sadinle et al. 2019): with rows like the labelled
   ones, the set holds the truth with the coverage that was asked for. A finding gets one answer per label: present,
@@ -79,16 +79,26 @@ class HeldOut(BaseModel):
 
 
 class LabelFit(BaseModel):
-    """One label. `slope` is over 0, or None where the rows could not calibrate it; `present` and `absent` are quantiles
-    of the cross-fitted probabilities of rows where it holds and where it does not, ascending."""
+    """One label. `slope` is over 0, or None where the rows could not calibrate it; `bend` is added to it below `knot`
+    (see `calibrated`). `present` and `absent` are quantiles of the cross-fitted probabilities of rows where it holds
+    and where it does not, ascending."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str
     slope: float | None
     offset: float = 0.0
+    bend: float = 0.0
+    knot: float = 0.0
     present: tuple[float, ...] = ()
     absent: tuple[float, ...] = ()
+
+
+def calibrated(logits: Floats, slope: Any, offset: Any, bend: Any, knot: Any) -> Floats:
+    """Logits on calibrated scale, ascending as they were: a straight line, or one with a bend at `knot`. What describes
+    the lines is float32, of one label or of all."""
+    out: Floats = logits * slope + offset + bend * np.minimum(logits - knot, np.float32(0))
+    return out
 
 
 class Calibration(BaseModel):
@@ -148,9 +158,8 @@ class Calibration(BaseModel):
 
         `logits` are `ZeroShotClassifier.logits`.
         """
-        slopes = np.array([math.nan if fit.slope is None else fit.slope for fit in self.labels], np.float32)
-        offsets = np.array([fit.offset for fit in self.labels], np.float32)
-        return activated(logits * slopes + offsets, independent=self.independent)
+        curves = [(math.nan if f.slope is None else f.slope, f.offset, f.bend, f.knot) for f in self.labels]
+        return activated(calibrated(logits, *np.array(curves, np.float32).T), independent=self.independent)
 
     def thresholds(self, goal: Literal["sensitivity", "specificity"], share: float) -> Floats:
         """[labels] the probability from which a finding counts as found, NaN for labels without a calibration.

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -32,6 +32,7 @@ from retrieval.zeroshot.calibration import (
     Figure,
     HeldOut,
     LabelFit,
+    calibrated,
     conformal_bound,
     encoded_reference,
     model_fingerprint,
@@ -49,6 +50,8 @@ ASKED = 0.9  # the coverage and the sensitivity that the held-out figures are fo
 MOST_KEPT = 2000  # quantiles of the labelled rows
 MOST_REFERENCE = 512  # labelled images that new ones are compared with
 RESAMPLES = 1000
+SLOPE_PRIOR = 10.0  # of a choice's log slope, in rows: a normal distribution around 0 of a variance of 1/10
+OFFSET_PRIOR = 5.0  # the same of its offsets
 
 
 @dataclass(frozen=True)
@@ -84,7 +87,7 @@ def fit_calibration(
         everyone = np.arange(len(logits))
         slope, *offsets = choice.fitted(everyone).tolist()
         fits = [LabelFit(name=n, slope=slope, offset=o) for n, o in zip(labels.names, offsets, strict=True)]
-        shares = _kept(_true_share(choice.cross_fitted(everyone), choice.truth))
+        shares = _kept(_true_share(choice.crossed(everyone), choice.truth))
         held_out = [choice.held_out()]
     reference, distances = _reference(rows.images, groups, seed)
     return Calibration(
@@ -107,11 +110,9 @@ def fit_calibration(
 
 
 class _Choice:
-    """Exclusive labels: one temperature, and an offset per label where the rows show that the labels need them.
-
-    A temperature alone can't mend a model that favours one label. Offsets cost rows: they are kept only if they lower
-    the cross-fitted log loss by more than twice its standard error over patients.
-    """
+    """Exclusive labels: one temperature, and an offset per label, for a temperature alone can't mend a model that
+    favours one label. Few rows show little, so both are drawn towards what changes nothing: SLOPE_PRIOR and
+    OFFSET_PRIOR."""
 
     def __init__(self, logits: Floats, truth: Ints, groups: npt.NDArray[np.str_], seed: int) -> None:
         if len(np.unique(truth)) < 2:
@@ -121,40 +122,30 @@ class _Choice:
             )
         self.logits, self.truth, self.groups, self.seed = logits, truth, groups, seed
 
-    def fitted(self, rows: Ints) -> Doubles:
-        """[1 + labels]: the slope (inverse temperature) and the offsets, zeros if they are of no use."""
-        plain, offset = (self.crossed(rows, offsets=offsets) for offsets in (False, True))
-        gain = np.log(_true_share(offset, self.truth[rows])) - np.log(_true_share(plain, self.truth[rows]))
-        _, patient = np.unique(self.groups[rows], return_inverse=True)
-        each = np.bincount(patient, gain) / np.bincount(patient)
-        useful = each.mean() > 2 * each.std() / math.sqrt(len(each))
-        return self._minimised(rows, offsets=bool(useful))
-
-    def crossed(self, rows: Ints, *, offsets: bool) -> Floats:
+    def crossed(self, rows: Ints) -> Floats:
         """Probabilities [rows, labels], each from a fit without its patient."""
         out = np.empty((len(rows), self.logits.shape[1]), np.float32)
         for train, test in folds(self.truth[rows], self.groups[rows], self.seed):
-            out[test] = self.probabilities(rows[test], self._minimised(rows[train], offsets=offsets))
+            out[test] = self.probabilities(rows[test], self.fitted(rows[train]))
         return out
 
-    def cross_fitted(self, rows: Ints) -> Floats:
-        return self.crossed(rows, offsets=bool(self.fitted(rows)[1:].any()))
-
-    def _minimised(self, rows: Ints, *, offsets: bool) -> Doubles:
+    def fitted(self, rows: Ints) -> Doubles:
+        """[1 + labels]: the slope (inverse temperature) and the offsets."""
         from scipy.optimize import minimize
 
         logits, truth = self.logits[rows].astype(np.float64), self.truth[rows]
         n = len(rows)
         wanted = np.eye(logits.shape[1])[truth]
+        prior = np.array([SLOPE_PRIOR, *[OFFSET_PRIOR] * logits.shape[1]]) / n
 
         def loss(x: Doubles) -> tuple[float, Doubles]:
             scaled = logits * math.exp(x[0]) + x[1:]
             scaled -= scaled.max(axis=1, keepdims=True)
             log_share = scaled - np.log(np.exp(scaled).sum(axis=1, keepdims=True))
             miss = (np.exp(log_share) - wanted) / n
-            value = -log_share[np.arange(n), truth].mean() + 0.5 * float(x[1:] @ x[1:]) / n
             slope = np.array([(miss * logits).sum() * math.exp(x[0])])
-            return float(value), np.concatenate([slope, (miss.sum(axis=0) + x[1:] / n) * offsets])
+            value = -log_share[np.arange(n), truth].mean() + 0.5 * float(prior @ x**2)
+            return float(value), np.concatenate([slope, miss.sum(axis=0)]) + prior * x
 
         bounds = [(-6.0, 4.0), *[(-20.0, 20.0)] * logits.shape[1]]
         found: Doubles = minimize(loss, np.zeros(1 + logits.shape[1]), jac=True, bounds=bounds).x
@@ -167,7 +158,7 @@ class _Choice:
         in_set = np.zeros(self.logits.shape, np.bool_)
         for train, test in folds(self.truth, self.groups, self.seed + 1):
             probabilities[test] = self.probabilities(test, self.fitted(train))
-            bound = conformal_bound(_kept(_true_share(self.cross_fitted(train), self.truth[train])), ASKED)
+            bound = conformal_bound(_kept(_true_share(self.crossed(train), self.truth[train])), ASKED)
             in_set[test] = probabilities[test] >= bound
         before = activated(self.logits, independent=False)
         sure = probabilities.max(axis=1).astype(np.float64)
@@ -188,17 +179,36 @@ class _Choice:
         )
 
     def probabilities(self, rows: Ints, fit: Doubles) -> Floats:
-        shares = activated((self.logits[rows] * fit[0] + fit[1:]).astype(np.float32), independent=False)
-        return np.maximum(shares, np.float32(1e-9))  # a log is taken of them
+        return activated((self.logits[rows] * fit[0] + fit[1:]).astype(np.float32), independent=False)
+
+
+class Line(NamedTuple):
+    """What `calibrated` takes of a label."""
+
+    slope: float
+    offset: float
+    bend: float = 0.0
+    knot: float = 0.0
 
 
 class _Finding:
-    """One independent label: Platt's slope and offset, with his smoothed targets."""
+    """One independent label: Platt's slope and offset, with his smoothed targets. Logits far from the rest may be less
+    telling than their distance says; a second slope, below the mean, is kept if it lowers the cross-fitted log loss by
+    more than twice its standard error over patients."""
 
     def __init__(self, name: str, logits: Floats, truth: Bools, groups: npt.NDArray[np.str_], seed: int) -> None:
         self.name, self.logits, self.truth, self.groups, self.seed = name, logits, truth, groups, seed
 
-    def fitted(self, rows: Ints) -> tuple[float, float]:
+    def fitted(self, rows: Ints) -> tuple[Line, Floats]:
+        """The line of these rows, and their probabilities, each from a fit without its patient."""
+        straight, bent = (self._crossed(rows, bent=bent) for bent in (False, True))
+        gain = np.log(self._true(bent, rows)) - np.log(self._true(straight, rows))
+        _, patient = np.unique(self.groups[rows], return_inverse=True)
+        each = np.bincount(patient, gain) / np.bincount(patient)
+        useful = bool(each.mean() > 2 * each.std() / math.sqrt(len(each)))
+        return self._line(rows, bent=useful), bent if useful else straight
+
+    def _line(self, rows: Ints, *, bent: bool) -> Line:
         from sklearn.linear_model import LogisticRegression
 
         x, y = self.logits[rows].astype(np.float64), self.truth[rows]
@@ -206,28 +216,36 @@ class _Finding:
         # A row counts as partly of the other kind (Platt 1999, section 2.2): no label is ever quite sure.
         target = np.where(y, (positives + 1) / (positives + 2), 1 / (negatives + 2))
         center, spread = x.mean(), x.std() or 1.0
+        scaled = (x - center) / spread
+        columns = np.column_stack([scaled, np.minimum(scaled, 0)] if bent else [scaled])
         model = LogisticRegression(C=1e6).fit(
-            np.tile((x - center) / spread, 2)[:, None],
+            np.tile(columns, (2, 1)),
             np.repeat([1, 0], len(x)),
             sample_weight=np.concatenate([target, 1 - target]),
         )
         slope = float(model.coef_[0, 0]) / spread
-        return slope, float(model.intercept_[0]) - slope * center
+        offset = float(model.intercept_[0]) - slope * center
+        if not bent:
+            return Line(slope, offset)
+        bend = float(model.coef_[0, 1]) / spread
+        if slope <= 0 or slope + bend <= 0:  # a higher score never makes a finding less likely
+            return self._line(rows, bent=False)
+        return Line(slope, offset, bend, float(center))
 
-    def crossed(self, rows: Ints | None = None) -> Floats:
-        rows = np.arange(len(self.truth)) if rows is None else rows
+    def _crossed(self, rows: Ints, *, bent: bool) -> Floats:
         out = np.empty(len(rows), np.float32)
         for train, test in folds(self.truth[rows].astype(np.int64), self.groups[rows], self.seed):
-            out[test] = self._probabilities(rows[test], self.fitted(rows[train]))
+            out[test] = self._probabilities(rows[test], self._line(rows[train], bent=bent))
         return out
 
+    def _true(self, probabilities: Floats, rows: Ints) -> Floats:
+        return np.maximum(np.where(self.truth[rows], probabilities, 1 - probabilities), np.float32(1e-9))
+
     def fit(self) -> LabelFit:
-        slope, offset = self.fitted(np.arange(len(self.truth)))
-        crossed = self.crossed()
+        line, crossed = self.fitted(np.arange(len(self.truth)))
         return LabelFit(
             name=self.name,
-            slope=slope,
-            offset=offset,
+            **line._asdict(),
             present=_kept(crossed[self.truth]),
             absent=_kept(crossed[~self.truth]),
         )
@@ -238,8 +256,9 @@ class _Finding:
         in_set = np.zeros((len(truth), 2), np.bool_)
         found = np.zeros(len(truth), np.bool_)
         for train, test in folds(truth.astype(np.int64), self.groups, self.seed + 1):
-            p[test] = self._probabilities(test, self.fitted(train))
-            crossed, known = self.crossed(train), truth[train]
+            line, crossed = self.fitted(train)
+            known = truth[train]
+            p[test] = self._probabilities(test, line)
             in_set[test, 1] = p[test] >= conformal_bound(_kept(crossed[known]), ASKED)
             in_set[test, 0] = 1 - p[test] >= conformal_bound(_kept(1 - crossed[~known]), ASKED)
             found[test] = p[test] >= np.quantile(crossed[known], 1 - ASKED, method="lower")
@@ -259,9 +278,8 @@ class _Finding:
             reliability=_bins(sure, truth),
         )
 
-    def _probabilities(self, rows: Ints, fit: tuple[float, float]) -> Floats:
-        slope, offset = fit
-        return activated(self.logits[rows] * np.float32(slope) + np.float32(offset), independent=True)
+    def _probabilities(self, rows: Ints, line: Line) -> Floats:
+        return activated(calibrated(self.logits[rows], *(np.float32(number) for number in line)), independent=True)
 
 
 def _findings(
