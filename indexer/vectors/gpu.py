@@ -8,8 +8,10 @@ A GPU proposes; the answer is scored on the CPU from the float16 vectors, as eve
 - Where those don't fit, an inverted file of 8 bits a number, half the memory. As many lists are visited as find
   RECALL of what the exact search finds, measured when it is made.
 
-A search reads every row once: of ten million vectors of 512 numbers that is 10 GB, some 3 ms for a GPU that reads 3 TB
-a second. So lists save memory here, not time, and CAGRA's graph, which can't forget a vector, has nothing to add.
+On an H200 a search of all rows took 3.9 ms among a million vectors of 512 numbers and 35 ms among ten million. FAISS's
+lists in float16 are ten times quicker there, but no exact answer, and take longer to fill at each start; those of the
+compressed index on the processor take 1 and 6 ms. So lists are for want of memory only. CAGRA's graph can't forget a
+vector.
 
 A filtered search stays on the CPU, which searches the allowed vectors alone; rows that were deleted since are
 dropped from the candidates here, for a GPU index knows no selectors.
