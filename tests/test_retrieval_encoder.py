@@ -14,7 +14,8 @@ from PIL import Image
 from tiny_models import write_biomedclip, write_clip
 
 from retrieval.encoders.clip import ClipEncoder, Device, choose_device
-from retrieval.encoders.image_tower import LEAST_COSINE, SAME, Agreement, ImageTower, agreement, folded, probe_pictures
+from retrieval.encoders.faster import folded, layer_groups, lowered
+from retrieval.encoders.image_tower import LEAST_COSINE, SAME, Agreement, ImageTower, agreement, probe_pictures
 from retrieval.encoders.model_source import open_model, resolve_model, shipped_models
 from retrieval.errors import EncoderError, NonFiniteEmbedding
 from retrieval.types import Encoder, Uint8Image
@@ -167,6 +168,29 @@ class NanInBf16(Offset):
         return self.visual(pixels) * (1.0 if pixels.dtype == torch.float32 else float("nan"))
 
 
+def test_the_first_layers_can_stay_in_float32() -> None:
+    import timm
+
+    torch.manual_seed(0)
+    visual = torch.nn.Sequential()
+    visual.trunk = timm.create_model("test_efficientnet", num_classes=8).eval()
+    groups = layer_groups(visual.trunk)
+    pixels = torch.randn(6, 3, 64, 64)
+    with torch.inference_mode():
+        exact = visual.trunk(pixels)
+        errors = []
+        for kept in (0, 2, len(groups)):
+            tower = lowered(visual, kept)
+            out = tower.trunk(pixels if kept else pixels.to(torch.bfloat16))
+            errors.append(float((out.float() - exact).abs().max()))
+            for number, group in enumerate(groups):
+                own = [tower.trunk.get_parameter(n) for n in group if n in dict(tower.trunk.named_parameters())]
+                assert {p.dtype for p in own} == {torch.float32 if number < kept else torch.bfloat16}
+    assert errors[0] > errors[1] > errors[2]
+    assert errors[2] < 1e-4, "folded float32"
+    assert all(p.dtype == torch.float32 for p in visual.parameters()), "the plain tower stays as it was"
+
+
 @pytest.mark.parametrize(
     ("wrapper", "said"),
     [(Offset, "bf16 gave a cosine"), (Float32Only, "expected scalar type"), (NanInBf16, "cosine nan")],
@@ -195,11 +219,8 @@ def test_the_shipped_model_asked_for_bf16_keeps_its_cosines(shared_data: Path) -
     exact = ClipEncoder.load(None, "cpu", "fp32").encode_images(images)
     fast = ClipEncoder.load(None, "cpu", "bf16")
     cosines = (fast.encode_images(images) * exact).sum(axis=1)
-    if fast.device.precision == "bf16":
-        assert cosines.min() > LEAST_COSINE
-    else:  # the probes were right to refuse it, and what runs instead is exact
-        assert "bf16 gave a cosine" in fast.device.reason
-        assert cosines.min() >= SAME
+    assert fast.device.precision == "bf16"
+    assert LEAST_COSINE < cosines.min() < SAME
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from retrieval.encoders.faster import layer_groups
 from retrieval.errors import TrainingError
 
 SUFFIXES = (".safetensors", ".pth", ".pt")
@@ -70,7 +71,7 @@ def load_start(trunk: torch.nn.Module, path: Path) -> None:
 def lock_groups(trunk: torch.nn.Module, count: int) -> list[torch.nn.Module]:
     """Lock the first `count` groups of layers (the stem is the first) and return those of their modules that hold
     running statistics: they have to stay in evaluation mode. Raises TrainingError if nothing would be left to train."""
-    groups = _groups(trunk)
+    groups = layer_groups(trunk)
     if count >= len(groups):
         raise TrainingError(f"image.locked_groups is {count}, the image tower has {len(groups)} groups of layers")
     locked = {name for group in groups[:count] for name in group}
@@ -84,16 +85,8 @@ def lock_groups(trunk: torch.nn.Module, count: int) -> list[torch.nn.Module]:
 
 def groups_above(trunk: torch.nn.Module) -> dict[str, int]:
     """How many groups of layers lie above each parameter's own: 0 for the last."""
-    groups = _groups(trunk)
+    groups = layer_groups(trunk)
     return {name: len(groups) - 1 - number for number, group in enumerate(groups) for name in group}
-
-
-def _groups(trunk: torch.nn.Module) -> list[list[str]]:
-    """The names of the parameters, by timm's groups of layers, the stem first."""
-    from timm.models import group_parameters
-
-    groups: dict[int, list[str]] = group_parameters(trunk, trunk.group_matcher(coarse=True))  # type: ignore[operator]
-    return [groups[number] for number in sorted(groups)]
 
 
 def _tensors(path: Path) -> dict[str, torch.Tensor]:

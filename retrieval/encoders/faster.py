@@ -1,0 +1,67 @@
+"""Copies of an image tower that compute the same with less: with folded normalisation, or partly in bfloat16.
+
+Whether they do is for the caller to see: by what they make of pictures.
+"""
+
+from __future__ import annotations
+
+import copy
+from itertools import chain, pairwise
+from typing import Any
+
+import torch
+
+
+def folded(visual: Any) -> Any:
+    """A copy in which each BatchNorm2d that directly follows a Conv2d among its parent's children is part of it.
+
+    Whether the parent calls them one after the other can't be seen here: compare the outcome.
+    """
+    from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+    result = copy.deepcopy(visual).eval()
+    for parent in list(result.modules()):
+        for (name, first), (next_name, second) in pairwise(list(parent.named_children())):
+            if not isinstance(first, torch.nn.Conv2d) or not isinstance(second, torch.nn.BatchNorm2d):
+                continue
+            # timm's normalisations hold an activation, which stays.
+            rest = [module for _, module in second.named_children() if not isinstance(module, torch.nn.Identity)]
+            setattr(parent, name, fuse_conv_bn_eval(first, second))
+            setattr(parent, next_name, torch.nn.Sequential(*rest))
+    return result
+
+
+def lowered(visual: Any, kept: int) -> Any:
+    """A copy in bfloat16 but for the first `kept` groups of layers: what they round is magnified by all that follow.
+
+    With `kept` 0 it takes bfloat16 pixels, else float32 ones. It is folded where that helps: least cosine of
+    medlens-base to float32 on probes 0.991 (folded 0.988) with all in bfloat16, 0.998 (folded 0.9994) with three kept.
+    """
+    if not kept:
+        return copy.deepcopy(visual).to(torch.bfloat16)
+    groups = layer_groups(visual.trunk)
+    first = {f"trunk.{name}".rpartition(".")[0] for group in groups[:kept] for name in group}
+    result = folded(visual)
+    for name, module in result.named_modules():
+        tensors = [*chain(module.parameters(recurse=False), module.buffers(recurse=False))]
+        if not tensors or name in first:
+            continue
+        for tensor in tensors:
+            tensor.data = tensor.data.to(torch.bfloat16) if tensor.is_floating_point() else tensor.data
+        module.register_forward_pre_hook(_in_bfloat16)
+    return result
+
+
+def layer_groups(trunk: Any) -> list[list[str]]:
+    """The names of the parameters of a timm trunk by its groups of layers, the stem first."""
+    from timm.models import group_parameters
+
+    groups: dict[int, list[str]] = group_parameters(trunk, trunk.group_matcher(coarse=True))
+    return [groups[number] for number in sorted(groups)]
+
+
+def _in_bfloat16(module: Any, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+    return tuple(
+        value.to(torch.bfloat16) if isinstance(value, torch.Tensor) and value.dtype == torch.float32 else value
+        for value in inputs
+    )
