@@ -61,7 +61,8 @@ def run_training(
     if forgetting is not None:
         for name in forgetting.sources:
             typer.echo(forgetting.line(name))
-    typer.echo(f"The model and its card are in {result.folder}; use it with --model {result.folder}")
+    folder = result.folder.resolve()
+    typer.echo(f"The model and its card are in {folder}; use it with --model {folder}")
     if config.continue_from is not None and forgetting is None:
         typer.echo("medlens: no data is marked as rehearsal: nothing says what the model has forgotten", err=True)
     if forgetting is not None and not passed:
