@@ -1,6 +1,6 @@
 """What each trick of training is worth: the default model's configuration with one thing changed, cross-validated.
 
-    python benchmarks/ablations.py DATA OUT [--plan data/training/ablations.yaml] [--only NAME ...] [--folds 4]
+    python benchmarks/ablations.py DATA OUT [--plan data/training/ablations.yaml] [--only NAME ...] [--folds 3]
         [--device cuda --jobs 8]
 
 DATA is the folder that data/training/medlens-base.yaml reads. Its training rows are split into folds by case; each
@@ -216,7 +216,7 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--only", nargs="*", default=None)
     parser.add_argument("--plan", type=Path, default=TRAINING / "ablations.yaml")
-    parser.add_argument("--folds", type=int, default=4)
+    parser.add_argument("--folds", type=int, default=3)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--seconds", type=float, default=float("inf"), help="begin no run after so many")

@@ -10,7 +10,7 @@ A GPU proposes; the answer is scored on the CPU from the float16 vectors, as eve
 
 On an H200 a search of all rows took 3.9 ms among a million vectors of 512 numbers and 35 ms among ten million. FAISS's
 lists in float16 are ten times quicker there, but no exact answer, and take longer to fill at each start; those of the
-compressed index on the processor take 1 and 6 ms. So lists are for want of memory only. CAGRA's graph can't forget a
+compressed index on the processor take 0.7 and 6 ms. So lists are for want of memory only. CAGRA's graph can't forget a
 vector.
 
 A filtered search stays on the CPU, which searches the allowed vectors alone; rows that were deleted since are
