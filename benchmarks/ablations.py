@@ -39,11 +39,9 @@ from retrieval.evaluation.metrics import Judgement, differences, mean_where
 from retrieval.evaluation.pairs import evaluation_rows, read_pairs
 from retrieval.evaluation.wording import AS_SAID
 from retrieval.evaluation.zero_shot import ACCURACY, AMONG_OCCURRING
-from retrieval.training.checkpoint import preprocess_of, work_folder
+from retrieval.training.checkpoint import work_folder
 from retrieval.training.config import TrainingConfig, load_config
-from retrieval.training.data import cache_pixels, read_corpus
 from retrieval.training.loop import train
-from retrieval.training.run import CANVAS
 from retrieval.zeroshot.labels import load_labels
 
 TRAINING = Path(__file__).resolve().parents[1] / "data/training"
@@ -92,14 +90,9 @@ def configured(config: TrainingConfig, change: Mapping[str, Any], files: Mapping
     return TrainingConfig.model_validate(values | {"output": out, "ablations": ()})
 
 
-def one_run(config: TrainingConfig, folds: Path, kept: Path, device: str, pixels: Path) -> tuple[str, float]:
+def one_run(config: TrainingConfig, folds: Path, kept: Path, device: str) -> tuple[str, float]:
     """Train, and keep how each row of the fold was judged."""
     started = time.monotonic()
-    work = work_folder(config)
-    work.mkdir(parents=True, exist_ok=True)
-    for file in pixels.iterdir():
-        if not (work / file.name).exists():
-            os.link(file, work / file.name)
     train(config, device=device)
     encoder = ClipEncoder.load(str(config.output), device, "fp32")
     items: dict[str, np.ndarray] = {}
@@ -116,26 +109,9 @@ def one_run(config: TrainingConfig, folds: Path, kept: Path, device: str, pixels
     kept.parent.mkdir(parents=True, exist_ok=True)
     np.savez_compressed(kept.with_suffix(".partial.npz"), **items)
     kept.with_suffix(".partial.npz").rename(kept)
-    shutil.rmtree(work)
+    shutil.rmtree(work_folder(config))
     shutil.rmtree(config.output)
     return f"{kept.parent.name} {kept.stem}", time.monotonic() - started
-
-
-def pixels_of(config: TrainingConfig, out: Path) -> Path:
-    """The decoded images of a size, for all runs of that size."""
-    preprocess = preprocess_of(config, CANVAS)
-    folder = out / "pixels" / str(preprocess.size[0])
-    folder.mkdir(parents=True, exist_ok=True)
-    cache_pixels(read_corpus(config.data, labels_of(config)).rows, preprocess, folder / "canvas.pixels", silent)
-    return folder
-
-
-def labels_of(config: TrainingConfig) -> list[Any]:
-    return [load_labels(name) for name in config.label_sets]
-
-
-def silent(*_: object) -> None:
-    pass
 
 
 def figures(out: Path, name: str, folds: int) -> Judgement | None:
@@ -237,8 +213,7 @@ def main() -> None:
             one = configured(config, merged, files[fold], out / name / f"model-{fold}")
             if not (kept := out / name / f"{fold}.npz").exists():
                 waiting.append((one, place, kept))
-    pixels = {one.image.image_size: pixels_of(one, out) for one, _, _ in waiting}
-    print(f"{len(waiting)} runs, images are read after {time.monotonic() - started:.0f} s", file=sys.stderr, flush=True)
+    print(f"{len(waiting)} runs", file=sys.stderr, flush=True)
     threads = max(1, len(os.sched_getaffinity(0)) // args.jobs)
     start = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(args.jobs, start, torch.set_num_threads, (threads,)) as pool:
@@ -246,7 +221,7 @@ def main() -> None:
         while waiting or running:
             while waiting and len(running) < args.jobs and time.monotonic() - started < args.seconds:
                 one, place, kept = waiting.pop(0)
-                running.add(pool.submit(one_run, one, place, kept, args.device, pixels[one.image.image_size]))
+                running.add(pool.submit(one_run, one, place, kept, args.device))
             if not running:
                 break
             done = next(as_completed(running))

@@ -24,6 +24,7 @@ DOORS = {
     "torch": [
         "retrieval/encoders/model_source.py",
         "retrieval/encoders/clip.py",
+        "retrieval/encoders/faster.py",
         "retrieval/encoders/image_tower.py",
         "retrieval/encoders/lanes.py",
         "retrieval/training/*",
@@ -39,7 +40,10 @@ DOORS = {
 }
 # Imported only where a function runs: they take a second or more, and `medlens --help` must not wait for them.
 LAZY = {
-    "torch": ["retrieval/training/*", "retrieval/encoders/image_tower.py", "retrieval/encoders/lanes.py"],
+    "torch": [
+        "retrieval/training/*",
+        *(f"retrieval/encoders/{name}.py" for name in ("faster", "image_tower", "lanes")),
+    ],
     "open_clip": ["retrieval/training/*"],
     "transformers": ["retrieval/training/*"],
     "faiss": [],

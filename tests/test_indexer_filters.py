@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from indexer.catalog.filters import require_valid
 from indexer.catalog.values import days, folded, spellings, years
-from indexer.catalog.where import MAX_CONDITIONS, MAX_DEPTH, MAX_LENGTH, MAX_VALUES, parse_filter
+from indexer.catalog.where import MAX_CONDITIONS, MAX_DEPTH, MAX_LENGTH, MAX_VALUES, Condition, parse_filter
 from indexer.keywords import COLUMNS, KEYWORDS
 from indexer.store import Store
 from retrieval.errors import QueryError, UnknownFilterKeyword
@@ -430,3 +430,10 @@ def test_a_parser_costs_little_of_a_cold_search() -> None:
         "assert new <= {'indexer', 'retrieval', 'parsy'}, new"
     )
     subprocess.run([sys.executable, "-c", script], check=True, cwd=Path(__file__).parents[1])
+
+
+@pytest.mark.parametrize("word", ["\u0130s", "L\u0130ke", "l\u0131ke", "i\u017f", "conta\u0131ns"])
+def test_a_word_that_only_looks_like_one_of_the_grammars_is_a_value(word: str) -> None:
+    condition = parse_filter(f"BodyPartExamined = {word}")
+    assert isinstance(condition, Condition)
+    assert [value.text for value in condition.values] == [word]

@@ -186,15 +186,21 @@ def _conditions(node: Node) -> list[Condition]:
 
 # -- the grammar. Every rule eats the blanks behind it.
 
+
+def _any_case(word: str) -> str:
+    """A pattern of a word of the grammar. re.IGNORECASE would also take "İS" for "is"."""
+    return "".join(f"[{letter}{letter.upper()}]" for letter in word)
+
+
 _DOUBLE, _SINGLE = r'"(?:[^"]|"")*"', r"'(?:[^']|'')*'"
-_NOT_RESERVED = rf"(?!(?:{'|'.join(_RESERVED)})(?!{_WORD}))"
+_NOT_RESERVED = rf"(?!(?:{'|'.join(map(_any_case, _RESERVED))})(?!{_WORD}))"
 _NAME = rf"""(?:{_DOUBLE}|{_SINGLE}|[^\s()=<>!,"'.]+)"""
-_AGED = rf"\d+\s+(?:year|month|week|day)s?(?!{_WORD})"
+_AGED = rf"\d+\s+(?:{'|'.join(map(_any_case, ('year', 'month', 'week', 'day')))})[sS]?(?!{_WORD})"
 
 
 def _spanned(pattern: str, name: str) -> parsy.Parser:
     """(the text, its Span without the blanks behind). One call, for lists of thousands of values."""
-    compiled = re.compile(rf"({pattern})\s*", re.IGNORECASE)
+    compiled = re.compile(rf"({pattern})\s*")
 
     @parsy.Parser  # type: ignore[untyped-decorator]
     def spanned(text: str, at: int) -> parsy.Result:
@@ -213,7 +219,7 @@ def _token(pattern: str, name: str) -> parsy.Parser:
 def _keyword(*words: str) -> parsy.Parser:
     """Words of the grammar, as one lower-case text."""
     text = " ".join(words)
-    return _token(r"\s+".join(words) + rf"(?!{_WORD})", repr(text)).result(text)
+    return _token(r"\s+".join(map(_any_case, words)) + rf"(?!{_WORD})", repr(text)).result(text)
 
 
 def _unquoted(text: str) -> str:

@@ -95,8 +95,7 @@ class Run:
         train = [corpus.rows[i] for i in self.train_numbers]
         asked = "finding" in config.objective.hard_negatives
         self.other_findings = OtherFindings(train, label_sets, config, self.encode_texts) if asked else None
-        # All rows, whatever their split: runs that split the same rows otherwise can share the file.
-        self.canvas = cache_pixels(corpus.rows, preprocess_of(config, CANVAS), work / "canvas.pixels", progress)
+        self.canvas = cache_pixels(train, preprocess_of(config, CANVAS), work / "train.pixels", progress)
         dev = [row for row in corpus.rows if row.split == "dev"]
         pixels = cache_pixels(dev, preprocess_of(config), work / "dev.pixels", progress)
         self.judge = Judge(config, label_sets, dev, pixels, self.encode_texts)
@@ -141,7 +140,8 @@ class Run:
         for group in self.optimizer.param_groups:
             group["lr"] = group["peak"] * rate
 
-        canvas = torch.from_numpy(self.canvas[batch]).unsqueeze(1).to(self.device)
+        numbers = np.searchsorted(self.train_numbers, batch)
+        canvas = torch.from_numpy(self.canvas[numbers]).unsqueeze(1).to(self.device)
         side = image_side(config, self.epoch)
         chosen = [self.texts.ids[_draw(rng, row.texts)] for row in rows]
         straight = np.ones(len(rows), bool)
@@ -164,7 +164,6 @@ class Run:
         captions = self._encoded(chosen, chunks)
         loss = self._contrast(images, captions, chosen, self._wrong(rows, chosen), scale, chunks)
         if self.distillation is not None:
-            numbers = np.searchsorted(self.train_numbers, batch)
             loss = loss + self.distillation(images, captions, numbers, chosen, scale, straight)
         for number, labels in enumerate(self.label_sets):
             said = [self.texts.ids[label.prompts[rng.integers(len(label.prompts))]] for label in labels.labels]

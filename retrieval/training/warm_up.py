@@ -160,8 +160,8 @@ class _WarmUp:
 
     def _canvas(self, batch: npt.NDArray[np.int64]) -> torch.Tensor:
         """[N, 1, H, W] uint8 on the run's device: training images of the run first, then those without captions."""
-        own = self.run.train_numbers
-        images = [self.run.canvas[own[i]] if i < len(own) else self.more[i - len(own)] for i in batch]
+        own = len(self.run.canvas)
+        images = [self.run.canvas[i] if i < own else self.more[i - own] for i in batch]
         return torch.from_numpy(np.stack(images)).unsqueeze(1).to(self.run.device)
 
     def _projected(self, pixels: torch.Tensor) -> torch.Tensor:
