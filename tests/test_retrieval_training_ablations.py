@@ -6,9 +6,11 @@ import json
 from pathlib import Path
 
 import pytest
+from drawn_world import make_world, write_run
 
 from retrieval.errors import TrainingError
 from retrieval.training.ablations import ablation_lines
+from retrieval.training.loop import train
 
 DOCUMENT = {
     "schedule": {"schedule": {"epochs": 6}},
@@ -53,3 +55,14 @@ def test_what_is_no_such_table_is_refused(tmp_path: Path, text: str | None) -> N
         path.write_text(text, encoding="utf-8")
     with pytest.raises(TrainingError, match=r"other\.json"):
         ablation_lines([path])
+
+
+def test_a_run_ends_before_it_begins_where_its_card_could_not_be_written(tmp_path: Path) -> None:
+    world = make_world(tmp_path)
+    with pytest.raises(TrainingError, match=r"'gone\.json' can't be read"):
+        train(write_run(world, "early", ablations=["gone.json"]))
+    assert not (world / "out" / "early.work").exists()
+
+
+def test_a_card_without_such_files_says_nothing_of_them() -> None:
+    assert ablation_lines([]) == []

@@ -16,6 +16,7 @@ import torch
 from retrieval.encoders.clip import ClipEncoder, choose_device
 from retrieval.encoders.fingerprint import sha256_of
 from retrieval.errors import TrainingError
+from retrieval.training.ablations import ablation_lines
 from retrieval.training.card import model_card
 from retrieval.training.checkpoint import export, load_state, save_state, work_folder
 from retrieval.training.config import TrainingConfig
@@ -77,6 +78,7 @@ def train(
     label_sets = [load_labels(name) for name in config.label_sets]
     corpus = read_corpus(config.data, label_sets)
     _check_judged(config, corpus)
+    ablation_lines(config.ablations)  # the card needs them at the end: what is none is said now
     require_same_model(config)
     rehearsal = rehearsed(config, corpus)
     with joined(torch.device(choose_device(device, "fp32").name)) as (processes, place):
