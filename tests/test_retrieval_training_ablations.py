@@ -10,6 +10,7 @@ from drawn_world import make_world, write_run
 
 from retrieval.errors import TrainingError
 from retrieval.training.ablations import ablation_lines
+from retrieval.training.checkpoint import work_folder
 from retrieval.training.loop import train
 
 DOCUMENT = {
@@ -59,9 +60,10 @@ def test_what_is_no_such_table_is_refused(tmp_path: Path, text: str | None) -> N
 
 def test_a_run_ends_before_it_begins_where_its_card_could_not_be_written(tmp_path: Path) -> None:
     world = make_world(tmp_path)
+    config = write_run(world, "early", ablations=["gone.json"])
     with pytest.raises(TrainingError, match=r"'gone\.json' can't be read"):
-        train(write_run(world, "early", ablations=["gone.json"]))
-    assert not (world / "out" / "early.work").exists()
+        train(config)
+    assert not work_folder(config).exists()
 
 
 def test_a_card_without_such_files_says_nothing_of_them() -> None:
