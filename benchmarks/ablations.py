@@ -35,13 +35,13 @@ from PIL import Image
 from retrieval.encoders.clip import ClipEncoder
 from retrieval.errors import MedlensError
 from retrieval.evaluation.evaluate import Evaluation, Options, evaluate
-from retrieval.evaluation.metrics import Judgement, differences, mean_where
 from retrieval.evaluation.pairs import evaluation_rows, read_pairs
 from retrieval.evaluation.wording import AS_SAID
 from retrieval.evaluation.zero_shot import ACCURACY, AMONG_OCCURRING
+from retrieval.statistics.metrics import Judgement, differences, mean_where
 from retrieval.training.checkpoint import work_folder
 from retrieval.training.config import TrainingConfig, load_config
-from retrieval.training.loop import train
+from retrieval.training.run import train
 from retrieval.zeroshot.labels import load_labels
 
 TRAINING = Path(__file__).resolve().parents[1] / "data/training"

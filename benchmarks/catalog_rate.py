@@ -33,10 +33,10 @@ import sqlalchemy as sa
 from indexer.catalog.claims import LEASE_S, Process
 from indexer.catalog.schema import files
 from indexer.catalog.sql_catalog import SqlCatalog
-from indexer.claims import Worker
-from indexer.incremental import ArchiveChanges
 from indexer.keywords import COLUMNS
 from indexer.records import FileStat, IndexedFile, InstanceRecord
+from indexer.run.changes import ArchiveChanges
+from indexer.run.lease import Worker
 
 DIM, BATCH = 512, 128
 

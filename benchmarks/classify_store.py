@@ -18,12 +18,12 @@ from pathlib import Path
 
 from cold_search import cold, fill
 
-from retrieval.encoders.light import open_encoder
+from retrieval.encoders.numpy_text.encoder import open_encoder
 
 PEER = """
 import csv, json, sys
 import faiss, numpy as np
-from retrieval.encoders.light import open_encoder
+from retrieval.encoders.numpy_text.encoder import open_encoder
 from retrieval.zeroshot.labels import load_labels
 
 place, labels, out = sys.argv[1:]

@@ -29,9 +29,9 @@ import numpy as np
 
 from indexer.keywords import COLUMNS
 from indexer.records import FileStat, IndexedFile, InstanceRecord
-from indexer.store import Store
-from retrieval.encoders.light import open_encoder
+from indexer.store.store import Store
 from retrieval.encoders.model_source import resolve_model
+from retrieval.encoders.numpy_text.encoder import open_encoder
 
 ROOT = Path(__file__).resolve().parents[1]
 QUERY = "axial CT of the chest with a pleural effusion"

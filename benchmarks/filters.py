@@ -25,7 +25,7 @@ import numpy as np
 from indexer.catalog.where import parse_filter
 from indexer.keywords import COLUMNS
 from indexer.records import FileStat, IndexedFile, InstanceRecord
-from indexer.store import Store
+from indexer.store.store import Store
 from retrieval.types import SearchFilter
 
 DIM = 128

@@ -40,11 +40,11 @@ from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
 from safetensors.torch import save_file
 
-from indexer.archive import iter_files
 from indexer.guard.pool import GuardedPool
-from indexer.pipeline import index_archive
-from indexer.reading import FileToRead, ReadFile, ReadSettings, read_file, set_settings
-from indexer.store import Store
+from indexer.reading.files import FileToRead, ReadFile, ReadSettings, read_file, set_settings
+from indexer.run.pipeline import index_archive
+from indexer.sources.folders import iter_files
+from indexer.store.store import Store
 from retrieval.encoders.clip import ClipEncoder, choose_device
 from retrieval.encoders.model_source import open_model, resolve_model
 from retrieval.types import Uint8Image

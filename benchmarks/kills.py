@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
 from crash_trial import Trial, contents, make_archive
 
-from indexer.store import Store
+from indexer.store.store import Store
 
 
 def main() -> None:

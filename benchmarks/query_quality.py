@@ -33,7 +33,7 @@ from PIL import Image
 from indexer.dicom.report_text import sentences
 from indexer.keywords import COLUMNS
 from indexer.records import FileStat, IndexedFile, InstanceRecord
-from indexer.store import Store
+from indexer.store.store import Store
 from retrieval.encoders.clip import ClipEncoder
 from retrieval.search.bm25 import tokens
 from retrieval.search.query import ImagePart, Level, Query, Ranker

@@ -74,8 +74,8 @@ def step(batch: int, chunk: int | None) -> Cost:
 
     from retrieval.training.config import load_config
     from retrieval.training.data import read_corpus
+    from retrieval.training.loop import Run
     from retrieval.training.processes import Processes
-    from retrieval.training.run import Run
 
     with tempfile.TemporaryDirectory() as folder:
         made = Path(folder)

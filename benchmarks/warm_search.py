@@ -24,8 +24,8 @@ import numpy as np
 
 from indexer.keywords import COLUMNS
 from indexer.records import FileStat, IndexedFile, InstanceRecord
-from indexer.store import Store
-from retrieval.encoders.light import open_encoder
+from indexer.store.store import Store
+from retrieval.encoders.numpy_text.encoder import open_encoder
 from retrieval.search.query import Query
 from retrieval.types import SearchFilter
 

@@ -15,10 +15,10 @@ import numpy as np
 
 from cli.medlens_html import Card, page
 from cli.medlens_output import COHORT_FORMATS, write_bytes, write_rows, write_text
-from indexer.archive import real_path
-from indexer.pictures import load_pictures
-from indexer.reading import PictureRequest
-from indexer.store import Store
+from indexer.reading.files import PictureRequest
+from indexer.reading.pictures import load_pictures
+from indexer.sources.folders import real_path
+from indexer.store.store import Store
 from retrieval.encoders.spec import profile_from_json
 from retrieval.errors import FileUnreadable, MedlensError, QueryError
 from retrieval.types import Embeddings, Hit, SearchFilter, SearchResults, Uint8Image

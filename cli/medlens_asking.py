@@ -10,8 +10,8 @@ from typing import Any
 
 from cli.medlens_output import whole_file
 from indexer.keywords import COLUMNS
-from indexer.optimize import index_facts
-from indexer.store import Store
+from indexer.store.store import Store
+from indexer.tasks.optimizing import index_facts
 from retrieval.encoders.model_source import render_profile_of, resolve_model
 from retrieval.errors import QueryError
 from retrieval.types import Hit, SearchResults
@@ -64,7 +64,7 @@ def render_file(file: Path, output: Path, kind: str, frame: int, window: str | N
     """Write a frame as the model's render profile shows it, at full size."""
     from PIL import Image
 
-    from indexer.pictures import load_picture
+    from indexer.reading.pictures import load_picture
 
     picture = load_picture(file, render_profile_of(resolve_model(model)), frame_number=frame, window=window)
     with whole_file(output) as temporary:

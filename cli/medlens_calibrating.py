@@ -13,12 +13,12 @@ import numpy as np
 from cli.medlens_labelling import CALIBRATION_KEY, encoded_pictures
 from cli.medlens_output import require_place, whole_file, write_text
 from cli.medlens_progress import progress_bar
-from indexer.reading import PictureRequest
-from indexer.searching import store_model
-from indexer.store import Store
+from indexer.reading.files import PictureRequest
+from indexer.store.questions import store_model
+from indexer.store.store import Store
 from retrieval.encoders.clip import ClipEncoder
-from retrieval.encoders.light import LightEncoder
 from retrieval.encoders.model_source import resolve_model
+from retrieval.encoders.numpy_text.encoder import LightEncoder
 from retrieval.errors import CalibrationError, MedlensError, QueryError
 from retrieval.types import Embeddings, SearchFilter
 from retrieval.zeroshot.calibration import Calibration, HeldOut

@@ -20,9 +20,9 @@ from cli.medlens_answers import html_page
 from cli.medlens_indexing import run_index, summary
 from cli.medlens_labelling import Ask, classify_files
 from cli.medlens_output import write_text
-from indexer.archive import real_path
-from indexer.searching import StoreEncoder
-from indexer.store import Store
+from indexer.sources.folders import real_path
+from indexer.store.questions import StoreEncoder
+from indexer.store.store import Store
 from retrieval.errors import MedlensError, StoreIncompatible
 from retrieval.search.query import Query, Ranker
 from retrieval.types import SearchFilter

@@ -14,9 +14,9 @@ import numpy.typing as npt
 
 from cli.medlens_labelling import calibration_of, encoded_pictures
 from cli.medlens_progress import progress_bar
-from indexer.reading import PictureRequest
-from indexer.store import Store, is_url
-from indexer.truth import store_truth
+from indexer.reading.files import PictureRequest
+from indexer.store.store import Store, is_url
+from indexer.tasks.judging import store_truth
 from retrieval.encoders.clip import ClipEncoder
 from retrieval.encoders.model_source import resolve_model
 from retrieval.encoders.spec import differing

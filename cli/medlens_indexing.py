@@ -11,12 +11,12 @@ from typing import Any
 
 from cli.medlens_progress import duration
 from cli.medlens_run_log import said, told_to_people, told_to_programs
-from indexer.archive import iter_files
-from indexer.frames import FramePolicy
-from indexer.incremental import Shard
-from indexer.pipeline import Progress, index_archive
+from indexer.reading.frames import FramePolicy
 from indexer.records import IndexReport
-from indexer.store import Store, is_url
+from indexer.run.changes import Shard
+from indexer.run.pipeline import Progress, index_archive
+from indexer.sources.folders import iter_files
+from indexer.store.store import Store, is_url
 from retrieval.encoders.clip import ClipEncoder
 from retrieval.encoders.model_source import resolve_model
 from retrieval.errors import MedlensError, StoreNotFound

@@ -14,15 +14,15 @@ import numpy as np
 
 from cli.medlens_progress import progress_bar
 from cli.medlens_streams import Row, Spool
-from indexer.archive import iter_files
 from indexer.catalog.label_scores import FrameBatch, SavedSet
-from indexer.pictures import load_pictures
-from indexer.reading import PictureRequest
-from indexer.searching import store_model
-from indexer.store import Store
+from indexer.reading.files import PictureRequest
+from indexer.reading.pictures import load_pictures
+from indexer.sources.folders import iter_files
+from indexer.store.questions import store_model
+from indexer.store.store import Store
 from retrieval.encoders.clip import ClipEncoder
-from retrieval.encoders.light import LightEncoder, open_encoder
 from retrieval.encoders.model_source import resolve_model
+from retrieval.encoders.numpy_text.encoder import LightEncoder, open_encoder
 from retrieval.errors import MedlensError, QueryError
 from retrieval.types import Embeddings, SearchFilter, Uint8Image
 from retrieval.zeroshot.calibration import Calibration, calibration_from, read_calibration

@@ -8,8 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from indexer.searching import StoreEncoder
-from indexer.store import Store
+from indexer.store.questions import StoreEncoder
+from indexer.store.store import Store
 from retrieval.errors import QueryError
 from retrieval.search.describe import SentenceHit
 from retrieval.search.query import ImagePart, Part, TextPart, nearest, part_names

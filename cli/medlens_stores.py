@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from indexer.catalog.filters import require_valid
-from indexer.store import Store
-from indexer.verify import Check
+from indexer.store.store import Store
+from indexer.tasks.verifying import Check
 from retrieval.errors import QueryError
 from retrieval.types import SearchFilter
 

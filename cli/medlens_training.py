@@ -10,14 +10,14 @@ from pathlib import Path
 import typer
 
 from cli.medlens_progress import progress_bar
-from indexer.store import Store, is_url
-from indexer.training_pairs import Exported, ExportSettings, export_pairs
+from indexer.store.store import Store, is_url
+from indexer.tasks.training_pairs import Exported, ExportSettings, export_pairs
 from retrieval.encoders.clip import choose_device
 from retrieval.training.checkpoint import STATE_NAME, work_folder
 from retrieval.training.config import TrainingConfig, load_config, with_teacher
 from retrieval.training.judging import Figures
-from retrieval.training.loop import train
-from retrieval.training.run import CANVAS
+from retrieval.training.loop import CANVAS
+from retrieval.training.run import train
 
 
 def run_training(

@@ -24,11 +24,11 @@ from fake_encoder import FakeEncoder
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage
 
-from indexer import batches
 from indexer.catalog.database import parse_url
 from indexer.catalog.schema import metadata
-from indexer.pipeline import index_archive
-from indexer.store import CATALOG_FILE, Store
+from indexer.run import batches
+from indexer.run.pipeline import index_archive
+from indexer.store.store import CATALOG_FILE, Store
 from retrieval.errors import StoreError, StoreNotFound
 from retrieval.types import Embeddings, Uint8Image
 

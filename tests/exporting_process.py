@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from indexer.store import Store
-from indexer.training_pairs import export_pairs
+from indexer.store.store import Store
+from indexer.tasks.training_pairs import export_pairs
 
 
 def export_in_process(store: Path, out: Path, answers: Any) -> None:

@@ -26,9 +26,9 @@ from cli.medlens_html import Card, page
 from cli.medlens_montage import CELL
 from cli.medlens_output import Format, write_rows, write_text
 from cli.medlens_streams import write_stream
-from indexer.pipeline import index_archive
-from indexer.places import with_places
-from indexer.store import Store
+from indexer.run.pipeline import index_archive
+from indexer.store.slices import with_places
+from indexer.store.store import Store
 from retrieval.errors import MedlensError, QueryError
 from retrieval.search.searcher import Searcher
 from retrieval.types import FrameKey, Hit, SearchFilter, SearchResults

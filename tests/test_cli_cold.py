@@ -12,8 +12,8 @@ from catalog_factory import indexed
 from tiny_models import write_clip
 
 from cli.medlens_app import COMMANDS, commands_of
-from indexer.store import Store
-from retrieval.encoders.light import open_encoder
+from indexer.store.store import Store
+from retrieval.encoders.numpy_text.encoder import open_encoder
 
 ROOT = Path(__file__).resolve().parents[1]
 PROGRAM = """

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from catalog_factory import SPEC, indexed
 
-from indexer.store import Store
+from indexer.store.store import Store
 
 ROOT = Path(__file__).resolve().parents[1]
 PROGRAM = [sys.executable, "-c", "from cli.medlens_app import main; main()"]

@@ -14,9 +14,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from indexer import archive
-from indexer.archive import iter_files, real_path, stored_path
 from indexer.records import Rejection
+from indexer.sources import folders as archive
+from indexer.sources.folders import iter_files, real_path, stored_path
 from retrieval.errors import MedlensError
 
 

@@ -22,11 +22,11 @@ from pydicom.datadict import dictionary_VR, tag_for_keyword
 from pydicom.errors import InvalidDicomError
 from pydicom.sequence import Sequence
 
-from indexer.archive import iter_files
 from indexer.dicom.header import burned_in_text_likely, pseudonym, read_record
 from indexer.keywords import COLUMNS, KEYWORDS, Kind
 from indexer.privacy.scrub import MARK
 from indexer.records import InstanceRecord
+from indexer.sources.folders import iter_files
 from retrieval.errors import DicomError, UnsupportedImageError
 
 KEY = b"0123456789abcdef"

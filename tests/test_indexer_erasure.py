@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 from catalog_factory import SPEC, indexed, vectors
 
-from indexer import report_index
 from indexer.catalog import database as database_module
 from indexer.catalog.erasure import Erasures
 from indexer.records import FileStat
-from indexer.store import CATALOG_FILE, Store
+from indexer.store import report_index
+from indexer.store.store import CATALOG_FILE, Store
 from retrieval.errors import QueryError, StoreError
 from retrieval.search.bm25 import ReportIndex, build_report_index
 from retrieval.types import SearchFilter

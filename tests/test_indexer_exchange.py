@@ -12,9 +12,9 @@ from catalog_factory import DIM, SPEC, indexed, vectors
 from typer.testing import CliRunner
 
 from cli.medlens_app import app
-from indexer.exchange import export_frames, import_frames
-from indexer.optimize import MANIFEST_KEY, index_facts, optimize_store
-from indexer.store import Store
+from indexer.store.store import Store
+from indexer.tasks.exchange import export_frames, import_frames
+from indexer.tasks.optimizing import MANIFEST_KEY, index_facts, optimize_store
 from retrieval.errors import StoreError, StoreIncompatible
 
 

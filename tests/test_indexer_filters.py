@@ -20,7 +20,7 @@ from indexer.catalog.filters import require_valid
 from indexer.catalog.values import days, folded, spellings, years
 from indexer.catalog.where import MAX_CONDITIONS, MAX_DEPTH, MAX_LENGTH, MAX_VALUES, Condition, parse_filter
 from indexer.keywords import COLUMNS, KEYWORDS
-from indexer.store import Store
+from indexer.store.store import Store
 from retrieval.errors import QueryError, UnknownFilterKeyword
 from retrieval.types import SearchFilter
 from tests.reference.filters import holds, same_letter

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from indexer.frames import FramePolicy, Place, parse_policy, slice_places
+from indexer.reading.frames import FramePolicy, Place, parse_policy, slice_places
 
 
 @pytest.mark.parametrize(

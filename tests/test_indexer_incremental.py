@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 from catalog_factory import SPEC, content_hash, indexed
 
-from indexer.archive import count_files, iter_files
 from indexer.catalog.claims import LEASE_S, Process
 from indexer.catalog.sql_catalog import SqlCatalog
-from indexer.claims import Worker
-from indexer.incremental import FILES_PER_CLAIM, ArchiveChanges, Shard
 from indexer.records import FileStat, IndexedFile, Rejection
+from indexer.run.changes import FILES_PER_CLAIM, ArchiveChanges, Shard
+from indexer.run.lease import Worker
+from indexer.sources.folders import count_files, iter_files
 from retrieval.errors import MedlensError
 from retrieval.types import SearchFilter
 

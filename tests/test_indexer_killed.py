@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from crash_trial import Trial, contents, make_archive
 
-from indexer.store import Store
+from indexer.store.store import Store
 
 
 @pytest.mark.slow

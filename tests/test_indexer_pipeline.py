@@ -14,9 +14,9 @@ from pydicom import dcmread
 from pydicom.data import get_testdata_file
 
 from indexer.dicom.safe_read import open_dicom
-from indexer.frames import parse_policy
-from indexer.pipeline import Progress, index_archive
-from indexer.store import Store
+from indexer.reading.frames import parse_policy
+from indexer.run.pipeline import Progress, index_archive
+from indexer.store.store import Store
 from retrieval.errors import MedlensError, NonFiniteEmbedding, StoreError, StoreIncompatible
 
 FILES = (

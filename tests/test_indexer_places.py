@@ -9,9 +9,9 @@ from fake_encoder import FakeEncoder
 from pydicom import dcmread
 from pydicom.data import get_testdata_file
 
-from indexer.pipeline import index_archive
-from indexer.places import with_places
-from indexer.store import Store
+from indexer.run.pipeline import index_archive
+from indexer.store.slices import with_places
+from indexer.store.store import Store
 from retrieval.search.searcher import Searcher
 
 

@@ -14,10 +14,10 @@ from pydicom import dcmread
 from pydicom.data import get_testdata_file
 from pydicom.dataset import Dataset
 
-from indexer.pipeline import index_archive
-from indexer.report_index import FOLDER
-from indexer.searching import StoreEncoder
-from indexer.store import KEY_FILE, VECTORS_FOLDER, Store
+from indexer.run.pipeline import index_archive
+from indexer.store.questions import StoreEncoder
+from indexer.store.report_index import FOLDER
+from indexer.store.store import KEY_FILE, VECTORS_FOLDER, Store
 from retrieval.errors import InvalidImage, MedlensError, QueryError
 from retrieval.search.query import Holder, ImagePart, Level, Query, Ranker
 from retrieval.types import SearchFilter

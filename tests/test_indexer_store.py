@@ -13,7 +13,7 @@ import pytest
 from catalog_factory import DIM, SPEC, indexed, vectors
 
 from indexer.catalog.sql_catalog import SqlCatalog
-from indexer.store import CATALOG_FILE, KEY_FILE, Store, is_url
+from indexer.store.store import CATALOG_FILE, KEY_FILE, Store, is_url
 from indexer.vectors.index import CatalogIndex
 from retrieval.errors import StoreCorrupt, StoreError, StoreIncompatible, StoreNotFound
 from retrieval.types import SearchFilter
@@ -250,7 +250,7 @@ def test_what_is_a_url() -> None:
 
 def test_importing_the_store_imports_nothing_heavy() -> None:
     code = (
-        "import sys, indexer.store\n"
+        "import sys, indexer.store.store\n"
         "print(sorted({'torch', 'faiss', 'sqlalchemy', 'alembic', 'numpy', 'pydicom'} & set(sys.modules)))\n"
     )
     root = Path(__file__).parents[1]
@@ -264,7 +264,7 @@ def test_opening_and_searching_imports_no_torch_and_no_alembic(tmp_path: Path) -
     code = (
         "import sys, numpy as np\n"
         "from pathlib import Path\n"
-        "from indexer.store import Store\n"
+        "from indexer.store.store import Store\n"
         f"store = Store.open(Path({str(tmp_path / 's')!r}))\n"
         f"hits = store.frames_index().search(np.ones((1, {DIM}), np.float32), 3)[0]\n"
         "assert len(store.catalog.get([i for i, _ in hits])) == 3\n"

@@ -21,12 +21,12 @@ from exporting_process import export_in_process
 from PIL import Image
 from pydicom.data import get_testdata_file
 
-from indexer.reading import PictureRequest, read_picture
-from indexer.store import Store
-from indexer.training_pairs import ExportSettings, export_pairs, side_of
+from indexer.reading.files import PictureRequest, read_picture
+from indexer.store.store import Store
+from indexer.tasks.training_pairs import ExportSettings, export_pairs, side_of
 from retrieval.errors import QueryError, TrainingError
 from retrieval.training.config import load_config
-from retrieval.training.loop import train
+from retrieval.training.run import train
 
 AXIAL = r"1\0\0\0\1\0"
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from catalog_factory import DIM, SPEC, indexed, vectors
 
-from indexer.store import Store
-from indexer.truth import plane_of, store_truth
+from indexer.store.store import Store
+from indexer.tasks.judging import plane_of, store_truth
 from retrieval.errors import EvaluationError
 from retrieval.types import RenderProfile
 

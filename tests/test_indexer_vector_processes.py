@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from catalog_factory import DIM, SPEC, indexed, vectors
 
-from indexer.store import Store
+from indexer.store.store import Store
 from indexer.vectors import file
 from indexer.vectors.choose import optimize
 from indexer.vectors.index import CatalogIndex

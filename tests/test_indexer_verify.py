@@ -16,8 +16,8 @@ from typer.testing import CliRunner
 
 from cli.medlens_app import app
 from indexer.catalog.claims import Process
-from indexer.store import CATALOG_FILE, KEY_FILE, Store
-from indexer.verify import Check, verify_store
+from indexer.store.store import CATALOG_FILE, KEY_FILE, Store
+from indexer.tasks.verifying import Check, verify_store
 from retrieval.types import SearchFilter
 
 GOLDEN = Path(__file__).parent / "golden" / "catalog-0001.sql"

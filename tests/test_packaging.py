@@ -160,7 +160,7 @@ def test_what_runs_is_the_wheel_and_not_the_checkout(installed: Path, tmp_path: 
 def test_a_store_is_made_by_the_installed_package(installed: Path, tmp_path: Path) -> None:
     """The migrations travel, and are found from anywhere."""
     code = (
-        "from pathlib import Path\nfrom indexer.store import Store\n"
+        "from pathlib import Path\nfrom indexer.store.store import Store\n"
         "Store.create(Path('store'), {'name': 'x', 'weights_sha256': 'y', 'embed_dim': 4}).close()\n"
         "with Store.open(Path('store')) as store: print(store.catalog.counts().instances)\n"
     )

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from retrieval.captions import claims, exchanged, mirrored, negated, sentences_of
+from retrieval.language.captions import claims, exchanged, mirrored, negated, sentences_of
 
 
 @pytest.mark.parametrize(

@@ -24,11 +24,11 @@ from safetensors.torch import load_file, save_file
 from tiny_models import CLIP_CONFIG, bert_config, pieces, write_biomedclip, write_clip, write_tokenizer
 
 from retrieval.encoders.clip import ClipEncoder
-from retrieval.encoders.light import LightEncoder, open_encoder
 from retrieval.encoders.model_source import open_model, render_profile_of, resolve_model, shipped_models
-from retrieval.encoders.tokens import BytePairs, WordPieces
-from retrieval.encoders.towers import erf
-from retrieval.encoders.weights import NeedsTorch, open_tensors
+from retrieval.encoders.numpy_text.encoder import LightEncoder, open_encoder
+from retrieval.encoders.numpy_text.tokens import BytePairs, WordPieces
+from retrieval.encoders.numpy_text.towers import erf
+from retrieval.encoders.numpy_text.weights import NeedsTorch, open_tensors
 from retrieval.errors import EncoderError, NonFiniteEmbedding
 from retrieval.types import Encoder, RenderProfile
 
@@ -449,7 +449,7 @@ def test_a_file_cut_short(bert: Path, tmp_path: Path, keep: int) -> None:
 
 SEARCH = """
 import sys
-from retrieval.encoders.light import open_encoder
+from retrieval.encoders.numpy_text.encoder import open_encoder
 open_encoder(sys.argv[1]).encode_text(["a chest film"])
 print(*sorted({name.partition(".")[0] for name in sys.modules}))
 """

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 
-from retrieval.evaluation.metrics import (
+from retrieval.statistics.metrics import (
     Estimate,
     Judgement,
     Resamples,
@@ -100,7 +100,7 @@ def test_the_interval_is_that_of_resampling_whole_groups_by_hand() -> None:
 def test_resamples_are_the_same_in_batches_of_any_size(monkeypatch: pytest.MonkeyPatch) -> None:
     groups = [f"g{i % 5}" for i in range(20)]
     whole = np.concatenate(list(Resamples(groups, count=50).weights()))
-    monkeypatch.setattr("retrieval.evaluation.metrics.BATCH_CELLS", 60)
+    monkeypatch.setattr("retrieval.statistics.metrics.BATCH_CELLS", 60)
     batches = list(Resamples(groups, count=50).weights())
     assert len(batches) > 5
     assert (np.concatenate(batches) == whole).all()

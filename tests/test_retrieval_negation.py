@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from retrieval.search.negation import NEUTRAL, polarity, weighted_texts
+from retrieval.language.negation import NEUTRAL, polarity, weighted_texts
 
 
 @pytest.mark.parametrize(

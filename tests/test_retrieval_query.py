@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from test_retrieval_search import ToyCatalog, ToyIndex
 
 from retrieval.errors import EmptyQuery, MedlensError, QueryError
+from retrieval.language.negation import affirmed, heard
 from retrieval.search.bm25 import ReportIndex, build_report_index, terms, tokens
 from retrieval.search.hybrid import SHARE, ReportScores, TextRanking
-from retrieval.search.negation import affirmed, heard
 from retrieval.search.query import Fusion, ImagePart, Query, TextPart
 from retrieval.search.searcher import Searcher
 from retrieval.types import Embeddings, SearchFilter, SearchResults

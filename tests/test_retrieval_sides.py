@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from retrieval.language.sides import clauses, sided
 from retrieval.search.bm25 import build_report_index, terms
-from retrieval.search.sides import clauses, sided
 
 
 def pairs(text: str) -> set[str]:

@@ -27,8 +27,8 @@ from retrieval.training.augment import augment
 from retrieval.training.checkpoint import export, preprocess_of
 from retrieval.training.config import Augmentation, TextTower, load_config
 from retrieval.training.data import Corpus, cache_pixels, epoch_order, read_corpus, source_names
-from retrieval.training.loop import TrainingResult, train
 from retrieval.training.objective import multi_positive_infonce, positive_pairs, prompt_cross_entropy
+from retrieval.training.run import TrainingResult, train
 from retrieval.training.schedule import warmed_ema
 from retrieval.training.text_tower import write_text_tower
 from retrieval.zeroshot.labels import load_labels

@@ -11,7 +11,7 @@ from drawn_world import make_world, write_run
 from retrieval.errors import TrainingError
 from retrieval.training.ablations import ablation_lines
 from retrieval.training.checkpoint import work_folder
-from retrieval.training.loop import train
+from retrieval.training.run import train
 
 DOCUMENT = {
     "schedule": {"schedule": {"epochs": 6}},

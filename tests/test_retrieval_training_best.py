@@ -11,11 +11,11 @@ import pytest
 from drawn_world import make_world, settings_of_run, write_rows, write_run
 
 from retrieval.errors import TrainingError
-from retrieval.evaluation.metrics import Estimate
 from retrieval.evaluation.retrieval import RetrievalFigures
+from retrieval.statistics.metrics import Estimate
 from retrieval.training.config import TrainingConfig
 from retrieval.training.judging import Figures, Judge
-from retrieval.training.loop import train
+from retrieval.training.run import train
 
 
 @pytest.fixture(scope="module")

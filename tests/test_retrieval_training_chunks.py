@@ -15,9 +15,9 @@ from retrieval.errors import TrainingError
 from retrieval.training.chunks import Chunks
 from retrieval.training.config import TrainingConfig
 from retrieval.training.data import read_corpus
-from retrieval.training.loop import train
+from retrieval.training.loop import Run
 from retrieval.training.processes import Processes
-from retrieval.training.run import Run
+from retrieval.training.run import train
 from retrieval.zeroshot.labels import load_labels
 
 IMAGE = {"timm_model": "test_vit", "image_size": 160, "drop_path": 0.0}  # layer norms: no statistics of a batch

@@ -16,14 +16,14 @@ from drawn_world import make_grey_world, settings_of_run, write_rows
 from safetensors.torch import load_file, save_file
 
 from retrieval.errors import TrainingError
-from retrieval.evaluation.metrics import Judgement, mean_of
+from retrieval.statistics.metrics import Judgement, mean_of
 from retrieval.training.config import TrainingConfig, load_config
 from retrieval.training.continuing import spelling_of
 from retrieval.training.data import read_corpus
 from retrieval.training.forgetting import RECALL, both_ways, compared
-from retrieval.training.loop import TrainingResult, train
+from retrieval.training.loop import Run
 from retrieval.training.processes import Processes
-from retrieval.training.run import Run
+from retrieval.training.run import TrainingResult, train
 
 STILL = dict.fromkeys(["rotation_degrees", "stretch", "shift", "gamma", "contrast", "brightness", "noise"], 0.0)
 OLD, NEW = {"pairs": "old/pairs.jsonl"}, {"pairs": "new/pairs.jsonl"}

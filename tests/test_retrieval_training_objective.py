@@ -18,10 +18,10 @@ from open_clip.loss import SigLipLoss
 from retrieval.encoders.clip import ClipEncoder
 from retrieval.errors import TrainingError
 from retrieval.training.data import read_corpus
-from retrieval.training.loop import train
+from retrieval.training.loop import Run
 from retrieval.training.objective import HardNegatives, multi_positive_infonce, pairwise_sigmoid, positive_pairs
 from retrieval.training.processes import Processes
-from retrieval.training.run import Run
+from retrieval.training.run import train
 from retrieval.training.texts import Texts
 
 

@@ -11,14 +11,14 @@ import torch
 import yaml
 from drawn_world import make_world, write_rows, write_run
 
-from retrieval.captions import could_be, findings
 from retrieval.errors import TrainingError
+from retrieval.language.captions import could_be, findings
 from retrieval.training.config import TrainingConfig
 from retrieval.training.data import Corpus, Row, read_corpus
-from retrieval.training.loop import train
+from retrieval.training.loop import Run
 from retrieval.training.other_findings import OtherFindings
 from retrieval.training.processes import Processes
-from retrieval.training.run import Run
+from retrieval.training.run import train
 from retrieval.zeroshot.labels import load_labels
 
 SCHEDULE = {"epochs": 2, "batch_size": 6, "evaluate_every": 2, "warmup_steps": 3}

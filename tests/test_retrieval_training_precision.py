@@ -13,9 +13,9 @@ from safetensors.torch import load_file
 
 from retrieval.training.config import TrainingConfig
 from retrieval.training.data import read_corpus
-from retrieval.training.loop import train
+from retrieval.training.loop import Run
 from retrieval.training.processes import Processes
-from retrieval.training.run import Run
+from retrieval.training.run import train
 from retrieval.zeroshot.labels import load_labels
 
 

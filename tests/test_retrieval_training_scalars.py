@@ -10,7 +10,7 @@ import pytest
 from drawn_world import make_world, write_run
 
 from retrieval.errors import TrainingError
-from retrieval.training.loop import TrainingResult, train
+from retrieval.training.run import TrainingResult, train
 
 EPOCHS, STEPS = 4, 3  # an epoch has three steps
 SCHEDULE = {"epochs": EPOCHS, "batch_size": 24, "learning_rate": 1.0e-2, "warmup_steps": 3, "evaluate_every": 2}

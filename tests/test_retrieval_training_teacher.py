@@ -19,9 +19,9 @@ from retrieval.encoders.clip import ClipEncoder
 from retrieval.errors import TrainingError, WeightsNotFound
 from retrieval.training.config import TrainingConfig, load_config, with_teacher
 from retrieval.training.data import read_corpus
-from retrieval.training.loop import TrainingResult, train
+from retrieval.training.loop import Run
 from retrieval.training.processes import Processes
-from retrieval.training.run import Run
+from retrieval.training.run import TrainingResult, train
 from retrieval.training.teacher import Distillation, Lesson, open_teacher, similarity_loss
 from retrieval.zeroshot.labels import load_labels
 

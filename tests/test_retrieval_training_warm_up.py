@@ -18,9 +18,9 @@ from PIL import Image
 from retrieval.errors import TrainingError
 from retrieval.training.config import TrainingConfig
 from retrieval.training.data import read_corpus
-from retrieval.training.loop import train
+from retrieval.training.loop import Run
 from retrieval.training.processes import Processes
-from retrieval.training.run import Run
+from retrieval.training.run import train
 from retrieval.training.unpaired import read_unpaired
 from retrieval.training.warm_up import two_views, warm_up
 

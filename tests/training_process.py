@@ -12,9 +12,9 @@ from typing import Any
 
 import torch
 
-from retrieval.training import run
+from retrieval.training import loop as run
 from retrieval.training.config import load_config
-from retrieval.training.loop import TrainingResult, train
+from retrieval.training.run import TrainingResult, train
 
 
 def train_and_keep_gradients(config: Path, gradients: Path, say: Callable[[str], Any]) -> TrainingResult:

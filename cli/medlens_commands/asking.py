@@ -94,7 +94,7 @@ def search(
     """Find frames, series or studies by words, by images, or by both, and by what they should not be like."""
     from cli.medlens_asking import SPARE_COLUMNS, hit_columns, hit_rows
     from cli.medlens_searching import parts_of
-    from indexer.searching import StoreEncoder
+    from indexer.store.questions import StoreEncoder
     from retrieval.search.query import Fusion, Holder, Level, Pooling, Query, Ranker, choice
 
     with answering(style, pages=True) as chosen, destination(output) as out:

@@ -59,8 +59,8 @@ def index(
     Several such commands, on one machine or on several, may share an archive and a store: none reads what another has.
     """
     from cli.medlens_indexing import outcome_row, run_index, summary
-    from indexer.frames import parse_policy
-    from indexer.incremental import Shard
+    from indexer.reading.frames import parse_policy
+    from indexer.run.changes import Shard
 
     with answering(style) as chosen:
         with usage(style):

@@ -48,7 +48,7 @@ def verify(
     With --repair, index files are built anew, and damaged vectors taken out: the next `medlens index` makes them again.
     """
     from cli.medlens_stores import check_row
-    from indexer.verify import verify_store
+    from indexer.tasks.verifying import verify_store
 
     with answering(style) as chosen, open_store(store) as opened:
         checks = verify_store(opened, files=files, repair=repair)
@@ -102,7 +102,7 @@ def _confirm(found: dict[str, int]) -> None:
 
 def migrate(store: StoreOption = DEFAULT_STORE) -> None:
     """Bring a store that an older medlens wrote to the present schema. A store in a folder is backed up first."""
-    from indexer.store import Store, is_url
+    from indexer.store.store import Store, is_url
 
     with answering(None):
         done = Store.upgrade(store if is_url(store) else Path(store))

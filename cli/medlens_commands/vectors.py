@@ -45,7 +45,7 @@ def optimize(
     style: FormatOption = None,
 ) -> None:
     """Make the store's vector indexes as quick as its size asks for: exact, or compressed with measured recall."""
-    from indexer.optimize import optimize_store
+    from indexer.tasks.optimizing import optimize_store
 
     allowed = None if memory is None else _bytes(memory)
     with answering(style) as chosen, open_store(store) as opened:
@@ -61,7 +61,7 @@ def export_vectors(
     ] = None,
 ) -> None:
     """Write the frames' vectors with their keys and attributes to a file for other tools."""
-    from indexer.exchange import export_frames
+    from indexer.tasks.exchange import export_frames
 
     with answering(None), open_store(store) as opened:
         count = export_frames(opened, to, form)
@@ -76,7 +76,7 @@ def import_vectors(
     ] = False,
 ) -> None:
     """Replace vectors of frames that the store has by those in a file, found by SOP Instance UID and frame number."""
-    from indexer.exchange import import_frames
+    from indexer.tasks.exchange import import_frames
 
     with answering(None), open_store(store) as opened:
         outcome = import_frames(opened, source, any_model=any_model)

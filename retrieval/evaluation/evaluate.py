@@ -16,7 +16,6 @@ import numpy.typing as npt
 
 from retrieval.errors import EvaluationError, NonFiniteEmbedding
 from retrieval.evaluation.labelling import ScaledEncoder, ZeroShot, judge_labels
-from retrieval.evaluation.metrics import Difference, Estimate, Spread, differences
 from retrieval.evaluation.retrieval import (
     RECALL_AT,
     Cosines,
@@ -30,6 +29,7 @@ from retrieval.evaluation.retrieval import (
 from retrieval.evaluation.rows import LEAST, EvaluationRows, of_rows
 from retrieval.evaluation.text_ranking import bm25_scores, fused
 from retrieval.evaluation.wording import Wording, judge_wordings
+from retrieval.statistics.metrics import Difference, Estimate, Spread, differences
 from retrieval.types import Embeddings, Encoder
 from retrieval.zeroshot.calibration import Calibration
 from retrieval.zeroshot.labels import LabelSet

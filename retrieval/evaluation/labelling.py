@@ -10,7 +10,6 @@ import numpy as np
 import numpy.typing as npt
 
 from retrieval.errors import EvaluationError
-from retrieval.evaluation.metrics import Estimate, Ints, Judgement, Spread, Statistic
 from retrieval.evaluation.rows import LEAST, EvaluationRows, findings_of, of_rows
 from retrieval.evaluation.zero_shot import (
     ACCURACY,
@@ -29,6 +28,7 @@ from retrieval.evaluation.zero_shot import (
     label_figures,
     reliability,
 )
+from retrieval.statistics.metrics import Estimate, Ints, Judgement, Spread, Statistic
 from retrieval.types import Embeddings, Encoder
 from retrieval.zeroshot.calibration import Calibration
 from retrieval.zeroshot.classify import Floats, ZeroShotClassifier

@@ -12,8 +12,8 @@ import numpy as np
 from retrieval.errors import EvaluationError
 from retrieval.evaluation.evaluate import Way
 from retrieval.evaluation.labelling import ZeroShot
-from retrieval.evaluation.metrics import Difference, Ints
 from retrieval.evaluation.zero_shot import BINS, ReliabilityBin
+from retrieval.statistics.metrics import Difference, Ints
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

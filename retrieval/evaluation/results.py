@@ -8,10 +8,10 @@ from typing import Any
 
 from retrieval.evaluation.evaluate import DENSE, Compared, Evaluation, Way
 from retrieval.evaluation.labelling import OWN, PLAIN, Calibrated, ZeroShot
-from retrieval.evaluation.metrics import Difference, Estimate
 from retrieval.evaluation.retrieval import MEDIAN, RECALL_AT
 from retrieval.evaluation.wording import AS_SAID, TAKEN_APART, Wording
 from retrieval.evaluation.zero_shot import AUROC, ECE
+from retrieval.statistics.metrics import Difference, Estimate
 
 Row = dict[str, Any]
 HELD_OUT = ", held out from the calibration"

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from retrieval.evaluation.metrics import (
+from retrieval.evaluation.ranking import QueryFigures, chance_median, judge
+from retrieval.statistics.metrics import (
     Bools,
     Estimate,
     Floats,
@@ -19,7 +20,6 @@ from retrieval.evaluation.metrics import (
     mean_where,
     median_of,
 )
-from retrieval.evaluation.ranking import QueryFigures, chance_median, judge
 from retrieval.types import Embeddings
 
 RECALL_AT = (1, 5, 10)

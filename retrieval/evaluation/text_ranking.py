@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from retrieval.evaluation.metrics import Floats
 from retrieval.search.bm25 import build_report_index
 from retrieval.search.hybrid import SHARE
 from retrieval.search.query import Query
+from retrieval.statistics.metrics import Floats
 
 DEPTH = Query.depth
 

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from retrieval.captions import exchanged, negated, sentences_of
-from retrieval.evaluation.metrics import Estimate, Judgement, mean_of
 from retrieval.evaluation.rows import EvaluationRows
-from retrieval.search.negation import weighted_texts
+from retrieval.language.captions import exchanged, negated, sentences_of
+from retrieval.language.negation import weighted_texts
+from retrieval.statistics.metrics import Estimate, Judgement, mean_of
 from retrieval.types import Embeddings
 
 SIDES, DENIAL = "sides exchanged", "a finding denied"

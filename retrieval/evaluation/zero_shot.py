@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from retrieval.evaluation.metrics import (
+from retrieval.statistics.metrics import (
     Bools,
     Estimate,
     Floats,

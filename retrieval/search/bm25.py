@@ -22,8 +22,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from retrieval.search.negation import affirmed
-from retrieval.search.sides import clauses, sided
+from retrieval.language.negation import affirmed
+from retrieval.language.sides import clauses, sided
 
 K1, B = 1.5, 0.75
 _FILES = {"weights": "weights.npy", "documents": "documents.npy", "starts": "starts.npy", "studies": "studies.npy"}

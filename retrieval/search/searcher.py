@@ -7,13 +7,13 @@ from collections.abc import Sequence
 import numpy as np
 
 from retrieval.errors import QueryError
+from retrieval.language.negation import heard
+from retrieval.language.sides import of_other_side, only_side
 from retrieval.search.bm25 import ReportIndex
 from retrieval.search.hybrid import HybridRanking, ReportScores, TextRanking, with_reports
 from retrieval.search.levels import answers
-from retrieval.search.negation import heard
 from retrieval.search.query import Fusion, ImagePart, Pooling, Query, Ranker, TextPart
 from retrieval.search.ranking import Ids, Ranking, ReciprocalRanks, cancelled, dense_ranking
-from retrieval.search.sides import of_other_side, only_side
 from retrieval.types import Catalog, Embeddings, Encoder, Hit, SearchFilter, SearchResults, Uint8Image, VectorIndex
 
 _SCALES = {

@@ -15,9 +15,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from retrieval.captions import sentences_of
 from retrieval.encoders.preprocess import Preprocess
 from retrieval.errors import TrainingError
+from retrieval.language.captions import sentences_of
 from retrieval.training.config import Source
 from retrieval.zeroshot.labels import LabelSet
 
@@ -73,7 +73,7 @@ def read_corpus(sources: Sequence[Source], label_sets: Sequence[LabelSet]) -> Co
         if source.store is not None and source.pairs == Path():
             raise TrainingError(
                 "a store is no pairs file: its images and reports have to be written down as one first",
-                hint="`medlens train` does that; from Python, use indexer.training_pairs.export_pairs.",
+                hint="`medlens train` does that; from Python, use indexer.tasks.training_pairs.export_pairs.",
             )
         content = _read(source.pairs)
         digests[name] = hashlib.sha256(content).hexdigest()

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from retrieval.evaluation.metrics import Difference, Judgement, differences, mean_statistic, mean_where
 from retrieval.evaluation.retrieval import Direction
+from retrieval.statistics.metrics import Difference, Judgement, differences, mean_statistic, mean_where
 
 RECALL = "R@10"
 _DEPTH = 10

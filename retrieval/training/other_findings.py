@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from retrieval.captions import could_be, findings
 from retrieval.errors import TrainingError
+from retrieval.language.captions import could_be, findings
 from retrieval.training.config import TrainingConfig
 from retrieval.training.data import Row
 from retrieval.training.objective import positive_pairs

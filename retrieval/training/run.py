@@ -1,293 +1,255 @@
-"""The state of a run, and one step of it.
-
-Every random number is a function of the seed and of the step, so a run that is killed and goes on from its last state
-gives the same weights as one that was not (on the same machine, on the CPU).
-"""
+"""The training run, from a configuration to a model folder."""
 
 from __future__ import annotations
 
-import math
-from copy import deepcopy
+import hashlib
+import json
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import torch
-import torch.nn.functional as F  # noqa: N812
-from torch.optim.swa_utils import AveragedModel
 
+from retrieval.encoders.clip import ClipEncoder, choose_device
+from retrieval.encoders.fingerprint import sha256_of
 from retrieval.errors import TrainingError
-from retrieval.training.augment import augment
-from retrieval.training.checkpoint import preprocess_of
-from retrieval.training.chunks import Chunks
+from retrieval.training.ablations import ablation_lines
+from retrieval.training.card import model_card
+from retrieval.training.checkpoint import export, load_state, save_state, work_folder
 from retrieval.training.config import TrainingConfig
-from retrieval.training.continuing import load_weights, prepare_text_tower
-from retrieval.training.data import Corpus, Progress, Row, cache_pixels, epoch_order
-from retrieval.training.image_tower import find_weights, load_start, lock_groups
-from retrieval.training.judging import Judge, normalised
-from retrieval.training.model import build_model, write_model_config
-from retrieval.training.objective import (
-    HardNegatives,
-    multi_positive_infonce,
-    pairwise_sigmoid,
-    positive_pairs,
-    prompt_cross_entropy,
-)
-from retrieval.training.other_findings import OtherFindings
-from retrieval.training.processes import Processes
-from retrieval.training.scalars import Scalars
-from retrieval.training.schedule import image_side, make_optimizer, rate_at, step_seed, warmed_ema
-from retrieval.training.teacher import Distillation, Lesson
-from retrieval.training.text_tower import lock_text_groups
-from retrieval.training.texts import TextEncoder, Texts
-from retrieval.zeroshot.labels import LabelSet
+from retrieval.training.continuing import continuing_lines, keep_start_card, rehearsed, require_same_model
+from retrieval.training.data import Corpus, Progress, read_corpus, source_names
+from retrieval.training.forgetting import Forgetting, compared
+from retrieval.training.judging import Epoch, Figures
+from retrieval.training.loop import Run
+from retrieval.training.model_folder import WEIGHTS_NAME
+from retrieval.training.processes import Processes, joined
+from retrieval.training.scalars import NoScalars, Scalars, TensorBoardScalars, require_tensorboard
+from retrieval.training.teacher import Lesson, Taught, open_teacher
+from retrieval.training.unpaired import read_unpaired
+from retrieval.training.warm_up import warm_up
+from retrieval.zeroshot.labels import LabelSet, load_labels
 
-CANVAS = 1.25  # training images are kept this much larger than the model's input, for the crops
-SCALE_MAX = 100.0  # CLIP's bound on the logit scale
+logger = logging.getLogger(__name__)
 
 
-class Run:
-    """The state of a run: model, averaged model, optimizer, and everything computed once."""
+@dataclass(frozen=True)
+class TrainingResult:
+    """`epochs` were trained, `kept` is the number of the one whose weights were written. `first` is False in all but
+    the first of several processes: that one wrote."""
 
-    def __init__(
-        self,
-        config: TrainingConfig,
-        corpus: Corpus,
-        label_sets: list[LabelSet],
-        work: Path,
-        device: torch.device,
-        processes: Processes,
-        progress: Progress,
-    ) -> None:
-        """`work` is filled by the first process, before the others read it."""
-        self.processes = processes
+    folder: Path
+    figures: Figures
+    epochs: int
+    kept: int
+    images_per_second: float
+    forgetting: Forgetting | None = None  # None unless it went on from a model, with rehearsal
+    first: bool = True
+    taught: Taught | None = None
+
+
+OnEpoch = Callable[[int, float, Figures | None], None]
+
+
+def train(
+    config: TrainingConfig,
+    *,
+    device: str = "cpu",
+    restart: bool = False,
+    tensorboard: Path | None = None,
+    on_progress: Progress = lambda what, done, total: None,
+    on_epoch: OnEpoch = lambda epoch, loss, figures: None,
+    on_teacher: Callable[[Taught], None] = lambda taught: None,
+) -> TrainingResult:
+    """Train, or go on training, and write `config.output`.
+
+    `device` is "auto", "cpu", "cuda" or "cuda:N". Raises TrainingError for data or a configuration that can't be used,
+    EncoderError for a device that is not there. KeyboardInterrupt leaves the last state, from
+    which the same call goes on. `tensorboard` is a folder for logs: this run's are in one of its name there.
+
+    Under torchrun its processes share each batch. The first writes, and calls `on_progress`, `on_epoch` and, once it
+    knows what the teacher can do, `on_teacher`.
+    """
+    if tensorboard is not None:
+        require_tensorboard()  # before minutes of work
+    label_sets = [load_labels(name) for name in config.label_sets]
+    corpus = read_corpus(config.data, label_sets)
+    _check_judged(config, corpus)
+    ablation_lines(config.ablations)  # the card needs them at the end: what is none is said now
+    require_same_model(config)
+    rehearsal = rehearsed(config, corpus)
+    with joined(torch.device(choose_device(device, "fp32").name)) as (processes, place):
         if not processes.first:
-            processes.wait()
-        self.config, self.corpus, self.label_sets, self.device = config, corpus, label_sets, device
-        self.label_weights = list(config.label_sets.values())
-        self.epoch = self.step = 0
-        torch.manual_seed(config.seed)
-        self.texts = Texts(corpus, label_sets, config)
-        if processes.first:
-            prepare_text_tower(config, self.texts.all, work / "text")
-            write_model_config(config, work / "text")
-        self.model, tokenizer = build_model(config, work)
-        self.encode_texts = TextEncoder(self.texts, tokenizer, device)
-        trunk = self.model.visual.trunk
+            on_progress, on_epoch, on_teacher, tensorboard = _silent, _silent, _silent, None
+        return _train(
+            config,
+            corpus,
+            label_sets,
+            place,
+            processes,
+            restart,
+            tensorboard,
+            rehearsal,
+            on_progress,
+            on_epoch,
+            on_teacher,
+        )
+
+
+def _train(
+    config: TrainingConfig,
+    corpus: Corpus,
+    label_sets: list[LabelSet],
+    place: torch.device,
+    processes: Processes,
+    restart: bool,
+    tensorboard: Path | None,
+    rehearsal: list[str],
+    on_progress: Progress,
+    on_epoch: OnEpoch,
+    on_teacher: Callable[[Taught], None],
+) -> TrainingResult:
+    unpaired = read_unpaired(config, corpus)
+    work = work_folder(config)
+    work.mkdir(parents=True, exist_ok=True)
+    teacher = open_teacher(config, str(place))
+    fingerprint = _fingerprint(config, corpus, label_sets, teacher)
+    state = None if restart else load_state(work, fingerprint)
+    processes.wait()  # until all have read the state that the first will write anew
+
+    run = Run(config, corpus, label_sets, work, place, processes, on_progress)
+    taught = _taught(run, teacher, work, on_progress) if teacher is not None else None
+    del teacher  # its weights can go
+    if taught is not None:
+        on_teacher(taught)
+    before = run.judge.recalled(run.averaged(), rehearsal) if rehearsal and processes.first else {}
+    progress = _Progress(config)
+    if state is not None:
+        run.load(state)
+        progress.load(state)
+        logger.info("going on after epoch %d", run.epoch)
+    else:
+        warm_up(run, unpaired, work / "warm_up", fingerprint, restart=restart, progress=on_progress)
+    scalars: Scalars = NoScalars()
+    if tensorboard is not None:
+        scalars = TensorBoardScalars(tensorboard / config.name, run.step)
+    started, seen = time.monotonic(), 0
+    while run.epoch < config.schedule.epochs and not progress.stopped:
+        loss, images = run.train_epoch(on_progress, scalars)
+        seen += images
+        last = run.epoch == config.schedule.epochs
+        figures = None
+        if last or run.epoch % config.schedule.evaluate_every == 0:
+            model = run.averaged()
+            figures = processes.told_by_first(run.judge.figures(model, resamples=1) if processes.first else None)
+            progress.note(Epoch.of(run.epoch, loss, figures), figures, model)
+            scalars.evaluation(run.step, figures)
+            if processes.first:
+                save_state(work, fingerprint, run.state() | progress.state())
+        else:
+            progress.note(Epoch.of(run.epoch, loss, None), None, None)
+        on_epoch(run.epoch, loss, figures)
+    rate = seen / max(time.monotonic() - started, 1e-9)
+    scalars.close()
+
+    model = run.averaged()
+    if progress.best is not None:
+        model.load_state_dict(progress.best["model"])
+    figures = processes.told_by_first(run.judge.figures(model) if processes.first else None)
+    forgetting = None
+    if processes.first:
+        if rehearsal:
+            forgetting = compared(before, run.judge.recalled(model, rehearsal), config.gate.most_lost)
+        about = continuing_lines(config, corpus, work / "text", forgetting)
+        card, metrics = model_card(config, corpus, unpaired, taught, figures, progress.epochs, progress.kept, about)
+        if forgetting is not None:
+            metrics["forgetting"] = asdict(forgetting)
+        folder = export(model, config, work / "text", card, metrics)
         if config.continue_from is not None:
-            load_weights(self.model, config.continue_from)
-        elif config.image.start is not None:
-            load_start(trunk, find_weights(config.image.start))
-        self.locked_norms = lock_groups(trunk, config.image.locked_groups)
-        self.model.to(device)
-        if config.text.locked:
-            self.model.text.transformer.requires_grad_(False)
-        else:
-            lock_text_groups(self.model.text, config.text.locked_groups)
-        self.ema = AveragedModel(self.model, multi_avg_fn=warmed_ema(config.schedule.ema)).requires_grad_(False)
-        self.optimizer = make_optimizer(self.model, config)
-        self.distillation: Distillation | None = None
-        if config.text.locked:
-            self.encode_texts.lock(self.model, progress)
+            keep_start_card(config.continue_from, folder)
+    forgetting = processes.told_by_first(forgetting)
+    return TrainingResult(config.output, figures, run.epoch, progress.kept, rate, forgetting, processes.first, taught)
 
-        self.train_numbers = corpus.of_split("train")  # ascending
-        train = [corpus.rows[i] for i in self.train_numbers]
-        asked = "finding" in config.objective.hard_negatives
-        self.other_findings = OtherFindings(train, label_sets, config, self.encode_texts) if asked else None
-        self.canvas = cache_pixels(train, preprocess_of(config, CANVAS), work / "train.pixels", progress)
-        dev = [row for row in corpus.rows if row.split == "dev"]
-        pixels = cache_pixels(dev, preprocess_of(config), work / "dev.pixels", progress)
-        self.judge = Judge(config, label_sets, dev, pixels, self.encode_texts)
-        if processes.first:
-            processes.wait()
-        self.steps_per_epoch = len(self._order(0)) // config.schedule.batch_size
-        if not self.steps_per_epoch:
-            raise TrainingError(
-                f"an epoch has {len(self._order(0))} images, fewer than one batch of {config.schedule.batch_size}"
-            )
 
-    def learn_from(self, lesson: Lesson) -> None:
-        """Let a teacher's embeddings join the objective, before the first step or `load`."""
-        self.distillation = Distillation(lesson, self.config).to(self.device)
-        peak = self.config.schedule.learning_rate
-        if head := list(self.distillation.parameters()):
-            self.optimizer.add_param_group({"params": head, "lr": peak, "peak": peak, "weight_decay": 0.0})
+def _taught(run: Run, teacher: ClipEncoder, work: Path, progress: Progress) -> Taught:
+    """Let a run learn from a teacher."""
+    lesson = Lesson(teacher, run.texts, run.corpus.rows, work, run.processes, progress)
+    run.learn_from(lesson)
+    spec = teacher.spec
+    return Taught(
+        spec.name, spec.weights_sha256, spec.embed_dim, str(teacher.device), lesson.figures(run.judge, run.texts)
+    )
 
-    def train_epoch(self, progress: Progress, scalars: Scalars) -> tuple[float, int]:
-        """One pass over the training rows. Returns the mean loss and the number of images seen."""
-        order, size = self._order(self.epoch), self.config.schedule.batch_size
-        losses = []
-        for number in range(self.steps_per_epoch):
-            batch = order[number * size : (number + 1) * size]
-            losses.append(self._train_step(batch))
-            scalars.step(self.step, {"loss": losses[-1]} | self._pace())
-            progress(f"epoch {self.epoch + 1} of {self.config.schedule.epochs}", number + 1, self.steps_per_epoch)
-        self.epoch += 1
-        return float(np.mean(losses)), self.steps_per_epoch * size
 
-    def _train_step(self, batch: npt.NDArray[np.int64]) -> float:
-        config, rows = self.config, [self.corpus.rows[i] for i in batch]
-        generator = torch.Generator().manual_seed(step_seed(config.seed, self.step, 0))
-        torch.manual_seed(step_seed(config.seed, self.step, 1))  # drop path
-        rng = np.random.default_rng([config.seed, self.step, 2])
-        self.model.train()
-        if config.text.locked:
-            self.model.text.transformer.eval()
-        for norm in self.locked_norms:
-            norm.eval()
-        rate = rate_at(config.schedule, self.step, self.steps_per_epoch * config.schedule.epochs)
-        for group in self.optimizer.param_groups:
-            group["lr"] = group["peak"] * rate
+def _silent(*_: object) -> None:
+    """In all processes but the first: one table and one bar are enough."""
 
-        numbers = np.searchsorted(self.train_numbers, batch)
-        canvas = torch.from_numpy(self.canvas[numbers]).unsqueeze(1).to(self.device)
-        side = image_side(config, self.epoch)
-        chosen = [self.texts.ids[_draw(rng, row.texts)] for row in rows]
-        straight = np.ones(len(rows), bool)
-        if config.augmentation.flip:
-            straight = ~self._flips(chosen)
-            canvas, chosen = self._flipped(canvas, chosen)
-        pixels = augment(canvas, (side, side), config.augmentation, generator)
-        chunks = Chunks(
-            config.schedule.chunk_size,
-            self.model,
-            lambda number: step_seed(config.seed, self.step, 1, number),
-            self.processes,
-        )
-        images = chunks.features(
-            lambda part: self.encoded_images(pixels[part]),
-            len(rows),
-            config.embed_dim,
-        )
-        scale = self.model.logit_scale.exp()
-        captions = self._encoded(chosen, chunks)
-        loss = self._contrast(images, captions, chosen, self._wrong(rows, chosen), scale, chunks)
-        if self.distillation is not None:
-            loss = loss + self.distillation(images, captions, numbers, chosen, scale, straight)
-        for number, labels in enumerate(self.label_sets):
-            said = [self.texts.ids[label.prompts[rng.integers(len(label.prompts))]] for label in labels.labels]
-            truth = torch.tensor([row.labels[number] for row in rows], device=self.device)
-            weight = config.objective.prompt_weight * self.label_weights[number]
-            smoothing = config.objective.label_smoothing
-            loss = loss + weight * prompt_cross_entropy(images, self._encoded(said, chunks), scale, truth, smoothing)
 
-        self.optimizer.zero_grad(set_to_none=True)
-        chunks.backward(loss)
-        self.processes.average_statistics(self.model)
-        torch.nn.utils.clip_grad_norm_([p for g in self.optimizer.param_groups for p in g["params"]], 1.0)
-        self.optimizer.step()
-        with torch.no_grad():
-            self.model.logit_scale.clamp_(0, math.log(SCALE_MAX))
-        self.ema.update_parameters(self.model)
-        self.step += 1
-        value = float(loss.item())
-        if not math.isfinite(value):
-            raise TrainingError(f"the loss became {value} at step {self.step}", hint="Lower the learning rate.")
-        return value
+class _Progress:
+    """The table of epochs and, under `schedule.keep_best`, the weights of the best one."""
 
-    def _pace(self) -> dict[str, float]:
-        """The rates of the last step, of what learns fastest in each tower, and the temperature after it."""
-        schedule, group = self.config.schedule, self.optimizer.param_groups[0]
-        share = group["lr"] / group["peak"]
-        return {
-            "learning_rate": share * schedule.learning_rate,
-            "text_learning_rate": share * schedule.text_learning_rate,
-            "temperature": math.exp(-float(self.model.logit_scale.item())),
-        }
+    def __init__(self, config: TrainingConfig) -> None:
+        self._schedule = config.schedule
+        self.epochs: list[Epoch] = []
+        self.best: dict[str, Any] | None = None  # epoch, recall, model
 
-    def _flipped(self, canvas: torch.Tensor, chosen: list[int]) -> tuple[torch.Tensor, list[int]]:
-        """Some of the images mirrored, with what their texts then say."""
-        flips = self._flips(chosen)
-        turned = torch.where(torch.from_numpy(flips).to(canvas.device)[:, None, None, None], canvas.flip(-1), canvas)
-        return turned, [self.texts.mirrored[t] if flip else t for t, flip in zip(chosen, flips, strict=True)]
+    @property
+    def kept(self) -> int:
+        """The number of the epoch whose weights count."""
+        return int(self.best["epoch"]) if self.best is not None else self.epochs[-1].number
 
-    def _flips(self, chosen: list[int]) -> npt.NDArray[np.bool_]:
-        """Which images of the step are mirrored: none whose text can't be."""
-        rng = np.random.default_rng([self.config.seed, self.step, 3])
-        able = np.array([text in self.texts.mirrored for text in chosen], bool)
-        flips: npt.NDArray[np.bool_] = able & (rng.random(len(chosen)) < self.config.augmentation.flip)
-        return flips
+    @property
+    def stopped(self) -> bool:
+        """Whether `patience` evaluations have passed since the best."""
+        if self._schedule.patience is None or self.best is None:
+            return False
+        since = sum(epoch.recall is not None and epoch.number > self.kept for epoch in self.epochs)
+        return since >= self._schedule.patience
 
-    def _encoded(self, ids: list[int], chunks: Chunks) -> torch.Tensor:
-        def encode(part: slice) -> torch.Tensor:
-            with self._autocast():
-                return self.encode_texts(self.model, ids[part])
-
-        return chunks.features(encode, len(ids), self.config.embed_dim)
-
-    def encoded_images(self, pixels: torch.Tensor) -> torch.Tensor:
-        """[N, D] float32 of unit norm."""
-        with self._autocast():
-            return F.normalize(self.model.visual(normalised(pixels, self.config)).float(), dim=-1)
-
-    def _autocast(self) -> torch.autocast:
-        """A new one for each pass: it keeps the weights it has cast, and those of a pass without a graph have none."""
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.schedule.precision == "bf16")
-
-    def _wrong(self, rows: list[Row], chosen: list[int]) -> list[tuple[int, int]]:
-        """The hard negatives of a batch: (number of the image in it, number of the text)."""
-        wrong = [(i, other) for i, text in enumerate(chosen) for other in self.texts.hard.get(text, ())]
-        if self.other_findings is not None:
-            rng = np.random.default_rng([self.config.seed, self.step, 4])
-            drawn = [self.other_findings.draw(row, rng) for row in rows]
-            wrong += [(i, other) for i, other in enumerate(drawn) if other is not None]
-        return wrong
-
-    def _contrast(
-        self,
-        images: torch.Tensor,
-        captions: torch.Tensor,
-        chosen: list[int],
-        wrong: list[tuple[int, int]],
-        scale: torch.Tensor,
-        chunks: Chunks,
-    ) -> torch.Tensor:
-        """The loss between the images and their texts, with hard negatives."""
-        objective, ids = self.config.objective, torch.tensor(chosen, device=self.device)
-        if objective.near_equal is None or self.encode_texts.pooled is None:
-            positive = positive_pairs(ids)
-        else:
-            claims = torch.tensor([self.texts.claims[text] for text in chosen], device=self.device)
-            positive = positive_pairs(ids, self.encode_texts.pooled[chosen], claims, objective.near_equal)
-        hard = None
-        if wrong:
-            owners = torch.tensor([i for i, _ in wrong], device=self.device)
-            hard = HardNegatives(self._encoded([other for _, other in wrong], chunks), owners)
-        if objective.loss == "siglip":
-            return pairwise_sigmoid(images, captions, scale, self.model.logit_bias, positive, hard)
-        return multi_positive_infonce(images, captions, scale, positive, hard)
-
-    def averaged(self) -> Any:
-        """A copy of the model with averaged weights, in evaluation mode."""
-        model = deepcopy(self.ema.module)
-        # Running statistics are averages already.
-        for mine, theirs in zip(model.buffers(), self.model.buffers(), strict=True):
-            mine.copy_(theirs)
-        return model.eval()
+    def note(self, epoch: Epoch, figures: Figures | None, model: Any) -> None:
+        """Add an epoch. `model` is the one that `figures` are of; equal recall keeps the earlier."""
+        self.epochs.append(epoch)
+        if figures is None or not self._schedule.keep_best:
+            return
+        recall = figures.recall(self._schedule.judged_by)
+        if self.best is None or recall > self.best["recall"]:
+            self.best = {"epoch": epoch.number, "recall": recall, "model": model.state_dict()}
 
     def state(self) -> dict[str, Any]:
-        return {
-            "epoch": self.epoch,
-            "step": self.step,
-            "model": self.model.state_dict(),
-            "ema": self.ema.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "distillation": self.distillation.state_dict() if self.distillation is not None else {},
-        }
+        return {"epochs": [asdict(epoch) for epoch in self.epochs], "best": self.best}
 
     def load(self, state: dict[str, Any]) -> None:
-        self.epoch, self.step = state["epoch"], state["step"]
-        self.model.load_state_dict(state["model"])
-        self.ema.load_state_dict(state["ema"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        if self.distillation is not None:
-            self.distillation.load_state_dict(state["distillation"])
-
-    def _order(self, epoch: int) -> npt.NDArray[np.int64]:
-        return epoch_order(self.corpus, self.config.data, self.config.seed, epoch)
+        self.epochs = [Epoch(**values) for values in state["epochs"]]
+        self.best = state["best"]
 
 
-def _draw(rng: np.random.Generator, texts: tuple[tuple[str, float], ...]) -> str:
-    weights = np.array([w for _, w in texts])
-    return texts[int(rng.choice(len(texts), p=weights / weights.sum()))][0]
+def _check_judged(config: TrainingConfig, corpus: Corpus) -> None:
+    """Refuse a choice of the best epoch that no dev row can make."""
+    if not config.schedule.keep_best:
+        return
+    names = source_names(config.data)
+    judged = sorted({names[row.source] for row in corpus.rows if row.split == "dev"})
+    wanted = config.schedule.judged_by
+    if not judged or (wanted is not None and wanted not in judged):
+        of = f" of {wanted!r}" if wanted is not None else ""
+        raise TrainingError(
+            f"schedule.keep_best needs dev rows{of}, found: {', '.join(judged) or 'none'}",
+            hint="Give rows the split 'dev', or name under schedule.judged_by a source that has some.",
+        )
+
+
+def _fingerprint(
+    config: TrainingConfig, corpus: Corpus, label_sets: list[LabelSet], teacher: ClipEncoder | None
+) -> str:
+    """What must agree for a state to go on: the configuration but for where the result goes, data, labels, teacher."""
+    values = config.model_dump(mode="json", exclude={"output", "description", "ablations"})
+    labels = [label_set.model_dump(mode="json") for label_set in label_sets]
+    known = [values, corpus.digests, labels]
+    if config.continue_from is not None:
+        known.append(sha256_of(config.continue_from / WEIGHTS_NAME))
+    if teacher is not None:
+        known.append(teacher.spec.weights_sha256)
+    return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()

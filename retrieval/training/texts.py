@@ -8,7 +8,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F  # noqa: N812
 
-from retrieval.captions import claims, exchanged, mirrored, negated
+from retrieval.language.captions import claims, exchanged, mirrored, negated
 from retrieval.training.config import TrainingConfig
 from retrieval.training.data import Corpus, Progress
 from retrieval.zeroshot.labels import LabelSet

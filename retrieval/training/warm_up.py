@@ -25,7 +25,7 @@ from retrieval.training.checkpoint import load_state, preprocess_of, save_state
 from retrieval.training.chunks import Chunks
 from retrieval.training.config import Schedule, TrainingConfig, WarmUp
 from retrieval.training.data import Progress, cache_pixels
-from retrieval.training.run import CANVAS, Run
+from retrieval.training.loop import CANVAS, Run
 from retrieval.training.schedule import image_side, make_optimizer, rate_at, step_seed
 from retrieval.training.unpaired import UnpairedSet
 

@@ -16,7 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from retrieval.errors import CalibrationError
-from retrieval.evaluation.metrics import (
+from retrieval.evaluation.zero_shot import calibration_floor, reliability
+from retrieval.statistics.metrics import (
     Judgement,
     Statistic,
     auroc_of,
@@ -25,7 +26,6 @@ from retrieval.evaluation.metrics import (
     mean_statistic,
     mean_where,
 )
-from retrieval.evaluation.zero_shot import calibration_floor, reliability
 from retrieval.types import Embeddings
 from retrieval.zeroshot.calibration import (
     Calibration,

@@ -24,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from indexer.keywords import COLUMNS
-from indexer.store import Store
+from indexer.store.store import Store
 from retrieval.encoders.spec import differing
 from retrieval.errors import StoreError, StoreIncompatible
 

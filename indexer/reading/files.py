@@ -14,7 +14,7 @@ from indexer.dicom.header import read_record
 from indexer.dicom.precheck import check_before_decoding
 from indexer.dicom.report_text import sentences
 from indexer.dicom.safe_read import open_dicom
-from indexer.frames import FramePolicy
+from indexer.reading.frames import FramePolicy
 from indexer.records import FileStat, InstanceRecord
 from indexer.render.frame import render_frame
 from retrieval.encoders.preprocess import Preprocess

@@ -21,11 +21,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from retrieval.encoders.model_source import ModelSource, bert_config, model_spec, read_config, resolve_model, weights_in
+from retrieval.encoders.numpy_text.tokens import BytePairs, Tokens, WordPieces
+from retrieval.encoders.numpy_text.towers import BertTower, CausalTower, TextTower
+from retrieval.encoders.numpy_text.weights import NeedsTorch, open_tensors
 from retrieval.encoders.preprocess import Preprocess
-from retrieval.encoders.tokens import BytePairs, Tokens, WordPieces
-from retrieval.encoders.towers import BertTower, CausalTower, TextTower
 from retrieval.encoders.unit import unit
-from retrieval.encoders.weights import NeedsTorch, open_tensors
 from retrieval.errors import EncoderError
 from retrieval.types import Embeddings, Uint8Image
 

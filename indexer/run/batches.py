@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from indexer.reading import FileToRead, ReadFile, SameBytes
+from indexer.reading.files import FileToRead, ReadFile, SameBytes
 from indexer.records import FileStat, IndexedFile, Rejection
 from retrieval.errors import DicomError
 from retrieval.types import Encoder

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from indexer.store import INDEX_FILES, Store
+from indexer.store.store import INDEX_FILES, Store
 from retrieval.errors import StoreError
 
 if TYPE_CHECKING:

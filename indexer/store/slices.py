@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from indexer.catalog.remembered import Remembered
 from indexer.catalog.sql_catalog import SliceRow, SqlCatalog
-from indexer.frames import Place, slice_places
+from indexer.reading.frames import Place, slice_places
 from retrieval.types import SearchResults
 
 Places = Remembered[str, Mapping[str, Place]]  # by series, then by SOP Instance UID

@@ -9,7 +9,7 @@ from pathlib import Path
 from indexer.dicom.header import read_record
 from indexer.dicom.safe_read import read_header
 from indexer.guard.pool import GuardedPool
-from indexer.reading import PictureRequest, read_picture
+from indexer.reading.files import PictureRequest, read_picture
 from indexer.records import Origin
 from retrieval.errors import DicomError, InvalidImage, NotDicomError, UnsupportedImageError
 from retrieval.types import RenderProfile, Uint8Image

@@ -15,11 +15,11 @@ from pathlib import Path
 
 import numpy as np
 
-from indexer.archive import real_path
 from indexer.catalog.checks import CatalogChecks
 from indexer.records import VectorKind
-from indexer.report_index import STALE
-from indexer.store import Store
+from indexer.sources.folders import real_path
+from indexer.store.report_index import STALE
+from indexer.store.store import Store
 from retrieval.errors import StoreCorrupt, StoreError
 
 log = logging.getLogger(__name__)

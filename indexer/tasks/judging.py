@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from indexer.archive import real_path
-from indexer.reading import PictureRequest
+from indexer.reading.files import PictureRequest
+from indexer.sources.folders import real_path
 from retrieval.errors import EvaluationError
 from retrieval.evaluation.rows import EvaluationRows, draw_groups, plain
 from retrieval.types import Embeddings, RenderProfile, SearchFilter
 
 if TYPE_CHECKING:
-    from indexer.store import Store
+    from indexer.store.store import Store
 
 FIELDS = ("modality", "body_part_examined", "view_position", "laterality", "patient_sex")
 PLANES = (

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from indexer.places import with_places
 from indexer.records import Origin
+from indexer.store.slices import with_places
 from retrieval.encoders.spec import profile_from_json
 from retrieval.errors import QueryError, StoreError
 from retrieval.search.describe import (
@@ -29,9 +29,9 @@ from retrieval.search.searcher import Searcher
 from retrieval.types import Embeddings, Encoder, SearchResults, Uint8Image, VectorIndex
 
 if TYPE_CHECKING:
-    from indexer.store import Store
+    from indexer.store.store import Store
     from retrieval.encoders.clip import ClipEncoder
-    from retrieval.encoders.light import LightEncoder
+    from retrieval.encoders.numpy_text.encoder import LightEncoder
 
 log = logging.getLogger(__name__)
 
@@ -84,7 +84,7 @@ def store_model(store: Store, model: str | None, device: str) -> LightEncoder | 
     """The store's own model, or the one asked for if it is the same: for words, torch stays away where it can.
 
     Raises StoreIncompatible for another model."""
-    from retrieval.encoders.light import open_encoder
+    from retrieval.encoders.numpy_text.encoder import open_encoder
 
     encoder = open_encoder(model or store.model["source"], device)
     store.require_model(encoder.spec.to_json())
@@ -149,8 +149,8 @@ def _opened(store: Store, images: Sequence[ImagePart]) -> list[tuple[Uint8Image,
     """
     if not images:
         return []
-    from indexer.pictures import QueryImage, load_query_images  # and pydicom: not for a query in words
-    from indexer.reading import PictureRequest
+    from indexer.reading.files import PictureRequest
+    from indexer.reading.pictures import QueryImage, load_query_images  # and pydicom: not for a query in words
 
     try:
         key: bytes | None = store.pseudonym_key

@@ -17,18 +17,18 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
-from indexer.archive import real_path
 from indexer.catalog.filters import require_valid
 from indexer.on_disk import locked, remove, unfinished_name
-from indexer.pictures import load_pictures
-from indexer.reading import PictureRequest
-from indexer.truth import FIELDS, frame_rows, plane_of, sentences_by_study
+from indexer.reading.files import PictureRequest
+from indexer.reading.pictures import load_pictures
+from indexer.sources.folders import real_path
+from indexer.tasks.judging import FIELDS, frame_rows, plane_of, sentences_by_study
 from retrieval.errors import DicomError, TrainingError
 from retrieval.evaluation.rows import plain
 from retrieval.types import RenderProfile, SearchFilter, Uint8Image
 
 if TYPE_CHECKING:
-    from indexer.store import Store
+    from indexer.store.store import Store
 
 PAIRS_NAME, STAMP_NAME = "pairs.jsonl", "export.json"
 NOWHERE = "bad-path"

@@ -27,9 +27,9 @@ from retrieval.errors import StoreCorrupt, StoreError, StoreIncompatible, StoreN
 if TYPE_CHECKING:
     from indexer.catalog.erasure import Erasures
     from indexer.catalog.sql_catalog import Manifest, SqlCatalog
-    from indexer.places import Places
     from indexer.records import VectorKind
-    from indexer.searching import StoreEncoder
+    from indexer.store.questions import StoreEncoder
+    from indexer.store.slices import Places
     from indexer.vectors.index import CatalogIndex
     from indexer.vectors.opening import Place
     from retrieval.search.bm25 import ReportIndex
@@ -201,7 +201,7 @@ class Store:
 
     def reports_index(self) -> ReportIndex:
         """The BM25 index of the studies' reports, as the catalog has them now."""
-        from indexer.report_index import open_report_index
+        from indexer.store.report_index import open_report_index
 
         with self._lock:
             state = self.catalog.state()
@@ -219,7 +219,7 @@ class Store:
         `encoder` is the store's model, loaded already; without it the model is loaded when it is first needed, and
         kept. Raises QueryError for what can't be asked or answered, DicomError for a query image that can't be used.
         """
-        from indexer.searching import search
+        from indexer.store.questions import search
         from retrieval.search.query import Query
 
         asked = query if isinstance(query, Query) else Query(query)
@@ -239,7 +239,7 @@ class Store:
         With `borrow`, that many more follow: the best sentence of each of the studies whose pictures are most like the
         image, marked as borrowed. They are words about other pictures, not a diagnosis. Raises as `search` does.
         """
-        from indexer.searching import describe
+        from indexer.store.questions import describe
 
         return describe(self, image, encoder or self._own_encoder(), k=k, phrases=phrases, borrow=borrow)
 
@@ -248,7 +248,7 @@ class Store:
 
         Unfinished files of killed processes go, too.
         """
-        from indexer.report_index import refresh_report_index
+        from indexer.store.report_index import refresh_report_index
         from indexer.vectors.opening import refreshed
 
         self.remove_leftovers()
@@ -308,7 +308,7 @@ class Store:
 
     def report_index_problem(self) -> str | None:
         """What is wrong with the files of the reports' words; None if nothing is, or there are none."""
-        from indexer.report_index import report_index_problem
+        from indexer.store.report_index import report_index_problem
 
         return report_index_problem(self._folder / VECTORS_FOLDER, self.catalog, _store_id(self.catalog))
 
@@ -321,7 +321,7 @@ class Store:
         (self._folder / KEY_FILE).chmod(0o600)
 
     def _own_encoder(self) -> StoreEncoder:
-        from indexer.searching import StoreEncoder
+        from indexer.store.questions import StoreEncoder
 
         with self._lock:
             self._encoder = self._encoder or StoreEncoder(self)

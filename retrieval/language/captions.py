@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 
-from retrieval.search.negation import polarity
+from retrieval.language.negation import polarity
 
 _OTHER = {"left": "right", "lt": "rt", "l": "r"} | {
     f"l{rest}": f"r{rest}" for rest in ("ul", "ll", "uq", "lq", "ue", "le")

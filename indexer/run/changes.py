@@ -14,13 +14,13 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from indexer.archive import count_files, iter_stats, real_path
 from indexer.catalog.claims import KnownFile
 from indexer.catalog.erasure import Erasures
 from indexer.catalog.sql_catalog import SqlCatalog
-from indexer.claims import Worker
-from indexer.reading import FileToRead
+from indexer.reading.files import FileToRead
 from indexer.records import FileStat, Rejection
+from indexer.run.lease import Worker
+from indexer.sources.folders import count_files, iter_stats, real_path
 from retrieval.errors import MedlensError
 
 FILES_PER_CLAIM = 128

@@ -14,8 +14,8 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from retrieval.encoders.tokens import TokenIds
-from retrieval.encoders.weights import NeedsTorch, Tensor
+from retrieval.encoders.numpy_text.tokens import TokenIds
+from retrieval.encoders.numpy_text.weights import NeedsTorch, Tensor
 
 Floats = npt.NDArray[np.float32]
 

@@ -14,7 +14,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, Protocol
 
-from retrieval.encoders.weights import NeedsTorch
+from retrieval.encoders.numpy_text.weights import NeedsTorch
 
 TokenIds = list[int]
 _MERGES = 49152 - 256 - 2  # of the vocabulary that CLIP was trained with

@@ -14,17 +14,17 @@ from dataclasses import dataclass, field
 from itertools import takewhile
 from pathlib import Path
 
-from indexer.archive import iter_files
-from indexer.batches import Batch, batches, encoded
 from indexer.catalog.erasure import Erasures
-from indexer.claims import Worker
-from indexer.frames import FramePolicy
 from indexer.guard.pool import GuardedPool
-from indexer.incremental import ArchiveChanges, CountedFiles, Shard
-from indexer.reading import FileToRead, ReadFile, ReadSettings, SameBytes, read_file, set_settings
+from indexer.reading.files import FileToRead, ReadFile, ReadSettings, SameBytes, read_file, set_settings
+from indexer.reading.frames import FramePolicy
 from indexer.records import FileStat, IndexedFile, IndexReport, Rejection
-from indexer.stages import Clock, Line
-from indexer.store import Store
+from indexer.run.batches import Batch, batches, encoded
+from indexer.run.changes import ArchiveChanges, CountedFiles, Shard
+from indexer.run.lease import Worker
+from indexer.run.stages import Clock, Line
+from indexer.sources.folders import iter_files
+from indexer.store.store import Store
 from retrieval.encoders.clip import ClipEncoder
 
 
