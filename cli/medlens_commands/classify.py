@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from enum import StrEnum
 from itertools import chain, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -104,30 +104,44 @@ def classify(
         parquet = output is not None and output.suffix.lower() == PARQUET
         layout: Layout = "flat" if parquet or chosen is Format.CSV else "short" if chosen is Format.TABLE else "nested"
         label_set = load_labels(labels, independent=independent)
-        opening: dict[str, Any] = {"model": model, "device": device, "calibration": calibration, "request": request}
         if not files:
             with open_store(store) as opened:
-                of_store = StoreLabeller.open(opened, label_set, **opening)
+                of_store = StoreLabeller.open(
+                    opened, label_set, model=model, device=device, calibration=calibration, request=request
+                )
                 by_study = level is LabelLevel.STUDY
                 rows = _store_rows(of_store, SearchFilter(where=where or ""), layout, by_study=by_study, save=save)
                 write_stream(rows, chosen, output, head=_head(of_store))
             return
-        of_files = FileLabeller.open(label_set, **opening)
-        unreadable: list[str] = []
-
-        def tell(name: str, error: MedlensError) -> None:
-            unreadable.append(name)
-            typer.echo(f"medlens: {name}: {error}", err=True)
-
+        of_files = FileLabeller.open(label_set, model=model, device=device, calibration=calibration, request=request)
+        unreadable = _Unreadable()
         if output is None:
-            rows = (_file_row(found, layout) for found in of_files.label(files, on_unreadable=tell))
-            write_stream(_some(rows, unreadable), chosen, None, head=_head(of_files))
+            rows = _file_rows(of_files.label(files, on_unreadable=unreadable.tell), layout)
+            write_stream(unreadable.unless_all(rows), chosen, None, head=_head(of_files))
             return
         with Spool(output, f"{of_files.labeller.made_by} {request} {layout}") as spool:
-            found_now = of_files.label(files, skip=spool.done, on_unreadable=tell)
-            _spool(spool, (_file_row(found, layout) for found in found_now))
-            write_stream(_some(spool.rows(), unreadable), chosen, output, head=_head(of_files))
+            rest = of_files.label(files, skip=spool.done, on_unreadable=unreadable.tell)
+            _spool(spool, _file_rows(rest, layout))
+            write_stream(unreadable.unless_all(spool.rows()), chosen, output, head=_head(of_files))
             spool.drop()
+
+
+class _Unreadable:
+    """Files that can't be labelled: each is told on stderr."""
+
+    def __init__(self) -> None:
+        self._count = 0
+
+    def tell(self, name: str, error: MedlensError) -> None:
+        self._count += 1
+        typer.echo(f"medlens: {name}: {error}", err=True)
+
+    def unless_all(self, rows: Iterator[Row]) -> Iterator[Row]:
+        """The rows; QueryError if there are none because no file could be used."""
+        first = next(rows, None)
+        if first is None and self._count:
+            raise QueryError(f"none of {self._count} files is an image that can be classified")
+        return rows if first is None else chain([first], rows)
 
 
 def _spool(spool: Spool, rows: Iterator[Row]) -> None:
@@ -140,14 +154,6 @@ def _spool(spool: Spool, rows: Iterator[Row]) -> None:
             spool.add(chunk)
             done += len(chunk)
             update(done, None, "")
-
-
-def _some(rows: Iterator[Row], unreadable: list[str]) -> Iterator[Row]:
-    """The rows; QueryError if there are none because no file could be used."""
-    first = next(rows, None)
-    if first is None and unreadable:
-        raise QueryError(f"none of {len(unreadable)} files is an image that can be classified")
-    return rows if first is None else chain([first], rows)
 
 
 def _store_rows(
@@ -172,10 +178,11 @@ def _store_rows(
             yield {**place, **label_row(frame.labels, layout)}
 
 
-def _file_row(found: LabelledFile, layout: Layout) -> Row:
+def _file_rows(labelled: Iterator[LabelledFile], layout: Layout) -> Iterator[Row]:
     from cli.medlens_output.labels import label_row
 
-    return {"file": found.file, **label_row(found.labels, layout)}
+    for found in labelled:
+        yield {"file": found.file, **label_row(found.labels, layout)}
 
 
 def _head(opened: FileLabeller | StoreLabeller) -> Row:

@@ -30,12 +30,12 @@ def list_sets(style: FormatOption = None) -> None:
 
 
 @labels.command("show")
-def show_set(label_set: LabelsArgument, independent: IndependentOption = False, style: FormatOption = None) -> None:
+def show_set(labels: LabelsArgument, independent: IndependentOption = False, style: FormatOption = None) -> None:
     """One label set: its labels and how each is said."""
     from retrieval.zeroshot.labels import load_labels
 
     with answering(style) as chosen:
-        found = load_labels(label_set, independent=independent)
+        found = load_labels(labels, independent=independent)
         absent = {label.name: {"absent": list(label.absent_prompts)} for label in found.labels if found.independent}
         rows = [
             {"label": label.name, "prompts": list(label.prompts)} | absent.get(label.name, {}) for label in found.labels
