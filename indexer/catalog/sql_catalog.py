@@ -26,7 +26,7 @@ from indexer.catalog.schema import archives, deletions, files, frames, instances
 from indexer.catalog.schema import manifest as settings
 from indexer.catalog.selection import SELECT, SelectionLevel
 from indexer.keywords import COLUMNS
-from indexer.records import VectorKind
+from indexer.vector_sets import VectorKind
 from retrieval.errors import StoreCorrupt, StoreError, StoreNotFound
 from retrieval.types import FrameKey, SearchFilter
 
