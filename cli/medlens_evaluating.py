@@ -15,8 +15,7 @@ import numpy.typing as npt
 from cli.medlens_labelling import calibration_of, encoded_pictures
 from cli.medlens_progress import progress_bar
 from indexer.reading.files import PictureRequest
-from indexer.store.place import is_url
-from indexer.store.store import Store
+from indexer.store.store import Store, is_url
 from indexer.tasks.judging import store_truth
 from retrieval.encoders.clip import ClipEncoder
 from retrieval.encoders.model_source import resolve_model

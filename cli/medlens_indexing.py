@@ -16,8 +16,7 @@ from indexer.records import IndexReport
 from indexer.run.changes import Shard
 from indexer.run.pipeline import Progress, index_archive
 from indexer.sources.folders import iter_files
-from indexer.store.place import is_url
-from indexer.store.store import Store
+from indexer.store.store import Store, is_url
 from retrieval.encoders.clip import ClipEncoder
 from retrieval.encoders.model_source import resolve_model
 from retrieval.errors import MedlensError, StoreNotFound

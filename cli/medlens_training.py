@@ -10,8 +10,7 @@ from pathlib import Path
 import typer
 
 from cli.medlens_progress import progress_bar
-from indexer.store.place import is_url
-from indexer.store.store import Store
+from indexer.store.store import Store, is_url
 from indexer.tasks.training_pairs import Exported, ExportSettings, export_pairs
 from retrieval.encoders.clip import choose_device
 from retrieval.training.checkpoint import STATE_NAME, work_folder

@@ -107,8 +107,7 @@ def tell(error: MedlensError, style: Format | None) -> None:
 
 @contextmanager
 def open_store(location: str) -> Iterator[Any]:
-    from indexer.store.place import is_url
-    from indexer.store.store import Store
+    from indexer.store.store import Store, is_url
 
     with Store.open(location if is_url(location) else Path(location)) as opened:
         yield opened

@@ -102,8 +102,7 @@ def _confirm(found: dict[str, int]) -> None:
 
 def migrate(store: StoreOption = DEFAULT_STORE) -> None:
     """Bring a store that an older medlens wrote to the present schema. A store in a folder is backed up first."""
-    from indexer.store.place import is_url
-    from indexer.store.store import Store
+    from indexer.store.store import Store, is_url
 
     with answering(None):
         done = Store.upgrade(store if is_url(store) else Path(store))

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from indexer.store.derived import CPU, DerivedFiles
 from indexer.store.place import StorePlace, create_place, open_place, upgrade_place
+from indexer.store.place import is_url as is_url
 
 if TYPE_CHECKING:
     from indexer.catalog.erasure import Erasures
