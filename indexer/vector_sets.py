@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Literal, get_args
 
 VectorKind = Literal["frame", "sentence"]
@@ -29,14 +28,12 @@ class VectorSet:
     asked_with: VectorKind
 
 
-VECTOR_SETS: Mapping[VectorKind, VectorSet] = MappingProxyType(
-    {
-        each.kind: each
-        for each in (
-            VectorSet("frame", ("frames",), "frames.faiss", asked_with="sentence"),
-            VectorSet("sentence", ("sentences", "reports"), "sentences.faiss", asked_with="frame"),
-        )
-    }
-)
+VECTOR_SETS: Mapping[VectorKind, VectorSet] = {
+    each.kind: each
+    for each in (
+        VectorSet("frame", ("frames",), "frames.faiss", asked_with="sentence"),
+        VectorSet("sentence", ("sentences", "reports"), "sentences.faiss", asked_with="frame"),
+    )
+}
 if set(VECTOR_SETS) != set(get_args(VectorKind)):
     raise TypeError("every VectorKind needs its VectorSet")
