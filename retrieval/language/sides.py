@@ -14,13 +14,9 @@ Laterality of its series. Most pictures show both sides, and their headers say n
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
-from typing import Protocol
+from collections.abc import Callable, Iterable
 
-import numpy as np
-import numpy.typing as npt
-
-from retrieval.types import SearchFilter
+from retrieval.types import Ids, RowFilter, SearchFilter
 
 LEFT, RIGHT = "left", "right"
 _SIDE_OF = {
@@ -83,19 +79,12 @@ def only_side(texts: Iterable[str]) -> str | None:
     return found.pop() if len(found) == 1 else None
 
 
-class FrameFilter(Protocol):
-    """What is asked of the catalog."""
+def of_other_side(side: str, look_up: Callable[[SearchFilter], Ids]) -> tuple[RowFilter, ...]:
+    """The frames whose header says that they show the other side: those that pass one of these filters.
 
-    def ids_matching(self, where: SearchFilter) -> npt.NDArray[np.int64]: ...
-
-
-def of_other_side(side: str, catalog: FrameFilter) -> npt.NDArray[np.int64]:
-    """Ids of the frames whose header says that they show the other side. What it says of the image counts
-    before what it says of the series."""
+    What it says of the image counts before what it says of the series.
+    """
     own, other = (_SAID_OF[name] for name in ((side, RIGHT) if side == LEFT else (side, LEFT)))
-    images = catalog.ids_matching(SearchFilter({"image_laterality": (other,)}))
-    series = catalog.ids_matching(SearchFilter({"laterality": (other,)}))
-    if len(series):
-        otherwise = catalog.ids_matching(SearchFilter({"image_laterality": (own, *_NOT_ONE)}))
-        series = series[~np.isin(series, otherwise)]
-    return np.concatenate([images, series])
+    otherwise = RowFilter(SearchFilter({"image_laterality": (own, *_NOT_ONE)}), look_up)
+    images = RowFilter(SearchFilter({"image_laterality": (other,)}), look_up)
+    return images, RowFilter(SearchFilter({"laterality": (other,)}), look_up, without=(otherwise,))
