@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from retrieval.errors import QueryError
-from retrieval.language.negation import heard
-from retrieval.language.sides import of_other_side, only_side
+from retrieval.language.sides import only_side
 from retrieval.search.bm25 import ReportIndex
 from retrieval.search.hybrid import HybridRanking, ReportScores, TextRanking, with_reports
+from retrieval.search.interpret import frames_of_other_side, separate_negations
 from retrieval.search.levels import answers
 from retrieval.search.query import Fusion, ImagePart, Pooling, Query, Ranker, TextPart
 from retrieval.search.ranking import Ids, Ranking, ReciprocalRanks, cancelled, dense_ranking
@@ -49,7 +49,7 @@ class Searcher:
 
         Raises QueryError for parts that cancel out, and for the text ranker without words or without reports.
         """
-        said, query = query, heard(query)
+        said, query = query, separate_negations(query)
         ids = self._allowed(query.where, excluded_patients)
         ids, notes = self._of_the_side(query, ids)
         ranker, found = self._ranker(query)
@@ -90,7 +90,7 @@ class Searcher:
         side = None if query.literal else only_side(part.text for part in query.texts if part.weight > 0)
         if side is None:
             return ids, ()
-        other = of_other_side(side, self.catalog)
+        other = frames_of_other_side(side, self.catalog)
         if not len(other):
             return ids, ()
         kept = self.catalog.ids_matching(SearchFilter()) if ids is None else ids
