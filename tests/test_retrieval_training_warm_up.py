@@ -117,9 +117,9 @@ def test_an_image_named_twice_is_seen_once(world: Path) -> None:
     ("content", "said"),
     [
         (None, "can't be read"),
-        ("{", "no JSON-lines file"),
-        ("[1]", "no JSON object"),
-        ('{"group": "x"}', "the image None"),
+        ("{", "line 1 is not JSON"),
+        ("[1]", "not a JSON object"),
+        ('{"group": "x"}', "line 1 has no image"),
         ('{"image": "x.png", "split": "training"}', "the split 'training'"),
     ],
 )

@@ -66,11 +66,6 @@ def findings_of(labels: LabelSet, value: str | None) -> list[int] | None:
     return [i for i in found if i is not None]
 
 
-def plain(text: object) -> str:
-    """A text with its blanks made single; empty for None."""
-    return "" if text is None else " ".join(str(text).split())
-
-
 def of_rows(values: Sequence[str], rows: Ints) -> list[str]:
     return [values[int(i)] for i in rows]
 

@@ -24,15 +24,19 @@ _SIDE_OF = {
     "rightward": RIGHT,
     "rightsided": RIGHT,
 }
-_WORD = re.compile(r"[^\W_]+")
+LOBES_AND_LIMBS = ("ul", "ll", "uq", "lq", "ue", "le")  # after an L or an R: LUL is the left upper lobe
+_LETTERS = {f"{side[0]}{rest}": side for side in (LEFT, RIGHT) for rest in LOBES_AND_LIMBS} | {"rml": RIGHT}
 _BOTH = {"bilateral", "bilaterally", "both"}
-_CLAUSE_END = re.compile(r"[.;:!?\n,]+(?=\s|$)|\b(?:but|while|whereas|although|however)\b")
-_JOINED = re.compile(r"\b(left|right)\s*(?:and|or|&|/)\s*(?:the\s+)?(left|right)\b")
-_NO_SIDE = re.compile(  # of leaving, of now, of being correct, of who writes with which hand
-    r"\b(?:left|right)(?=\s+(?:the|untreated|alone|behind|without|against|home|in (?:place|situ)|now|away|after)\b"
+# What follows a "left" of leaving or a "right" of now: neither names a side. "On the left at the base" does.
+NO_SIDE_BEFORE = (
+    r"(?:\s+(?:the|untreated|alone|behind|without|against|home|in (?:place|situ)|now|away|before|after)\b"
     r"|[-\s]+handed)"
 )
-_LETTERS = {f"{side[0]}{rest}": side for side in (LEFT, RIGHT) for rest in ("ul", "ll", "uq", "lq")} | {"rml": RIGHT}
+BOTH_SIDES = r"\b(?:left|right)\s*(?:and|or|&|/)\s*(?:the\s+)?(?:left|right)\b"
+_WORD = re.compile(r"[^\W_]+")
+_CLAUSE_END = re.compile(r"(?<![.;:!?\n,])[.;:!?\n,]+(?=\s|$)|\b(?:but|while|whereas|although|however)\b")
+_JOINED = re.compile(BOTH_SIDES)
+_NO_SIDE = re.compile(rf"\b(?:left|right)(?={NO_SIDE_BEFORE})")
 
 
 def clauses(text: str) -> list[str]:
