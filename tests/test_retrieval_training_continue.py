@@ -16,7 +16,8 @@ from drawn_world import make_grey_world, settings_of_run, write_rows
 from safetensors.torch import load_file, save_file
 
 from retrieval.errors import TrainingError
-from retrieval.statistics.metrics import Judgement, mean_of
+from retrieval.statistics.bootstrap import Judgement
+from retrieval.statistics.measures import mean_of
 from retrieval.training.config import TrainingConfig, load_config
 from retrieval.training.continuing import spelling_of
 from retrieval.training.data import read_corpus

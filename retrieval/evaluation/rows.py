@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from retrieval.errors import EvaluationError
-from retrieval.statistics.metrics import Ints
+from retrieval.statistics.measures import Ints
 from retrieval.zeroshot.labels import LabelSet
 
 LEAST = 2  # entries of a gallery

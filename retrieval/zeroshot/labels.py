@@ -191,7 +191,7 @@ class _Plain(yaml.SafeLoader):
     """YAML without aliases: a few bytes of them can stand for gigabytes."""
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        if self.check_event(yaml.AliasEvent):  # type: ignore[no-untyped-call]
+        if self.check_event(yaml.AliasEvent):
             event = self.peek_event()  # type: ignore[no-untyped-call]
             raise yaml.YAMLError(f"aliases (*{event.anchor}) are not taken; write the value out")
         return super().compose_node(parent, index)
