@@ -296,3 +296,10 @@ def test_modules_stay_readable() -> None:
     lengths = {path.relative_to(ROOT).as_posix(): len(path.read_text("utf-8").splitlines()) for path in modules()}
     wrong = {name: lines for name, lines in lengths.items() if lines > LINES}
     assert not wrong, f"over {LINES} lines, to be split: {wrong}"
+
+
+def test_the_second_text_encoder_keeps_to_its_budget() -> None:
+    """The lines that its docstring allows."""
+    folder = ROOT / "retrieval" / "encoders" / "numpy_text"
+    lines = sum(len(path.read_text("utf-8").splitlines()) for path in folder.glob("*.py") if path.stem != "__init__")
+    assert lines <= 900, f"{lines} lines: let torch do what is rare"
