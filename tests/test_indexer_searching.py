@@ -19,6 +19,7 @@ from indexer.store.place import KEY_FILE, VECTORS_FOLDER
 from indexer.store.questions import StoreEncoder
 from indexer.store.report_index import FOLDER
 from indexer.store.store import Store
+from indexer.tasks.verifying import verify_store
 from retrieval.errors import InvalidImage, MedlensError, QueryError
 from retrieval.search.query import Holder, ImagePart, Level, Query, Ranker
 from retrieval.search.ranking import Ranked, Ranking, best_first
@@ -92,6 +93,28 @@ def test_a_side_that_is_asked_for_is_looked_up_in_the_headers(tmp_path: Path) ->
         assert {hit.key.sop_instance_uid[-1] for hit in found.hits} == {"0", "3", "4"}
         assert found.searched == 3 and "2 frames" in found.notes[0]
         assert len(made.search(Query("left breast", literal=True), encoder=encoder).hits) == 5
+
+
+@pytest.mark.parametrize("word", ["no ", "no, ", ".", "left and "])
+def test_a_report_of_one_word_over_and_over_is_indexed_searched_verified_and_deleted(word: str, tmp_path: Path) -> None:
+    """Any of these took minutes to hours where work on a text grew with its square, in this and each later command."""
+    encoder = FakeEncoder()
+    archive = tmp_path / "archive"
+    archive.mkdir()
+    write_image(archive, "A", 1)
+    write_image(archive, "B", 1)
+    write_report(archive, "A", "Glioma. " + word * (200_000 // len(word)))
+    write_report(archive, "B", "Large pleural effusion.")
+    with Store.create(tmp_path / "store", encoder.spec.to_json()) as store:
+        report = index_archive([archive], store, encoder, workers=1)
+        assert (report.indexed, report.rejected) == (4, ())
+        found = store.search(Query("glioma, no effusion", ranker=Ranker.TEXT, level=Level.STUDY), encoder=encoder)
+        assert [hit.attributes["study_instance_uid"] for hit in found.hits] == [f"1.2.{ord('A')}"]
+        assert all(check.sound for check in verify_store(store))
+        assert store.erase(SearchFilter({"study_instance_uid": (f"1.2.{ord('A')}",)})) == 2
+        found = store.search(Query("effusion", ranker=Ranker.TEXT), encoder=encoder)
+        assert [hit.attributes["study_instance_uid"] for hit in found.hits] == [f"1.2.{ord('B')}"]
+        assert not store.search(Query("glioma", ranker=Ranker.TEXT), encoder=encoder).hits
 
 
 def test_the_text_ranker_loads_no_model(store: Store) -> None:

@@ -10,10 +10,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from retrieval.errors import QueryError
-from retrieval.language.negation import heard
-from retrieval.language.sides import of_other_side, only_side
+from retrieval.language.sides import only_side
 from retrieval.search.bm25 import ReportIndex
 from retrieval.search.hybrid import HybridRanking, ReportScores, TextRanking, with_reports
+from retrieval.search.interpret import frames_of_other_side, separate_negations
 from retrieval.search.levels import answers
 from retrieval.search.query import ImagePart, Pooling, Query, Ranker, TextPart
 from retrieval.search.ranking import Ranking, RankingStep, ReciprocalRanks, cancelled, dense_ranking
@@ -60,7 +60,7 @@ class Searcher:
 
         Raises QueryError for parts that cancel out, and for the text ranker without words or without reports.
         """
-        said, query = query, heard(query)
+        said, query = query, separate_negations(query)
         allowed, notes = self._of_the_side(query, self._allowed(query.where, excluded_patients))
         searched = None if allowed is None else len(allowed.ids)  # a filter that makes no sense is refused here
         ranker, found = self._ranker(query)
@@ -102,7 +102,7 @@ class Searcher:
         side = None if query.literal else only_side(part.text for part in query.texts if part.weight > 0)
         if side is None:
             return allowed, ()
-        others = of_other_side(side, self.catalog.ids_matching)
+        others = frames_of_other_side(side, self.catalog.ids_matching)
         if not any(len(other.ids) for other in others):
             return allowed, ()
         before = allowed or self._passing(SearchFilter())
