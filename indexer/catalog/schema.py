@@ -7,6 +7,8 @@ an index catches up without comparing everything.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import (
@@ -21,6 +23,7 @@ from sqlalchemy import (
     ForeignKey,
     Index,
     Integer,
+    Join,
     LargeBinary,
     MetaData,
     String,
@@ -31,6 +34,7 @@ from sqlalchemy import (
 )
 
 from indexer.keywords import KEYWORDS, Keyword, Kind
+from indexer.records import VectorKind
 
 SCHEMA_REVISION = "0003"
 """The migration that this code was written for. Kept here so that opening a current store needs no Alembic."""
@@ -114,6 +118,7 @@ files = Table(
     Column("archive_id", BigId, ForeignKey("archives.id"), nullable=False),
     # On PostgreSQL collated "C": the walk over the archive and the catalog are read side by side, by code point.
     Column("path", PathText, nullable=False, comment="relative to the archive's root, with '/'"),
+    # Both together are the file's version, as its source says it; where there are no times, a digest of its tag.
     Column("size", BigInteger, nullable=False, comment="bytes"),
     Column("mtime_ns", BigInteger, nullable=False, comment="nanoseconds since 1970"),
     Column("status", String(16), nullable=False),
@@ -228,3 +233,18 @@ manifest = Table(
     Column("key", String(64), primary_key=True),
     Column("value", JSON, nullable=False),
 )
+
+
+@dataclass(frozen=True)
+class VectorTable:
+    """Where the vectors of one kind are: `rows` with `id` and `vector`, and how they hang on an instance."""
+
+    rows: Table
+    joined: Table | Join  # the rows, with the table that has instance_id
+    instance_id: Column[Any]
+
+
+VECTOR_TABLES: Mapping[VectorKind, VectorTable] = {
+    "frame": VectorTable(frames, frames, frames.c.instance_id),
+    "sentence": VectorTable(sentences, sentences.join(reports), reports.c.instance_id),
+}
