@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import re
 import shutil
-import stat
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,10 +16,11 @@ from cli.medlens_html import Card, page
 from cli.medlens_output import COHORT_FORMATS, write_bytes, write_rows, write_text
 from indexer.reading.files import PictureRequest
 from indexer.reading.pictures import load_pictures
-from indexer.sources.folders import real_path
+from indexer.sources.opening import locate, opened
+from indexer.sources.source import Where
 from indexer.store.store import Store
 from retrieval.encoders.spec import profile_from_json
-from retrieval.errors import FileUnreadable, MedlensError, QueryError
+from retrieval.errors import DicomError, FileUnreadable, MedlensError, QueryError
 from retrieval.types import Embeddings, Hit, SearchFilter, SearchResults, Uint8Image
 
 PICTURE_EDGE = 512  # pixels, of a hit on the page
@@ -46,7 +46,7 @@ def pictures_of(store: Store, hits: Sequence[Hit], longest: int) -> Pictures:
     troubles: dict[int, str] = {}
     for hit in hits:
         try:
-            request = PictureRequest(_path(hit.attributes), profile, hit.key.frame_number, longest=longest)
+            request = PictureRequest(_where(hit.attributes), profile, hit.key.frame_number, longest=longest)
         except FileUnreadable as error:
             troubles[hit.rank] = f"no picture: {error}"
         else:
@@ -67,11 +67,13 @@ def best_sentences(store: Store, hits: Sequence[Hit], words: Embeddings | None =
     """
     studies = tuple(dict.fromkeys(str(hit.attributes["study_instance_uid"]) for hit in hits))
     catalog = store.catalog
-    ids = catalog.ids_matching(SearchFilter({"study_instance_uid": studies}), kind="sentence") if studies else ()
+    ids = (
+        catalog.vectors.ids_matching(SearchFilter({"study_instance_uid": studies}), kind="sentence") if studies else ()
+    )
     if not len(ids):
         return {}
-    found, vectors = catalog.vectors_of(ids, "sentence")
-    rows = catalog.sentence_rows(found.tolist())
+    found, vectors = catalog.vectors.vectors_of(ids, "sentence")
+    rows = catalog.reports.sentence_rows(found.tolist())
     by_study: dict[str, list[int]] = {}
     for at, i in enumerate(found.tolist()):
         if i in rows:
@@ -114,8 +116,8 @@ def copy_files(values: Iterable[Mapping[str, Any]], folder: Path) -> tuple[int, 
     for number, (uid, instance) in enumerate(by_uid.items(), 1):
         target = folder / f"{number:04d}_{re.sub('[^0-9A-Za-z.-]', '_', uid)[:64]}.dcm"
         try:
-            _copy(_path(instance), target)
-        except FileUnreadable as error:
+            _copy(_where(instance), target)
+        except DicomError as error:
             troubles.append((uid, str(error)))
         else:
             copied += 1
@@ -132,20 +134,13 @@ def write_cohort(values: Iterable[Mapping[str, Any]], target: Path, head: Mappin
     return len(rows)
 
 
-def _path(values: Mapping[str, Any]) -> Path:
-    try:
-        return real_path(Path(values["archive_root"]), values["file_path"])
-    except ValueError as exc:
-        raise FileUnreadable(str(exc)) from exc
+def _where(values: Mapping[str, Any]) -> Where:
+    return locate(values["archive_root"], values["file_path"])
 
 
-def _copy(source: Path, target: Path) -> None:
-    """Raises FileUnreadable: no such file, no file at all, or something in the place of the copy."""
-    with _as_unreadable("the file can't be read"):
-        if not stat.S_ISREG(source.stat().st_mode):
-            raise FileUnreadable("the file can't be read: no regular file")  # a FIFO would block for ever
-        data = source.open("rb")
-    with data:
+def _copy(where: Where, target: Path) -> None:
+    """Raises FileUnreadable: no such file, or something in the place of the copy; NotDicomError: no regular file."""
+    with _as_unreadable("the file can't be read"), opened(where) as data:
         with _as_unreadable(f"{target.name!r} can't be made"):
             copy = target.open("xb")
         try:
@@ -165,7 +160,7 @@ def _as_unreadable(what: str) -> Iterator[None]:
 
 
 def _own_vector(store: Store, hit: Hit) -> np.ndarray[Any, np.dtype[np.float32]] | None:
-    ids = store.catalog.ids_matching(SearchFilter({"sop_instance_uid": (hit.key.sop_instance_uid,)})).tolist()
-    same = [i for i, (key, _) in store.catalog.get(ids).items() if key == hit.key]
-    _, vectors = store.catalog.vectors_of(same)
+    ids = store.catalog.frames.ids_matching(SearchFilter({"sop_instance_uid": (hit.key.sop_instance_uid,)})).tolist()
+    same = [i for i, (key, _) in store.catalog.frames.get(ids).items() if key == hit.key]
+    _, vectors = store.catalog.frames.vectors_of(same)
     return vectors[0].astype(np.float32) if len(vectors) else None

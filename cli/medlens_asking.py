@@ -84,6 +84,6 @@ def store_facts(store: Store) -> dict[str, Any]:
         **{k: v for k, v in vars(counts).items() if k not in ("modalities", "rejected")},
         "instances_by_modality": {k or "unknown": v for k, v in counts.modalities.items()},
         "rejected_files": dict(counts.rejected),
-        "labelled_frames": {saved.label_set: saved.frames for saved in store.catalog.label_scores.saved_sets()},
+        "labelled_frames": {saved.label_set: saved.frames for saved in store.catalog.labels.saved_sets()},
         **{f"{vectors}_index": facts for vectors, facts in index_facts(store).items()},
     }

@@ -20,7 +20,7 @@ from cli.medlens_answers import html_page
 from cli.medlens_indexing import run_index, summary
 from cli.medlens_labelling import Ask, classify_files
 from cli.medlens_output import write_text
-from indexer.sources.folders import real_path
+from indexer.sources.folders import Folder
 from indexer.store.questions import StoreEncoder
 from indexer.store.store import Store
 from retrieval.errors import MedlensError, StoreIncompatible
@@ -120,10 +120,10 @@ def some_files(store: Store) -> dict[Path, str]:
     """For each label of the set, a few indexed files whose header says so, of different series: path and label."""
     files: dict[Path, str] = {}
     for label in load_labels(LABELS).labels:
-        ids = store.catalog.ids_matching(SearchFilter({"modality": label.values}))
-        rows = store.catalog.get(ids.tolist()).values()
+        ids = store.catalog.frames.ids_matching(SearchFilter({"modality": label.values}))
+        rows = store.catalog.frames.get(ids.tolist()).values()
         by_series = {
-            str(values["series_instance_uid"]): real_path(Path(values["archive_root"]), values["file_path"])
+            str(values["series_instance_uid"]): Folder(Path(values["archive_root"])).locate(values["file_path"])
             for _, values in rows
             if min(values.get("rows") or 0, values.get("columns") or 0) >= LEAST_EDGE
         }

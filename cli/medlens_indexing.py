@@ -13,9 +13,9 @@ from cli.medlens_progress import duration
 from cli.medlens_run_log import said, told_to_people, told_to_programs
 from indexer.reading.frames import FramePolicy
 from indexer.records import IndexReport
-from indexer.run.changes import Shard
-from indexer.run.pipeline import Progress, index_archive
-from indexer.sources.folders import iter_files
+from indexer.run.options import IndexOptions, Progress, Shard
+from indexer.run.pipeline import index_archive
+from indexer.sources.folders import Folder, iter_files
 from indexer.store.store import Store, is_url
 from retrieval.encoders.clip import ClipEncoder
 from retrieval.encoders.model_source import resolve_model
@@ -55,16 +55,10 @@ def run_index(
 
     def index(tell: Callable[[Progress], None]) -> IndexReport:
         return index_archive(
-            archives,
+            [Folder(archive, skip) for archive in archives],
             store,
             encoder,
-            frames=frames,
-            workers=workers,
-            prune=prune,
-            shard=shard,
-            readmit=readmit,
-            keep_descriptions=keep_descriptions,
-            skip=skip,
+            IndexOptions(frames, workers, prune, shard, readmit, keep_descriptions),
             on_progress=tell,
         )
 

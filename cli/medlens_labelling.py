@@ -14,10 +14,12 @@ import numpy as np
 
 from cli.medlens_progress import progress_bar
 from cli.medlens_streams import Row, Spool
-from indexer.catalog.label_scores import FrameBatch, SavedSet
+from indexer.catalog.frames import FrameBatch
+from indexer.catalog.labels import SavedSet
 from indexer.reading.files import PictureRequest
 from indexer.reading.pictures import load_pictures
 from indexer.sources.folders import iter_files
+from indexer.sources.source import Where
 from indexer.store.questions import store_model
 from indexer.store.store import Store
 from retrieval.encoders.clip import ClipEncoder
@@ -169,7 +171,7 @@ def _rows_of(
         names.clear()
         pictures.clear()
 
-    waiting: dict[Path, list[str]] = {}  # the pool reads ahead; a name waits for its picture
+    waiting: dict[Where, list[str]] = {}  # the pool reads ahead; a name waits for its picture
 
     def requests() -> Iterator[PictureRequest]:
         for name, path in named:
@@ -177,9 +179,9 @@ def _rows_of(
             yield PictureRequest(path, encoder.spec.render_profile)
 
     for request, outcome in load_pictures(requests()):
-        name = waiting[request.path].pop(0)
-        if not waiting[request.path]:
-            del waiting[request.path]
+        name = waiting[request.where].pop(0)
+        if not waiting[request.where]:
+            del waiting[request.where]
         if isinstance(outcome, MedlensError):
             on_failure(name, outcome)
             continue
@@ -211,13 +213,13 @@ def _study_rows(store: Store, ask: Ask, labeller: Labeller, where: SearchFilter,
 
 
 def _labelled(store: Store, labeller: Labeller, where: SearchFilter, save: bool) -> Iterator[tuple[FrameBatch, Said]]:
-    scores = store.catalog.label_scores
+    labels = store.catalog.labels
     done = 0
     with progress_bar("frames") as update:
-        for batch in scores.iter_frames(where):
+        for batch in store.catalog.frames.batches(where):
             said = labeller.label(batch.vectors)
             if save:
-                scores.save(saved_set(labeller), [(batch.ids, said.values)])
+                labels.save(saved_set(labeller), [(batch.ids, said.values)])
             yield batch, said
             done += len(batch)
             update(done, None, "")

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from cli.medlens_progress import Rate, progress_bar
-from indexer.run.pipeline import Progress
+from indexer.run.options import Progress
 
 EVERY_S = 1.0
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from indexer.catalog.filters import require_valid
+from indexer.catalog.conditions import require_valid
 from indexer.store.store import Store
 from indexer.tasks.verifying import Check
 from retrieval.errors import QueryError
@@ -26,7 +26,7 @@ def erasure_filter(patients: Sequence[str], studies: Sequence[str], series: Sequ
 
 
 def would_erase(store: Store, where: SearchFilter) -> dict[str, int]:
-    return store.catalog.count_matching(where)
+    return store.catalog.instances.count_matching(where)
 
 
 def check_row(check: Check) -> dict[str, Any]:

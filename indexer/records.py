@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import date
-from operator import iadd
 from typing import Literal
 
 import numpy as np
@@ -128,7 +127,9 @@ class Tally:
     def add(self, other: Tally) -> None:
         """Count what another tally has."""
         for name, value in vars(other).items():
-            setattr(self, name, iadd(getattr(self, name), value))  # a list or a Counter grows in place
+            mine = getattr(self, name)
+            mine += value  # a list or a Counter grows in place
+            setattr(self, name, mine)
 
 
 @dataclass(frozen=True)

@@ -60,7 +60,7 @@ def index(
     """
     from cli.medlens_indexing import outcome_row, run_index, summary
     from indexer.reading.frames import parse_policy
-    from indexer.run.changes import Shard
+    from indexer.run.options import Shard
 
     with answering(style) as chosen:
         with usage(style):

@@ -59,9 +59,11 @@ def select(
             require_suffixes(cohort=cohort)
         only = selection(where, modality, body_part)
         with open_store(store) as opened:
-            rows: list[dict[str, Any]] = list(opened.catalog.select(only, level.value))
+            rows: list[dict[str, Any]] = list(opened.catalog.instances.select(only, level.value))
             if cohort is not None or copy_to is not None:
-                found = rows if level is SelectLevel.INSTANCE else list(opened.catalog.select(only, "instance"))
+                found = (
+                    rows if level is SelectLevel.INSTANCE else list(opened.catalog.instances.select(only, "instance"))
+                )
                 pass_on(found, cohort, copy_to, {"where": where})
         head = {"where": where, "level": level.value, "found": len(rows)}
         listed = [_row(row, level, chosen) for row in rows]

@@ -20,8 +20,6 @@ from typing import Any, TypeVar
 import sqlalchemy as sa
 
 from indexer.catalog.filters import values as meaning
-from indexer.catalog.labels import label_score
-from indexer.catalog.schema import instances
 from indexer.catalog.filters.language import (
     MAX_CONDITIONS,
     MAX_LENGTH,
@@ -37,6 +35,8 @@ from indexer.catalog.filters.language import (
     pointed,
     require_sound,
 )
+from indexer.catalog.labels import label_score
+from indexer.catalog.schema import instances
 from indexer.keywords import COLUMNS, KEYWORDS, Kind
 from retrieval.errors import QueryError, UnknownFilterKeyword
 from retrieval.types import SearchFilter

@@ -70,9 +70,7 @@ class Files:
 
     def hashes_known(self, hashes: Iterable[str]) -> set[str]:
         """Those content hashes that an indexed file has."""
-        query = sa.select(files.c.content_hash).select_from(
-            instances.join(files, instances.c.file_id == files.c.id)
-        )
+        query = sa.select(files.c.content_hash).select_from(instances.join(files, instances.c.file_id == files.c.id))
         wanted = list(dict.fromkeys(filter(None, hashes)))
         with self._database.reading() as connection:
             return {row[0] for row in rows_where_in(connection, query, files.c.content_hash, wanted)}

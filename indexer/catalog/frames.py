@@ -12,8 +12,8 @@ import numpy.typing as npt
 import sqlalchemy as sa
 
 from indexer.catalog.batching import chunks, delete_where_in, rows_where_in
-from indexer.catalog.database import Database
 from indexer.catalog.conditions import conditions
+from indexer.catalog.database import Database
 from indexer.catalog.schema import archives, deletions, files, frames, instances
 from indexer.catalog.vectors import Ids, Vectors, VectorSets, unpacked
 from indexer.keywords import COLUMNS
@@ -95,7 +95,7 @@ class Frames:
 
     def vectors_of(self, ids: Iterable[int]) -> tuple[Ids, Vectors]:
         """(ids [n] ascending, vectors [n, D] float16) of those frames that are there."""
-        return self._vectors.of(ids, "frame")
+        return self._vectors.vectors_of(ids, "frame")
 
     def batches(self, where: SearchFilter = SearchFilter(), batch: int = 20_000) -> Iterator[FrameBatch]:
         """All frames that pass the filter, with their vectors; each batch is read in a transaction of its own."""

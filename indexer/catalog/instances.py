@@ -10,9 +10,9 @@ import sqlalchemy as sa
 
 from indexer.catalog import claims
 from indexer.catalog.batching import rows_where_in
+from indexer.catalog.conditions import column_named, conditions
 from indexer.catalog.database import Database
 from indexer.catalog.erasure import Erasures
-from indexer.catalog.conditions import column_named, conditions
 from indexer.catalog.removal import erase
 from indexer.catalog.schema import frames, instances, reports, sentences
 from indexer.catalog.selection import SELECT, SelectionLevel

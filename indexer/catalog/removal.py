@@ -20,7 +20,7 @@ CONFLICT = "conflict"  # of one whose UID another file has, with other content
 
 
 def forget(connection: sa.Connection, archive_id: int, paths: Sequence[str]) -> int:
-    """Drop files with their instances; how many instances went. One with another copy is kept under that copy's path."""
+    """Drop files with their instances; how many instances went. One that has another copy is kept under its path."""
     gone = 0
     for chunk in chunks(paths):
         ids = _files_at(connection, archive_id, chunk)

@@ -14,8 +14,8 @@ import numpy.typing as npt
 import sqlalchemy as sa
 
 from indexer.catalog.batching import rows_where_in
-from indexer.catalog.database import Database
 from indexer.catalog.conditions import conditions
+from indexer.catalog.database import Database
 from indexer.catalog.remembered import Remembered
 from indexer.catalog.schema import VECTOR_TABLES, deletions, instances
 from indexer.records import VectorKind
@@ -30,7 +30,7 @@ _ANSWERS = 16  # filters whose ids are remembered
 
 
 class VectorSets:
-    """The vectors of one catalog, by kind."""
+    """The vectors of one catalog, by kind: the source of the derived indexes."""
 
     def __init__(self, database: Database, embed_dim: Callable[[], int | None]) -> None:
         self._database = database
@@ -62,12 +62,12 @@ class VectorSets:
             query = sa.select(sa.func.count()).select_from(VECTOR_TABLES[kind].rows)
             return int(connection.execute(query).scalar_one())
 
-    def batches(self, kind: VectorKind, after_id: int = 0, batch: int = 4096) -> Iterator[tuple[Ids, Vectors]]:
+    def iter_vectors(self, kind: VectorKind, after_id: int = 0, batch: int = 4096) -> Iterator[tuple[Ids, Vectors]]:
         """Batches of (ids [n] int64 ascending, vectors [n, D] float16) of the rows above `after_id`."""
         for rows in self._pages(kind, after_id, batch):
             yield unpacked(rows, kind)
 
-    def of(self, ids: Iterable[int], kind: VectorKind) -> tuple[Ids, Vectors]:
+    def vectors_of(self, ids: Iterable[int], kind: VectorKind) -> tuple[Ids, Vectors]:
         """(ids [n] ascending, vectors [n, D] float16) of those ids that are there."""
         table = VECTOR_TABLES[kind].rows
         query = sa.select(table.c.id, table.c.vector).order_by(table.c.id)

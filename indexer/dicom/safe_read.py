@@ -86,7 +86,7 @@ def read_header(where: str | Where, limits: Limits = Limits()) -> FileDataset:
 
 
 def _open(where: str | Where, limits: Limits, *, stop_before_pixels: bool) -> FileDataset:
-    with _translated("reading it"), _bytes_of(where) as file:
+    with _translated("reading it"), opened(Path(where) if isinstance(where, str) else where) as file:
         before = _version(file)
         start = _start(file)
         budget = _Budget(file, limits, start.little_endian, stop_before_pixels)
@@ -119,13 +119,6 @@ def _translated(action: str) -> Iterator[None]:
         if isinstance(exc, OSError) and exc.errno:
             raise FileUnreadable(f"{os.strerror(exc.errno)} ({errno.errorcode.get(exc.errno, exc.errno)})") from exc
         raise DicomError(f"{action} failed ({type(exc).__name__}): the data set is broken", hint=_CUT_SHORT) from exc
-
-
-@contextmanager
-def _bytes_of(where: str | Where) -> Iterator[BinaryIO]:
-    """A file, from which pydicom can read deferred values later by its name; or what another source gives, in memory."""
-    with opened(Path(where) if isinstance(where, str) else where) as file:
-        yield file if isinstance(where, str | Path) else io.BytesIO(file.read())
 
 
 def _version(file: BinaryIO) -> tuple[int, int] | None:
@@ -245,7 +238,9 @@ def _read_deflated(file: BinaryIO, start: _Start, budget: _Budget) -> FileDatase
     inflated = io.BytesIO(b"".join(chunks))
     budget.read_from(inflated)
     body = read_dataset(inflated, False, True, stop_when=budget)
-    ds = FileDataset(getattr(file, "name", file), body, head.preamble, head.file_meta, is_implicit_VR=False, is_little_endian=True)
+    ds = FileDataset(
+        getattr(file, "name", file), body, head.preamble, head.file_meta, is_implicit_VR=False, is_little_endian=True
+    )
     ds.set_original_encoding(False, True, body.original_character_set)
     return ds
 

@@ -15,7 +15,7 @@ from indexer.dicom.safe_read import open_dicom
 from indexer.reading.frames import FramePolicy
 from indexer.records import FileStat, InstanceRecord
 from indexer.render.frame import render_frame
-from indexer.sources.opening import digest, opened
+from indexer.sources.opening import digest, fetched, opened
 from indexer.sources.source import Where
 from retrieval.encoders.preprocess import Preprocess
 from retrieval.errors import NotDicomError, PixelDecodeError, UnsupportedImageError
@@ -86,10 +86,11 @@ def read_file(file: FileToRead) -> ReadFile | SameBytes:
     """Read, check, render and fit one DICOM file, unless it is a copy of a candidate. Raises DicomError."""
     if _settings is None:
         raise ValueError("set_settings was not called in this worker")
-    content_hash = digest(file.where) if file.candidates else ""
+    where = fetched(file.where)
+    content_hash = digest(where) if file.candidates else ""
     if content_hash in file.candidates:
         return SameBytes(content_hash)
-    ds = open_dicom(file.where)
+    ds = open_dicom(where)
     record = read_record(ds, _settings.pseudonym_key, keep_descriptions=_settings.keep_descriptions)
     numbers: tuple[int, ...] = ()
     if record.kind == "image":
@@ -97,7 +98,7 @@ def read_file(file: FileToRead) -> ReadFile | SameBytes:
         numbers = _settings.frames.select(record.number_of_frames)
     pictures = tuple(_settings.preprocess.fit(render_frame(ds, n, _settings.profile)) for n in numbers)
     found = tuple(sentences(record.report_text)) if record.kind == "report" else ()
-    return ReadFile(record, numbers, pictures, found, content_hash or digest(file.where))
+    return ReadFile(record, numbers, pictures, found, content_hash or digest(where))
 
 
 def read_picture(request: PictureRequest) -> Uint8Image:
@@ -105,10 +106,11 @@ def read_picture(request: PictureRequest) -> Uint8Image:
 
     Raises DicomError: NotDicomError for a file that is neither, others for what can't be shown.
     """
+    where = fetched(request.where)
     try:
-        ds = open_dicom(request.where)
+        ds = open_dicom(where)
     except NotDicomError as error:
-        picture = _ordinary_picture(request.where, error)
+        picture = _ordinary_picture(where, error)
     else:
         check_before_decoding(ds)
         picture = render_frame(ds, request.frame_number, request.profile, window=request.window)
@@ -120,7 +122,7 @@ def read_picture(request: PictureRequest) -> Uint8Image:
 
 
 def _ordinary_picture(where: Where, error: NotDicomError) -> Uint8Image:
-    """A file that is not DICOM, for the reason given: an empty one is no picture either, nor what is no regular file."""
+    """A file that is not DICOM, as `error` says. Nor is an empty one a picture, or what is not a regular file."""
     try:
         with opened(where) as file:
             if not file.read(1):

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from indexer.dicom.header import read_record
 from indexer.dicom.safe_read import read_header
 from indexer.guard.pool import GuardedPool
 from indexer.reading.files import PictureRequest, read_picture
 from indexer.records import Origin
+from indexer.sources.opening import fetched
 from indexer.sources.source import Where
 from retrieval.errors import DicomError, InvalidImage, NotDicomError, UnsupportedImageError
 from retrieval.types import RenderProfile, Uint8Image
@@ -23,7 +24,9 @@ class QueryImage:
     key: bytes | None
 
 
-def load_picture(where: Where, profile: RenderProfile, *, frame_number: int = 1, window: str | None = None) -> Uint8Image:
+def load_picture(
+    where: Where, profile: RenderProfile, *, frame_number: int = 1, window: str | None = None
+) -> Uint8Image:
     """One frame of a DICOM file, or a PNG or JPEG, as uint8 [H, W] or [H, W, 3].
 
     Raises InvalidImage for a file that is no image, another DicomError for DICOM that can't be shown; both name the
@@ -58,9 +61,10 @@ def load_query_images(images: Sequence[QueryImage]) -> list[tuple[Uint8Image, Or
 
 
 def _read_query_image(image: QueryImage) -> tuple[Uint8Image, Origin]:
-    picture = read_picture(image.picture)
+    where = fetched(image.picture.where)
+    picture = read_picture(replace(image.picture, where=where))
     try:
-        record = read_record(read_header(image.picture.where), image.key or bytes(32), keep_descriptions=False)
+        record = read_record(read_header(where), image.key or bytes(32), keep_descriptions=False)
     except (NotDicomError, UnsupportedImageError):
         return picture, Origin()
     patient = record.patient_pseudonym if image.key is not None else None

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
@@ -16,7 +18,7 @@ from retrieval.errors import FileUnreadable, NotDicomError
 
 
 def source_at(root: str) -> Source:
-    """The source that an archive in the catalog comes from, by its root. FileUnreadable for a kind that is not known."""
+    """The source that an archive comes from, by its root in the catalog. FileUnreadable for an unknown kind."""
     if "://" in root:
         raise FileUnreadable(
             f"the archive is at {root.partition('://')[0]}://, which this medlens can't read from",
@@ -30,18 +32,43 @@ def locate(archive_root: str, path: str) -> Where:
     return source_at(archive_root).locate(path)
 
 
+@dataclass(frozen=True)
+class Fetched:
+    """A file of another source, once its bytes are here."""
+
+    name: str
+    data: bytes
+
+    def open(self) -> AbstractContextManager[BinaryIO]:
+        return io.BytesIO(self.data)
+
+
+def fetched(where: Where) -> Path | Fetched:
+    """The same file where it can be read several times: a path as it is, anything else in memory.
+
+    Raises FileUnreadable if the bytes can't be had.
+    """
+    if isinstance(where, Path | Fetched):
+        return where
+    try:
+        with where.open() as file:
+            return Fetched(where.name, file.read())
+    except OSError as exc:
+        raise FileUnreadable(f"the file can't be fetched: {exc.strerror or type(exc).__name__}") from exc
+
+
 @contextmanager
 def opened(where: Where) -> Iterator[BinaryIO]:
-    """The bytes of a file, from the start.
+    """The bytes of a file, from the start, to read and seek in.
 
     At a path only a regular file or a link to one is opened (NotDicomError for anything else): opening a FIFO would
     block, a device might act. Raises OSError or FileUnreadable if the bytes can't be had.
     """
-    if not isinstance(where, Path):
-        with where.open() as file:
-            yield file
+    there = fetched(where)
+    if not isinstance(there, Path):
+        yield io.BytesIO(there.data)
         return
-    path = os.fspath(where)
+    path = os.fspath(there)
     if "\0" in path:
         raise FileUnreadable("a path with a null byte in it")
     _refuse_irregular(os.stat(path).st_mode)  # noqa: PTH116 - os.fspath keeps names that are not UTF-8
@@ -58,7 +85,10 @@ def digest(where: Where) -> str:
     """
     try:
         with opened(where) as file:
-            return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=20)).hexdigest()
+            hashed = hashlib.blake2b(digest_size=20)
+            while chunk := file.read(1 << 20):
+                hashed.update(chunk)
+            return hashed.hexdigest()
     except OSError as exc:
         raise FileUnreadable(f"{exc.strerror or type(exc).__name__}") from exc
 

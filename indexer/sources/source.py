@@ -26,7 +26,7 @@ class Located(Protocol):
         ...
 
     def open(self) -> AbstractContextManager[BinaryIO]:
-        """Its bytes from the start. Raises OSError, or FileUnreadable, if they can't be had."""
+        """Its bytes from the start, to be read once. Raises OSError, or FileUnreadable, if they can't be had."""
         ...
 
 

@@ -98,7 +98,7 @@ def search(store: Store, query: Query, encoder: Encoder) -> SearchResults:
     wants_reports = query.ranker is not Ranker.DENSE and query.texts
     reports = store.reports_index() if wants_reports else None
     frames = partial(store.frames_index, encoder.device if isinstance(encoder, StoreEncoder) else "cpu")
-    searcher = Searcher(encoder, _beside(frames, encoder, query), store.catalog, reports)
+    searcher = Searcher(encoder, _beside(frames, encoder, query), store.catalog.frames, reports)
     results = searcher.search(query, pictures=[picture for picture, _ in opened], excluded_patients=excluded)
     return with_places(results, store.catalog, store.places)
 
@@ -125,11 +125,11 @@ def describe(
     if phrases:
         return nearest_phrases(vector, k, phrases, encoder.encode_text(phrases))
     known, patient = origin.study_instance_uid, origin.patient_pseudonym
-    found = nearest_sentences(vector, k, index, store.catalog, study=known, patient=patient)
+    found = nearest_sentences(vector, k, index, store.catalog.reports, study=known, patient=patient)
     if not borrow:
         return found
     neighbours = _neighbours(store, vector, known, borrow)
-    return found + borrowed_sentences(vector, neighbours, index, store.catalog, patient=patient)
+    return found + borrowed_sentences(vector, neighbours, index, store.catalog.reports, patient=patient)
 
 
 def _beside(index: Callable[[], VectorIndex], encoder: Encoder, query: Query) -> VectorIndex:
@@ -166,7 +166,7 @@ def _opened(store: Store, images: Sequence[ImagePart]) -> list[tuple[Uint8Image,
     )
     opened = [next(loaded) if isinstance(part.image, Path) else (part.image, Origin()) for part in images]
     nameless = [o.sop_instance_uid for _, o in opened if o.sop_instance_uid and o.patient_pseudonym is None]
-    known = store.catalog.patients_of(nameless)
+    known = store.catalog.instances.patients_of(nameless)
     return [
         (picture, replace(origin, patient_pseudonym=known.get(origin.sop_instance_uid or "", origin.patient_pseudonym)))
         for picture, origin in opened
@@ -195,12 +195,12 @@ def _neighbours(store: Store, vector: npt.NDArray[np.float32], own: str | None, 
     asked = 16 * count
     while True:
         ranked = frames.search(vector[None, :], asked)[0]
-        lineage = store.catalog.lineage(i for i, _ in ranked)
+        lineage = store.catalog.frames.lineage(i for i, _ in ranked)
         best: dict[str, float] = {}
         for i, score in ranked:
             if i in lineage and lineage[i].study != own:
                 best.setdefault(lineage[i].study, score)
-        sentences = store.catalog.sentences_of(best)
+        sentences = store.catalog.reports.sentences_of(best)
         found = [Neighbour(s, score, np.array(sentences[s], np.int64)) for s, score in best.items() if s in sentences]
         if len(found) >= count or len(ranked) < asked:
             return found[:count]

@@ -21,12 +21,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from indexer.catalog.remembered import Remembered
-from indexer.on_disk import locked, remove, sync_folder, unfinished, unfinished_name
+from indexer.on_disk import locked, unfinished
 from retrieval.errors import StoreCorrupt, StoreError, StoreIncompatible, StoreNotFound
+from retrieval.on_disk import folder_written_whole, remove, sync
 
 if TYPE_CHECKING:
     from indexer.catalog.erasure import Erasures
-    from indexer.catalog.sql_catalog import Manifest, SqlCatalog
+    from indexer.catalog.manifest import Manifest
+    from indexer.catalog.sql_catalog import SqlCatalog
     from indexer.records import VectorKind
     from indexer.store.questions import StoreEncoder
     from indexer.store.slices import Places
@@ -206,7 +208,7 @@ class Store:
         with self._lock:
             state = self.catalog.state()
             if self._reports is None or self._seen.get("report") != state:
-                mark = self.catalog.report_mark()
+                mark = self.catalog.reports.mark()
                 if self._reports is None or self._reports[0] != mark:
                     index = open_report_index(self._folder / VECTORS_FOLDER, self.catalog, _store_id(self.catalog))
                     self._reports = (mark, index)
@@ -255,7 +257,7 @@ class Store:
         refresh_report_index(self._folder / VECTORS_FOLDER, self.catalog, _store_id(self.catalog))
         with self._lock:
             for kind in INDEX_FILES:
-                self._indexes[kind] = refreshed(self.index_place(kind), self.catalog)
+                self._indexes[kind] = refreshed(self.index_place(kind), self.catalog.vectors)
 
     def erase(self, where: SearchFilter, *, keep_out: bool = True) -> int:
         """Erase what a filter matches from the catalog and from every file derived of it; how many instances went.
@@ -265,7 +267,7 @@ class Store:
         was interrupted. Raises what `SqlCatalog.delete_matching` raises; QueryError for a filter that makes no sense.
         """
         erased = self.erasures if keep_out else None
-        gone = self.catalog.delete_matching(where, erased)
+        gone = self.catalog.instances.delete_matching(where, erased)
         self.refresh()
         return gone
 
@@ -302,7 +304,7 @@ class Store:
             return "it belongs to another store"
         ids, wrong = index.ids, 0
         for start in range(0, len(ids), _COMPARED):
-            found, vectors = self.catalog.vectors_of(ids[start : start + _COMPARED].tolist(), kind)
+            found, vectors = self.catalog.vectors.vectors_of(ids[start : start + _COMPARED].tolist(), kind)
             wrong += int((vectors.view("u2") != index.vectors_of(found).view("u2")).any(axis=1).sum())
         return f"{wrong} of its vectors are not those of the catalog" if wrong else None
 
@@ -346,9 +348,9 @@ class Store:
         with self._lock:
             index, state = self._indexes.get(kind), self.catalog.state()
             if index is None:
-                index = self._indexes[kind] = open_index(self.index_place(kind), self.catalog)
+                index = self._indexes[kind] = open_index(self.index_place(kind), self.catalog.vectors)
             elif self._seen.get(kind) != state:
-                index.catch_up(self.catalog)
+                index.catch_up(self.catalog.vectors)
             self._seen[kind] = state
             if device.startswith("cuda") and not index.on_device:
                 from indexer.vectors.gpu import move_to_gpu
@@ -373,17 +375,11 @@ def _create_in_folder(path: Path, spec: dict[str, Any]) -> None:
             raise StoreError(f"there is {there} already at {label}", hint="Name a new folder with --store.")
         parent = path.absolute().parent
         parent.mkdir(parents=True, exist_ok=True)
-        temporary = unfinished_name(path.absolute())
-        try:
-            temporary.mkdir()
-            key = _write_key(temporary / KEY_FILE)
-            SqlCatalog.create(temporary / CATALOG_FILE, _first_manifest(spec, key)).close()
-            (temporary / VECTORS_FOLDER).mkdir()
-            temporary.rename(path)  # refused if another process has made a store there meanwhile
-        except BaseException:
-            shutil.rmtree(temporary, ignore_errors=True)
-            raise
-        sync_folder(parent)
+        with folder_written_whole(path.absolute(), replace=False) as made:  # refused if another process was quicker
+            key = _write_key(made / KEY_FILE)
+            SqlCatalog.create(made / CATALOG_FILE, _first_manifest(spec, key)).close()
+            (made / VECTORS_FOLDER).mkdir()
+        sync(parent)
 
 
 def _create_in_database(url: str, spec: dict[str, Any], local_dir: Path | None) -> None:

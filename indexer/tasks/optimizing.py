@@ -37,7 +37,7 @@ def optimize_store(
     for vectors, other in pairs:
         outcome = optimize(
             store.index_place(vectors),
-            store.catalog,
+            store.catalog.vectors,
             _some_vectors(store, other),
             kind=kind,
             memory=memory,
