@@ -64,7 +64,7 @@ def test_vectors_are_those_of_the_store_in_the_order_of_the_rows(store: Store) -
 def test_the_files_of_the_frames_for_another_model(store: Store) -> None:
     profile = RenderProfile()
     requests = store_truth(store, limit=100).requests(profile)
-    assert [(r.path.as_posix(), r.frame_number) for r in requests[:3]] == [
+    assert [(r.where.as_posix(), r.frame_number) for r in requests[:3]] == [
         ("/archive/a1", 1),
         ("/archive/a1", 2),
         ("/archive/a2", 1),

@@ -24,7 +24,7 @@ class Manifest(MutableMapping[str, Any]):
                 row = connection.execute(sa.select(manifest.c.value).where(manifest.c.key == key)).one_or_none()
         except ValueError as exc:
             raise StoreCorrupt(
-                f"the setting {key!r} of {self._database.label} is not valid JSON",
+                f"the setting {key!r} of {self._database.label} is no JSON",
                 hint="Restore the store from a backup, or index the archive into a new store.",
             ) from exc
         if row is None:
