@@ -14,7 +14,7 @@ from catalog_factory import SPEC, content_hash, indexed
 from indexer.catalog.claims import LEASE_S
 from indexer.catalog.processes import Process
 from indexer.catalog.sql_catalog import SqlCatalog
-from indexer.records import FileStat, IndexedFile, Rejection
+from indexer.records import FileStat, IndexedFile, Rejection, Tally
 from indexer.run.changes import FILES_PER_CLAIM, ArchiveChanges
 from indexer.run.lease import Worker
 from indexer.run.options import Shard
@@ -277,3 +277,15 @@ def test_more_files_than_one_claim_takes(lite: SqlCatalog, tmp_path: Path) -> No
         write(folder / f"{n}.dcm", f"5.{n}", "q")
     assert len(Run(lite, folder).read) == 2 * FILES_PER_CLAIM + 3
     assert Run(lite, folder).read == []
+
+
+def test_tallies_add_up() -> None:
+    whole, part = Tally(indexed=2, frames=5), Tally(indexed=1, unchanged=3, moved=1)
+    part.reject(Rejection("a", "not-dicom", ""))
+    part.warnings["odd"] += 2
+    for _ in range(2):
+        whole.add(part)
+    assert (whole.indexed, whole.unchanged, whole.moved, whole.frames) == (4, 6, 2, 5)
+    assert (whole.reasons, whole.warnings) == ({"not-dicom": 2}, {"odd": 4})
+    assert whole.files == 4 + 6 + 2, "moved are instances, rejected are files"
+    assert (part.files, part.rejected) == (5, [Rejection("a", "not-dicom", "")])
