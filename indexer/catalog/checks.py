@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from indexer.catalog.batching import delete_where_in
 from indexer.catalog.database import Database
 from indexer.catalog.removal import DUPLICATE, erase, log_deletions
-from indexer.catalog.schema import VECTOR_TABLES, files, frames, instances, reports, sentences
+from indexer.catalog.schema import VECTOR_TABLES, files, frames, hanging_tables, instances
 
 
 class CatalogChecks:
@@ -31,18 +31,13 @@ class CatalogChecks:
 
     def lone_rows(self) -> dict[str, list[int]]:
         """Ids of rows that lack what they hang on, by table."""
-        pairs = {
-            "frames": (frames, frames.c.instance_id, instances),
-            "reports": (reports, reports.c.instance_id, instances),
-            "sentences": (sentences, sentences.c.report_id, reports),
-            "instances": (instances, instances.c.file_id, files),
-        }
         out: dict[str, list[int]] = {}
         with self._database.reading() as connection:
-            for name, (table, column, parent) in pairs.items():
-                query = sa.select(table.c.id).where(~sa.exists().where(parent.c.id == column))
+            for table in hanging_tables():
+                held = [sa.exists().where(key.column == key.parent) for key in table.foreign_keys]
+                query = sa.select(table.c.id).where(~sa.and_(*held))
                 if found := list(connection.execute(query).scalars()):
-                    out[name] = found
+                    out[table.name] = found
         return out
 
     def empty_files(self) -> list[int]:
@@ -77,7 +72,7 @@ class CatalogChecks:
     def drop_lone_rows(self, found: dict[str, list[int]]) -> None:
         kinds = {table.rows.name: kind for kind, table in VECTOR_TABLES.items()}
         with self._database.writing() as connection:
-            for table in (sentences, reports, frames, instances):
+            for table in hanging_tables():
                 ids = found.get(table.name, [])
                 if table.name in kinds:
                     log_deletions(connection, kinds[table.name], ids)

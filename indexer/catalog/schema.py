@@ -34,7 +34,7 @@ from sqlalchemy import (
 )
 
 from indexer.keywords import KEYWORDS, Keyword, Kind
-from indexer.records import VectorKind
+from indexer.vector_sets import VECTOR_SETS, VectorKind, VectorSet
 
 SCHEMA_REVISION = "0003"
 """The migration that this code was written for. Kept here so that opening a current store needs no Alembic."""
@@ -244,7 +244,19 @@ class VectorTable:
     instance_id: Column[Any]
 
 
-VECTOR_TABLES: Mapping[VectorKind, VectorTable] = {
-    "frame": VectorTable(frames, frames, frames.c.instance_id),
-    "sentence": VectorTable(sentences, sentences.join(reports), reports.c.instance_id),
-}
+def vector_table(of_set: VectorSet) -> VectorTable:
+    """The tables of a set of vectors, joined along their foreign keys."""
+    tables = [metadata.tables[name] for name in of_set.tables]
+    joined: Table | Join = tables[0]
+    for table in tables[1:]:
+        joined = joined.join(table)
+    return VectorTable(tables[0], joined, tables[-1].c.instance_id)
+
+
+VECTOR_TABLES: Mapping[VectorKind, VectorTable] = {kind: vector_table(each) for kind, each in VECTOR_SETS.items()}
+
+
+def hanging_tables() -> list[Table]:
+    """The tables whose rows hang on another row, by their foreign key: what hangs on them stands before them."""
+    names = dict.fromkeys(name for each in VECTOR_SETS.values() for name in each.tables)
+    return [metadata.tables[name] for name in (*names, "instances")]

@@ -18,7 +18,7 @@ from indexer.catalog.conditions import conditions
 from indexer.catalog.database import Database
 from indexer.catalog.remembered import Remembered
 from indexer.catalog.schema import VECTOR_TABLES, deletions, instances
-from indexer.records import VectorKind
+from indexer.vector_sets import VectorKind
 from retrieval.errors import StoreCorrupt
 from retrieval.types import SearchFilter
 

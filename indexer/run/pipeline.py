@@ -25,13 +25,13 @@ from indexer.run.stages import Clock, Line
 from indexer.sources.folders import Folder
 from indexer.sources.source import Source
 from indexer.store.store import Store
-from retrieval.encoders.clip import ClipEncoder
+from retrieval.encoders.spec import IndexingEncoder
 
 
 def index_archive(
     archives: Sequence[Source | Path],
     store: Store,
-    encoder: ClipEncoder,
+    encoder: IndexingEncoder,
     options: IndexOptions = IndexOptions(),
     *,
     on_progress: OnProgress = lambda progress: None,
@@ -71,7 +71,12 @@ class _Run:
     """One run over several archives. `tally` is what it has done so far, but for the archive in hand."""
 
     def __init__(
-        self, store: Store, encoder: ClipEncoder, options: IndexOptions, on_progress: OnProgress, counted: CountedFiles
+        self,
+        store: Store,
+        encoder: IndexingEncoder,
+        options: IndexOptions,
+        on_progress: OnProgress,
+        counted: CountedFiles,
     ) -> None:
         self.tally = Tally()
         self._commits = 0

@@ -24,8 +24,8 @@ from indexer.reading.pictures import load_pictures
 from indexer.sources.opening import locate
 from indexer.tasks.judging import FIELDS, frame_rows, plane_of, sentences_by_study
 from retrieval.errors import DicomError, FileUnreadable, TrainingError
-from retrieval.evaluation.rows import plain
 from retrieval.on_disk import folder_written_whole
+from retrieval.row_files import plain
 from retrieval.types import RenderProfile, SearchFilter, Uint8Image
 
 if TYPE_CHECKING:
