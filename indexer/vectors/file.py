@@ -21,11 +21,11 @@ from typing import IO, Any
 import numpy as np
 import numpy.typing as npt
 
-from indexer.on_disk import written_whole
 from indexer.vectors.compressed import Compressed, Tuning
 from indexer.vectors.flat import Flat, load_faiss, new_flat
 from indexer.vectors.parts import Part, RowFile, new_part
 from retrieval.errors import StoreCorrupt
+from retrieval.on_disk import written_whole
 from retrieval.types import Ids
 
 _MAGIC = b"MEDLENS3"
