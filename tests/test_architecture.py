@@ -18,8 +18,6 @@ LINES = 470
 # Circles that are being taken apart, each as the sorted names of its modules or folders. One that is gone leaves here.
 KNOWN_CIRCLES = {
     ("indexer.dicom", "indexer.privacy", "indexer.render"),
-    ("indexer.store.questions", "indexer.store.store"),
-    ("indexer.vectors.compressed", "indexer.vectors.parts"),
 }
 
 # Who may import what: patterns of module paths. Everyone else gets at it through them.

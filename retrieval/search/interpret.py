@@ -6,15 +6,13 @@ Laterality of its series. Most pictures show both sides, and their headers say n
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
-
-import numpy as np
-import numpy.typing as npt
 
 from retrieval.language.negation import polarity, weighted
 from retrieval.language.sides import LEFT, RIGHT
 from retrieval.search.query import Part, Query, TextPart
-from retrieval.types import Catalog, SearchFilter
+from retrieval.types import Ids, RowFilter, SearchFilter
 
 _DICOM_SIDE = {LEFT: "L", RIGHT: "R"}
 _OTHER_SIDE = {LEFT: RIGHT, RIGHT: LEFT}
@@ -38,13 +36,12 @@ def separate_negations(query: Query) -> Query:
     return query if tuple(parts) == query.parts else replace(query, ask=parts)
 
 
-def frames_of_other_side(side: str, catalog: Catalog) -> npt.NDArray[np.int64]:
-    """Ids of the frames whose header says that they show the other side than `side`. What it says of the image counts
-    before what it says of the series."""
+def frames_of_other_side(side: str, look_up: Callable[[SearchFilter], Ids]) -> tuple[RowFilter, ...]:
+    """The frames whose header says that they show the other side than `side`: those that pass one of these filters.
+
+    What it says of the image counts before what it says of the series.
+    """
     own, other = _DICOM_SIDE[side], _DICOM_SIDE[_OTHER_SIDE[side]]
-    images = catalog.ids_matching(SearchFilter({"image_laterality": (other,)}))
-    series = catalog.ids_matching(SearchFilter({"laterality": (other,)}))
-    if len(series):
-        otherwise = catalog.ids_matching(SearchFilter({"image_laterality": (own, *_NOT_ONE_SIDE)}))
-        series = series[~np.isin(series, otherwise)]
-    return np.concatenate([images, series])
+    otherwise = RowFilter(SearchFilter({"image_laterality": (own, *_NOT_ONE_SIDE)}), look_up)
+    images = RowFilter(SearchFilter({"image_laterality": (other,)}), look_up)
+    return images, RowFilter(SearchFilter({"laterality": (other,)}), look_up, without=(otherwise,))
