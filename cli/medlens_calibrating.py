@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +19,11 @@ from retrieval.encoders.clip import ClipEncoder
 from retrieval.encoders.model_source import resolve_model
 from retrieval.encoders.numpy_text.encoder import LightEncoder
 from retrieval.errors import CalibrationError, MedlensError, QueryError
+from retrieval.optional import require_optional
 from retrieval.types import Embeddings, SearchFilter
 from retrieval.zeroshot.calibration import Calibration, HeldOut
 from retrieval.zeroshot.classify import ZeroShotClassifier
-from retrieval.zeroshot.fitting import LabelledRows, fit_calibration
+from retrieval.zeroshot.fitting import LabelledRows, fit_calibration, require_fitting
 from retrieval.zeroshot.labels import LabelSet
 from retrieval.zeroshot.truth import Truth, TruthRow
 
@@ -33,6 +33,7 @@ _UIDS = 5000  # per filter
 
 def calibrate_store(store: Store, truth: Truth, labels: LabelSet, model: str | None, device: str) -> Calibration:
     """Calibrate on a store's vectors and keep the calibration in the store's manifest."""
+    require_fitting()  # before minutes of work
     encoder = store_model(store, model, device)
     rows, vectors, pseudonyms = _stored(store, truth)
     kept = _fitted(encoder, labels, truth, rows, vectors, _patients(rows, pseudonyms, truth.name))
@@ -42,6 +43,7 @@ def calibrate_store(store: Store, truth: Truth, labels: LabelSet, model: str | N
 
 def calibrate_files(folder: Path, truth: Truth, labels: LabelSet, model: str | None, device: str) -> Calibration:
     """Calibrate on pictures or DICOM files, which the truth file names relative to `folder`."""
+    require_fitting()  # before minutes of work
     encoder = ClipEncoder.from_source(resolve_model(model), device)
     requests = [PictureRequest(folder / str(row.file), encoder.spec.render_profile) for row in truth.rows]
 
@@ -71,8 +73,7 @@ def require_plottable(output: Path | None) -> None:
         return
     if output.suffix.lower() not in (".png", ".svg", ".pdf"):
         raise QueryError(f"the plot ends in {output.suffix!r}, expected .png, .svg or .pdf")
-    if find_spec("matplotlib") is None:
-        raise MedlensError("a plot needs matplotlib", hint="pip install 'medlens[calibration]'")
+    require_optional("matplotlib", "a plot")
     require_place(output)
 
 

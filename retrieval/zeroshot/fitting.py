@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from retrieval.errors import CalibrationError
 from retrieval.evaluation.zero_shot import calibration_floor, reliability
+from retrieval.optional import require_optional
 from retrieval.statistics.metrics import (
     Judgement,
     Statistic,
@@ -69,7 +70,11 @@ class LabelledRows:
 def fit_calibration(
     classifier: ZeroShotClassifier, rows: LabelledRows, model: dict[str, Any], *, seed: int = 0
 ) -> Calibration:
-    """Raises CalibrationError if there are too few rows, patients or labels to calibrate anything."""
+    """Raises CalibrationError if there are too few rows, patients or labels to calibrate anything.
+
+    And, as `require_fitting`, where what fits is not installed.
+    """
+    require_fitting()
     labels = classifier.labels
     logits = classifier.logits(rows.images)
     groups = np.asarray(rows.groups, dtype=str)
@@ -107,6 +112,12 @@ def fit_calibration(
         distances=distances,
         held_out=tuple(held_out),
     )
+
+
+def require_fitting() -> None:
+    """Raises CalibrationError where the extra that calibrates is not installed."""
+    for module in ("scipy", "sklearn"):
+        require_optional(module, "a calibration", CalibrationError)
 
 
 class _Choice:
