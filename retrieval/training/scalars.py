@@ -55,6 +55,7 @@ class TensorBoardScalars:
     def step(self, step: int, values: Mapping[str, float]) -> None:
         for name, value in values.items():
             self._writer.add_scalar(f"train/{name}", value, step)
+        self._writer.flush()  # a run that is stopped leaves the steps that it made
 
     def evaluation(self, step: int, figures: Figures) -> None:
         for source, found in figures.retrieval.items():
