@@ -12,6 +12,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# No test judges by the clock: examples take what they take.
+settings.register_profile("medlens", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("medlens")
 
 # A shell ignores SIGINT for what it puts in the background, and that is inherited: tests of Ctrl-C need it back.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
