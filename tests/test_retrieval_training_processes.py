@@ -51,7 +51,7 @@ def together(config: Path, gradients: Path) -> list[list[str]]:
         for rank in range(2)
     ]
     try:
-        answers = [process.communicate(timeout=240) for process in processes]
+        answers = [process.communicate(timeout=500) for process in processes]
     finally:
         for process in processes:
             process.kill()
