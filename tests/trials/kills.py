@@ -7,9 +7,9 @@ import shutil
 from pathlib import Path
 
 import crash_trial
+from trials.registry import Tally, trial
 
 from indexer.store.store import Store
-from trials.registry import Tally, trial
 
 
 @trial(attempts=400, share=0.05)

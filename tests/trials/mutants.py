@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import mutation
+from trials.registry import Tally, trial
 
 from indexer.guard.pool import GuardedPool
 from retrieval.errors import DecodeGuardError, DicomError
-from trials.registry import Tally, trial
 
 
 @trial(attempts=40_000, share=0.05)
