@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
-from retrieval.errors import MedlensError
+from retrieval.optional import require_optional
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -157,10 +157,9 @@ class SearchResults:
 
         Raises MedlensError where pandas is not installed.
         """
-        try:
-            import pandas as pd
-        except ImportError as exc:
-            raise MedlensError("to_pandas needs pandas", hint="pip install 'medlens[pandas]'") from exc
+        require_optional("pandas", "to_pandas")
+        import pandas as pd
+
         rows = [
             {"rank": hit.rank, "score": hit.score, "folded": hit.folded}
             | {"sop_instance_uid": hit.key.sop_instance_uid, "frame_number": hit.key.frame_number}

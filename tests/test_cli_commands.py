@@ -331,19 +331,28 @@ def test_names_that_are_no_utf_8_are_told_of_all_the_same(store, archive, tmp_pa
     shutil.copy(archive / "CT_small.dcm", odd)
     bad = odd.with_name("no\udce9.dcm")
     bad.write_text("no DICOM\n" * 100)
-    for arguments in (
+    commands = (
         ["search", "--image", odd, "--store", store, "--format", "json", "-k", "1"],
         ["describe", odd, "--store", store, "--format", "json", "-k", "1"],
         ["index", tmp_path, "--store", tmp_path / "new", "--report", tmp_path / "r.jsonl", "--format", "json"],
-    ):
-        process = subprocess.run(
-            [sys.executable, "-c", "from cli.medlens_app import main; main()", *map(str, arguments)],
-            capture_output=True,
-            env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])},
-            check=False,
-        )
-        assert process.returncode == 0, process.stderr
-        assert json.loads(process.stdout)
+    )
+    program = (  # all in one process: what takes long is to start
+        "import json, sys\nfrom cli.medlens_app import main\n"
+        "for arguments in json.loads(sys.argv[1]):\n"
+        "    sys.argv[1:] = arguments\n"
+        "    try:\n        main()\n"
+        "    except SystemExit as end:\n        print('\\n', [end.code])\n"
+    )
+    process = subprocess.run(
+        [sys.executable, "-c", program, json.dumps([[str(a) for a in command] for command in commands])],
+        capture_output=True,
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])},
+        check=False,
+    )
+    assert process.returncode == 0, process.stderr
+    *answers, after = process.stdout.split(b"\n [0]\n")
+    assert after == b"", process.stderr
+    assert len([json.loads(answer) for answer in answers]) == 3
     assert json.loads((tmp_path / "r.jsonl").read_text())["reason"] == "not-dicom"
 
 

@@ -406,16 +406,3 @@ def test_the_check_refuses_no_file_of_the_codec_collection(shared_data: Path) ->
     assert len(paths) > 100
     for path in paths:
         check_before_decoding(open_dicom(path))
-
-
-def test_two_thousand_mutants_are_survived() -> None:
-    mutants = mutation.mutants(2000)
-    with GuardedPool(mutation.render_mutant, workers=2) as pool:
-        results = list(pool.map(mutants))
-    assert [mutant for mutant, _ in results] == mutants
-    codes = collections.Counter(
-        outcome.code if isinstance(outcome, DicomError) else "rendered" for _, outcome in results
-    )
-    assert all(isinstance(outcome, str | DicomError) for _, outcome in results)
-    assert codes["rendered"] > 300, f"the mutants must not all be dead: {codes}"
-    assert sum(codes.values()) - codes["rendered"] > 500, f"nor all be well: {codes}"

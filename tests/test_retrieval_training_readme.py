@@ -51,6 +51,18 @@ def test_every_key_is_listed_with_its_default(part: str) -> None:
             assert (given if isinstance(default, str) else number(given)) == default, name
 
 
+def test_the_default_towers_are_those_of_the_model_that_ships() -> None:
+    shipped = config.load_config(README.parent / "data" / "training" / "medlens-base.yaml")
+    where_from = {"start", "locked_groups", "vocabulary"}  # the weights to start from, and what of them is kept
+    assert shipped.embed_dim == config.TrainingConfig.model_fields["embed_dim"].default
+    for tower in (shipped.image, shipped.text):
+        fields = type(tower).model_fields
+        default = {name: field.default for name, field in fields.items()}
+        assert {name: getattr(tower, name) for name in fields.keys() - where_from} == {
+            name: default[name] for name in fields.keys() - where_from
+        }
+
+
 def test_every_part_is_one_of_the_files() -> None:
     fields = config.TrainingConfig.model_fields
     kinds = {name: (f.annotation, *get_args(f.annotation)) for name, f in fields.items()}

@@ -1,6 +1,6 @@
 """One frame of pixel data, as stored: native, RLE, JPEG, JPEG-LS, JPEG 2000 and HTJ2K.
 
-pydicom finds the frame; imagecodecs and pylibjpeg-rle decode it, called directly and never through pydicom's registry
+pydicom finds the frame; imagecodecs decodes it, called directly and never through pydicom's registry
 of plugins: nothing global changes, no decoder is tried that was not meant (pydicom would start with gdcm where it is
 installed), and no array is copied through bytes. The codec is chosen by the codestream's own markers, because files
 lie about their transfer syntax: a frame that starts as a JPEG is decoded as the JPEG it is.
@@ -10,6 +10,7 @@ Measured traps that are handled here:
 - JPEG 2000: the codestream's sign may contradict PixelRepresentation; JPEG-LS has no sign at all.
 - JPEG-LS: CharLS spends 9 s of CPU on a truncated 37 x 53 picture that ends in zeros, so one without an end marker is
   refused first.
+- RLE: segments may be padded beyond the picture; a frame's offsets may lead out of it.
 - JPEG: whether three components are RGB or YCbCr is said by component ids and markers before it is said by DICOM.
 """
 
@@ -20,6 +21,7 @@ import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -37,7 +39,7 @@ from retrieval.errors import DicomError, PixelDecodeError, UnsupportedImageError
 
 Array = npt.NDArray[Any]
 
-# What pydicom, imagecodecs, pylibjpeg-rle and NumPy were seen to raise on 10,000 broken files. Not MemoryError: that is
+# What pydicom, imagecodecs and NumPy were seen to raise on 10,000 broken files. Not MemoryError: that is
 # for the guard, which tries the file once more in a fresh worker.
 LIBRARY_ERRORS = (
     ArithmeticError,
@@ -316,20 +318,30 @@ def _used_bits(values: Array, layout: _Layout) -> Array:
 
 
 def _rle(frame: bytes, layout: _Layout) -> StoredFrame:
-    """PS3.5 Annex G. Imported here: pylibjpeg-rle is needed for nothing else."""
-    from rle.utils import decode_pixel_data
-
-    if layout.allocated == 1:
-        raise UnsupportedImageError("RLE with (0028,0100) BitsAllocated 1; expected 8, 16 or 32")
-    data = decode_pixel_data(
-        frame, version=2, rows=layout.rows, columns=layout.columns, bits_allocated=layout.allocated
-    )
-    values = np.frombuffer(data, f"<{'i' if layout.signed else 'u'}{layout.allocated // 8}")
-    expected = layout.rows * layout.columns * layout.samples
-    if values.size != expected:
-        raise PixelDecodeError(f"the RLE frame holds {values.size} samples, expected {expected}")
-    values = _used_bits(values.astype(values.dtype.newbyteorder("="), copy=False), layout)
-    return StoredFrame(_shape(values, layout, 1), layout.photometric, layout.stored)  # planes, PS3.5 G.2
+    """PS3.5 Annex G: a header of 16 numbers, then one segment for each byte of a sample, all of a sample's together."""
+    segments = layout.samples * layout.allocated // 8
+    if layout.allocated == 1 or segments > 15:
+        raise UnsupportedImageError(
+            f"RLE with (0028,0100) BitsAllocated {layout.allocated} and (0028,0002) SamplesPerPixel {layout.samples}; "
+            "expected a multiple of 8 bits and at most 15 bytes a pixel"
+        )
+    header = frame[:64].ljust(64, b"\0")
+    bounds = [*struct.unpack("<15I", header[4:])[:segments], len(frame)]
+    if bounds[0] != 64 or any(start >= stop for start, stop in pairwise(bounds)):
+        raise PixelDecodeError(
+            f"the RLE frame of {len(frame)} bytes has its {segments} segments at {bounds[:-1]}; expected offsets that "
+            "rise from 64 and stay within the frame; the file is probably truncated or corrupt"
+        )
+    # How many segments there are, the Image Pixel module says, whatever the header counts.
+    pixels = layout.rows * layout.columns
+    planes = [imagecodecs.packbits_decode(frame[start:stop])[:pixels] for start, stop in pairwise(bounds)]
+    if short := min(len(plane) for plane in planes) - pixels:
+        raise PixelDecodeError(f"an RLE segment holds {pixels + short} bytes, expected {pixels}")
+    # Shape: (samples, bytes of a sample, most significant first, pixels)
+    split = np.frombuffer(b"".join(planes), "u1").reshape(layout.samples, -1, pixels)
+    kind = f"{'i' if layout.signed else 'u'}{layout.allocated // 8}"
+    values = np.ascontiguousarray(split.transpose(0, 2, 1)).view(f">{kind}").astype(kind)
+    return StoredFrame(_shape(_used_bits(values, layout), layout, 1), layout.photometric, layout.stored)  # PS3.5 G.2
 
 
 def _codestream(frame: bytes, layout: _Layout, syntax: UID) -> StoredFrame:
