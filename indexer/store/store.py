@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
+import logging
 import os
 import secrets
 import shutil
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
     from retrieval.search.query import ImagePart, Query
     from retrieval.types import Encoder, SearchFilter, SearchResults
 
+log = logging.getLogger(__name__)
+
 CATALOG_FILE = "catalog.sqlite"
 KEY_FILE = "pseudonym.key"
 VECTORS_FOLDER = "vectors"
@@ -58,6 +61,7 @@ class Store:
         self._seen: dict[str, Hashable] = {}  # the catalog's state when an index was last caught up with it
         self.places: Places = Remembered(catalog.state, _PLACES)
         self._encoder: StoreEncoder | None = None
+        self._model: dict[str, Any] | None = None  # completed, where the manifest can't be written
         self._lock = threading.Lock()
 
     @classmethod
@@ -140,8 +144,8 @@ class Store:
 
     @property
     def model(self) -> dict[str, Any]:
-        """The model that the store belongs to, as `create` was given it."""
-        spec = self.manifest.get("model")
+        """The model that the store belongs to: what it is, not where it lies."""
+        spec = self._model or self.manifest.get("model")
         if not isinstance(spec, dict):
             raise StoreCorrupt(
                 f"the manifest of {self.label} names no model", hint="Index the archive into a new store."
@@ -177,11 +181,11 @@ class Store:
         return Erasures(self.pseudonym_key)
 
     def require_model(self, spec_json: Mapping[str, Any]) -> None:
-        """StoreIncompatible, naming both models, unless the store's vectors are of this model.
+        """StoreIncompatible, naming both models, unless the store's vectors are of this model. Its name may differ.
 
-        Its name and where it was loaded from may differ.
+        What medlens 0.1.0 wrote of a model is completed from this one, if it is the same as far as that goes.
         """
-        from retrieval.encoders.spec import differing
+        from retrieval.encoders.spec import differing, older
 
         unlike = differing(self.model, spec_json)
         if unlike:
@@ -190,6 +194,24 @@ class Store:
                 f"{_model_name(spec_json)}; they differ in {', '.join(unlike)}",
                 hint=f"Use --model {self.model.get('name')}, or another --store for the other model.",
             )
+        if older(self.model) and not older(spec_json):
+            self._complete_model(_json(spec_json))
+
+    def _complete_model(self, spec: dict[str, Any]) -> None:
+        """Write down all that tells the model from others, under the name that the store has for it."""
+        spec["name"] = self.model.get("name", spec.get("name"))
+        self._model = spec
+        try:
+            self.manifest["model"] = spec
+        except StoreError as exc:  # on media that can't be written: it holds for this process
+            log.info("the description of the model of %s is completed in memory only: %s", self.label, exc)
+            return
+        log.warning(
+            "%s was made by medlens 0.1.0: its model is now described in full, with configuration and tokenizer of %r, "
+            "whose weights are the same",
+            self.label,
+            spec["name"],
+        )
 
     def frames_index(self, device: str = "cpu") -> CatalogIndex:
         """The index of the frames' vectors, caught up with the catalog; on `cuda` or `cuda:N` a GPU searches it."""

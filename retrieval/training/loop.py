@@ -26,7 +26,7 @@ from retrieval.training.continuing import load_weights, prepare_text_tower
 from retrieval.training.data import Corpus, Progress, Row, cache_pixels, epoch_order
 from retrieval.training.image_tower import find_weights, load_start, lock_groups
 from retrieval.training.judging import Judge, normalised
-from retrieval.training.model import build_model, write_model_config
+from retrieval.training.model import build_model
 from retrieval.training.objective import (
     HardNegatives,
     multi_positive_infonce,
@@ -71,7 +71,6 @@ class Run:
         self.texts = Texts(corpus, label_sets, config)
         if processes.first:
             prepare_text_tower(config, self.texts.all, work / "text")
-            write_model_config(config, work / "text")
         self.model, tokenizer = build_model(config, work)
         self.encode_texts = TextEncoder(self.texts, tokenizer, device)
         trunk = self.model.visual.trunk
