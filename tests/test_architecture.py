@@ -20,9 +20,14 @@ DOORS = {
     "sqlalchemy": ["indexer/catalog/*"],
     "alembic": ["indexer/catalog/database.py", "indexer/catalog/migrations/*"],
     "faiss": ["indexer/vectors/*"],
-    "open_clip": ["retrieval/encoders/model_source.py", "retrieval/encoders/clip.py", "retrieval/training/*"],
-    "torch": [
+    "open_clip": [
         "retrieval/encoders/model_source.py",
+        "retrieval/encoders/model_parts.py",
+        "retrieval/encoders/torch_model.py",
+        "retrieval/training/*",
+    ],
+    "torch": [
+        "retrieval/encoders/torch_model.py",
         "retrieval/encoders/clip.py",
         "retrieval/encoders/faster.py",
         "retrieval/encoders/image_tower.py",

@@ -21,6 +21,7 @@ from test_retrieval_light import write_bert_clip
 from tiny_models import CLIP_CONFIG, write_clip
 
 from retrieval.encoders.clip import ClipEncoder
+from retrieval.encoders.model_config import config_from
 from retrieval.encoders.model_source import resolve_model
 from retrieval.encoders.numpy_text.encoder import open_encoder
 from retrieval.errors import EncoderError, WeightsNotFound
@@ -432,3 +433,78 @@ def test_ids_that_the_text_tower_does_not_have(clip: Path, tmp_path: Path) -> No
     folder = write_clip(tmp_path / "model", config={"text_cfg": CLIP_CONFIG["text_cfg"] | {"vocab_size": 500}})
     message = is_refused(lambda: ClipEncoder.load(str(folder), "cpu").encode_text(["a chest"]))
     assert "500" in message
+
+
+# -- the hub
+
+
+def on_hub(tmp_path: Path, repository: str, files: Path, *names: str) -> None:
+    """The layout of the hub's cache, as huggingface_hub documents it: links to blobs."""
+    place = tmp_path / "hub" / f"models--{repository.replace('/', '--')}"
+    (place / "snapshots" / "abc").mkdir(parents=True)
+    (place / "refs").mkdir()
+    (place / "blobs").mkdir()
+    (place / "refs" / "main").write_text("abc")
+    for name in names:
+        shutil.copy(files / name, place / "blobs" / name)
+        (place / "snapshots" / "abc" / name).symlink_to(Path("../../blobs") / name)
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    return tmp_path / "hub"
+
+
+TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "vocab.txt")
+
+
+def test_a_repository_whose_text_model_is_another_repository(bert: Path, tmp_path: Path, hub: Path) -> None:
+    """BiomedCLIP's names that of its BERT: configuration and tokenizer come from there."""
+    model = Path(shutil.copytree(bert, tmp_path / "model"))
+    text_cfg(model, hf_model_name="some/bert", hf_tokenizer_name="some/bert")
+    on_hub(tmp_path, "some/clip", model, "open_clip_config.json", "open_clip_model.safetensors")
+    on_hub(tmp_path, "some/bert", model, "config.json", *TOKENIZER)
+    light, whole = open_encoder("hf-hub:some/clip"), ClipEncoder.load("hf-hub:some/clip", "cpu", "fp32")
+    assert type(light).__name__ == "LightEncoder"
+    assert light.spec == whole.spec
+    plain = ClipEncoder.load(str(bert), "cpu", "fp32")
+    assert (whole.encode_text(["a chest"]) == plain.encode_text(["a chest"])).all()
+    assert whole.spec.fingerprint == plain.spec.fingerprint
+
+
+@pytest.mark.parametrize("name", ["{folder}", "other", "../other", "./other", "evil/other", "/", "a/b/c", ".."])
+def test_a_repository_that_names_a_folder(
+    bert: Path, tmp_path: Path, hub: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """transformers takes a folder of that name where there is one, in the working directory too."""
+    model = Path(shutil.copytree(bert, tmp_path / "model"))
+    other = evil_folder(model)
+    (other / "evil.py").write_text(CODE)
+    (tmp_path / "evil").mkdir()
+    shutil.copytree(other, tmp_path / "evil" / "other")
+    monkeypatch.chdir(tmp_path)
+    named = name.format(folder=other)
+    text_cfg(model, hf_model_name=named, hf_tokenizer_name=named, tokenizer_kwargs={})
+    on_hub(tmp_path, "some/clip", model, "open_clip_config.json", "open_clip_model.safetensors")
+    for load in (ClipEncoder.load, open_encoder):
+        is_refused(lambda load=load: load("hf-hub:some/clip", "cpu"))
+    assert not (tmp_path / SENTINEL).exists()
+
+
+@pytest.mark.parametrize("name", ["hf-hub:", "hf-hub:../model", "hf-hub:a/b/c", "hf-hub:/etc", "hf-hub:a b"])
+def test_what_is_not_a_repository(name: str) -> None:
+    with pytest.raises(WeightsNotFound, match="not a repository"):
+        resolve_model(name)
+
+
+# -- what is not hostile
+
+
+def test_every_architecture_of_open_clip_is_within_the_rules() -> None:
+    import open_clip
+
+    for name in open_clip.list_models():
+        config = config_from({"model_cfg": open_clip.get_model_config(name)}, name)
+        assert config.embed_dim == open_clip.get_model_config(name)["embed_dim"]

@@ -150,7 +150,7 @@ class Store:
             raise StoreCorrupt(
                 f"the manifest of {self.label} names no model", hint="Index the archive into a new store."
             )
-        return spec
+        return {key: value for key, value in spec.items() if key != "source"}  # 0.1.0 wrote where it lay
 
     @property
     def pseudonym_key(self) -> bytes:

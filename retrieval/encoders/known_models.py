@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
+import logging
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -21,6 +22,8 @@ from retrieval.encoders.model_parts import spec_of
 from retrieval.encoders.model_source import ModelSource, resolve_model, shipped_models
 from retrieval.encoders.spec import EncoderSpec, differing, older
 from retrieval.errors import EncoderError, WeightsNotFound
+
+log = logging.getLogger(__name__)
 
 _MOST_BYTES = 16 << 20
 _FORMAT = 1
@@ -81,6 +84,14 @@ def remember_model(spec: EncoderSpec, source: ModelSource) -> bool:
             hint="Check the permissions of $XDG_DATA_HOME/medlens, or name the model with --model each time.",
         ) from exc
     return True
+
+
+def try_to_remember(spec: EncoderSpec, source: ModelSource) -> None:
+    """The same where it is not what the user asked for: a list that can't be written is a warning."""
+    try:
+        remember_model(spec, source)
+    except EncoderError as exc:
+        log.warning("%s; searches will need --model", exc)
 
 
 def find_model(model: Mapping[str, Any]) -> ModelSource:

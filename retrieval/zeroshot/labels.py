@@ -19,10 +19,12 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from retrieval.bounded import read_bytes
 from retrieval.errors import LabelSetError
 from retrieval.resources import data_folder
 
 NonEmpty = Annotated[str, Field(min_length=1, pattern=r"\S")]
+_MOST_BYTES = 1 << 20  # of a label file: the largest that ships has 5,000
 
 
 ABSENT = ("normal", "no {label}", "normal, no {label}")
@@ -180,7 +182,9 @@ def _is_file(path: Path) -> bool:
 
 def _read(path: Path) -> LabelSet:
     try:
-        values = yaml.safe_load(path.expanduser().read_text(encoding="utf-8"))
+        values = yaml.safe_load(read_bytes(path.expanduser(), _MOST_BYTES).decode("utf-8"))
+    except RecursionError as exc:
+        raise LabelSetError(f"the label file {path.name!r} is nested too deeply") from exc
     except (OSError, RuntimeError) as exc:
         why = exc.strerror if isinstance(exc, OSError) else exc
         raise LabelSetError(f"the label file {path.name!r} can't be read: {why}") from exc
