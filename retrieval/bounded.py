@@ -51,7 +51,7 @@ def _require(state: os.stat_result, most: int) -> None:
     if not stat.S_ISREG(state.st_mode):
         raise OSError(errno.EINVAL, "it is a device, a pipe or a socket, expected a file")
     if state.st_size > most:
-        raise OSError(errno.EFBIG, f"it has {state.st_size:,} bytes, expected at most {most:,}")
+        raise OSError(errno.EFBIG, f"it has more than {most:,} bytes")
 
 
 def read_json(path: Path, most: int) -> Any:

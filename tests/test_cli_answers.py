@@ -28,7 +28,7 @@ from cli.medlens_output.montage import CELL, write_montage
 from cli.medlens_output.page import Card, html_page, page
 from cli.medlens_output.streams import write_stream
 from indexer.run.pipeline import index_archive
-from indexer.store.slices import with_places
+from indexer.store.slices import no_places_yet, with_places
 from indexer.store.store import Store
 from indexer.tasks.answers import HitPicture, best_sentences, hit_pictures
 from indexer.tasks.copying import CopiedFiles, copy_files
@@ -71,7 +71,7 @@ def store(archive: Path, encoder: FakeEncoder, tmp_path_factory: pytest.TempPath
 @pytest.fixture(scope="module")
 def results(store: Store, encoder: FakeEncoder) -> SearchResults:
     searcher = Searcher(encoder, store.frames_index(), store.catalog)
-    found = with_places(searcher.search_text("axial CT & more", k=9), store.catalog, store.places)
+    found = with_places(searcher.search_text("axial CT & more", k=9), store.catalog, no_places_yet(store.catalog))
     breakdown = {"text": 0.5, "not": -0.125}
     return replace(found, hits=tuple(replace(hit, breakdown=breakdown, folded=2) for hit in found.hits))
 

@@ -149,11 +149,24 @@ def test_an_inline_label_twice() -> None:
     [
         (lambda p: p.symlink_to("/dev/zero"), "a device"),
         (os.mkfifo, "a pipe"),
-        (lambda p: (p.touch(), os.truncate(p, 1 << 40)), "expected at most"),
-        (lambda p: p.write_text("[" * 100_000), "nested too deeply"),
+        (lambda p: (p.touch(), os.truncate(p, 1 << 40)), "more than 1,000,000 bytes"),
     ],
 )
 def test_a_label_file_that_has_no_end(tmp_path: Path, made: Callable[[Path], object], said: str) -> None:
     made(tmp_path / "labels.yaml")
+    with pytest.raises(LabelSetError, match=said):
+        load_labels(str(tmp_path / "labels.yaml"))
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("a: &a [x]\nname: m\nlabels: *a\n", r"aliases \(\*a\) are not taken"),
+        ("[" * 20_000, "nested too deeply"),
+        ("#" * 1_000_001, "more than 1,000,000 bytes"),
+    ],
+)
+def test_a_label_file_is_bounded(content: str, said: str, tmp_path: Path) -> None:
+    (tmp_path / "labels.yaml").write_text(content)
     with pytest.raises(LabelSetError, match=said):
         load_labels(str(tmp_path / "labels.yaml"))

@@ -12,13 +12,13 @@ from PIL import Image, UnidentifiedImageError
 
 from indexer.dicom.header import read_record
 from indexer.dicom.precheck import check_before_decoding
-from indexer.dicom.report_text import sentences
 from indexer.dicom.safe_read import open_dicom
 from indexer.reading.frames import FramePolicy
 from indexer.records import FileStat, InstanceRecord
 from indexer.render.frame import render_frame
 from retrieval.encoders.preprocess import Preprocess
 from retrieval.errors import NotDicomError, PixelDecodeError, UnsupportedImageError
+from retrieval.language.sentences import sentences
 from retrieval.types import RenderProfile, Uint8Image
 
 _PICTURE_FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "WEBP")

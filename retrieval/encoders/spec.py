@@ -6,10 +6,10 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from retrieval.encoders.preprocess import Preprocess
-from retrieval.types import RenderProfile, Window
+from retrieval.types import Encoder, RenderProfile, Window
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,17 @@ class EncoderSpec:
             configuration=values.get("configuration", {}),
             tokenizer=values.get("tokenizer", {}),
         )
+
+
+@runtime_checkable
+class IndexingEncoder(Encoder, Protocol):
+    """What an indexing run asks of an encoder, besides vectors: which model it is, and its batch size."""
+
+    @property
+    def spec(self) -> EncoderSpec: ...
+
+    @property
+    def batch_size(self) -> int: ...
 
 
 def profile_to_json(profile: RenderProfile) -> dict[str, Any]:
