@@ -29,7 +29,6 @@ DOORS = {
         "retrieval/encoders/model_source.py",
         "retrieval/encoders/model_parts.py",
         "retrieval/encoders/torch_model.py",
-        "retrieval/training/*",
     ],
     "torch": [
         "retrieval/encoders/torch_model.py",
@@ -54,8 +53,8 @@ LAZY = {
         "retrieval/training/*",
         *(f"retrieval/encoders/{name}.py" for name in ("faster", "image_tower", "lanes")),
     ],
-    "open_clip": ["retrieval/training/*"],
-    "transformers": ["retrieval/training/*"],
+    "open_clip": [],
+    "transformers": [],
     "faiss": [],
     "matplotlib": [],
     "bm25s": [],

@@ -21,7 +21,7 @@ from retrieval.encoders.known_models import find_model, known_models, remember_m
 from retrieval.encoders.model_list import add_model, list_models
 from retrieval.encoders.model_parts import spec_of
 from retrieval.encoders.model_source import DEFAULT_MODEL, resolve_model, shipped_models
-from retrieval.errors import EncoderError, StoreIncompatible, WeightsNotFound
+from retrieval.errors import EncoderError, StoreError, StoreIncompatible, WeightsNotFound
 
 
 @pytest.fixture(autouse=True)
@@ -298,3 +298,40 @@ def test_a_store_of_0_1_0_of_other_weights_stays_as_it_is(tmp_path: Path, archiv
     assert "weights_sha256" in medlens("search", "a chest", "--store", store, "--model", other, code=1).stderr
     with Store.open(store) as opened:
         assert opened.manifest["model"]["source"] == "x"
+
+
+def test_a_store_of_0_1_0_that_can_not_be_written(
+    tmp_path: Path, archive: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On read-only media the model is completed for the process that uses it."""
+    model, store = write_clip(tmp_path / "model"), tmp_path / "store"
+    medlens("index", archive, "--store", store, "--model", model)
+    manifest(store, source="x", **OLD)
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise StoreError("attempt to write a readonly database")
+
+    with Store.open(store) as opened:
+        monkeypatch.setattr(type(opened.manifest), "__setitem__", refuse)
+        opened.require_model(spec_in(model))
+        assert opened.model == spec_in(model)
+        with pytest.raises(StoreIncompatible):
+            opened.require_model(spec_in(model) | {"tokenizer": {"kind": "another"}})
+    with Store.open(store) as again:
+        assert "tokenizer" not in again.model
+
+
+@pytest.mark.parametrize("kind", ["device", "pipe", "large"])
+def test_a_key_that_has_no_end(tmp_path: Path, archive: Path, kind: str) -> None:
+    model, store = write_clip(tmp_path / "model"), tmp_path / "store"
+    medlens("index", archive, "--store", store, "--model", model)
+    key = store / "pseudonym.key"
+    key.unlink()
+    if kind == "device":
+        key.symlink_to("/dev/zero")
+    elif kind == "pipe":
+        os.mkfifo(key)
+    else:
+        key.touch()
+        os.truncate(key, 1 << 40)
+    assert "can't be read" in medlens("index", archive, "--store", store, code=1).stderr
