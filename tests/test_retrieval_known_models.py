@@ -254,7 +254,8 @@ def test_a_store_that_names_a_place_is_not_followed_there(tmp_path: Path, archiv
             manifest(store, source=place, **changed)
             for arguments in (("search", "a chest"), ("search", "a chest", "--ranker", "hybrid"), ("index", archive)):
                 failed = medlens(*arguments, "--store", store, code=1)
-                assert "models add" in failed.stderr or "digest" in failed.stderr, failed.stderr
+                expected = "names no model" if changed.get("name", "") in (7, [str(evil)]) else "models add"
+                assert expected in failed.stderr
                 assert not (tmp_path / SENTINEL).exists()
 
 
@@ -335,3 +336,27 @@ def test_a_key_that_has_no_end(tmp_path: Path, archive: Path, kind: str) -> None
         key.touch()
         os.truncate(key, 1 << 40)
     assert "can't be read" in medlens("index", archive, "--store", store, code=1).stderr
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"name": None},
+        {"name": 7},
+        {"name": "\x1b[2J"},
+        {"name": "x" * 10**6},
+        {"embed_dim": 10**12},
+        {"embed_dim": "32"},
+        {"embed_dim": True},
+        {"embed_dim": None},
+        {"weights_sha256": float("nan")},
+    ],
+)
+def test_what_describes_no_model_is_said(tmp_path: Path, archive: Path, changes: dict[str, Any]) -> None:
+    model, store = write_clip(tmp_path / "model"), tmp_path / "store"
+    medlens("index", archive, "--store", store, "--model", model)
+    manifest(store, **changes)
+    for arguments in (("search", "a chest"), ("info",), ("index", archive)):
+        failed = medlens(*arguments, "--store", store, code=1)
+        assert "names no model" in failed.stderr
+        assert "\x1b" not in failed.stderr

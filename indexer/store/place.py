@@ -62,9 +62,11 @@ class StorePlace:
 
     @property
     def model(self) -> dict[str, Any]:
-        """The model that the store belongs to: what it is, not where it lies."""
+        """The model that the store belongs to: what it is, not where it lies. StoreCorrupt if it says none."""
+        from retrieval.encoders.spec import is_description
+
         spec = self._model or self.manifest.get("model")
-        if not isinstance(spec, dict):
+        if not is_description(spec):
             raise StoreCorrupt(
                 f"the manifest of {self.label} names no model", hint="Index the archive into a new store."
             )

@@ -78,8 +78,9 @@ def holding(rules: Mapping[str, Rule]) -> Rule:
 
 
 _LAYERS, _WIDTH = 128, 8192
-_CONTEXT = 4096  # an attention mask of 64 MB; BiomedCLIP has 256
-_SIDE = 2048  # pixels of an image tower's input
+_CONTEXT = 1024  # tokens of open_clip's own text tower, which always reads its whole context; its largest has 77
+_LONG_CONTEXT = 4096  # of a text tower of transformers; BiomedCLIP's has 256
+_SIDE = 1024  # pixels of an image tower's input: a batch of 32 is 400 MB; open_clip's largest has 512
 _TOKENS = 2_000_000  # a vocabulary; the largest that open_clip knows has 901,629
 _REPOSITORY = r"[\w.-]{1,96}(/[\w.-]{1,96})?"
 _TEXT = words(r"[^\x00-\x1f\x7f]{0,1000}", "a text of at most 1,000 characters in one line")
@@ -171,7 +172,7 @@ TEXT_TOKENIZER: dict[str, Rule] = {
     ),
 }
 TEXT_HUGGING_FACE: dict[str, Rule] = {
-    "context_length": TEXT_OWN["context_length"],
+    "context_length": whole(1, _LONG_CONTEXT, 77),
     "hf_model_name": _PLACE.passive(),
     "hf_model_pretrained": flag(default=True).passive(),
     "hf_proj_type": one_of("linear", "mlp", None, default="mlp"),
@@ -216,7 +217,7 @@ def _bert(pad: int) -> dict[str, Rule]:
         "num_attention_heads": whole(1, 256, None),
         "intermediate_size": whole(1, 8 * _WIDTH, None),
         "hidden_act": _ACTIVATION,
-        "max_position_embeddings": whole(1, 2 * _CONTEXT, None),
+        "max_position_embeddings": whole(1, 2 * _LONG_CONTEXT, None),
         "type_vocab_size": whole(1, 1024, 2),
         "layer_norm_eps": number(0, 1, 1e-12),
         "pad_token_id": maybe(whole(0, _TOKENS, pad)),
@@ -251,7 +252,7 @@ TEXT_MODELS: dict[str, dict[str, Rule]] = {
     "m2m_100": {
         "vocab_size": whole(1, _TOKENS, None),
         "d_model": whole(1, _WIDTH, None),
-        "max_position_embeddings": whole(1, 2 * _CONTEXT, None),
+        "max_position_embeddings": whole(1, 2 * _LONG_CONTEXT, None),
         "encoder_layers": whole(1, _LAYERS, None),
         "encoder_attention_heads": whole(1, 256, None),
         "encoder_ffn_dim": whole(1, 8 * _WIDTH, None),

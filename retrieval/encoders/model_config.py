@@ -104,8 +104,10 @@ def config_from(values: Mapping[str, Any], model: str) -> ModelConfig:
     """
     cfg = checked(values["model_cfg"], rules.MODEL, model, "model_cfg")
     vision = checked(cfg["vision_cfg"], rules.VISION_OWN | rules.VISION_TIMM, model, "vision_cfg")
-    text_rules = rules.TEXT_OWN | rules.TEXT_HUGGING_FACE | rules.TEXT_TOKENIZER
-    cfg |= {"vision_cfg": vision, "text_cfg": checked(cfg["text_cfg"], text_rules, model, "text_cfg")}
+    foreign = bool(cfg["text_cfg"].get("hf_model_name"))
+    kinds = (rules.TEXT_OWN, rules.TEXT_HUGGING_FACE) if foreign else (rules.TEXT_HUGGING_FACE, rules.TEXT_OWN)
+    text = checked(cfg["text_cfg"], kinds[0] | kinds[1] | rules.TEXT_TOKENIZER, model, "text_cfg")
+    cfg |= {"vision_cfg": vision, "text_cfg": text}
     if cfg.get("multimodal_cfg") is not None:
         cfg["multimodal_cfg"] = checked(cfg["multimodal_cfg"], rules.MULTIMODAL, model, "multimodal_cfg")
     _require_bounded_places(vision, model)

@@ -100,6 +100,20 @@ def fingerprint_of(model: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(identity(model), sort_keys=True).encode()).hexdigest()
 
 
+def is_description(values: Any) -> bool:
+    """Whether values, which anybody may have written into a store, describe a model: plain JSON, with a name to show
+    and a size to reckon with."""
+    if not isinstance(values, Mapping):
+        return False
+    name, size = values.get("name"), values.get("embed_dim")
+    try:
+        json.dumps(dict(values), allow_nan=False)
+    except (ValueError, TypeError, RecursionError):
+        return False
+    named = isinstance(name, str) and len(name) <= _MOST_NAME and name.isprintable()
+    return named and type(size) is int and 1 <= size <= _MOST_SIZE
+
+
 def older(model: Mapping[str, Any]) -> bool:
     """Whether a description is one that medlens 0.1.0 wrote: it knew neither configuration nor tokenizer."""
     return not any(key in model for key in _NOT_IN_0_1_0)
@@ -122,4 +136,5 @@ def differing(mine: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
 
 
 _NOT_IN_0_1_0 = ("configuration", "tokenizer", "fingerprint")
+_MOST_NAME, _MOST_SIZE = 1000, 65_536
 _NOT_IDENTITY = ("name", "source", "fingerprint")  # 0.1.0 wrote a source: where the model lay

@@ -84,7 +84,10 @@ class TokenizerFiles:
             (folder / TOKENIZER).write_bytes(plan[0])
         for path in self.whole:
             if path.name != TOKENIZER:
-                (folder / path.name).write_bytes(_read(path, MOST_TOKENIZER, self.model))
+                content = _read(path, MOST_TOKENIZER, self.model)
+                if path.suffix == ".json":
+                    _parsed(content, path, self.model)
+                (folder / path.name).write_bytes(content)
 
 
 def read_tokenizer(folder: Path, model: str) -> TokenizerFiles:
@@ -196,14 +199,19 @@ def _read_checked(path: Path, table: Mapping[str, rules.Rule], model: str) -> di
     return checked(known, table, model, path.name)
 
 
+def _parsed(content: bytes, path: Path, model: str) -> dict[str, Any]:
+    try:
+        values = parse_json(content)
+    except ValueError as exc:
+        raise _unreadable(path, exc, model) from exc
+    if not isinstance(values, dict):
+        raise refusal(model, path.name, values, "an object")
+    return values
+
+
 def _bounded_plan(content: bytes, model: str) -> dict[str, Any]:
     """The values of tokenizer.json. EncoderError for what would take for ever, or all of the memory."""
-    try:
-        plan = parse_json(content)
-    except ValueError as exc:
-        raise _unreadable(Path(TOKENIZER), exc, model) from exc
-    if not isinstance(plan, dict):
-        raise refusal(model, TOKENIZER, plan, "an object")
+    plan = _parsed(content, Path(TOKENIZER), model)
     for part in ("padding", "truncation"):
         for name, value in _leaves(plan.get(part)):
             if isinstance(value, int | float) and not 0 <= value <= _MOST_PADDED:
