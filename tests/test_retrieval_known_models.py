@@ -60,7 +60,7 @@ def test_the_list_is_its_owners_alone(tmp_path: Path, home: Path) -> None:
         os.umask(before)
     assert stat.S_IMODE((home / "models.json").stat().st_mode) == 0o600
     assert stat.S_IMODE(home.stat().st_mode) == 0o700
-    assert sorted(path.name for path in home.iterdir()) == [".models.lock", "models.json"]
+    assert [path.name for path in home.iterdir()] == ["models.json"]
 
 
 def test_several_may_add_at_once(tmp_path: Path) -> None:
@@ -198,7 +198,8 @@ def archive(tmp_path: Path) -> Path:
 def manifest(store: Path, **values: Any) -> None:
     """Write into a store what its maker might have written."""
     with Store.open(store) as opened:
-        opened.manifest["model"] = {k: v for k, v in (opened.model | values).items() if v is not None}
+        described = opened.manifest["model"] | values
+        opened.manifest["model"] = {k: v for k, v in described.items() if v is not None}
 
 
 OLD = {"configuration": None, "tokenizer": None, "fingerprint": None}  # what 0.1.0 did not write
@@ -251,7 +252,7 @@ def test_a_store_that_names_a_place_is_not_followed_there(tmp_path: Path, archiv
         [str(evil)],
     ):
         for changed in ({}, OLD, {"name": place}, OLD | {"name": str(evil)}):
-            manifest(store, source=place, **changed)
+            manifest(store, **({"source": place, "name": "model"} | changed))
             for arguments in (("search", "a chest"), ("search", "a chest", "--ranker", "hybrid"), ("index", archive)):
                 failed = medlens(*arguments, "--store", store, code=1)
                 expected = "names no model" if changed.get("name", "") in (7, [str(evil)]) else "models add"
@@ -289,6 +290,19 @@ def test_a_store_of_0_1_0_is_completed_once(tmp_path: Path, archive: Path, caplo
     assert "they differ in configuration" in medlens(
         "search", "a chest", "--store", store, "--model", quick, code=1
     ).stderr  # fmt: skip
+
+
+def test_the_reference_store_of_0_1_0_is_completed_by_the_shipped_model(tmp_path: Path) -> None:
+    if DEFAULT_MODEL not in shipped_models():
+        pytest.skip("the default model is not in data/models")
+    store = Path(shutil.copytree(Path(__file__).parent / "reference" / "store-0.1.0", tmp_path / "store"))
+    with Store.open(store) as opened:
+        assert "fingerprint" not in opened.model
+    found = medlens("search", "pleural effusion", "--store", store, "--format", "jsonl").stdout.splitlines()
+    assert len(found) == 5
+    with Store.open(store) as opened:
+        assert opened.model == spec_of(resolve_model()).to_json()
+        assert "source" not in opened.manifest["model"]
 
 
 def test_a_store_of_0_1_0_of_other_weights_stays_as_it_is(tmp_path: Path, archive: Path) -> None:

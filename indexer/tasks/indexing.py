@@ -8,9 +8,9 @@ from pathlib import Path
 
 from indexer.reading.frames import FramePolicy
 from indexer.records import IndexReport
-from indexer.run.changes import Shard
-from indexer.run.pipeline import OnProgress, index_archive
-from indexer.sources.folders import iter_files
+from indexer.run.options import IndexOptions, OnProgress, Shard
+from indexer.run.pipeline import index_archive
+from indexer.sources.folders import Folder, iter_files
 from indexer.store.questions import model_source
 from indexer.store.store import Store, is_url
 from retrieval.encoders.clip import ClipEncoder
@@ -38,10 +38,10 @@ def index(
 
     A store that is not there is made for `model`, by default the shipped one; nothing is made if there is nothing to
     index. An existing store keeps its own model. Where the model lies is written down for this user: the store does not
-    say. `on_model` is called when the model is loaded, before the first file
-    is read. The other arguments are those of `index_archive`, and so is what is raised; besides, StoreError where the
-    store can't be opened or made, WeightsNotFound or EncoderError for a model that can't be used, StoreIncompatible
-    for another model than the store's, and MedlensError where there are no files.
+    say. `on_model` is called when the model is loaded, before the first file is read. The other arguments are those of
+    `index_archive`, and so is what is raised; besides, StoreError where the store can't be opened or made,
+    WeightsNotFound or EncoderError for a model that can't be used, StoreIncompatible for another model than the
+    store's, and MedlensError where there are no files.
     """
     skip = () if is_url(location) else (Path(location),)
     try:
@@ -59,16 +59,10 @@ def index(
     with store:
         on_model(encoder)
         return index_archive(
-            archives,
+            [Folder(archive, skip) for archive in archives],
             store,
             encoder,
-            frames=frames,
-            workers=workers,
-            prune=prune,
-            shard=shard,
-            readmit=readmit,
-            keep_descriptions=keep_descriptions,
-            skip=skip,
+            IndexOptions(frames, workers, prune, shard, readmit, keep_descriptions),
             on_progress=on_progress,
         )
 

@@ -22,6 +22,7 @@ from retrieval.encoders.model_parts import spec_of
 from retrieval.encoders.model_source import ModelSource, resolve_model, shipped_models
 from retrieval.encoders.spec import EncoderSpec, differing, older
 from retrieval.errors import EncoderError, WeightsNotFound
+from retrieval.on_disk import written_whole
 
 log = logging.getLogger(__name__)
 
@@ -137,7 +138,7 @@ def _alone() -> Iterator[None]:
     """One process at a time changes the list."""
     folder = _file().parent
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    handle = os.open(folder / ".models.lock", os.O_RDWR | os.O_CREAT, 0o600)
+    handle = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX)
         yield
@@ -147,13 +148,7 @@ def _alone() -> Iterator[None]:
 
 def _write(path: Path, text: str) -> None:
     """Whole or not at all, readable by its owner alone."""
-    temporary = path.with_name(f".{path.name}.{os.urandom(8).hex()}.tmp")
-    try:
+    with written_whole(path, durable=True) as temporary:
         handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(handle, "w", encoding="utf-8") as file:
             file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)

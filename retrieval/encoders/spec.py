@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeGuard, runtime_checkable
 
 from retrieval.encoders.preprocess import Preprocess
 from retrieval.types import Encoder, RenderProfile, Window
@@ -100,7 +100,7 @@ def fingerprint_of(model: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(identity(model), sort_keys=True).encode()).hexdigest()
 
 
-def is_description(values: Any) -> bool:
+def is_description(values: Any) -> TypeGuard[Mapping[str, Any]]:
     """Whether values, which anybody may have written into a store, describe a model: plain JSON, with a name to show
     and a size to reckon with."""
     if not isinstance(values, Mapping):
