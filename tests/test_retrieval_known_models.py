@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from command_line import copied, medlens
 from test_retrieval_light import write_bert_clip, write_wide_clip
-from test_retrieval_model_hostile import AUTO_MAP, CODE, SENTINEL, config_json, text_cfg, tokenizer_config
+from test_retrieval_model_hostile import AUTO_MAP, CODE, SENTINEL, changed, config_json, text_cfg, tokenizer_config
 from tiny_models import write_clip
 
 from indexer.store.store import Store
@@ -135,6 +135,7 @@ def test_two_models_that_differ_in_anything_are_two(tmp_path: Path) -> None:
         "activation of the text tower": lambda f: config_json(f, hidden_act="relu"),
         "epsilon": lambda f: config_json(f, layer_norm_eps=1e-3),
         "case": lambda f: tokenizer_config(f, do_lower_case=False),
+        "case that is not stated": lambda f: changed(f / "tokenizer_config.json", lambda c: c.pop("do_lower_case")),
         "vocabulary": lambda f: (f / "tokenizer.json").write_text(
             (f / "tokenizer.json").read_text().replace('"chest"', '"chesd"')
         ),
@@ -251,11 +252,11 @@ def test_a_store_that_names_a_place_is_not_followed_there(tmp_path: Path, archiv
         7,
         [str(evil)],
     ):
-        for changed in ({}, OLD, {"name": place}, OLD | {"name": str(evil)}):
-            manifest(store, **({"source": place, "name": "model"} | changed))
+        for altered in ({}, OLD, {"name": place}, OLD | {"name": str(evil)}):
+            manifest(store, **({"source": place, "name": "model"} | altered))
             for arguments in (("search", "a chest"), ("search", "a chest", "--ranker", "hybrid"), ("index", archive)):
                 failed = medlens(*arguments, "--store", store, code=1)
-                expected = "names no model" if changed.get("name", "") in (7, [str(evil)]) else "models add"
+                expected = "names no model" if altered.get("name", "") in (7, [str(evil)]) else "models add"
                 assert expected in failed.stderr
                 assert not (tmp_path / SENTINEL).exists()
 

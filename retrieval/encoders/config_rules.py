@@ -41,7 +41,7 @@ def number(low: float, high: float, default: Any = NEEDED) -> Rule:
     return Rule(f"a number from {low:g} to {high:g}", holds, default)
 
 
-def flag(default: bool = False) -> Rule:
+def flag(default: bool | None = False) -> Rule:
     return Rule("true or false", lambda v: type(v) is bool, default)
 
 
@@ -275,7 +275,7 @@ TOKENIZER_CLASSES = frozenset(
     f"{name}Tokenizer"
     for name in (
         "Albert", "Bert", "Camembert", "CLIP", "DebertaV2", "DistilBert", "Electra", "GPT2", "Gemma", "Llama", "MPNet",
-        "Nllb", "Roberta", "Siglip", "T5", "XLMRoberta", "M2M100",
+        "Nllb", "Qwen2", "Roberta", "Siglip", "T5", "XLMRoberta", "M2M100",
     )
 ) | {"PreTrainedTokenizer", "TokenizersBackend"}  # fmt: skip
 
@@ -312,31 +312,32 @@ SPECIAL_TOKENS: dict[str, Rule] = {
         ),
     ),
 }
+# No defaults: each of transformers' classes has its own, so what is stated counts.
 TOKENIZER: dict[str, Rule] = {
     "tokenizer_class": Rule(
         f"one of transformers' own: {', '.join(sorted(TOKENIZER_CLASSES))}",
         lambda v: v is None or (isinstance(v, str) and v.removesuffix("Fast") in TOKENIZER_CLASSES),
     ),
-    "model_max_length": number(1, 1e31, None).passive(),  # the configuration's context_length decides
-    "do_lower_case": flag(),
-    "do_basic_tokenize": flag(default=True),
+    "model_max_length": maybe(number(1, 1e31, None)).passive(),  # the configuration's context_length decides
+    "do_lower_case": maybe(flag(None)),
+    "do_basic_tokenize": maybe(flag(None)),
     "strip_accents": one_of(True, False, None, default=None),
-    "tokenize_chinese_chars": flag(),
+    "tokenize_chinese_chars": maybe(flag(None)),
     "clean_up_tokenization_spaces": one_of(True, False, None, default=None).passive(),
     "add_prefix_space": one_of(True, False, None, default=None),
-    "add_bos_token": flag(),
-    "add_eos_token": flag(),
+    "add_bos_token": maybe(flag(None)),
+    "add_eos_token": maybe(flag(None)),
     "legacy": one_of(True, False, None, default=None),
-    "trim_offsets": flag().passive(),
-    "split_special_tokens": flag(),
-    "keep_accents": flag(),
-    "remove_space": flag(),
-    "do_lower": flag(),
-    "extra_ids": whole(0, 1000, None),
+    "trim_offsets": maybe(flag(None)).passive(),
+    "split_special_tokens": maybe(flag(None)),
+    "keep_accents": maybe(flag(None)),
+    "remove_space": maybe(flag(None)),
+    "do_lower": maybe(flag(None)),
+    "extra_ids": maybe(whole(0, 1000, None)),
     "src_lang": maybe(words(r"[A-Za-z_-]{2,16}", "a language's code", None)),
     "tgt_lang": maybe(words(r"[A-Za-z_-]{2,16}", "a language's code", None)),
-    "padding_side": one_of("right", "left", default="right"),
-    "truncation_side": one_of("right", "left", default="right"),
+    "padding_side": one_of("right", "left", None, default=None),
+    "truncation_side": one_of("right", "left", None, default=None),
     "added_tokens_decoder": Rule(
         "an object of tokens by their ids",
         lambda v: (

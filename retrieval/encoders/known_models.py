@@ -105,9 +105,9 @@ def find_model(model: Mapping[str, Any]) -> ModelSource:
         with contextlib.suppress(EncoderError):  # an incomplete installation: then it is not this one
             if not differing(model, spec_of(source).to_json()):
                 return source
-    for known in reversed(known_models().values()):
-        if not differing(model, known.model):
-            return _where_it_was(known)
+    known = [one for one in reversed(known_models().values()) if not differing(model, one.model)]
+    if known:  # several only of a description that 0.1.0 wrote, which tells less
+        return _where_it_was(next((one for one in known if one.name == model.get("name")), known[0]))
     weights = str(model.get("weights_sha256", "?"))[:12]
     which = f"weights {weights}" if older(model) else f"fingerprint {str(model.get('fingerprint', '?'))[:12]}"
     raise WeightsNotFound(

@@ -70,7 +70,7 @@ class TokenizerFiles:
 
     def identity(self) -> dict[str, Any]:
         """What tells it from others: the settings that count, and the SHA-256 of its files."""
-        settings = counting(self.settings, rules.TOKENIZER)
+        settings = {key: value for key, value in self.settings.items() if rules.TOKENIZER[key].counts}
         others = {name: dict(values) for name, values in self.checked.items() if name != SETTINGS and values}
         parts = {"settings": settings, **others, **{path.name: sha256_of(path) for path in self.whole}}
         return {"sha256": hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()}
