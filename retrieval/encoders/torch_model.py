@@ -53,7 +53,7 @@ def build_network(config: ModelConfig, folder: Path, *, pretrained_text: bool = 
     `pretrained_text` its weights; `extra` goes to open_clip as it is."""
     import open_clip
 
-    values = {key: value for key, value in config.model.items() if key != "custom_text"}
+    values = {key: value for key, value in config.model.items() if key not in ("custom_text", "multimodal_cfg")}
     text, vision = dict(config.text), dict(config.vision)
     custom = bool(config.model.get("custom_text")) or config.hugging_face_text
     if config.hugging_face_text:
@@ -62,12 +62,10 @@ def build_network(config: ModelConfig, folder: Path, *, pretrained_text: bool = 
         vision["timm_model_pretrained"] = False
     values |= {"text_cfg": text, "vision_cfg": vision, **extra}
     if not custom:
-        kind = open_clip.CLIP
-    else:
-        kind = open_clip.CoCa if values.get("multimodal_cfg") is not None else open_clip.CustomTextCLIP
-    if kind is not getattr(open_clip, "CoCa", None):
-        values.pop("multimodal_cfg", None)
-    return kind(**values)
+        return open_clip.CLIP(**values)
+    if config.model.get("multimodal_cfg") is not None:
+        return open_clip.CoCa(**values, multimodal_cfg=config.model["multimodal_cfg"])
+    return open_clip.CustomTextCLIP(**values)
 
 
 def open_tokenizer(config: ModelConfig, folder: Path) -> Any:
