@@ -25,9 +25,13 @@ DOORS = {
     "sqlalchemy": ["indexer/catalog/*"],
     "alembic": ["indexer/catalog/database.py", "indexer/catalog/migrations/*"],
     "faiss": ["indexer/vectors/*"],
-    "open_clip": ["retrieval/encoders/model_source.py", "retrieval/encoders/clip.py", "retrieval/training/*"],
-    "torch": [
+    "open_clip": [
         "retrieval/encoders/model_source.py",
+        "retrieval/encoders/model_parts.py",
+        "retrieval/encoders/torch_model.py",
+    ],
+    "torch": [
+        "retrieval/encoders/torch_model.py",
         "retrieval/encoders/clip.py",
         "retrieval/encoders/faster.py",
         "retrieval/encoders/image_tower.py",
@@ -49,8 +53,8 @@ LAZY = {
         "retrieval/training/*",
         *(f"retrieval/encoders/{name}.py" for name in ("faster", "image_tower", "lanes")),
     ],
-    "open_clip": ["retrieval/training/*"],
-    "transformers": ["retrieval/training/*"],
+    "open_clip": [],
+    "transformers": [],
     "faiss": [],
     "matplotlib": [],
     "bm25s": [],

@@ -138,7 +138,7 @@ def test_the_installed_program_runs_elsewhere(installed: Path, tmp_path: Path) -
     assert {s["name"] for s in sets} == {path.stem for path in (ROOT / "data" / "labels").glob("*.yaml")}
     models = run(installed / "medlens", "models", "--format", "jsonl", cwd=tmp_path).splitlines()
     shipped = {path.parent.name for path in MODELS.glob("*/open_clip_config.json")}
-    assert {json.loads(line)["name"] for line in models} == shipped
+    assert {row["name"] for row in map(json.loads, models) if row["place"] is None} == shipped
 
 
 def test_what_runs_is_the_wheel_and_not_the_checkout(installed: Path, tmp_path: Path) -> None:

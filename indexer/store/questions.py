@@ -33,6 +33,7 @@ from retrieval.types import Embeddings, Encoder, SearchResults, Uint8Image, Vect
 
 if TYPE_CHECKING:
     from retrieval.encoders.clip import ClipEncoder
+    from retrieval.encoders.model_source import ModelSource
     from retrieval.encoders.numpy_text.encoder import LightEncoder
 
 log = logging.getLogger(__name__)
@@ -51,8 +52,8 @@ class StoreEncoder:
     """The model that a store belongs to, loaded when it is first used: texts without torch where that can be.
 
     Implements `retrieval.types.Encoder`.
-    `model` names where it is found now, if not where it was when the store was made; StoreIncompatible, when it is
-    loaded, if that is another model.
+    Without `model`, a place, it is looked for among the shipped models and those that the user knows. When it is
+    loaded: WeightsNotFound if it is none of them, StoreIncompatible if the place has another model.
     """
 
     def __init__(self, store: OfOneModel, model: str | None = None, device: str = "auto") -> None:
@@ -94,12 +95,20 @@ class StoreEncoder:
 def store_model(store: OfOneModel, model: str | None, device: str) -> LightEncoder | ClipEncoder:
     """The store's own model, or the one asked for if it is the same: for words, torch stays away where it can.
 
-    Raises StoreIncompatible for another model."""
-    from retrieval.encoders.numpy_text.encoder import open_encoder
+    Raises WeightsNotFound if it is not known where it lies, StoreIncompatible for another model."""
+    from retrieval.encoders.numpy_text.encoder import encoder_from
 
-    encoder = open_encoder(model or store.model["source"], device)
+    encoder = encoder_from(model_source(store, model), device)
     store.require_model(encoder.spec.to_json())
     return encoder
+
+
+def model_source(store: OfOneModel, model: str | None) -> ModelSource:
+    """Where the model that was asked for lies, or the store's own. Places that a store names are never followed."""
+    from retrieval.encoders.known_models import find_model
+    from retrieval.encoders.model_source import resolve_model
+
+    return resolve_model(model) if model else find_model(store.model)
 
 
 class Questions:

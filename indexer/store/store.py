@@ -85,7 +85,7 @@ class Store:
 
     @property
     def model(self) -> dict[str, Any]:
-        """The model that the store belongs to, as `create` was given it."""
+        """The model that the store belongs to: what it is, not where it lies."""
         return self.place.model
 
     def require_model(self, spec_json: Mapping[str, Any]) -> None:

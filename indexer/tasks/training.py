@@ -13,6 +13,9 @@ from pathlib import Path
 from indexer.store.store import Store, is_url
 from indexer.tasks.training_pairs import Exported, ExportSettings, export_pairs
 from retrieval.encoders.clip import choose_device
+from retrieval.encoders.known_models import try_to_remember
+from retrieval.encoders.model_parts import spec_of
+from retrieval.encoders.model_source import resolve_model
 from retrieval.training.checkpoint import STATE_NAME, work_folder
 from retrieval.training.config import TrainingConfig
 from retrieval.training.context import OnEpoch
@@ -40,11 +43,12 @@ def train(
 
     Stores among the data are written down as pairs files in the run's work folder, each told to `on_export` by its
     name. A run that has begun goes on with what it began with, also if a store has changed, unless it is started anew.
+    Where the model then lies is written down for this user.
     The other arguments and what is raised are those of `retrieval.training.run.train`; StoreError for a store that
     can't be opened.
     """
     chosen = choose_device(device, "fp32")
-    return train_on_pairs(
+    result = train_on_pairs(
         _with_stores(config, restart=restart, on_progress=on_progress, on_export=on_export),
         device=chosen.name,
         restart=restart,
@@ -53,6 +57,10 @@ def train(
         on_epoch=on_epoch,
         on_teacher=on_teacher,
     )
+    if result.first:
+        trained = resolve_model(str(result.folder.resolve()))
+        try_to_remember(spec_of(trained), trained)
+    return result
 
 
 def _with_stores(
