@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 from pydicom.dataset import Dataset
 
-from indexer.render.codecs import Array, StoredFrame
-from indexer.render.luts import Lut, descriptor, lut_words
+from indexer.render.layout import Array, StoredFrame
+from indexer.render.luts import Lut, descriptor, lut_words, read_lut
 from retrieval.errors import PixelDecodeError
 from retrieval.types import Uint8Image
 
@@ -51,10 +51,11 @@ def _ybr(values: Array, bits: int, *, partial: bool) -> Uint8Image:
 def apply_palette(frame: StoredFrame, ds: Dataset) -> Uint8Image:
     """[H, W] indexes through the three palettes of the dataset: [H, W, 3] 8-bit RGB."""
     palettes = [_palette(ds, colour, signed=frame.values.dtype.kind == "i") for colour in ("Red", "Green", "Blue")]
-    # Some writers declare 16 bits and store 8: if no entry of any colour needs more, 8 bits were meant.
+    # Some writers declare 16 bits and store 8, or 12: if no entry of any colour comes near white, fewer were meant.
     bits = max(palette.bits for palette in palettes)
-    if bits > 8 and max(int(palette.data.max(initial=0)) for palette in palettes) < 256:
-        bits = 8
+    largest = max(int(palette.data.max(initial=0)) for palette in palettes)
+    if bits > 12 and 0 < largest.bit_length() <= 12:
+        bits = max(8, largest.bit_length())
     planes = []
     for palette in palettes:
         entries = palette.data >> (bits - 8) if bits > 8 else to_8_bit(palette.data, bits)
@@ -64,17 +65,16 @@ def apply_palette(frame: StoredFrame, ds: Dataset) -> Uint8Image:
 
 
 def _palette(ds: Dataset, colour: str, *, signed: bool) -> Lut:
-    entries, first, bits = descriptor(ds, f"{colour}PaletteColorLookupTableDescriptor", signed=signed)
+    keyword = f"{colour}PaletteColorLookupTableDescriptor"
     plain, segmented = f"{colour}PaletteColorLookupTableData", f"Segmented{colour}PaletteColorLookupTableData"
     if plain in ds:
-        data = lut_words(ds, plain, entries, bits)
-    elif segmented in ds:
-        if bits not in (8, 16):
-            raise PixelDecodeError(f"a segmented palette of {bits} bits an entry, expected 8 or 16")
-        data = _expand(lut_words(ds, segmented, None, bits), entries, bits)
-    else:
+        return read_lut(ds, keyword, plain, signed=signed)
+    entries, first, bits = descriptor(ds, keyword, signed=signed)
+    if segmented not in ds:
         raise PixelDecodeError(f"PALETTE COLOR without {plain}, segmented or not")
-    return Lut(data, first, bits)
+    if bits not in (8, 16):
+        raise PixelDecodeError(f"a segmented palette of {bits} bits an entry, expected 8 or 16")
+    return Lut(_expand(lut_words(ds, segmented, None, bits), entries, bits), first, bits)
 
 
 def _expand(words: npt.NDArray[Any], entries: int, bits: int) -> npt.NDArray[Any]:
