@@ -188,6 +188,8 @@ def _read_attribute(ds: Dataset, tag: int, kind: Kind, label: str, warn: Callabl
             warn(f"{label} has {len(value)} values, expected one: the first is kept")
             value = value[0]
         converted = _CONVERTERS[kind](value)
+        if kind is Kind.INTEGER and "." in as_text(value):
+            warn(f"{label} is written as a decimal: taken as the whole number that it is")
     except READ_ERRORS:
         warn(f"{label} is malformed, expected {_EXPECTED[kind]}: left out")
         return None

@@ -31,6 +31,7 @@ from pydicom.uid import UID, RLELossless
 
 from indexer.dicom.budget import Warn, ignore
 from indexer.render.codestreams import Codestream, parse_codestream
+from indexer.render.colour import looks_ybr
 from indexer.render.encapsulated import read_spans
 from indexer.render.failures import LIBRARY_ERRORS, library_errors
 from indexer.render.layout import Array, Layout, StoredFrame, number_of_frames
@@ -178,12 +179,10 @@ def _decoded(frame: bytes, info: Codestream, photometric: str, warn: Warn) -> tu
         return values, photometric
     if info.transformed:
         return values, "RGB"  # the component transform is undone by the decoder, PS3.3 C.7.6.3.1.2
-    said = "YBR_FULL" if photometric.startswith("YBR_FU") else "RGB"
+    said = {"RGB": "RGB", "YBR_FULL": "YBR_FULL", "YBR_FULL_422": "YBR_FULL"}.get(photometric, info.colour or "RGB")
     if info.colour and info.colour != said:
-        warn(
-            f"(0028,0004) PhotometricInterpretation says {photometric}, the JP2 boxes say {info.colour}: taken as that"
-        )
-        said = info.colour
+        said = "YBR_FULL" if looks_ybr(values, info.precision) else "RGB"
+        warn(f"(0028,0004) PhotometricInterpretation and JP2 boxes contradict each other: {said} by the colours")
     return values, said
 
 

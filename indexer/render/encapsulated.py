@@ -26,6 +26,7 @@ STARTS = (
     b"\0\0\0\x0cJXL ",
 )
 _END = b"\xff\xd9"  # of a JPEG, a JPEG-LS and a JPEG 2000 codestream
+_LONG = 0xFFFFFFFF
 _FEWEST = 100  # a header that declares a hundred times the frames that are there is not to be believed in anything
 
 
@@ -49,9 +50,28 @@ def frame_spans(
     if not spans:
         raise PixelDecodeError("the pixel data hold no complete fragment; the file is truncated")
     if frames == 1:
-        return [spans]
-    if len(spans) == frames:
-        return [[span] for span in spans]
+        found: list[Sequence[Span]] = [spans]
+    elif len(spans) == frames:
+        found = [[span] for span in spans]
+    else:
+        found = _grouped(file, fragments, spans, frames, extended, warn, rle=rle)
+    first = spans[0][0]
+    if fragments.table not in (b"", struct.pack(f"<{len(found)}L", *((each[0][0] - first) & _LONG for each in found))):
+        warn("the offset table of the pixel data does not fit their fragments: it was not used")
+    return found
+
+
+def _grouped(
+    file: BinaryIO,
+    fragments: Fragments,
+    spans: list[Span],
+    frames: int,
+    extended: bytes | None,
+    warn: Warn,
+    *,
+    rle: bool,
+) -> list[Sequence[Span]]:
+    """More or fewer fragments than frames."""
     begins = [i for i, span in enumerate(spans) if _begins(file, span, rle=rle)]
     if len(spans) > frames:
         if len(begins) != frames or begins[0] != 0:

@@ -60,7 +60,7 @@ def render_frame(
         if frame.values.ndim == 3:
             return np.ascontiguousarray(to_rgb(frame))
         if frame.photometric == "PALETTE COLOR":
-            return apply_palette(frame, ds)
+            return apply_palette(frame, ds, warn)
         return _render_grey(frame, ds, frame_number, profile, window, warn, exact=exact)
 
 

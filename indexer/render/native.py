@@ -8,12 +8,12 @@ from typing import BinaryIO
 import numpy as np
 
 from indexer.dicom.budget import Warn
+from indexer.render.colour import looks_ybr
 from indexer.render.layout import Array, Layout, StoredFrame, container, integer_type
 from retrieval.errors import PixelDecodeError
 
 _WHOLE = (1, 8, 16, 32, 64)  # bits allocated; others are packed without gaps
 _FEW = 16  # bytes that a frame may lack at its end, as long as they are less than a row: padding gone wrong
-_IN_GAMUT = 0.98  # of the pixels: what is YBR has its colours inside RGB, what is RGB has not when taken for YBR
 
 
 def settle(layout: Layout, length: int, frames: int, warn: Warn) -> tuple[Layout, bool]:
@@ -95,7 +95,7 @@ def native_frame(
     values = layout.shaped(values, planar=bool(layout.planar))
     if photometric.endswith("_422"):
         partial = "PARTIAL" in photometric
-        photometric = photometric if partial or _is_ybr(values, layout.stored) else "RGB"
+        photometric = photometric if partial or looks_ybr(values, layout.stored) else "RGB"
         warn(
             "4:2:2 colour is declared, but the pixel data have three samples a pixel: read as "
             f"{'whole YBR' if photometric != 'RGB' else 'RGB'}, by their colours"
@@ -119,18 +119,3 @@ def _samples(data: bytes, skipped: int, samples: int, layout: Layout, *, little:
     for bit in range(layout.allocated):
         unsigned |= unpacked[bit :: layout.allocated].astype(unsigned.dtype) << bit
     return layout.used_bits(unsigned.view(integer_type(layout)))
-
-
-def _is_ybr(values: Array, bits: int) -> bool:
-    """Whether [H, W, 3] samples are YBR by their look: taken for it, hardly a pixel falls outside RGB.
-
-    Black, white and every saturated colour of an RGB picture would fall outside.
-    """
-    top = float((1 << bits) - 1)
-    y, b, r = (values[..., i].astype(np.float32) / top for i in range(3))
-    b, r = b - 128 / 255, r - 128 / 255
-    colours = (y + 1.402 * r, y - 0.344136 * b - 0.714136 * r, y + 1.772 * b)
-    inside = np.ones(y.shape, bool)
-    for colour in colours:
-        inside &= (colour > -0.02) & (colour < 1.02)
-    return bool(inside.mean() >= _IN_GAMUT)

@@ -193,6 +193,8 @@ def _luts(ds: Dataset, keyword: str, warn: Warn, *, signed: bool) -> list[tuple[
             continue
         if not lut.complete:
             warn(f"an item of {keyword} holds fewer entries than its descriptor says")
+        if keyword == "VOILUTSequence" and lut.top < (1 << lut.bits) - 1:
+            warn(f"the entries of an item of {keyword} need fewer bits than its descriptor says: the largest is white")
         found.append((lut, _text(item, "LUTExplanation")))
     return found
 
