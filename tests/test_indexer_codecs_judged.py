@@ -82,11 +82,8 @@ def test_lossless_jpeg_of_every_predictor_restart_and_scan(bits: int, predictor:
                 assert np.array_equal(decoded(stream, shifted, uid.JPEGLossless, bits), shifted)
 
 
-@pytest.mark.parametrize("bits", [8, 12, 16])
-@pytest.mark.parametrize("components", [1, 3])
+@pytest.mark.parametrize(("bits", "components"), [(8, 1), (12, 1), (16, 1), (8, 3)])
 def test_dcmtk_reads_the_plain_encoder_as_medlens_does(bits: int, components: int, tmp_path: Path) -> None:
-    if components == 3 and bits > 8:
-        pytest.skip("DCMTK decodes no lossless colour above 8 bits")
     values = values_of(bits, shape=(11, 13) if components == 1 else (11, 13, 3))
     for predictor, restart_rows in ((1, 0), (4, 1), (7, 3)):
         stream = lossless_jpeg(values, bits, predictor=predictor, restart_rows=restart_rows, scans=components)
