@@ -26,7 +26,7 @@ from indexer.catalog.where import parse_filter
 from indexer.keywords import COLUMNS
 from indexer.records import FileStat, IndexedFile, InstanceRecord
 from indexer.store.store import Store
-from retrieval.types import SearchFilter
+from retrieval.types import RowFilter, SearchFilter
 
 DIM = 128
 Row = dict[str, Any]
@@ -109,7 +109,8 @@ def main() -> None:
                     times["by hand"].append(took)
                     if ids.tolist() != mine:
                         sys.exit(f"{where}: {len(ids)} ids, {len(mine)} by hand")
-                    took, found = timed(index.search, query, 10, ids)
+                    allowed = RowFilter(SearchFilter(where=where), store.catalog.ids_matching)
+                    took, found = timed(index.search, query, 10, allowed)
                     times["search"].append(took)
                     took, other = timed(after, index, query, set(mine))
                     times["search by hand"].append(took)

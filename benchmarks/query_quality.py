@@ -30,11 +30,11 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from indexer.dicom.report_text import sentences
 from indexer.keywords import COLUMNS
 from indexer.records import FileStat, IndexedFile, InstanceRecord
 from indexer.store.store import Store
 from retrieval.encoders.clip import ClipEncoder
+from retrieval.language.sentences import sentences
 from retrieval.search.bm25 import tokens
 from retrieval.search.query import ImagePart, Level, Query, Ranker
 from retrieval.types import Embeddings, Uint8Image

@@ -10,7 +10,6 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-VectorKind = Literal["frame", "sentence"]  # of what a vector is
 AttributeValue = str | int | float | bool | date | None
 
 

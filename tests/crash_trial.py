@@ -28,7 +28,8 @@ from indexer.catalog.database import parse_url
 from indexer.catalog.schema import metadata
 from indexer.run import batches
 from indexer.run.pipeline import index_archive
-from indexer.store.store import CATALOG_FILE, Store
+from indexer.store.place import CATALOG_FILE
+from indexer.store.store import Store
 from retrieval.errors import StoreError, StoreNotFound
 from retrieval.types import Embeddings, Uint8Image
 

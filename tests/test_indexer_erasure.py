@@ -15,7 +15,8 @@ from indexer.catalog import database as database_module
 from indexer.catalog.erasure import Erasures
 from indexer.records import FileStat
 from indexer.store import report_index
-from indexer.store.store import CATALOG_FILE, Store
+from indexer.store.place import CATALOG_FILE
+from indexer.store.store import Store
 from retrieval.errors import QueryError, StoreError
 from retrieval.search.bm25 import ReportIndex, build_report_index
 from retrieval.types import SearchFilter
@@ -198,16 +199,16 @@ def test_nothing_named_is_refused_and_nothing_found_is_fine(in_folder: Store) ->
 
 def test_a_reader_that_holds_the_log_is_named(in_folder: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(database_module, "BUSY_TIMEOUT_S", 0.1)
-    place = in_folder._folder / CATALOG_FILE
+    place = in_folder.place.folder / CATALOG_FILE
     in_folder.close()
-    with closing(sqlite3.connect(place, isolation_level=None)) as reader, Store.open(in_folder._folder) as store:
+    with closing(sqlite3.connect(place, isolation_level=None)) as reader, Store.open(in_folder.place.folder) as store:
         reader.execute("BEGIN")
         reader.execute("SELECT count(*) FROM frames").fetchone()
         with pytest.raises(StoreError, match=r"all is erased.*write-ahead log in use"):
             store.erase(study("2.0"))
         reader.execute("ROLLBACK")
         assert store.erase(study("2.0")) == 0, "the same command again empties the log"
-        assert found_in(in_folder._folder) == set()
+        assert found_in(in_folder.place.folder) == set()
 
 
 def _elsewhere():

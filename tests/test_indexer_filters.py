@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from catalog_factory import DIM, SPEC, indexed
+from catalog_factory import DIM, SPEC, indexed, only
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -181,7 +181,7 @@ def test_any_filter_finds_what_the_naive_judge_finds(store: Store, seed: int) ->
         expected = [i for i, row in kept.items() if holds(filter_, row) is True]
         ids = store.catalog.ids_matching(SearchFilter(where=text))
         assert ids.tolist() == expected, text
-        answers = index.search(query, len(kept) + 5, ids)[0]
+        answers = index.search(query, len(kept) + 5, only(ids))[0]
         assert sorted(i for i, _ in answers) == expected, text
 
     check()

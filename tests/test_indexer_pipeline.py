@@ -17,6 +17,7 @@ from indexer.dicom.safe_read import open_dicom
 from indexer.reading.frames import parse_policy
 from indexer.run.pipeline import Progress, index_archive
 from indexer.store.store import Store
+from retrieval.encoders.spec import IndexingEncoder
 from retrieval.errors import MedlensError, NonFiniteEmbedding, StoreError, StoreIncompatible
 
 FILES = (
@@ -56,6 +57,7 @@ def run(archive: Path, store: Store, encoder: FakeEncoder, **options):
 
 
 def test_one_run_takes_images_reports_and_others_each_as_what_they_are(archive, store, encoder):
+    assert isinstance(encoder, IndexingEncoder)
     report = run(archive, store, encoder)
     counts = store.catalog.counts()
     assert report.indexed == counts.instances == len(FILES)

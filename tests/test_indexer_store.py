@@ -13,7 +13,8 @@ import pytest
 from catalog_factory import DIM, SPEC, indexed, vectors
 
 from indexer.catalog.sql_catalog import SqlCatalog
-from indexer.store.store import CATALOG_FILE, KEY_FILE, Store, is_url
+from indexer.store.place import CATALOG_FILE, KEY_FILE, is_url
+from indexer.store.store import Store
 from indexer.vectors.index import CatalogIndex
 from retrieval.errors import StoreCorrupt, StoreError, StoreIncompatible, StoreNotFound
 from retrieval.types import SearchFilter

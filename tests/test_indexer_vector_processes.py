@@ -58,7 +58,7 @@ def read(place: Path, done: Event, number: int, reports: Any) -> None:
             _, gone = store.catalog.deleted_since("frame", 0)
             newest = store.catalog.vector_count("frame") + len(gone)  # each id was given once
             if searches % 2:
-                store.forget_indexes()
+                store.derived.forget()
             index = store.index("frame")
             for k in (5000, 10):
                 hits = index.search(query, k)[0]
@@ -87,7 +87,9 @@ def test_two_read_while_one_writes(tmp_path: Path) -> None:
     with Store.create(place, SPEC) as store:
         for generation in range(KEPT):
             put(store, generation)
-        outcome = optimize(store.index_place("frame"), store.catalog, np.empty((0, DIM), np.float16), kind="ivf-rabitq")
+        outcome = optimize(
+            store.derived.index_place("frame"), store.catalog, np.empty((0, DIM), np.float16), kind="ivf-rabitq"
+        )
         assert outcome is not None and outcome[0].tuning is not None
     done, reports = SPAWN.Event(), SPAWN.SimpleQueue()
     readers = [SPAWN.Process(target=read, args=(place, done, number, reports), daemon=True) for number in range(2)]
@@ -106,7 +108,7 @@ def test_two_read_while_one_writes(tmp_path: Path) -> None:
         assert searches >= changes >= 1
         assert last == alive
     with Store.open(place) as store:
-        written = CatalogIndex.load(store.index_place("frame").path)
+        written = CatalogIndex.load(store.derived.index_place("frame").path)
         assert written.ids.tolist() == alive
         assert written.tuning is not None, "the compressed index went along"
         assert [path.name for path in (place / "vectors").glob(".*")] == []
@@ -152,7 +154,7 @@ def test_killed_while_it_writes_the_old_file_stays(moment: str, tmp_path: Path) 
     place = tmp_path / "s"
     with Store.create(place, SPEC) as store:
         put(store, 0)
-        path = store.index_place("frame").path
+        path = store.derived.index_place("frame").path
         store.refresh()
         before = path.read_bytes()
     process = SPAWN.Process(target=killed, args=(place, moment), daemon=True)

@@ -16,7 +16,8 @@ from typer.testing import CliRunner
 
 from cli.medlens_app import app
 from indexer.catalog.claims import Process
-from indexer.store.store import CATALOG_FILE, KEY_FILE, Store
+from indexer.store.place import CATALOG_FILE, KEY_FILE
+from indexer.store.store import Store
 from indexer.tasks.verifying import Check, verify_store
 from retrieval.types import SearchFilter
 

@@ -10,11 +10,11 @@ import sqlalchemy as sa
 from indexer.catalog import claims
 from indexer.catalog.commits import DUPLICATE, NORM_TOLERANCE, Writer
 from indexer.catalog.database import Database
-from indexer.catalog.schema import deletions, files, frames, instances, reports, sentences
+from indexer.catalog.schema import VECTOR_TABLES, deletions, files, frames, hanging_tables, instances
+from indexer.vector_sets import VectorKind
 
 _PAGE = 4096
 _CHUNK = 5000
-_TABLES = {"frame": frames, "sentence": sentences}
 
 
 class CatalogChecks:
@@ -34,9 +34,9 @@ class CatalogChecks:
             broken = connection.exec_driver_sql("PRAGMA foreign_key_check").all()
         return [f"{len(broken)} rows refer to rows that are not there"] if broken else []
 
-    def bad_vectors(self, kind: str, dim: int) -> tuple[int, list[int]]:
+    def bad_vectors(self, kind: VectorKind, dim: int) -> tuple[int, list[int]]:
         """How many vectors there are, and the ids of those of a wrong size, not finite, or not of unit norm."""
-        table = _TABLES[kind]
+        table = VECTOR_TABLES[kind].rows
         count, after = 0, 0
         bad: list[int] = []
         query = sa.select(table.c.id, table.c.vector).order_by(table.c.id).limit(_PAGE)
@@ -56,18 +56,13 @@ class CatalogChecks:
 
     def lone_rows(self) -> dict[str, list[int]]:
         """Ids of rows that lack what they hang on, by table."""
-        pairs = {
-            "frames": (frames, frames.c.instance_id, instances),
-            "reports": (reports, reports.c.instance_id, instances),
-            "sentences": (sentences, sentences.c.report_id, reports),
-            "instances": (instances, instances.c.file_id, files),
-        }
         out: dict[str, list[int]] = {}
         with self._database.reading() as connection:
-            for name, (table, column, parent) in pairs.items():
-                query = sa.select(table.c.id).where(~sa.exists().where(parent.c.id == column))
+            for table in hanging_tables():
+                held = [sa.exists().where(key.column == key.parent) for key in table.foreign_keys]
+                query = sa.select(table.c.id).where(~sa.and_(*held))
                 if found := list(connection.execute(query).scalars()):
-                    out[name] = found
+                    out[table.name] = found
         return out
 
     def empty_files(self) -> list[int]:
@@ -106,11 +101,11 @@ class CatalogChecks:
                 connection.execute(sa.delete(files).where(files.c.id.in_(chunk)))
 
     def drop_lone_rows(self, found: dict[str, list[int]]) -> None:
-        tables = {"sentences": sentences, "reports": reports, "frames": frames, "instances": instances}
+        kinds = {table.rows.name: kind for kind, table in VECTOR_TABLES.items()}
         with self._database.writing() as connection:
-            for name, table in tables.items():
-                for chunk in _chunks(found.get(name, [])):
-                    kind = {"frames": "frame", "sentences": "sentence"}.get(name)
+            for table in hanging_tables():
+                kind = kinds.get(table.name)
+                for chunk in _chunks(found.get(table.name, [])):
                     if kind:
                         connection.execute(sa.insert(deletions), [{"kind": kind, "row_id": i} for i in chunk])
                     connection.execute(sa.delete(table).where(table.c.id.in_(chunk)))
@@ -120,15 +115,13 @@ class CatalogChecks:
         with self._database.writing() as connection:
             claims.bury(connection)
 
-    def instances_of(self, kind: str, ids: Sequence[int]) -> list[int]:
+    def instances_of(self, kind: VectorKind, ids: Sequence[int]) -> list[int]:
         """The instances that frames, or report sentences, belong to."""
-        column = frames.c.instance_id if kind == "frame" else reports.c.instance_id
-        table = frames if kind == "frame" else sentences.join(reports)
-        row_id = frames.c.id if kind == "frame" else sentences.c.id
+        table = VECTOR_TABLES[kind]
         found: dict[int, None] = {}
         with self._database.reading() as connection:
             for chunk in _chunks(ids):
-                query = sa.select(column).select_from(table).where(row_id.in_(chunk))
+                query = sa.select(table.instance_id).select_from(table.joined).where(table.rows.c.id.in_(chunk))
                 found.update(dict.fromkeys(connection.execute(query).scalars()))
         return list(found)
 

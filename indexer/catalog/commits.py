@@ -11,7 +11,7 @@ import sqlalchemy as sa
 
 from indexer.catalog.claims import release
 from indexer.catalog.erasure import Erasures, any_erased, keep_out, let_in, which_erased
-from indexer.catalog.schema import deletions, files, frames, instances, reports, sentences
+from indexer.catalog.schema import VECTOR_TABLES, deletions, files, frames, instances, reports, sentences
 from indexer.keywords import COLUMNS
 from indexer.records import FileStat, IndexedFile, Rejection
 
@@ -347,12 +347,9 @@ class Writer:
         """Delete with all that hangs on them, and log it. Files in conflict with them are to be looked at again."""
         if not ids:
             return
-        of_sentences = sentences.join(reports)
-        for kind, query in (
-            ("frame", sa.select(frames.c.id).where(frames.c.instance_id.in_(ids))),
-            ("sentence", sa.select(sentences.c.id).select_from(of_sentences).where(reports.c.instance_id.in_(ids))),
-        ):
-            rows = query.add_columns(sa.literal(kind)).order_by(None)
+        for kind, table in VECTOR_TABLES.items():
+            rows = sa.select(table.rows.c.id, sa.literal(kind)).select_from(table.joined)
+            rows = rows.where(table.instance_id.in_(ids))
             self._db.execute(sa.insert(deletions).from_select([deletions.c.row_id, deletions.c.kind], rows))
         rivals = sa.select(instances.c.sop_instance_uid).where(instances.c.id.in_(ids))
         self._db.execute(sa.delete(files).where(files.c.reason == CONFLICT, files.c.sop_instance_uid.in_(rivals)))

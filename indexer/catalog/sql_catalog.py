@@ -22,11 +22,11 @@ from indexer.catalog.indexing import IndexingCatalog
 from indexer.catalog.label_scores import LabelScores
 from indexer.catalog.lineage import LineageReads
 from indexer.catalog.remembered import Remembered
-from indexer.catalog.schema import archives, deletions, files, frames, instances, reports, sentences
+from indexer.catalog.schema import VECTOR_TABLES, archives, deletions, files, frames, instances, reports, sentences
 from indexer.catalog.schema import manifest as settings
 from indexer.catalog.selection import SELECT, SelectionLevel
 from indexer.keywords import COLUMNS
-from indexer.records import VectorKind
+from indexer.vector_sets import VectorKind
 from retrieval.errors import StoreCorrupt, StoreError, StoreNotFound
 from retrieval.types import FrameKey, SearchFilter
 
@@ -34,7 +34,6 @@ Ids = npt.NDArray[np.int64]
 Vectors = npt.NDArray[np.float16]  # [N, embed_dim], unit norm
 
 _ANSWERS = 16  # filters whose ids are remembered
-_TABLES = {"frame": frames, "sentence": sentences}
 
 
 @dataclass(frozen=True)
@@ -216,11 +215,10 @@ class SqlCatalog(IndexingCatalog, LineageReads):
 
     def _ids_matching(self, where: SearchFilter, kind: VectorKind) -> Ids:
         with self._database.reading() as connection:
-            table = _TABLES[kind]
-            query = sa.select(table.c.id)  # sorted here: ORDER BY makes SQLite walk the table with the vectors
+            table = VECTOR_TABLES[kind]
+            query = sa.select(table.rows.c.id)  # sorted here: ORDER BY makes SQLite walk the table with the vectors
             if where:
-                joined = frames.join(instances) if kind == "frame" else sentences.join(reports).join(instances)
-                query = query.select_from(joined).where(*conditions(connection, where))
+                query = query.select_from(table.joined.join(instances)).where(*conditions(connection, where))
             ids = np.sort(np.fromiter(connection.execute(query).scalars(), dtype=np.int64))
         ids.flags.writeable = False
         return ids
@@ -326,11 +324,13 @@ class SqlCatalog(IndexingCatalog, LineageReads):
 
     def vector_count(self, kind: VectorKind) -> int:
         with self._database.reading() as connection:
-            return int(connection.execute(sa.select(sa.func.count()).select_from(_TABLES[kind])).scalar_one())
+            return int(
+                connection.execute(sa.select(sa.func.count()).select_from(VECTOR_TABLES[kind].rows)).scalar_one()
+            )
 
     def iter_vectors(self, kind: VectorKind, after_id: int = 0, batch: int = 4096) -> Iterator[tuple[Ids, Vectors]]:
         """Batches of (ids [n] int64 ascending, vectors [n, D] float16) of the rows above `after_id`."""
-        table = _TABLES[kind]
+        table = VECTOR_TABLES[kind].rows
         query = sa.select(table.c.id, table.c.vector).order_by(table.c.id).limit(batch)
         while True:
             with self._database.reading() as connection:
@@ -343,7 +343,7 @@ class SqlCatalog(IndexingCatalog, LineageReads):
 
     def vectors_of(self, ids: Iterable[int], kind: VectorKind = "frame") -> tuple[Ids, Vectors]:
         """(ids [n] ascending, vectors [n, D] float16) of those ids that are there."""
-        table = _TABLES[kind]
+        table = VECTOR_TABLES[kind].rows
         query = sa.select(table.c.id, table.c.vector).order_by(table.c.id)
         rows = list(self._where_in(query, table.c.id, sorted({int(i) for i in ids})))
         return _unpacked(rows, kind) if rows else _no_vectors(self.embed_dim)

@@ -13,7 +13,6 @@ from pydicom.dataset import Dataset
 
 from indexer.dicom.budget import Warn
 from indexer.dicom.header import read_record
-from indexer.dicom.report_text import sentences
 from indexer.dicom.safe_read import open_dicom
 from indexer.reading.frames import FramePolicy
 from indexer.records import FileStat, InstanceRecord
@@ -23,6 +22,7 @@ from indexer.render.pixels import Pixels
 from indexer.render.precheck import check_before_decoding
 from retrieval.encoders.preprocess import Preprocess
 from retrieval.errors import NotDicomError, PixelDecodeError, UnsupportedImageError
+from retrieval.language.sentences import sentences
 from retrieval.types import RenderProfile, Uint8Image
 
 _PICTURE_FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "WEBP")

@@ -25,7 +25,7 @@ from indexer.run.lease import Worker
 from indexer.run.stages import Clock, Line
 from indexer.sources.folders import iter_files
 from indexer.store.store import Store
-from retrieval.encoders.clip import ClipEncoder
+from retrieval.encoders.spec import IndexingEncoder
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ OnProgress = Callable[[Progress], None]
 def index_archive(
     roots: Sequence[Path],
     store: Store,
-    encoder: ClipEncoder,
+    encoder: IndexingEncoder,
     *,
     frames: FramePolicy = FramePolicy(),
     workers: int | None = None,
@@ -96,7 +96,7 @@ class _Run:
     """What has been done so far."""
 
     store: Store
-    encoder: ClipEncoder
+    encoder: IndexingEncoder
     on_progress: OnProgress
     counted: CountedFiles
     erasures: Erasures

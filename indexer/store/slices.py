@@ -11,6 +11,12 @@ from indexer.reading.frames import Place, slice_places
 from retrieval.types import SearchResults
 
 Places = Remembered[str, Mapping[str, Place]]  # by series, then by SOP Instance UID
+_SERIES = 256  # that are remembered
+
+
+def no_places_yet(catalog: SqlCatalog) -> Places:
+    """What `with_places` fills."""
+    return Remembered(catalog.state, _SERIES)
 
 
 def with_places(results: SearchResults, catalog: SqlCatalog, known: Places) -> SearchResults:

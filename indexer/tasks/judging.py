@@ -18,7 +18,8 @@ import numpy.typing as npt
 from indexer.reading.files import PictureRequest
 from indexer.sources.folders import real_path
 from retrieval.errors import EvaluationError
-from retrieval.evaluation.rows import EvaluationRows, draw_groups, plain
+from retrieval.evaluation.rows import EvaluationRows, draw_groups
+from retrieval.row_files import plain
 from retrieval.types import Embeddings, RenderProfile, SearchFilter
 
 if TYPE_CHECKING:

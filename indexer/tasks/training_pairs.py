@@ -24,7 +24,7 @@ from indexer.reading.pictures import load_pictures
 from indexer.sources.folders import real_path
 from indexer.tasks.judging import FIELDS, frame_rows, plane_of, sentences_by_study
 from retrieval.errors import DicomError, TrainingError
-from retrieval.evaluation.rows import plain
+from retrieval.row_files import plain
 from retrieval.types import RenderProfile, SearchFilter, Uint8Image
 
 if TYPE_CHECKING:

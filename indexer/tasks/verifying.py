@@ -11,15 +11,16 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from indexer.catalog.checks import CatalogChecks
-from indexer.records import VectorKind
 from indexer.sources.folders import real_path
 from indexer.store.report_index import STALE
 from indexer.store.store import Store
+from indexer.vector_sets import VECTOR_SETS, VectorKind
 from retrieval.errors import StoreCorrupt, StoreError
 
 log = logging.getLogger(__name__)
@@ -64,10 +65,8 @@ def verify_store(
         "rows": lambda: _lone_rows(checks, counts.instances, repair),
         "indexed files": lambda: _empty_files(checks, counts.files, repair),
         "images": lambda: _blind_images(checks, counts.instances, repair),
-        "frame vectors": lambda: _vectors(store, "frame", repair),
-        "sentence vectors": lambda: _vectors(store, "sentence", repair),
-        "frame index": lambda: _index(store, "frame", repair),
-        "sentence index": lambda: _index(store, "sentence", repair),
+        **{f"{kind} vectors": partial(_vectors, store, kind, repair) for kind in VECTOR_SETS},
+        **{f"{kind} index": partial(_index, store, kind, repair) for kind in VECTOR_SETS},
         "report index": lambda: _report_index(store, repair),
         "leftovers": lambda: _leftovers(store, repair),
         "dead workers": lambda: _workers(checks, repair),
@@ -96,11 +95,11 @@ def _key(store: Store, repair: bool) -> Check:
         store.pseudonym_key  # noqa: B018 - reading it checks it
     except StoreError as exc:
         return Check("key", 1, 1, f"{exc}. {exc.hint or ''}".strip())
-    mode = store.key_mode()
+    mode = store.place.key_mode()
     if not mode & 0o077:
         return Check("key", 1)
     if repair:
-        store.protect_key()
+        store.place.protect_key()
     return Check("key", 1, 1, f"others may read it (mode {mode:04o}, expected 0600)", repaired=repair)
 
 
@@ -141,8 +140,8 @@ def _vectors(store: Store, kind: VectorKind, repair: bool) -> Check:
 def _index(store: Store, kind: VectorKind, repair: bool) -> Check:
     """Every id and every vector of the index that searches would use, and the file it comes from."""
     name = f"{kind} index"
-    problem = store.index_file_problem(kind)
-    index = store.frames_index() if kind == "frame" else store.sentences_index()
+    problem = store.derived.index_file_problem(kind)
+    index = store.index(kind)
     ids = index.ids
     looked_at, wrong = len(ids), int(problem is not None)
     for start in range(0, len(ids), _BATCH):
@@ -154,16 +153,16 @@ def _index(store: Store, kind: VectorKind, repair: bool) -> Check:
     if not wrong:
         return Check(name, looked_at)
     if repair:
-        store.rebuild_indexes()
+        store.derived.rebuild()
     how = "built anew" if repair else "--repair builds it anew"
     return Check(name, looked_at, wrong, f"{problem or 'it differs from the catalog'}; {how}", repaired=repair)
 
 
 def _report_index(store: Store, repair: bool) -> Check:
     """That it is stale is no damage: opening it, as a search does, brings it up to the catalog."""
-    before = store.report_index_problem()
+    before = store.derived.report_index_problem()
     store.reports_index()
-    problem = store.report_index_problem() or (before if before != STALE else None)
+    problem = store.derived.report_index_problem() or (before if before != STALE else None)
     if problem and repair:
         store.refresh()
     detail = f"{problem}; {'built anew' if repair else '--repair builds it anew'}" if problem else ""
@@ -171,9 +170,9 @@ def _report_index(store: Store, repair: bool) -> Check:
 
 
 def _leftovers(store: Store, repair: bool) -> Check:
-    found = store.leftovers()
+    found = store.derived.leftovers()
     if repair:
-        store.remove_leftovers()
+        store.derived.remove_leftovers()
     detail = "unfinished files that a killed process has left; they may hold vectors and words of reports"
     return Check("leftovers", len(found), len(found), detail if found else "", repaired=repair)
 

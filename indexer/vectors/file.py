@@ -24,8 +24,9 @@ import numpy.typing as npt
 from indexer.on_disk import sync_folder, written_whole
 from indexer.vectors.compressed import Compressed, Tuning
 from indexer.vectors.flat import Flat, load_faiss, new_flat
-from indexer.vectors.parts import Ids, Part, RowFile, new_part
+from indexer.vectors.parts import Part, RowFile, new_part
 from retrieval.errors import StoreCorrupt
+from retrieval.types import Ids
 
 _MAGIC = b"MEDLENS3"
 _FOOTER = struct.Struct("<IQ8s")  # crc of the JSON, its length, magic

@@ -14,7 +14,6 @@ from __future__ import annotations
 import json
 import logging
 import re
-import unicodedata
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from retrieval.language.letters import without_accents
 from retrieval.language.negation import affirmed
 from retrieval.language.sides import clauses, sided
 
@@ -123,7 +123,7 @@ def tokens(text: str) -> list[str]:
 
 
 def _plain(text: str) -> str:
-    return "".join(c for c in unicodedata.normalize("NFKD", text.casefold()) if not unicodedata.combining(c))
+    return without_accents(text.casefold())
 
 
 def _words(plain: str) -> list[str]:

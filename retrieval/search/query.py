@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from retrieval.errors import EmptyQuery, QueryError
+from retrieval.language.letters import with_few_marks
 from retrieval.types import SearchFilter, Uint8Image
 
 _LIGHTEST, _HEAVIEST = 1e-4, 1e4  # weights that single precision can still add up
@@ -225,7 +226,7 @@ def _checked(value: str | Path | Part) -> Part:
             hint="Only how weights compare matters. Leave out a part that is not to count.",
         )
     if isinstance(part, TextPart):
-        text = " ".join(part.text.split())
+        text = " ".join(with_few_marks(part.text).split())
         if not text:
             raise EmptyQuery("the query is empty" if part.weight > 0 else "a negative part of the query is empty")
         if any("\ud800" <= c <= "\udfff" for c in text):
