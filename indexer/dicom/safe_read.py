@@ -158,10 +158,14 @@ def _frame_groups(source: BinaryIO, budget: Budget, element: Element, ds: FileDa
     source.seek(element.place)
     data = source.read(end - element.place)
     implicit, little = ds.original_encoding
+    spans = tuple((first - element.place, last - element.place) for first, last in spans)
+    if element.vr == "UN" and spans:  # implicit by PS3.5 6.2.2, but not by all writers
+        first_vr = spans[0][0] + 12
+        implicit = data[first_vr : first_vr + 2] not in VRS
     groups = FrameGroups(
         data,
-        tuple((first - element.place, last - element.place) for first, last in spans),
-        implicit=bool(implicit) or element.vr == "UN",
+        spans,
+        implicit=bool(implicit),
         little_endian=little is not False,
         encoding=cast(Any, ds.original_character_set),
     )

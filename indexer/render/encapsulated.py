@@ -1,9 +1,9 @@
 """Which fragments of encapsulated pixel data make which frame (PS3.5 A.4).
 
-Offset tables are wrong in many files: shifted, of another number of frames, of two bytes. They are asked last. One
-frame has all the fragments; as many fragments as frames have one each; else a frame begins where a codestream begins;
-only then does a table decide, if each of its entries is the start of a fragment and none comes twice. A frame is never
-made of another's fragments: what can't be told apart is refused.
+Offset tables are wrong in many files: shifted, of another number of frames, of two bytes. They are asked last. As many
+fragments as frames have one each; else a frame begins where a codestream begins; only then does a table decide, if each
+of its entries is the start of a fragment and none comes twice. A frame is never made of another's fragments: what can't
+be told apart is refused.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def frame_spans(
         warn("the pixel data are cut short inside a fragment: its frame is left out")
     if not spans:
         raise PixelDecodeError("the pixel data hold no complete fragment; the file is truncated")
-    if frames == 1:
+    if len(spans) == 1 and frames == 1:
         found: list[Sequence[Span]] = [spans]
     elif len(spans) == frames:
         found = [[span] for span in spans]
@@ -74,9 +74,12 @@ def _grouped(
     """More or fewer fragments than frames."""
     begins = [i for i, span in enumerate(spans) if _begins(file, span, rle=rle)]
     if len(spans) > frames:
-        if len(begins) != frames or begins[0] != 0:
-            begins = _by_table(fragments, spans, frames, extended)
-        return [spans[start:stop] for start, stop in zip(begins, [*begins[1:], len(spans)], strict=True)]
+        if begins[:1] != [0] or len(begins) < frames:
+            begins = [0] if frames == 1 else _by_table(fragments, spans, frames, extended)
+        elif len(begins) > frames:
+            warn("more frames are there than (0028,0008) NumberOfFrames declares: the first ones were read")
+        ends = [*begins[1:], len(spans)]
+        return [spans[start:stop] for start, stop in zip(begins[:frames], ends, strict=False)]
     if len(begins) != len(spans) or len(spans) * _FEWEST < frames:
         raise PixelDecodeError(f"{len(spans)} fragments of pixel data, too few for {frames} frames")
     warn("fewer frames are there than (0028,0008) NumberOfFrames declares: those that are there were read")

@@ -1,8 +1,8 @@
 """Lookup tables as DICOM stores them: descriptors, 8 or 16 bits an entry, either byte order (PS3.3 C.11.1.1).
 
-Descriptors and data contradict each other in many files. What an entry is, 8 bits or 16, is said by the descriptor's
-third value, but where the length is exactly that of the other (C.7.6.3.1.5 has a note on it). How many there are is
-said by the data: a table may be shorter than declared, and its last entry stands for the rest.
+Descriptors and data contradict each other in many files. An entry of more than 8 bits is a word, whatever the length;
+one of 8 is a byte, if there aren't more bytes than entries (C.7.6.3.1.5 allows both). How many there are is said by the
+data: a table may be shorter than declared, and its last entry stands for the rest.
 """
 
 from __future__ import annotations
@@ -37,7 +37,9 @@ class Lut:
         Or the largest entry, if none comes near that: 12-bit output under a descriptor that says 16 is frequent.
         """
         largest = int(self.data.max(initial=0))
-        return largest if 0 < largest.bit_length() < self.bits else (1 << self.bits) - 1
+        # What a table that is cut short would have reached is not known, unless it is far from it.
+        most = self.bits - 1 if self.complete else self.bits - 4
+        return largest if 0 < largest.bit_length() <= most else (1 << self.bits) - 1
 
     def __call__(self, values: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
         index = np.clip(np.floor(values) - self.first, 0, len(self.data) - 1)
@@ -90,7 +92,7 @@ def lut_words(ds: Dataset, keyword: str, entries: int | None, bits: int) -> npt.
         numbers = [] if value is None else [value] if isinstance(value, int) else list(value)
         words = np.array([int(v) & 0xFFFF for v in numbers], np.uint16)
         length = 2 * len(words)
-    packed = bits == 8 if entries is None else length <= entries + 1 and (bits <= 8 or length >= entries)
+    packed = bits == 8 if entries is None else bits <= 8 and length <= entries + 1
     if packed:
         words = words.astype("<u2").view(np.uint8).astype(np.uint16)
     if not len(words):

@@ -94,8 +94,7 @@ def native_frame(
         return StoredFrame(values.reshape(layout.shape), photometric, layout.stored)
     values = layout.shaped(values, planar=bool(layout.planar))
     if photometric.endswith("_422"):
-        partial = "PARTIAL" in photometric
-        photometric = photometric if partial or looks_ybr(values, layout.stored) else "RGB"
+        photometric = photometric if looks_ybr(values, layout.stored) else "RGB"
         warn(
             "4:2:2 colour is declared, but the pixel data have three samples a pixel: read as "
             f"{'whole YBR' if photometric != 'RGB' else 'RGB'}, by their colours"
