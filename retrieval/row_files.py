@@ -19,7 +19,7 @@ from typing import Any
 
 from retrieval.errors import MedlensError
 
-MOST_BYTES = 1 << 30
+MOST_BYTES = 1 << 29
 TRAIN = "train"
 
 

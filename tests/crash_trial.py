@@ -27,6 +27,7 @@ from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage
 from indexer.catalog.database import parse_url
 from indexer.catalog.schema import metadata
 from indexer.run import batches
+from indexer.run.options import IndexOptions
 from indexer.run.pipeline import index_archive
 from indexer.store.place import CATALOG_FILE
 from indexer.store.store import Store
@@ -144,7 +145,7 @@ def index(archive: Path, location: str | Path, log: Path, local_dir: Path | None
         except StoreError:  # another process has been quicker
             store = Store.open(location, local_dir=local_dir)
     with store:
-        index_archive([archive], store, encoder, workers=1)
+        index_archive([archive], store, encoder, IndexOptions(workers=1))
 
 
 @dataclass

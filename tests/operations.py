@@ -28,7 +28,7 @@ from functools import cache
 from importlib import import_module
 from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 from itertools import groupby
-from types import BuiltinFunctionType, CodeType, ModuleType
+from types import BuiltinFunctionType, CodeType, MethodDescriptorType, ModuleType
 from typing import Any
 
 Matcher = Callable[[int], int]  # where to match from, to where the match ends, or NO
@@ -41,6 +41,7 @@ _CONSTANT = {
     *("enumerate", "zip", "map", "filter", "reversed", "range", "repr", "combining", "category", "items", "keys"),
     *("values", "bisect_left", "bisect_right", "heappush", "heappop", "setattr", "type", "__new__", "__init__"),
 }
+_OF_RE = {"sub", "subn", "split", "search", "match", "fullmatch", "findall", "finditer"}
 _PARTLY = {"find", "rfind", "index", "rindex", "count"}
 _ENDS = {"startswith", "endswith"}
 
@@ -51,9 +52,13 @@ class Operations:
     def __init__(self) -> None:
         self.count = 0
 
-    def tick(self, value: Any = None) -> Any:
+    def tick(self) -> None:
         self.count += 1
-        return value
+
+    def rounds(self, values: Iterable[Any]) -> Iterator[Any]:
+        for value in values:
+            self.count += 1
+            yield value
 
     def sized(self, value: Any) -> Any:
         self.count += 1 + (len(value) if type(value) in _SIZED else 0)
@@ -69,8 +74,7 @@ class Operations:
         if isinstance(owner, re.Pattern):
             self.count += pattern_steps(owner, name, args, kwargs)
             return function(*args, **kwargs)
-        if getattr(function, "__module__", None) == "re" and name in ("sub", "split", "search", "match", "fullmatch",
-                                                                      "findall", "finditer", "subn"):  # fmt: skip
+        if getattr(function, "__module__", None) == "re" and name in _OF_RE:
             return self.call(getattr(re.compile(args[0], kwargs.pop("flags", 0)), name), *args[1:], **kwargs)
         if function is unicodedata.normalize:
             self.count += _sorted_marks(args[1])
@@ -84,10 +88,8 @@ class Operations:
 
 
 def _is_c(function: Any) -> bool:
-    return isinstance(function, BuiltinFunctionType) or (
-        (isinstance(function, type) and function.__module__ == "builtins")
-        or type(function).__name__ in ("method_descriptor",)
-    )
+    is_builtin_type = isinstance(function, type) and function.__module__ == "builtins"
+    return is_builtin_type or isinstance(function, BuiltinFunctionType | MethodDescriptorType)
 
 
 def _sorted_marks(text: str) -> int:
@@ -475,7 +477,7 @@ class _Wrapper(ast.NodeTransformer):
     def _comprehension(self, node: Any) -> Any:
         self.generic_visit(node)
         for part in node.generators:
-            part.iter = self._operation("counted_rounds", part.iter)
+            part.iter = self._operation("rounds", part.iter)
         return node
 
     visit_ListComp = visit_SetComp = visit_DictComp = visit_GeneratorExp = _comprehension  # noqa: N815
@@ -493,15 +495,6 @@ class _Wrapper(ast.NodeTransformer):
         self.generic_visit(node)
         node.returns = returns
         return node
-
-
-def _counted_rounds(self: Operations, values: Iterable[Any]) -> Iterator[Any]:
-    for value in values:
-        self.count += 1
-        yield value
-
-
-Operations.counted_rounds = _counted_rounds  # type: ignore[attr-defined]
 
 
 class _Loader(SourceFileLoader):

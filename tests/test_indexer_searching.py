@@ -14,6 +14,7 @@ from pydicom import dcmread
 from pydicom.data import get_testdata_file
 from pydicom.dataset import Dataset
 
+from indexer.run.options import IndexOptions
 from indexer.run.pipeline import index_archive
 from indexer.store.place import KEY_FILE, VECTORS_FOLDER
 from indexer.store.questions import StoreEncoder
@@ -67,7 +68,7 @@ def archive(tmp_path: Path) -> Path:
 def store(archive: Path, tmp_path: Path) -> Iterator[Store]:
     encoder = FakeEncoder()
     with Store.create(tmp_path / "store", encoder.spec.to_json()) as made:
-        index_archive([archive], made, encoder, workers=1)
+        index_archive([archive], made, encoder, IndexOptions(workers=1))
         yield made
 
 
@@ -88,7 +89,7 @@ def test_a_side_that_is_asked_for_is_looked_up_in_the_headers(tmp_path: Path) ->
         header.ImageLaterality, header.Laterality = image, series
         header.save_as(path)
     with Store.create(tmp_path / "store", encoder.spec.to_json()) as made:
-        index_archive([archive], made, encoder, workers=1)
+        index_archive([archive], made, encoder, IndexOptions(workers=1))
         found = made.search(Query("left breast", ranker=Ranker.DENSE), encoder=encoder)
         assert {hit.key.sop_instance_uid[-1] for hit in found.hits} == {"0", "3", "4"}
         assert found.searched == 3 and "2 frames" in found.notes[0]
@@ -106,7 +107,7 @@ def test_a_report_of_one_word_over_and_over_is_indexed_searched_verified_and_del
     write_report(archive, "A", "Glioma. " + word * (200_000 // len(word)))
     write_report(archive, "B", "Large pleural effusion.")
     with Store.create(tmp_path / "store", encoder.spec.to_json()) as store:
-        report = index_archive([archive], store, encoder, workers=1)
+        report = index_archive([archive], store, encoder, IndexOptions(workers=1))
         assert (report.indexed, report.rejected) == (4, ())
         found = store.search(Query("glioma, no effusion", ranker=Ranker.TEXT, level=Level.STUDY), encoder=encoder)
         assert [hit.attributes["study_instance_uid"] for hit in found.hits] == [f"1.2.{ord('A')}"]
@@ -201,7 +202,7 @@ def test_deleted_reports_leave_the_ranking_and_its_files(store: Store, tmp_path:
     folder = tmp_path / "store" / VECTORS_FOLDER / FOLDER
     assert "glioma" in json.loads((folder / "words.json").read_text())
     assert len(store.reports_index()) == 2
-    store.catalog.delete_matching(SearchFilter({"study_instance_uid": (f"1.2.{ord('B')}",)}))
+    store.catalog.instances.delete_matching(SearchFilter({"study_instance_uid": (f"1.2.{ord('B')}",)}))
     store.refresh()
     assert "glioma" not in json.loads((folder / "words.json").read_text())
     assert len(store.reports_index()) == 1

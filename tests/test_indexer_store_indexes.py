@@ -39,7 +39,7 @@ def store(tmp_path: Path) -> Iterator[Store]:
 def fill(store: Store, count: int, start: int = 0) -> None:
     numbers = range(start, start + count)
     files = [indexed(f"{n}", f"1.{n}", sentences=("Clear.", f"Number {n}.")) for n in numbers]
-    store.catalog.commit(store.catalog.archive_id("/a"), files)
+    store.catalog.files.commit(store.catalog.files.archive_id("/a"), files)
 
 
 class Held:
@@ -112,7 +112,7 @@ def test_what_is_committed_while_a_file_is_written_is_not_missed(store: Store, m
     def overtaken(place: Any, catalog: Any) -> CatalogIndex:
         index = plain(place, catalog)
         if place.kind == "frame":
-            store.catalog.delete_matching(SearchFilter({"sop_instance_uid": ("1.3",)}))
+            store.catalog.instances.delete_matching(SearchFilter({"sop_instance_uid": ("1.3",)}))
         return index
 
     monkeypatch.setattr(opening, "refreshed", overtaken)
@@ -168,11 +168,11 @@ def test_what_is_committed_reaches_the_index_of_every_device(store: Store, devic
     store.refresh()
     assert [len(store.frames_index(device)) for device in ("cpu", "cuda")] == [40, 40]
     fill(store, 1, start=100)
-    store.catalog.delete_matching(SearchFilter({"sop_instance_uid": ("1.7",)}))
+    store.catalog.instances.delete_matching(SearchFilter({"sop_instance_uid": ("1.7",)}))
     for device in ("cpu", "cuda"):
         index = store.frames_index(device)
         assert len(index) == 40
-        assert index.ids.tolist() == store.catalog.ids_matching(SearchFilter()).tolist()
+        assert index.ids.tolist() == store.catalog.frames.ids_matching(SearchFilter()).tolist()
         assert index.search(vectors("1.100/", 1), 1)[0][0][1] == pytest.approx(1, abs=1e-3)
 
 

@@ -26,8 +26,8 @@ SPAWN = multiprocessing.get_context("spawn")  # FAISS's threads don't survive a 
 
 def put(store: Store, generation: int) -> None:
     """Twenty rows in one transaction. One process writes, so their ids are 20 g + 1 to 20 g + 20."""
-    archive = store.catalog.archive_id("/a")
-    store.catalog.commit(archive, [indexed(f"{generation}.dcm", f"1.{generation}", frames=FRAMES)])
+    archive = store.catalog.files.archive_id("/a")
+    store.catalog.files.commit(archive, [indexed(f"{generation}.dcm", f"1.{generation}", frames=FRAMES)])
 
 
 def stored(ids: np.ndarray) -> np.ndarray:
@@ -40,7 +40,9 @@ def write(place: Path, done: Event) -> None:
     with Store.open(place) as store:
         for new in range(KEPT, KEPT + ROUNDS):
             put(store, new)
-            store.catalog.delete_matching(SearchFilter({"study_instance_uid": (f"1.{new - KEPT}.study",)}), None)
+            store.catalog.instances.delete_matching(
+                SearchFilter({"study_instance_uid": (f"1.{new - KEPT}.study",)}), None
+            )
             store.refresh()
     done.set()
 
@@ -55,8 +57,8 @@ def read(place: Path, done: Event, number: int, reports: Any) -> None:
         last = False
         while not last and not wrong:
             last = done.is_set()
-            _, gone = store.catalog.deleted_since("frame", 0)
-            newest = store.catalog.vector_count("frame") + len(gone)  # each id was given once
+            _, gone = store.catalog.vectors.deleted_since("frame", 0)
+            newest = store.catalog.vectors.count("frame") + len(gone)  # each id was given once
             if searches % 2:
                 store.derived.forget()
             index = store.index("frame")
@@ -88,7 +90,7 @@ def test_two_read_while_one_writes(tmp_path: Path) -> None:
         for generation in range(KEPT):
             put(store, generation)
         outcome = optimize(
-            store.derived.index_place("frame"), store.catalog, np.empty((0, DIM), np.float16), kind="ivf-rabitq"
+            store.derived.index_place("frame"), store.catalog.vectors, np.empty((0, DIM), np.float16), kind="ivf-rabitq"
         )
         assert outcome is not None and outcome[0].tuning is not None
     done, reports = SPAWN.Event(), SPAWN.SimpleQueue()
@@ -144,7 +146,7 @@ def die_at(moment: str) -> None:
 def killed(place: Path, moment: str) -> None:
     with Store.open(place) as store:
         put(store, 1)
-        store.catalog.delete_matching(SearchFilter({"study_instance_uid": ("1.0.study",)}), None)
+        store.catalog.instances.delete_matching(SearchFilter({"study_instance_uid": ("1.0.study",)}), None)
         die_at(moment)
         store.refresh()
 

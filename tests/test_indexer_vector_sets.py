@@ -55,7 +55,7 @@ def store(studies: sa.Table, tmp_path: Path) -> Iterator[Store]:
     """Thirty instances, each a study with a vector."""
     with Store.create(tmp_path / "store", SPEC) as made:
         files = [indexed(f"{n}", f"1.{n}", sentences=(f"Number {n}.",)) for n in range(30)]
-        made.catalog.commit(made.catalog.archive_id("/a"), files)
+        made.catalog.files.commit(made.catalog.files.archive_id("/a"), files)
         with made.catalog._database.writing() as connection:
             studies.create(connection)
             for row in connection.execute(sa.select(instances).order_by(instances.c.id)).all():
@@ -72,7 +72,7 @@ def test_it_has_an_index_that_is_searched_and_follows_the_catalog(store: Store, 
     index = store.index(STUDY)
     (best, score), *_ = index.search(query, 3)[0]
     assert len(index) == 30 and score == pytest.approx(1, abs=1e-3)
-    one = store.catalog.ids_matching(SearchFilter({"sop_instance_uid": ("1.7",)}), STUDY)
+    one = store.catalog.vectors.ids_matching(SearchFilter({"sop_instance_uid": ("1.7",)}), STUDY)
     assert one.tolist() == [best] and index.search(query, 3, only(one))[0] == [(best, score)]
 
     assert store.erase(SearchFilter({"sop_instance_uid": ("1.7",)}), keep_out=False) == 1
@@ -93,7 +93,7 @@ def test_it_is_verified_and_repaired(store: Store, studies: sa.Table) -> None:
     assert wrong == {"study vectors", "study index"}
     assert all(check.sound for check in verify_store(store, repair=True))
     assert all(not check.wrong for check in verify_store(store))
-    assert store.catalog.vector_count(STUDY) == len(store.index(STUDY)) == 29
+    assert store.catalog.vectors.count(STUDY) == len(store.index(STUDY)) == 29
 
 
 def test_its_rows_that_hang_on_nothing_are_taken_out(store: Store, tmp_path: Path) -> None:

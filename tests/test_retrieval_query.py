@@ -482,3 +482,9 @@ def test_a_query_says_itself_without_folders() -> None:
     assert str(query) == '"chest tube" + image prior.dcm - 0.5 "cardiomegaly"'
     assert query.names == ("text", "image", "not")
     assert str(Query("  chest \n tube ")) == "chest tube"
+
+
+def test_a_number_that_python_does_not_read_is_refused() -> None:
+    assert Query("&#" + "9" * 4000 + ";").names == ("text",)
+    with pytest.raises(QueryError, match="more than 4,000 digits"):
+        Query("mass &#" + "9" * 4001 + ";")

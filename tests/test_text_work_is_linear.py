@@ -69,7 +69,7 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]:
     """The routines, from modules that count."""
     place = tmp_path_factory.mktemp("texts") / "file"
     with counted(*COUNTED) as operations:
-        from indexer.catalog.where import parse_filter
+        from indexer.catalog.filters.language import parse_filter
         from indexer.privacy.scrub import Identifiers, scrub
         from retrieval.encoders.numpy_text.tokens import BytePairs, cleaned
         from retrieval.evaluation.pairs import read_pairs

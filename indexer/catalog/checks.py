@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
-import numpy as np
 import sqlalchemy as sa
 
-from indexer.catalog import claims
-from indexer.catalog.commits import DUPLICATE, NORM_TOLERANCE, Writer
+from indexer.catalog.batching import delete_where_in
 from indexer.catalog.database import Database
-from indexer.catalog.schema import VECTOR_TABLES, deletions, files, frames, hanging_tables, instances
-from indexer.vector_sets import VectorKind
-
-_PAGE = 4096
-_CHUNK = 5000
+from indexer.catalog.removal import DUPLICATE, erase, log_deletions
+from indexer.catalog.schema import VECTOR_TABLES, files, frames, hanging_tables, instances
 
 
 class CatalogChecks:
@@ -33,26 +28,6 @@ class CatalogChecks:
                 return [str(line).splitlines()[-1] for line in said]
             broken = connection.exec_driver_sql("PRAGMA foreign_key_check").all()
         return [f"{len(broken)} rows refer to rows that are not there"] if broken else []
-
-    def bad_vectors(self, kind: VectorKind, dim: int) -> tuple[int, list[int]]:
-        """How many vectors there are, and the ids of those of a wrong size, not finite, or not of unit norm."""
-        table = VECTOR_TABLES[kind].rows
-        count, after = 0, 0
-        bad: list[int] = []
-        query = sa.select(table.c.id, table.c.vector).order_by(table.c.id).limit(_PAGE)
-        while True:
-            with self._database.reading() as connection:
-                rows = connection.execute(query.where(table.c.id > after)).all()
-            if not rows:
-                return count, bad
-            count += len(rows)
-            after = rows[-1].id
-            right = [row for row in rows if len(row.vector) == 2 * dim]
-            bad += [row.id for row in rows if len(row.vector) != 2 * dim]
-            array = np.frombuffer(b"".join(row.vector for row in right), dtype="<f2").reshape(len(right), dim)
-            norms = np.linalg.norm(array.astype(np.float32), axis=1)
-            wrong = ~(np.abs(norms - 1) <= NORM_TOLERANCE)  # true for NaN
-            bad += [row.id for row, is_wrong in zip(right, wrong, strict=True) if is_wrong]
 
     def lone_rows(self) -> dict[str, list[int]]:
         """Ids of rows that lack what they hang on, by table."""
@@ -83,49 +58,22 @@ class CatalogChecks:
         with self._database.reading() as connection:
             return list(connection.execute(query).scalars())
 
-    def dead_workers(self) -> list[int]:
-        """Ids of workers whose process is gone."""
-        with self._database.reading() as connection:
-            return claims.dead_workers(connection)
-
     # -- repairs
 
     def drop_instances(self, ids: Sequence[int]) -> None:
         """Take out instances with their files' rows: the next indexing run reads and encodes them anew."""
         with self._database.writing() as connection:
-            Writer(connection, None).erase(ids, "instance")
+            erase(connection, ids, "instance")
 
     def drop_files(self, ids: Sequence[int]) -> None:
         with self._database.writing() as connection:
-            for chunk in _chunks(ids):
-                connection.execute(sa.delete(files).where(files.c.id.in_(chunk)))
+            delete_where_in(connection, files, files.c.id, ids)
 
     def drop_lone_rows(self, found: dict[str, list[int]]) -> None:
         kinds = {table.rows.name: kind for kind, table in VECTOR_TABLES.items()}
         with self._database.writing() as connection:
             for table in hanging_tables():
-                kind = kinds.get(table.name)
-                for chunk in _chunks(found.get(table.name, [])):
-                    if kind:
-                        connection.execute(sa.insert(deletions), [{"kind": kind, "row_id": i} for i in chunk])
-                    connection.execute(sa.delete(table).where(table.c.id.in_(chunk)))
-
-    def bury(self) -> None:
-        """Take out dead workers with their claims."""
-        with self._database.writing() as connection:
-            claims.bury(connection)
-
-    def instances_of(self, kind: VectorKind, ids: Sequence[int]) -> list[int]:
-        """The instances that frames, or report sentences, belong to."""
-        table = VECTOR_TABLES[kind]
-        found: dict[int, None] = {}
-        with self._database.reading() as connection:
-            for chunk in _chunks(ids):
-                query = sa.select(table.instance_id).select_from(table.joined).where(table.rows.c.id.in_(chunk))
-                found.update(dict.fromkeys(connection.execute(query).scalars()))
-        return list(found)
-
-
-def _chunks(ids: Sequence[int]) -> Iterator[Sequence[int]]:
-    for start in range(0, len(ids), _CHUNK):
-        yield ids[start : start + _CHUNK]
+                ids = found.get(table.name, [])
+                if table.name in kinds:
+                    log_deletions(connection, kinds[table.name], ids)
+                delete_where_in(connection, table, table.c.id, ids)

@@ -118,6 +118,7 @@ files = Table(
     Column("archive_id", BigId, ForeignKey("archives.id"), nullable=False),
     # On PostgreSQL collated "C": the walk over the archive and the catalog are read side by side, by code point.
     Column("path", PathText, nullable=False, comment="relative to the archive's root, with '/'"),
+    # Both together are the file's version, as its source says it; where there are no times, a digest of its tag.
     Column("size", BigInteger, nullable=False, comment="bytes"),
     Column("mtime_ns", BigInteger, nullable=False, comment="nanoseconds since 1970"),
     Column("status", String(16), nullable=False),

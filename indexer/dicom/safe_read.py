@@ -17,7 +17,6 @@ from __future__ import annotations
 import errno
 import io
 import os
-import stat
 import struct
 import zlib
 from collections.abc import Iterator
@@ -50,6 +49,8 @@ from indexer.dicom.budget import (
 from indexer.dicom.fragments import walk_fragments
 from indexer.dicom.frame_groups import FrameGroups
 from indexer.dicom.limits import Limits
+from indexer.sources.opening import opened
+from indexer.sources.source import Where
 from retrieval.errors import DecodeGuardError, DicomError, FileUnreadable, NotDicomError
 
 __all__ = ["PIXEL_TAGS", "UNDEFINED", "Limits", "open_dicom", "read_header"]
@@ -72,48 +73,57 @@ _SEEN = (
 """What pydicom was seen to raise while reading 10,000 broken files, by base class. MemoryError is left to the guard."""
 
 
-def open_dicom(path: str | Path, limits: Limits = Limits(), warn: Warn = ignore) -> FileDataset:
-    """Read a DICOM file. Long values, mostly pixel data, are read from the file when they are asked for.
+def open_dicom(where: str | Where, limits: Limits = Limits(), warn: Warn = ignore) -> FileDataset:
+    """Read a DICOM file. Long values, mostly pixel data, are read from a file at a path when they are asked for.
 
     `warn` is called with what was assumed to read it, in words that hold no value. Raises FileUnreadable (the system
     refuses, or the file changes meanwhile), NotDicomError, DecodeGuardError (a limit is passed), or DicomError (DICOM,
     but broken). Accessing a value of the result can still raise what pydicom raises.
     """
-    return _open(path, limits, warn, stop_before_pixels=False)
+    return _open(where, limits, warn, stop_before_pixels=False)
 
 
-def read_header(path: str | Path, limits: Limits = Limits(), warn: Warn = ignore) -> FileDataset:
+def read_header(where: str | Where, limits: Limits = Limits(), warn: Warn = ignore) -> FileDataset:
     """Read a DICOM file up to its pixel data. Raises as `open_dicom` does."""
-    return _open(path, limits, warn, stop_before_pixels=True)
+    return _open(where, limits, warn, stop_before_pixels=True)
 
 
-def _open(path: str | Path, limits: Limits, warn: Warn, *, stop_before_pixels: bool) -> FileDataset:
-    with _translated("reading it"), _regular_file(path) as file:
-        before = os.fstat(file.fileno())
+def _open(where: str | Where, limits: Limits, warn: Warn, *, stop_before_pixels: bool) -> FileDataset:
+    with _translated("reading it"), opened(Path(where) if isinstance(where, str) else where) as file:
+        before = _version(file)
         start = _start(file)
         deflated = start.transfer_syntax == DeflatedExplicitVRLittleEndian
         source = _inflated(file, start, limits) if deflated else file
         head = _file_meta(file, start) if deflated else None
-        ds = _read_mended(source, start, limits, warn, head, stop_before_pixels=stop_before_pixels)
+        # Only a file at a path can be read again later.
+        defer = None if deflated or before is None else limits.defer_bytes
+        ds = _read_mended(source, start, limits, warn, head, defer, stop_before_pixels=stop_before_pixels)
         if not len(ds):
             raise DicomError("no data element could be read: the file ends before or inside its data", hint=CUT_SHORT)
-        after = os.fstat(file.fileno())
-        if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
+        if before != _version(file):
             raise FileUnreadable("the file changed while it was read", hint="Run again when it is complete.")
         # pydicom would take them from the object that it read from, which may not have been the file.
-        ds.filename, ds.fileobj_type, ds.timestamp = os.fspath(path), open, before.st_mtime
+        ds.filename, ds.fileobj_type = (None, None) if before is None else (file.name, open)
+        ds.timestamp = None if before is None else os.fstat(file.fileno()).st_mtime
         return ds
 
 
 def _read_mended(
-    source: BinaryIO, start: _Start, limits: Limits, warn: Warn, head: FileDataset | None, *, stop_before_pixels: bool
+    source: BinaryIO,
+    start: _Start,
+    limits: Limits,
+    warn: Warn,
+    head: FileDataset | None,
+    defer: int | None,
+    *,
+    stop_before_pixels: bool,
 ) -> FileDataset:
     """Read, and read again with each element mended that could not be read as it is."""
     mends: list[Mend] = []
     while True:
         reader = cast(BinaryIO, _Mended(source, mends)) if mends else source
         try:
-            ds = _read(reader, start, limits, warn, head, stop_before_pixels=stop_before_pixels)
+            ds = _read(reader, start, limits, warn, head, defer, stop_before_pixels=stop_before_pixels)
         except Mend as mend:
             mends.append(mend)
             if len(mends) > _MOST_MENDS:
@@ -125,12 +135,19 @@ def _read_mended(
 
 
 def _read(
-    source: BinaryIO, start: _Start, limits: Limits, warn: Warn, head: FileDataset | None, *, stop_before_pixels: bool
+    source: BinaryIO,
+    start: _Start,
+    limits: Limits,
+    warn: Warn,
+    head: FileDataset | None,
+    defer: int | None,
+    *,
+    stop_before_pixels: bool,
 ) -> FileDataset:
     budget = Budget(source, _size(source), limits, start.little_endian)
     source.seek(0)
     if head is None:
-        ds = read_partial(source, budget, defer_size=limits.defer_bytes, force=not start.preamble)
+        ds = read_partial(source, budget, defer_size=defer, force=not start.preamble)
     else:
         body = read_dataset(source, False, True, stop_when=budget)
         ds = FileDataset(source, body, head.preamble, head.file_meta, is_implicit_VR=False, is_little_endian=True)
@@ -144,12 +161,12 @@ def _read(
             bool(ds.original_encoding[0]),
             start.little_endian,
             budget,
-            None if head else limits.defer_bytes,
+            defer,
             ds.original_character_set,
         ):
             ds[following.tag] = following
     if element is not None and not stop_before_pixels:
-        ds[element.tag] = _pixel_data(source, element, ds, limits, warn, in_memory=head is not None)
+        ds[element.tag] = _pixel_data(source, element, ds, limits, warn, in_memory=defer is None)
     return ds
 
 
@@ -218,13 +235,6 @@ class _Mended:
         return data
 
 
-def _size(source: BinaryIO) -> int:
-    place = source.tell()
-    size = source.seek(0, io.SEEK_END)
-    source.seek(place)
-    return size
-
-
 @contextmanager
 def _translated(action: str) -> Iterator[None]:
     """pydicom's and the system's errors as ours. Their text is left out: it quotes values and paths."""
@@ -240,24 +250,19 @@ def _translated(action: str) -> Iterator[None]:
         raise DicomError(f"{action} failed ({type(exc).__name__}): the data set is broken", hint=CUT_SHORT) from exc
 
 
-@contextmanager
-def _regular_file(path: str | Path) -> Iterator[BinaryIO]:
-    """Open a regular file or a link to one. Nothing else is even opened: a FIFO would block, a device might act."""
-    path = os.fspath(path)
-    if "\0" in path:
-        raise FileUnreadable("a path with a null byte in it")
-    _refuse_irregular(os.stat(path).st_mode)  # noqa: PTH116 - os.fspath keeps names that are not UTF-8
-    # O_NONBLOCK: should a FIFO have taken the file's place since, opening it doesn't block.
-    with open(path, "rb", opener=lambda p, flags: os.open(p, flags | os.O_NONBLOCK | os.O_NOCTTY)) as file:
-        _refuse_irregular(os.fstat(file.fileno()).st_mode)
-        yield file
+def _version(file: BinaryIO) -> tuple[int, int] | None:
+    """What differs if a file is written to; None for bytes in memory."""
+    if isinstance(file, io.BytesIO):
+        return None
+    status = os.fstat(file.fileno())
+    return status.st_size, status.st_mtime_ns
 
 
-def _refuse_irregular(mode: int) -> None:
-    if stat.S_ISREG(mode):
-        return
-    kinds = {stat.S_IFDIR: "a directory", stat.S_IFIFO: "a named pipe", stat.S_IFSOCK: "a socket"}
-    raise NotDicomError(f"{kinds.get(stat.S_IFMT(mode), 'a device')}, expected a regular file")
+def _size(file: BinaryIO) -> int:
+    place = file.tell()
+    size = file.seek(0, os.SEEK_END)
+    file.seek(place)
+    return size
 
 
 @dataclass(frozen=True)
@@ -294,7 +299,7 @@ def _start(file: BinaryIO) -> _Start:
             syntax = file.read(min(length, 64)).rstrip(b"\0 ").decode("ascii", "replace")
             file.seek(file.tell() - min(length, 64))
         place = file.tell() + length
-        if place > os.fstat(file.fileno()).st_size:
+        if place > _size(file):
             raise DicomError("the file ends inside its file meta information", hint=CUT_SHORT)
     raise DecodeGuardError("more than 256 elements in the file meta information")
 
@@ -305,7 +310,7 @@ def _plausible(file: BinaryIO, little: bool) -> bool:
     The first is of group 0002 or 0008; the first five ascend, are in the dictionary, have an even length inside the
     file and, where one is given, the dictionary's kind of VR.
     """
-    size = os.fstat(file.fileno()).st_size
+    size = _size(file)
     place, last = 0, 0
     for n in range(5):
         file.seek(place)

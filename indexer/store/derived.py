@@ -12,10 +12,11 @@ from collections.abc import Callable, Hashable
 from pathlib import Path
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-from indexer.on_disk import locked, remove, unfinished
+from indexer.on_disk import locked, unfinished
 from indexer.store.place import StorePlace, os_errors
 from indexer.vector_sets import VECTOR_SETS, VectorKind
 from retrieval.errors import StoreCorrupt
+from retrieval.on_disk import remove
 
 if TYPE_CHECKING:
     from indexer.vectors.opening import Place
@@ -95,7 +96,7 @@ class DerivedFiles:
         refresh_report_index(self._place.vectors_folder, self._catalog, self._place.store_id)
         for kind in VECTOR_SETS:
             state = self._catalog.state()
-            index = refreshed(self.index_place(kind), self._catalog)
+            index = refreshed(self.index_place(kind), self._catalog.vectors)
             self._indexes.setdefault((kind, CPU), _Kept()).put(index, state)
         for kind, device in list(self._indexes):
             if device != CPU:
@@ -138,7 +139,7 @@ class DerivedFiles:
             return "it belongs to another store"
         ids, wrong = index.ids, 0
         for start in range(0, len(ids), _COMPARED):
-            found, vectors = self._catalog.vectors_of(ids[start : start + _COMPARED].tolist(), kind)
+            found, vectors = self._catalog.vectors.vectors_of(ids[start : start + _COMPARED].tolist(), kind)
             wrong += int((vectors.view("u2") != index.vectors_of(found).view("u2")).any(axis=1).sum())
         return f"{wrong} of its vectors are not those of the catalog" if wrong else None
 
@@ -151,7 +152,7 @@ class DerivedFiles:
     def _opened(self, kind: VectorKind, device: str) -> StoreIndex:
         from indexer.vectors.opening import open_index
 
-        index = open_index(self.index_place(kind), self._catalog)
+        index = open_index(self.index_place(kind), self._catalog.vectors)
         if device != CPU:
             from indexer.vectors.gpu import move_to_gpu
 
@@ -159,14 +160,14 @@ class DerivedFiles:
         return index
 
     def _followed(self, index: StoreIndex) -> StoreIndex:
-        index.catch_up(self._catalog)
+        index.catch_up(self._catalog.vectors)
         return index
 
     def _opened_reports(self) -> tuple[list[int], ReportIndex]:
         from indexer.store.report_index import open_report_index
 
-        mark = self._catalog.report_mark()
+        mark = self._catalog.reports.mark()
         return mark, open_report_index(self._place.vectors_folder, self._catalog, self._place.store_id)
 
     def _followed_reports(self, had: tuple[list[int], ReportIndex]) -> tuple[list[int], ReportIndex]:
-        return had if had[0] == self._catalog.report_mark() else self._opened_reports()
+        return had if had[0] == self._catalog.reports.mark() else self._opened_reports()

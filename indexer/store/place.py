@@ -12,19 +12,19 @@ import hmac
 import json
 import os
 import secrets
-import shutil
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from indexer.on_disk import sync_folder, unfinished_name
 from retrieval.errors import StoreCorrupt, StoreError, StoreIncompatible, StoreNotFound
+from retrieval.on_disk import folder_written_whole, sync
 
 if TYPE_CHECKING:
     from indexer.catalog.erasure import Erasures
-    from indexer.catalog.sql_catalog import Manifest, SqlCatalog
+    from indexer.catalog.manifest import Manifest
+    from indexer.catalog.sql_catalog import SqlCatalog
 
 CATALOG_FILE = "catalog.sqlite"
 KEY_FILE = "pseudonym.key"
@@ -206,17 +206,11 @@ def _create_in_folder(path: Path, spec: dict[str, Any]) -> None:
             raise StoreError(f"there is {there} already at {label}", hint="Name a new folder with --store.")
         parent = path.absolute().parent
         parent.mkdir(parents=True, exist_ok=True)
-        temporary = unfinished_name(path.absolute())
-        try:
-            temporary.mkdir()
-            key = _write_key(temporary / KEY_FILE)
-            SqlCatalog.create(temporary / CATALOG_FILE, _first_manifest(spec, key)).close()
-            (temporary / VECTORS_FOLDER).mkdir()
-            temporary.rename(path)  # refused if another process has made a store there meanwhile
-        except BaseException:
-            shutil.rmtree(temporary, ignore_errors=True)
-            raise
-        sync_folder(parent)
+        with folder_written_whole(path.absolute(), replace=False) as made:  # refused if another process was quicker
+            key = _write_key(made / KEY_FILE)
+            SqlCatalog.create(made / CATALOG_FILE, _first_manifest(spec, key)).close()
+            (made / VECTORS_FOLDER).mkdir()
+        sync(parent)
 
 
 def _create_in_database(url: str, spec: dict[str, Any], local_dir: Path | None) -> None:

@@ -123,7 +123,7 @@ class Questions:
         wants_reports = query.ranker is not Ranker.DENSE and query.texts
         reports = self._derived.reports() if wants_reports else None
         frames = _beside(partial(self._derived.index, "frame", device), encoder, query)
-        searcher = Searcher(encoder, frames, self._catalog, reports)
+        searcher = Searcher(encoder, frames, self._catalog.frames, reports)
         pictures = [picture for picture, _ in opened]
         results = searcher.search(query, pictures=pictures, excluded_patients=excluded, steps=steps)
         return with_places(results, self._catalog, self._slices)
@@ -153,11 +153,11 @@ class Questions:
         if phrases:
             return nearest_phrases(vector, k, phrases, encoder.encode_text(phrases))
         known, patient = origin.study_instance_uid, origin.patient_pseudonym
-        found = nearest_sentences(vector, k, index, self._catalog, study=known, patient=patient)
+        found = nearest_sentences(vector, k, index, self._catalog.reports, study=known, patient=patient)
         if not borrow:
             return found
         neighbours = self._neighbours(self._derived.index("frame", device), vector, known, borrow)
-        return found + borrowed_sentences(vector, neighbours, index, self._catalog, patient=patient)
+        return found + borrowed_sentences(vector, neighbours, index, self._catalog.reports, patient=patient)
 
     def _placed(self, encoder: Encoder | None, device: str | None) -> tuple[Encoder, str]:
         """The encoder, the store's own if none is given, and where the index is searched: where the encoder runs, if
@@ -191,7 +191,7 @@ class Questions:
         )
         opened = [next(loaded) if isinstance(part.image, Path) else (part.image, Origin()) for part in images]
         nameless = [o.sop_instance_uid for _, o in opened if o.sop_instance_uid and o.patient_pseudonym is None]
-        known = self._catalog.patients_of(nameless)
+        known = self._catalog.instances.patients_of(nameless)
         return [
             (
                 picture,
@@ -207,12 +207,12 @@ class Questions:
         asked = 16 * count
         while True:
             ranked = frames.search(vector[None, :], asked)[0]
-            lineage = self._catalog.lineage(i for i, _ in ranked)
+            lineage = self._catalog.frames.lineage(i for i, _ in ranked)
             best: dict[str, float] = {}
             for i, score in ranked:
                 if i in lineage and lineage[i].study != own:
                     best.setdefault(lineage[i].study, score)
-            sentences = self._catalog.sentences_of(best)
+            sentences = self._catalog.reports.sentences_of(best)
             found = [
                 Neighbour(s, score, np.array(sentences[s], np.int64)) for s, score in best.items() if s in sentences
             ]

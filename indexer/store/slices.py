@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
+from indexer.catalog.instances import SliceRow
 from indexer.catalog.remembered import Remembered
-from indexer.catalog.sql_catalog import SliceRow, SqlCatalog
+from indexer.catalog.sql_catalog import SqlCatalog
 from indexer.reading.frames import Place, slice_places
 from retrieval.types import SearchResults
 
@@ -27,7 +28,7 @@ def with_places(results: SearchResults, catalog: SqlCatalog, known: Places) -> S
 
     def work(series: list[str]) -> dict[str, Mapping[str, Place]]:
         found: dict[str, list[SliceRow]] = {uid: [] for uid in series}
-        for row in catalog.slices_of(series):
+        for row in catalog.instances.slices_of(series):
             found[row.attributes["series_instance_uid"]].append(row)
         return {uid: slice_places(rows) for uid, rows in found.items()}
 

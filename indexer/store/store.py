@@ -16,7 +16,7 @@ from indexer.store.place import is_url as is_url
 
 if TYPE_CHECKING:
     from indexer.catalog.erasure import Erasures
-    from indexer.catalog.sql_catalog import Manifest
+    from indexer.catalog.manifest import Manifest
     from indexer.store.questions import Questions
     from indexer.vector_sets import VectorKind
     from indexer.vectors.port import StoreIndex
@@ -132,7 +132,7 @@ class Store:
         was interrupted. Raises what `SqlCatalog.delete_matching` raises; QueryError for a filter that makes no sense.
         """
         erased = self.erasures if keep_out else None
-        gone = self.catalog.delete_matching(where, erased)
+        gone = self.catalog.instances.delete_matching(where, erased)
         self.refresh()
         return gone
 

@@ -36,7 +36,7 @@ def optimize_store(
     for vectors, of_set in VECTOR_SETS.items():
         outcome = optimize(
             store.derived.index_place(vectors),
-            store.catalog,
+            store.catalog.vectors,
             _some_vectors(store, of_set.asked_with),
             kind=kind,
             memory=memory,

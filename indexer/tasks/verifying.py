@@ -10,18 +10,20 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 
 from indexer.catalog.checks import CatalogChecks
-from indexer.sources.folders import real_path
+from indexer.catalog.claims import Claims
+from indexer.sources.opening import source_at
+from indexer.sources.source import Source
 from indexer.store.report_index import STALE
 from indexer.store.store import Store
 from indexer.vector_sets import VECTOR_SETS, VectorKind
-from retrieval.errors import StoreCorrupt, StoreError
+from retrieval.errors import FileUnreadable, StoreCorrupt, StoreError
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +71,7 @@ def verify_store(
         **{f"{kind} index": partial(_index, store, kind, repair) for kind in VECTOR_SETS},
         "report index": lambda: _report_index(store, repair),
         "leftovers": lambda: _leftovers(store, repair),
-        "dead workers": lambda: _workers(checks, repair),
+        "dead workers": lambda: _workers(store.catalog.claims, repair),
     }
     if files:
         steps["files"] = lambda: _files(store)
@@ -129,10 +131,9 @@ def _blind_images(checks: CatalogChecks, instances: int, repair: bool) -> Check:
 
 
 def _vectors(store: Store, kind: VectorKind, repair: bool) -> Check:
-    checks = store.catalog.checks
-    count, bad = checks.bad_vectors(kind, int(store.model["embed_dim"]))
+    count, bad = store.catalog.vectors.bad(kind, int(store.model["embed_dim"]))
     if bad and repair:
-        checks.drop_instances(checks.instances_of(kind, bad))
+        store.catalog.checks.drop_instances(store.catalog.vectors.instances_of(kind, bad))
     detail = f"of a wrong size, not finite or not of unit norm; {_AGAIN if repair else '--repair has them made again'}"
     return Check(f"{kind} vectors", count, len(bad), detail if bad else "", repaired=repair)
 
@@ -146,10 +147,10 @@ def _index(store: Store, kind: VectorKind, repair: bool) -> Check:
     looked_at, wrong = len(ids), int(problem is not None)
     for start in range(0, len(ids), _BATCH):
         part = ids[start : start + _BATCH]
-        found, vectors = store.catalog.vectors_of(part.tolist(), kind)
+        found, vectors = store.catalog.vectors.vectors_of(part.tolist(), kind)
         wrong += len(part) - len(found)  # not in the catalog
         wrong += int((vectors.view(np.uint16) != index.vectors_of(found).view(np.uint16)).any(axis=1).sum())
-    wrong += max(store.catalog.vector_count(kind) - looked_at, 0)
+    wrong += max(store.catalog.vectors.count(kind) - looked_at, 0)
     if not wrong:
         return Check(name, looked_at)
     if repair:
@@ -177,27 +178,27 @@ def _leftovers(store: Store, repair: bool) -> Check:
     return Check("leftovers", len(found), len(found), detail if found else "", repaired=repair)
 
 
-def _workers(checks: CatalogChecks, repair: bool) -> Check:
-    dead = checks.dead_workers()
+def _workers(claims: Claims, repair: bool) -> Check:
+    dead = claims.dead_workers()
     if dead and repair:
-        checks.bury()
+        claims.bury()
     detail = "processes that have died while indexing; the next run takes over their files" if dead else ""
     return Check("dead workers", len(dead), len(dead), detail, repaired=repair)
 
 
 def _files(store: Store) -> Check:
     started, looked_at, gone, changed = time.monotonic(), 0, 0, 0
-    for archive, root in store.catalog.archive_roots().items():
-        for path, known in store.catalog.known_files(archive):
+    for archive, root in store.catalog.files.archive_roots().items():
+        source: Source | None = None
+        with suppress(FileUnreadable):  # of a kind that can't be asked: all its files count as gone
+            source = source_at(root)
+        for path, known in store.catalog.files.known(archive):
             if known.status != "indexed":
                 continue
             looked_at += 1
-            try:
-                status = real_path(Path(root), path).stat()
-            except (OSError, ValueError):
-                gone += 1
-                continue
-            changed += (status.st_size, status.st_mtime_ns) != (known.size, known.mtime_ns)
+            found = source.stat(path) if source is not None else None
+            gone += found is None
+            changed += found is not None and found.version != known.version
     log.info("looked at %d files in %.1f s", looked_at, time.monotonic() - started)
     detail = f"{gone} gone, {changed} changed: run `medlens index` on the archive, with --prune to drop what is gone"
     return Check("files", looked_at, gone + changed, detail if gone + changed else "")

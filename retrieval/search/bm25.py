@@ -7,6 +7,9 @@ Words are lower-cased, stripped of accents, stemmed by Snowball's English rules 
 most words as they are), and the commonest function words dropped, but not "no" and "without". BM25 knows no negation,
 so what a report rules out is left out of its words. Nor does it know sides: a word that is said of one side stands a
 second time with it (see `sides`).
+
+The index is built by whoever reads first, so that no report may hold that up: time is linear in the texts, and the
+longest that a catalog keeps (200,000 characters) took half a second at the worst (66,000 times "no").
 """
 
 from __future__ import annotations

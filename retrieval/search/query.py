@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ from retrieval.language.letters import with_few_marks
 from retrieval.types import SearchFilter, Uint8Image
 
 _LIGHTEST, _HEAVIEST = 1e-4, 1e4  # weights that single precision can still add up
+_ENDLESS_NUMBER = re.compile(r"(?<!\d)\d{4001}")  # "&#999...;" of more digits is none that Python reads
 RRF_CONSTANT = 60  # Cormack, Clarke and Büttcher 2009: 1 / (60 + rank)
 
 
@@ -231,6 +233,8 @@ def _checked(value: str | Path | Part) -> Part:
             raise EmptyQuery("the query is empty" if part.weight > 0 else "a negative part of the query is empty")
         if any("\ud800" <= c <= "\udfff" for c in text):
             raise QueryError("the query holds bytes that are no UTF-8 text", hint="Check the terminal's encoding.")
+        if _ENDLESS_NUMBER.search(text):
+            raise QueryError("the query holds a number of more than 4,000 digits", hint="Ask in words.")
         return TextPart(text, float(weight), part.in_reports)
     if part.frame_number < 1:
         raise QueryError(f"a query image's frame number is {part.frame_number}, expected 1 or more")

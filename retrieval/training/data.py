@@ -17,6 +17,7 @@ from PIL import Image
 from retrieval.encoders.preprocess import Preprocess
 from retrieval.errors import TrainingError
 from retrieval.language.captions import sentences_of
+from retrieval.on_disk import written_whole
 from retrieval.row_files import Line, RowFile, read_row_file
 from retrieval.training.config import Source
 from retrieval.zeroshot.labels import LabelSet
@@ -103,16 +104,15 @@ def cache_pixels(rows: Sequence[Row], preprocess: Preprocess, path: Path, progre
     if path.is_file() and stamp.is_file() and stamp.read_text(encoding="utf-8") == key:
         return np.memmap(path, np.uint8, "r", shape=shape)
     stamp.unlink(missing_ok=True)
-    partial = path.with_suffix(".partial")  # a new file: to cut one that is mapped would kill its reader
-    pixels = np.memmap(partial, np.uint8, "w+", shape=shape)
-    with ThreadPoolExecutor() as threads:  # decoding and resizing let go of Python's lock
-        for start in range(0, len(rows), _READ_AHEAD):
-            read = threads.map(lambda row: preprocess.fit(read_grey(row)), rows[start : start + _READ_AHEAD])
-            for i, picture in enumerate(read, start):
-                pixels[i] = picture
-                progress("reading images", i + 1, len(rows))
-    pixels.flush()
-    partial.replace(path)
+    with written_whole(path, alone=True) as made:  # a new file: to cut one that is mapped would kill its reader
+        pixels = np.memmap(made, np.uint8, "w+", shape=shape)
+        with ThreadPoolExecutor() as threads:  # decoding and resizing let go of Python's lock
+            for start in range(0, len(rows), _READ_AHEAD):
+                read = threads.map(lambda row: preprocess.fit(read_grey(row)), rows[start : start + _READ_AHEAD])
+                for i, picture in enumerate(read, start):
+                    pixels[i] = picture
+                    progress("reading images", i + 1, len(rows))
+        pixels.flush()
     stamp.write_text(key, encoding="utf-8")
     return np.memmap(path, np.uint8, "r", shape=shape)
 
