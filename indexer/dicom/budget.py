@@ -8,6 +8,7 @@ groups, which are read apart; and an element whose VR is none is told how to be 
 from __future__ import annotations
 
 import struct
+from array import array
 from collections.abc import Callable
 from typing import BinaryIO, NamedTuple
 
@@ -101,20 +102,21 @@ class Budget:
             self._spend(length)
         return False
 
-    def groups(self, element: Element) -> tuple[tuple[tuple[int, int], ...], int]:
-        """(start, end) of each item of large functional groups, headers included, and where the next element is."""
+    def groups(self, element: Element) -> tuple[array[int], int]:
+        """Start and end of each item of large functional groups, one after the other, headers included; and where the
+        next element is."""
         self.file.seek(element.place)
         self._refuse_beyond_the_end(element.length, element.place)
-        items: list[tuple[int, int]] = []
+        items = array("Q")
         length = None if element.length == UNDEFINED else element.length
         end = self.look_into(length, items)
         if length is not None:
-            return tuple(items), element.place + length
+            return items, element.place + length
         if end is None:
             raise DicomError(f"{name(FRAME_GROUPS)} PerFrameFunctionalGroupsSequence does not end", hint=CUT_SHORT)
-        return tuple(items), end
+        return items, end
 
-    def look_into(self, length: int | None, items: list[tuple[int, int]] | None = None) -> int | None:
+    def look_into(self, length: int | None, items: array[int] | None = None) -> int | None:
         """Walk a sequence without building anything; count what is in it. Leaves the file where it was.
 
         With `items`, these are the functional groups of many frames: the places of their items are put there. Returns
@@ -133,7 +135,7 @@ class Budget:
             if end is not None and place >= end:
                 levels.pop()
                 if items is not None and len(levels) == 1:
-                    items.append((item_start, place))
+                    self._add(items, item_start, place)
                 continue
             at = place - base
             if at + 12 > len(ahead):
@@ -155,7 +157,7 @@ class Budget:
             if tag == (SEQUENCE_END if in_sequence else _ITEM_END):
                 levels.pop()
                 if items is not None and len(levels) == 1:
-                    items.append((item_start, place))
+                    self._add(items, item_start, place)
                 continue
             count()
             if not in_sequence:
@@ -184,6 +186,11 @@ class Budget:
         self._spend(place - start)
         file.seek(start)
         return None if levels else place
+
+    def _add(self, items: array[int], start: int, end: int) -> None:
+        items.extend((start, end))
+        if len(items) > 2 * self.limits.group_items:
+            raise DecodeGuardError(f"functional groups of more than {self.limits.group_items} frames")
 
     def _settle_vr(self, tag: int, place: int, end: int) -> None:
         """An element of an explicit data set whose VR is none: how long is it? `place` is 8 bytes after its start.

@@ -7,6 +7,7 @@ pydicom makes an object of each. Only the frames that are shown need theirs.
 from __future__ import annotations
 
 import io
+from array import array
 from collections.abc import Iterator
 from typing import Any
 
@@ -18,13 +19,13 @@ from pydicom.sequence import Sequence
 class FrameGroups(Sequence):  # type: ignore[misc]  # pydicom has no types here
     """A sequence that keeps its items as bytes and reads each when it is asked for. Not to be changed.
 
-    `spans` are (start, end) of the items in `data`, their headers included.
+    `spans` are start and end of each item in `data`, one after the other, headers included.
     """
 
     def __init__(
         self,
         data: bytes,
-        spans: tuple[tuple[int, int], ...],
+        spans: array[int],
         *,
         implicit: bool,
         little_endian: bool,
@@ -35,15 +36,14 @@ class FrameGroups(Sequence):  # type: ignore[misc]  # pydicom has no types here
         self._form = (implicit, little_endian, encoding)
 
     def __len__(self) -> int:
-        return len(self._spans)
+        return len(self._spans) // 2
 
     def __getitem__(self, index: Any) -> Any:
-        if isinstance(index, slice):
-            return [self._item(span) for span in self._spans[index]]
-        return self._item(self._spans[index])
+        places = range(len(self))[index]
+        return self._item(places) if isinstance(places, int) else [self._item(place) for place in places]
 
     def __iter__(self) -> Iterator[Dataset]:
-        return map(self._item, self._spans)
+        return map(self._item, range(len(self)))
 
     def __eq__(self, other: Any) -> bool:
         return len(self) == len(other) and all(mine == theirs for mine, theirs in zip(self, other, strict=True))
@@ -53,7 +53,8 @@ class FrameGroups(Sequence):  # type: ignore[misc]  # pydicom has no types here
 
     __hash__ = None  # type: ignore[assignment]
 
-    def _item(self, span: tuple[int, int]) -> Dataset:
+    def _item(self, place: int) -> Dataset:
         implicit, little_endian, encoding = self._form
-        item = read_sequence_item(io.BytesIO(self._data[slice(*span)]), implicit, little_endian, encoding)
+        start, end = self._spans[2 * place : 2 * place + 2]
+        item = read_sequence_item(io.BytesIO(self._data[start:end]), implicit, little_endian, encoding)
         return Dataset() if item is None else item

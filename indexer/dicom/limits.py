@@ -15,6 +15,7 @@ class Limits:
 
     elements: int = 300_000  # data elements and sequence items in all, but for large functional groups
     group_elements: int = 5_000_000  # in these: ten thousand frames of an enhanced MR have up to two million
+    group_items: int = 1 << 20  # one for each frame
     nesting: int = 64  # sequences in sequences
     header_bytes: int = 256 << 20  # values kept in memory, in all
     defer_bytes: int = 32 << 20  # a longer value stays in the file

@@ -19,6 +19,7 @@ import io
 import os
 import struct
 import zlib
+from array import array
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -175,9 +176,9 @@ def _frame_groups(source: BinaryIO, budget: Budget, element: Element, ds: FileDa
     source.seek(element.place)
     data = source.read(end - element.place)
     implicit, little = ds.original_encoding
-    spans = tuple((first - element.place, last - element.place) for first, last in spans)
+    spans = array("Q", (place - element.place for place in spans))
     if element.vr == "UN" and spans:  # implicit by PS3.5 6.2.2, but not by all writers
-        first_vr = spans[0][0] + 12
+        first_vr = spans[0] + 12
         implicit = data[first_vr : first_vr + 2] not in VRS
     groups = FrameGroups(
         data,
