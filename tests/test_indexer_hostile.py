@@ -175,9 +175,7 @@ BOMBS: dict[str, Callable[[Path], Path]] = {
     "JPEG of 65,500 x 65,500": lambda p: image(p, 65_500, 65_500, lying_jpeg(65_500, 65_500), syntax=JPEG),
     "JPEG larger than its header": lambda p: image(p, 16, 16, lying_jpeg(65_500, 65_500), syntax=JPEG),
     "JPEG-LS larger than its header": lambda p: image(p, 16, 16, lying_jpegls(65_500, 65_500), syntax=LOSSLESS),
-    "JPEG XL larger than its header": lambda p: image(
-        p, 16, 16, lying_jpegxl(60_000), syntax="1.2.840.10008.1.2.4.110"
-    ),
+    "JPEG XL larger than its header": lambda p: image(p, 16, 16, lying_jpegxl(60_000), syntax=JPEG),
     "a deflated frame larger than any": deflated_frame,
     "40 MB of empty functional groups": lambda p: write(p, many_groups(ITEM + bytes(4), 5_000_000)),
     "functional groups of a million sequences": lambda p: write(
