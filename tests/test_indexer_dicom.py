@@ -275,7 +275,7 @@ def test_without_identity_the_file_is_refused_with_the_tag(keyword: str) -> None
 @pytest.mark.parametrize("uid", ["../../etc/passwd", "CANARY^JOHN", "1.2.3/4", "1" * 65])
 @pytest.mark.parametrize("keyword", ["SOPInstanceUID", "StudyInstanceUID"])
 def test_what_is_no_uid_is_refused_without_quoting_it(keyword: str, uid: str) -> None:
-    with pytest.raises(UnsupportedImageError, match=f"{keyword} is no UID") as caught:
+    with pytest.raises(UnsupportedImageError, match=f"{keyword} is not a UID") as caught:
         read_record(raw(header(), **{keyword: uid.encode()}), KEY)
     assert uid not in str(caught.value)
 

@@ -376,7 +376,7 @@ def test_the_dataset_is_left_alone() -> None:
         ({"SamplesPerPixel": 4}, UnsupportedImageError, "SamplesPerPixel 4"),
         ({"PhotometricInterpretation": "HSV"}, UnsupportedImageError, "HSV"),
         ({"PhotometricInterpretation": "DOE^JANE"}, UnsupportedImageError, "unknown"),
-        ({"BitsAllocated": 12}, UnsupportedImageError, "BitsAllocated 12"),
+        ({"BitsAllocated": 48}, UnsupportedImageError, "BitsAllocated 48"),
         ({"BitsStored": 17}, UnsupportedImageError, "BitsStored.*17"),
         ({"Rows": 0}, PixelDecodeError, "0 rows"),
         ({"Rows": 17}, PixelDecodeError, "truncated"),

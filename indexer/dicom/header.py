@@ -69,7 +69,7 @@ _BURNED_IN_CLASSES = (
 _BURNED_IN_MODALITIES = {"US", "IVUS", "ES", "SC"}
 
 _UID = re.compile(r"[0-9.]{1,64}")
-_HASHED_UID = re.compile(r"[0-9A-Fa-f.]{1,64}")  # what some de-identifiers write
+_IDENTIFIER = re.compile(r"[0-9A-Za-z._:{}+~ -]{1,64}")  # what de-identifiers and other writers put in a UID's place
 _AGE = re.compile(r"(\d{1,3})([DWMY])", re.IGNORECASE)
 _DATE = re.compile(r"(\d{4})([.-]?)(\d{2})\2(\d{2})")  # with dots in ACR-NEMA, PS3.5 6.2
 _DAYS_PER_YEAR = 365.25
@@ -95,8 +95,8 @@ def read_record(ds: Dataset, key: bytes, *, keep_descriptions: bool = True) -> I
     values can't be read, no free text is kept.
 
     Python's warnings and pydicom's log are silenced meanwhile: they quote values. Hostile PDFs and SRs can take long:
-    call this under a deadline. Raises UnsupportedImageError without SOP Instance UID or SOP class, with a UID that is
-    none, and for a DICOMDIR.
+    call this under a deadline. Raises UnsupportedImageError without SOP Instance UID or SOP class, with anything in a
+    UID's place that can't be an identifier, and for a DICOMDIR.
     """
     with quiet("pydicom"):
         return _read_record(ds, key, keep_descriptions)
@@ -188,6 +188,8 @@ def _read_attribute(ds: Dataset, tag: int, kind: Kind, label: str, warn: Callabl
             warn(f"{label} has {len(value)} values, expected one: the first is kept")
             value = value[0]
         converted = _CONVERTERS[kind](value)
+        if kind is Kind.INTEGER and "." in as_text(value):
+            warn(f"{label} is written as a decimal: taken as the whole number that it is")
     except READ_ERRORS:
         warn(f"{label} is malformed, expected {_EXPECTED[kind]}: left out")
         return None
@@ -205,10 +207,21 @@ def _to_integer(value: Any) -> int | None:
     text = as_text(value)
     if not text:
         return None
-    number = int(text)
+    number = _whole(text)
     if not -(2**31) <= number < 2**32:  # IS and UL, PS3.5 6.2
         raise MalformedValue
     return number
+
+
+def _whole(text: str) -> int:
+    """An IS; some write "3.0" for 3."""
+    try:
+        return int(text)
+    except ValueError:
+        number = float(text)
+        if not number.is_integer():
+            raise
+        return int(number)
 
 
 def _to_number(value: Any) -> float | None:
@@ -280,12 +293,12 @@ def _settle_uids(ds: Dataset, attributes: dict[str, AttributeValue], warn: Calla
     ):
         uid = attributes[column]
         if uid is not None and not _UID.fullmatch(str(uid)):
-            if not _HASHED_UID.fullmatch(str(uid)):
+            if not _IDENTIFIER.fullmatch(str(uid)):
                 raise UnsupportedImageError(
-                    f"{label} is no UID: expected digits and dots, at most 64",
+                    f"{label} is not a UID: expected at most 64 digits and dots, or also letters, spaces and _:{{}}+~-",
                     hint="The file was damaged, or de-identified badly; give it UIDs of its own.",
                 )
-            warn(f"{label} holds hexadecimal letters, expected digits and dots: kept as it is")
+            warn(f"{label} is not a UID, expected at most 64 digits and dots: kept as it is")
     instance = attributes["sop_instance_uid"]
     series = attributes["series_instance_uid"]
     for column, label, substitute in (
