@@ -58,7 +58,71 @@ neck nm patient pelvis pet phantom pt qa rf routine shoulder skull spine sr subj
 xr xray
 """
 
-ORDINARY_WORDS: frozenset[str] = frozenset(_ORDINARY.split())
+# Negation and side: no cut may take one of these alone. All are ordinary words too.
+_NEGATION_AND_SIDE = """
+no not non none never nor neither without absent absence negative nil denies left right bilateral bilaterally both
+leftward rightward lt rt kein keine keinen keiner kinerlei nicht ohne nie weder noch links linke linken linker
+linkes rechts rechte rechten rechter rechtes beidseits pas sans aucun aucune ni gauche droit droite sin ningun
+ninguna ninguno izquierda izquierdo derecha derecho bilaterales senza nessun nessuna nessuno sinistra sinistro
+destra destro sem nenhum nenhuma nao esquerda esquerdo direita direito geen niet zonder inga ingen inget utan inte
+vanster hoger ikke uden uten venstre hojre hoyre brak bez lewy lewa prawy prawa нет не без левый левая левое левой
+левого правый правая правое правой правого δεν οχι χωρις αριστερα αριστερο αριστερος δεξια δεξιο δεξιος לא אין ללא
+שמאל ימין لا لم ليس بدون غير ايمن ايسر يمين يسار نیست چپ راست नहीं बिना बाएं दाएं
+"""
+# Written in clinical texts and nobody's name: units, techniques and words that stand where names do.
+_CLINICAL = """
+abdominopelvic ablation abnormalities abnormality ac acuson ad additional adjacent agfa ah al alignment allergic
+allergy aloka also am an anastomosis aneurysm another antegrade anterolateral anteroposterior any ao ap apparent
+appearance appears application approximately aq are arrow arrows as asd aspect assess associated asthma at atrial
+atrium atrophy attention aux av available average ax axillary ba barium bases basilar be because been being beneath
+benign beside best between bi biliary blunt bones borderline both bowels brachial bradycardia bronchi bruker but bx
+by ca calcific calcified can canal cancers cannula canon carestream caudal cavitary cavitation cc cecum cerebellum
+cerebrum cervicothoracic cf changes cholecystectomy claustrophobia claustrophobic clavicle clinically clips cm cn co
+collapse collection colonic color colour common compared compression concern concerning considered consistent
+contact continued contours corporation correlation costophrenic cough could course cs cv cva da date days de
+decreased degeneration dem dementia demonstrate demonstrated demonstrates demonstrating derived despite developed
+development dg di diabetes diabetic diagnosed dialysis diameter difficult dilatation dilated dimension discharge
+discussed displaced displacement dm do does dorsal dot drain du due during dv dw dx dynamic dyspnea each ed
+edematous een eg ein eine either el electric electronics elekta elevated elevation em emphysema endoscopic
+endotracheal enteric enteroclysis enterography entire epigastric er es esaote especially et etiology evaluate
+evaluation evidence evident ex excluded expanded extending extension extensive extent external extremities extremity
+fa faint fascia fb feature features feeding fever fh fibroid fibrous fields figure filling fissure fl flank fn
+followup fs ft fu fuji fujifilm full fx ga gadolinium ganglia ganglion gastrointestinal gb ge gi given gli gm gmbh
+go gr granuloma grossly gt gu gy had haematoma haemorrhage hamamatsu has have having hb he healthcare healthineers
+hematoma hemidiaphragm hepatomegaly her herniation heterogeneous hiatal his hitachi hologic homogeneous hr hu hx
+hydronephrosis hyperdense hyperinflated hyperinflation hypertension hypodense hypoinflation ia ic id identified ie
+if ii il iliac im imaginary immediate implant implants improved in inc include including increase increased indicate
+indicated indicating inflation inguinal injection injury insertion interstitial interventricular intra intracranial
+intrahepatic invasion involving io ip ir is ischemia ischemic isodense it its iu iv iw ja je kg km known kodak
+konica kv la laa lad laminar lao laparotomy larger largest lateralview lc le leads leaflet less likely linear lipoma
+lm lo lobes lobulated localiser localizer located loculated longitudinal look loop loops ltd lucency lucent lv
+lymphoma ma magnetic magnification magnitude marconi markings matter maximum mb mc measured measures measuring
+medison medullary membrane meninges meningioma metastases metastasis metastatic mi midline mildly mindray minimal
+minolta ml mm mn monochrome more mosaic most motor ms mt mucosa multi multifocal muscles mv my myocardial myocardium
+nasogastric nb nd ne near necrosis neoplasm nerve nerves neusoft ng nipple nl no nonspecific norm normally not noted
+nr ns nurse nursing nv ob observed oc occlusion od of ok older on only op opacification opp opposed or original os
+osseous osteoarthritis osteophytes osteoporosis ot ou our outside over overall overlying pa pacemaker pacer palette
+palliative palsy paraspinal parenchyma patella pathologic pathology pattern pc pd pe percutaneous perforation
+peribronchial pericardial perihilar peripherally peritoneal ph philips physicians pi picc picker pl placement plan
+planes planmeca pleura plexus pm po portion possible possibly postcontrast postoperative pp pr practitioner
+pregnancy pregnant preoperative presence presented presenting pressure primary probable probably process progress
+progression projection proton ps pt pulse px quadrant question ra rai rao rather rca re reaction real reason recent
+recommend recommended recon reconstruction reduction relative remain remaining remains removal resection resolved
+resonance respiratory retro retrocardiac retrograde retroperitoneal reveal revealed rgb rn ro rotated rs rv rx sa
+sacrum same samsung sc scar scarring scattered sclerosis sclerotic scoliosis sd se secondary sectra seen seizure
+sequence severity sh shimadzu showing shown shows si siemens significant silhouette similar since single sirona sl
+slightly sn so solitary somewhat source sp splenic spondylosis ss st static status stents steroid still stools
+structures subclavian subcutaneous subpleural suggest suggested suggesting suggestive suggests suspicious suture
+sutures sv sw sx symptoms syndrome systems ta tb td te technical technique technologies temperature tendon terminal
+th that their these this though through ti tibial time tl tm tn to today tomogram tonsil tortuous toshiba tp tr
+tracheal transplant transverse treated treatment tt tu tuberculosis tubes tubular tumors tx typical uk
+ultrasonography un unchanged underlying unfolded unremarkable up urgent us used using ut uterine va valves varian
+variant vasculature vb vd ve ventral very vi visible visualized volumes vs vt was wd we wedge well were when where
+which while whose wi widened widening within wm wo worse would wt xl ybr years yes yo yr yrs zn zu
+"""
+
+POLARITY_WORDS: frozenset[str] = frozenset(_NEGATION_AND_SIDE.split())
+ORDINARY_WORDS: frozenset[str] = frozenset(f"{_ORDINARY} {_CLINICAL}".split()) | POLARITY_WORDS
 
 # Nobody is called these: a "name" with one of them is a label (CT^CHEST, PHANTOM^QA), and gets no whole-name phrase.
 NO_NAMES: frozenset[str] = frozenset(_NO_NAMES.split())

@@ -1,0 +1,86 @@
+"""Code strings (VR CS) are written by machines, until somebody types a name into one.
+
+Of a value that has a code's form (PS3.5 6.2: capitals, digits, blanks, 16 characters) what identifies is cut as from
+any text. In one that has not, only words that are codes or ordinary words of radiology stay. An attribute with a closed
+set of values (PatientSex, Laterality) has one of them or nothing.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+
+from indexer.privacy.identity import Forms, is_ordinary
+from indexer.privacy.letters import RUN, fold, normalized
+from indexer.privacy.scrub import MARK, scrub
+
+_FORM = re.compile(r"[A-Z0-9 _./+()%-]{0,16}")
+_VALUES_AT_MOST = 64
+
+_SEXES = frozenset({"M", "F", "O", "U", "X", "N", "A", "MALE", "FEMALE", "OTHER", "UNKNOWN"})
+_SIDES = frozenset({"L", "R", "B", "U", "LEFT", "RIGHT", "BOTH", "BILATERAL", "UNPAIRED", "UNKNOWN", "NONE"})
+CLOSED = {"patient_sex": _SEXES, "laterality": _SIDES, "image_laterality": _SIDES}
+"""By column, the values of attributes that are enumerated (PS3.3 C.7.1.1, C.7.3.5, C.7.6.1), and what stands for them."""
+
+# Of body parts and views (PS3.16 annex L) and image types; ordinary words come from `words`.
+_WORDS = """
+abdomenpelvis acj adc angio ankles antrum aplat bilateral branchial bronchus buttock calcaneus caldwell capsule
+carpal cavity cc cerebellum cervix cheek chestabdomen chestabdpelvis chole choroid circle clavicle coccyx colon
+cranial craniocaudal cspine curved cystourethrogram decubitus diaphragm diffusion digit duodenum elbows endometrium
+erect esophageal extremity eyelid facialbones feet fetus filtered fingers flank forefoot frogleg gallbladders
+gluteal hands headneck heel hemithorax hindfoot hips hypopharynx iac ileum interpolated intestines intracranial jaw
+jejunum knees larynx lateromedial legs lmo lordotic lowerlimb lspine lumbosacral lumen maxillofacial mediolateral
+merchant metacarpal metatarsal midfoot minip mip mlo multiplanar nasopharynx navel nostril obl orbits palm
+parathyroid parotid patellae penis perfusion perineum phalanx pharynx presentation processing projection prostates
+reformatted rendered resampled retina ribcage sacroiliac sacrum scalp sclera scrotum seminal sesamoid sideros sij
+sinuses standing sternoclavicular styloid subtraction sunrise suprapubic swimmers tangential temporomandibular
+testicle thigh thighs thin throat thumb thymus tmj toes tonsil towne tracew tspine umbilicus upperlimb ureter
+ureters urethra uvula vagina volume vulva waters weightbearing wholebody wrists zygoma zygomatic
+"""
+_CODE_WORDS = frozenset(_WORDS.split())
+
+
+@dataclass(frozen=True)
+class Code:
+    """A value as it may be kept, None if nothing of it may; and whether something was cut."""
+
+    value: str | None
+    was_cut: bool = False
+
+
+def scrub_code(text: str, known: Forms, *, is_code: bool = True) -> Code:
+    """A value, or several joined with backslashes. `is_code=False` for short texts of free form (a model's name)."""
+    values = text.split("\\")[:_VALUES_AT_MOST]
+    kept = [_scrubbed(value, known, is_code) for value in values]
+    if kept == values:
+        return Code(text)
+    if not any(value.replace(MARK, "").strip(" ,.^-_/") for value in kept):
+        return Code(None, was_cut=True)
+    return Code("\\".join(kept), was_cut=True)
+
+
+def closed_code(text: str, allowed: frozenset[str]) -> Code:
+    """A value of an attribute that has a closed set of them."""
+    return Code(text) if text.strip().upper() in allowed else Code(None, was_cut=True)
+
+
+def _scrubbed(value: str, known: Forms, is_code: bool) -> str:
+    cut = scrub(value, known) if known or not _is_harmless(value) else value
+    return _only_codes(cut) if is_code and not _FORM.fullmatch(value) else cut
+
+
+@lru_cache(maxsize=2048)
+def _is_harmless(value: str) -> bool:
+    return scrub(value) == value
+
+
+@lru_cache(maxsize=2048)
+def _only_codes(value: str) -> str:
+    text, out, position = normalized(value), [], 0
+    for match in RUN.finditer(text):
+        word = fold(match[0])
+        if len(word) > 2 and not (word.isdecimal() or is_ordinary(word) or word in _CODE_WORDS):
+            out += [text[position : match.start()], MARK]
+            position = match.end()
+    return re.sub(rf"{re.escape(MARK)}(?:[ ,^-]{{0,3}}{re.escape(MARK)})+", MARK, "".join(out) + text[position:])
