@@ -15,6 +15,7 @@ from pydicom.datadict import DicomDictionary, tag_for_keyword
 from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
+from pydicom.tag import BaseTag
 from pydicom.valuerep import PersonName
 from pydicom.values import convert_SQ
 
@@ -24,7 +25,7 @@ from retrieval.errors import DicomError
 
 Element: TypeAlias = DataElement | RawDataElement
 Kind = Literal["names", "numbers", "places", "dates", "remarks"]
-Found = tuple[Kind, Dataset, int, Element]
+Found = tuple[Kind, Dataset, BaseTag, Element]
 
 MAX_ELEMENTS = 100_000  # looked at for identifiers; a radiology report has some hundred
 MAX_VALUES = 5_000  # different ones in one file
@@ -124,25 +125,26 @@ def _identifying(ds: Dataset) -> Iterator[Found]:
         seen += len(item)
         if seen > MAX_ELEMENTS:
             raise UnknownIdentity(f"more than {MAX_ELEMENTS} elements to look at for identifying values")
-        for tag, element in list(item.items()):
+        for key, element in list(item.items()):
+            tag = int(key)  # pydicom's tags are slow to compare
             kind = _KINDS.get(tag)
             if kind is None and element.VR == "PN":
                 kind = "names"
             elif kind is None and coded and tag in _CODE_TAGS:
                 kind = coded
             if kind:
-                yield kind, item, tag, element
+                yield kind, item, key, element
             elif tag in _SEQUENCE_TAGS or element.VR == "SQ" or (tag & 0x10000 and element.VR in (None, "UN")):
                 if tag in _SKIPPED_SEQUENCES:
                     continue
-                children = _items(item, tag, element)
+                children = _items(item, key, element)
                 if children:
                     stack += [(child, _CODED.get(tag)) for child in children]
                 elif tag & 0x10000 and _is_private_name(element):
-                    yield "names", item, tag, element
+                    yield "names", item, key, element
 
 
-def _items(ds: Dataset, tag: int, element: Element) -> list[Dataset]:
+def _items(ds: Dataset, tag: BaseTag, element: Element) -> list[Dataset]:
     """The items of a sequence; none of what is not one."""
     if tag in _SEQUENCE_TAGS or element.VR == "SQ":
         value = ds[tag].value

@@ -128,12 +128,14 @@ _IN_NUMBERS = (
     rf"(?<![\d.]){_DAY}([-/.]){_MONTH}\1(?:24|25|13|14)\d\d(?!\d)",
     rf"(?<![\d./])(?:{_DAY}/{_MONTH}|{_MONTH}/{_DAY})/\d\d(?![\d/]|\.\d)",
     rf"(?<![\d.]){_DAY}\.{_MONTH}\.\d\d(?![\d.])",
+    # 31 I 2020, 31.XII.2020
+    rf"(?<![\d.]){_DAY}\s?[\s./-]\s?(?:I{{1,3}}|I?V|VI{{1,3}}|I?X|XI{{1,2}})\s?[\s./-]\s?{_YEAR}(?!\d)",
     # R2.1.31, S35.5.1: an era by its letter
     rf"(?<![^\W_])[SHR]\d{{1,2}}([./]){_MONTH}\1{_DAY}(?![\d./])",
 )
 _NUMBERS_RE = [re.compile(pattern) for pattern in _IN_NUMBERS]
 _ASIAN_RE = [re.compile(pattern) for pattern in _ASIAN]
-_THREE_NUMBERS = re.compile(r"\d\s?[-/.]\s?\d{1,2}\s?[-/.]\s?\d|\d{8}")
+_THREE_NUMBERS = re.compile(r"\d\s?[-/.]\s?\d{1,2}\s?[-/.]\s?\d|\d{8}|\d\s?[\s./-]\s?[IVX]{1,4}\s?[\s./-]\s?\d")
 _SHORT_YEAR = re.compile(r"(?<!\d)\d\d$")
 _ASIAN_MARK = re.compile("[年月월]|tháng|明治|大正|昭和|平成|令和|民國|民国")
 

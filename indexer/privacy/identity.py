@@ -4,7 +4,7 @@ A name is taken apart into runs of letters. A run is *telling* if it is a name a
 reports need the word (`words.ORDINARY_WORDS`: Small, Head, No, CT) or if it has one or two letters.
 
 - A telling run is cut wherever it stands, and so is a name of several runs that has one, in any usual order.
-- A family name of two letters is cut where it has a capital (Wu, WU).
+- A family name of two letters is cut where it has a capital (Wu, WU; but of Ng, which is a tube as well, Ng alone).
 - An ordinary run is cut in name order alone: beside another part of the name that is not ordinary, or, if all are,
   with a comma or a caret between them and capitals (SMALL, LONG); after a title `indexer.privacy.people` cuts it.
 - Initials are cut with their dots (J.D.), and beside the family name (J. Doe, Doe J).
@@ -13,13 +13,14 @@ reports need the word (`words.ORDINARY_WORDS`: Small, Head, No, CT) or if it has
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import permutations
 
 from indexer.privacy.letters import Words, compact, is_unspaced, key, keys, normalized, runs
-from indexer.privacy.words import NO_NAMES, ORDINARY_WORDS, POLARITY_WORDS
+from indexer.privacy.words import FUNCTION_WORDS, NO_NAMES, ORDINARY_WORDS, POLARITY_WORDS
 
 LONGEST_PHRASE = 10  # runs; of a longer value (an address) its first ones
 JOINED_START = 5  # letters by which a name written as one word is found inside a longer one
@@ -34,6 +35,10 @@ _TRANSLITERATION = str.maketrans(
 _FROM_RIGHT = ("\u0590", "\u08ff")  # Hebrew and Arabic
 _YEARS_OF = {"Buddhist": 543, "Republic of China": -1911, "Showa": -1925, "Taisho": -1911, "Heisei": -1988,
              "Reiwa": -2018, "Meiji": -1867}  # fmt: skip
+
+
+_WITHOUT_CARET = (3, 4)  # characters of a Chinese or Korean name that is not divided
+_IN_ONE = re.compile("[\u3400-\u9fff]+|[\uac00-\ud7af]+")
 
 
 @dataclass(frozen=True)
@@ -147,7 +152,7 @@ class _Collector:
                 self._add_run(run)
             self._add_phrase(part)
         family = parts[0]
-        if len(family) == 1 and len(family[0]) == 2 and not is_ordinary(family[0]):
+        if len(family) == 1 and len(family[0]) == 2 and family[0] not in FUNCTION_WORDS | NO_NAMES:
             self.short.add(family[0])
         for size in (2, 3):
             for order in permutations(parts[:4], size):
@@ -158,7 +163,7 @@ class _Collector:
                 self._add_phrase((initial, *one))
                 self._add_phrase((*one, initial))
                 if one[-1] in self.tokens:
-                    self._add_token(initial + "".join(one), 5)  # a login name: jsmith
+                    self._add_token(initial + "".join(one), 4)  # a login name: jsmith
             self.initials.add((one[0][0], other[0][0]))
         for three in permutations(parts[:3], 3):
             self.initials.add(tuple(part[0][0] for part in three))
@@ -175,7 +180,7 @@ class _Collector:
         self._add_token(run, 3)
         if len(run) >= 5 and run.isascii():
             plain = run.replace("ae", "a").replace("oe", "o").replace("ue", "u")  # Mueller, in a text Müller
-            self._add_token(plain, 5)
+            self._add_token(plain, 4)
         if len(run) >= (3 if _FROM_RIGHT[0] <= run[0] <= _FROM_RIGHT[1] else 5):
             self._add_token(run[::-1], 3)  # visual order of Hebrew and Arabic, and mirrored
         if len(run) >= 4 and "\u0370" <= run[0] <= "\u052f":
@@ -184,6 +189,9 @@ class _Collector:
     def _add_unspaced(self, parts: list[str]) -> None:
         words = [compact(part) for part in parts]
         words = [word for word in words if word][:5]
+        if len(words) == 1 and len(words[0]) in _WITHOUT_CARET and _IN_ONE.fullmatch(words[0]):
+            words = [words[0][:1], words[0][1:]]  # the family name of three or four characters has one
+            self._add_literal("".join(words))
         for word in words:
             self._add_literal(word)
         for size in (2, 3):

@@ -14,9 +14,11 @@ from collections.abc import Iterator
 from functools import lru_cache
 from itertools import permutations
 
+from indexer.privacy.letters import Words
+
 # What PS3.3 C.12.1.1.2 has, and what writers use in its place.
 _CHARACTER_SETS = (
-    "latin-1", "cp1252", "utf-8", "gb18030", "big5", "cp932", "euc_jp", "cp949", "cp1251", "koi8_r", "iso8859_5",
+    "utf-8", "latin-1", "cp1252", "gb18030", "big5", "cp932", "euc_jp", "cp949", "cp1251", "koi8_r", "iso8859_5",
     "iso8859_7", "cp1253", "cp1256", "iso8859_6", "cp1255", "iso8859_8", "cp874", "iso8859_2", "cp1250", "iso8859_9",
     "cp1258", "cp437", "cp850", "mac_roman",
 )  # fmt: skip
@@ -33,6 +35,8 @@ _LATIN = re.compile(r"[A-Za-z\u00c0-\u024f\u1e00-\u1eff\ufffd]+")
 _WORD = re.compile(r"(?:[A-Za-z]++|[^\x00-\x7f]++|\?++)++")
 _LOST = re.compile(r"[^\x00-\x7f?]+|\?+")
 _HOLE = "\0"
+_WITH_LOSS = re.compile(r"[^\s\ufffd]{0,12}\ufffd(?:[^\s\ufffd]{0,12}\ufffd)+[^\s\ufffd]{0,12}")
+_SURVIVES = re.compile(r"[^\s\x00-\x1f\x7f-\xa0\xad\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff\ufffd^,=?]")
 
 Patterns = dict[bytes, tuple[tuple[int, ...], frozenset[bytes]]]  # by their first bytes, with their lengths
 
@@ -53,6 +57,9 @@ def misread_spans(text: str, names: tuple[str, ...]) -> Iterator[tuple[int, int]
             while start >= 0:
                 yield start, start + len(escaped)
                 start = text.find(escaped, start + len(escaped))
+    yield from _lossy(text, _variants(names))
+    if "\ufffd" in text:
+        yield from _damaged(text)
     if text.isascii():
         return
     exact, blanked = _patterns(names)
@@ -114,6 +121,7 @@ def _telling(data: bytes) -> bool:
 def _written(name: str) -> set[bytes]:
     """The parts of a name, and two of them together, in every character set that can write them."""
     found: set[bytes] = set()
+    in_utf8: set[bytes] = set()
     for charset in _CHARACTER_SETS:
         for written in {name, name.upper(), name.lower(), name.title()}:
             try:
@@ -121,15 +129,73 @@ def _written(name: str) -> set[bytes]:
             except UnicodeEncodeError:
                 continue
             found.update(parts)
-            found |= {one + between + other for one, other in permutations(parts, 2) for between in _BETWEEN}
-    twice = set()
-    for data in found:  # UTF-8 taken for Latin-1, and written as UTF-8 again
+            if min(map(len, parts), default=_START) < _START:  # a family name of one character: only with the rest
+                found |= {one + between + other for one, other in permutations(parts, 2) for between in _BETWEEN}
+        if charset == "utf-8":
+            in_utf8 = set(found)
+    for data in in_utf8:  # taken for Latin-1, and written as UTF-8 again
         for charset in _BLANKED:
             try:
-                twice.add(data.decode(charset).encode("utf-8"))
+                found.add(data.decode(charset).encode("utf-8"))
             except UnicodeDecodeError:
                 continue
-    return found | twice
+    return found
+
+
+def _lossy(text: str, variants: Words) -> Iterator[tuple[int, int]]:
+    """Names whose bytes did not all survive: what is left of them, whatever stands in the place of the rest."""
+    if not variants:
+        return
+    places = [match.start() for match in _SURVIVES.finditer(text)]
+    left = "".join([text[place] for place in places])
+    for at in range(len(left)):
+        for variant in variants.at(left, at):
+            yield places[at], places[at + len(variant) - 1] + 1
+
+
+def _damaged(text: str) -> Iterator[tuple[int, int]]:
+    """Words of which more was lost than is left: nobody can read them, and nobody can tell that they are no name."""
+    for match in _WITH_LOSS.finditer(text):
+        if 2 * sum(c.isascii() and c.isalpha() for c in match[0]) <= len(match[0]):
+            yield match.span()
+
+
+@lru_cache(maxsize=64)
+def _variants(names: tuple[str, ...]) -> Words:
+    found: set[str] = set()
+    for name in names:
+        for written in {name, name.upper(), name.lower(), name.title()}:
+            parts = [part for part in written.split("^") if part.strip()][:_PARTS]
+            whole = ["".join(pair) for pair in permutations(parts, 2)] if min(map(len, parts), default=2) < 2 else []
+            for part in (*parts, *whole):
+                found.update(_misread(part))
+    return Words(found, 2)
+
+
+def _misread(part: str) -> Iterator[str]:
+    seen: set[bytes] = set()
+    for charset in _CHARACTER_SETS:
+        try:
+            data = part.encode(charset)
+        except UnicodeEncodeError:
+            continue
+        if data in seen:
+            continue
+        seen.add(data)
+        for other in _CHARACTER_SETS:
+            text = data.decode(other, "replace")
+            left = "".join(_SURVIVES.findall(text))
+            if text != part and left != part and _identifies(left):
+                yield left
+
+
+def _identifies(left: str) -> bool:
+    """Whether what is left of a name can be found in a text without taking other things for it."""
+    foreign = [c for c in left if c > "\x7f"]
+    if not foreign:
+        punctuation = sum(not c.isalnum() for c in left)
+        return len(left) > 4 or (len(left) > 2 and punctuation > 1)
+    return len(left) > 2 or (len(foreign) > 1 and min(foreign) > "\u2e7f")
 
 
 @lru_cache(maxsize=64)

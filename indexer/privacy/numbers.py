@@ -15,6 +15,7 @@ _NUMBERS = (
     r"(?<![\w.])(?:\+|00)[1-9]\d{0,2}(?:[ ./()-]{0,2}\d){7,13}(?!\d)",
     r"(?<![\d.,/-])\(?0\d{1,4}\)?(?:[ -]\d{2,4}){2,4}(?!\d|[.,]\d)",
     r"(?<![\d.,/-])0\d{2,4}[ /-]\d{5,8}(?!\d)",
+    r"(?<![\d.])1[3-9]\d[ -]\d{4}[ -]\d{4}(?!\d)",  # Chinese mobile
     r"(?<![\d-])\d{3}-\d{2}-\d{4}(?![\d-])",
     # citizens: Chinese (18, the last may be X), Korean, Brazilian, Danish and Swedish, Japanese, British health service
     r"(?<![\d.])\d{17}[\dXx](?!\d)",

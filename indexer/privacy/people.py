@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 from indexer.privacy.letters import RUN, fold
 from indexer.privacy.surnames import CHINESE_SURNAMES, EPONYMS, JAPANESE_SURNAMES, KOREAN_SURNAMES, NAMES
-from indexer.privacy.words import NO_NAMES, ORDINARY_WORDS, POLARITY_WORDS
+from indexer.privacy.words import NO_NAMES, ORDINARY_WORDS, PICTURED, POLARITY_WORDS
 
 # ---- scripts with capitals
 
@@ -35,8 +35,8 @@ _TITLES = (
 _PAN = rf"Pan(?=\s[{_UP}]\w+(?:ski|ska|cki|wicz|czyk|ak|ek|ik|yk|uk|ec|ný|ák)\b)"
 _DOTTED_TITLES = "Fr|Ny|Tn|Nn|Dl|Dna|Bs|BS|ThS|Uzm|Op|Doc"  # other words without their dot
 _MORE_TITLES = (
-    r"(?:Dr|Prof|PD|Priv|Doz|Mag|Dipl|Ing|Op|Uzm|med|dent|phil|nat|rer|habil|univ|h\.\s?c|vet|hum|sc|jur|scient|pharm|biol"
-    r"|mult|em|ra|na|ssa|asst|assoc|n)"
+    r"(?:[Dd]r|[Pp]rof|PD|Priv|Doz|Mag|Dipl|Ing|Op|Uzm|med|dent|phil|nat|rer|habil|univ|h\.\s?c|vet|hum|sc|jur|scient|pharm|biol"
+    r"|mult|em|dott|ra|na|ssa|asst|assoc|n)"
 )
 _TITLE = re.compile(
     rf"(?<![^\W_])(?:(?:{_TITLES}|{_PAN})\b\.?|(?:{_DOTTED_TITLES})\.)[ªºra]{{0,2}}(?:[\s-]?{_MORE_TITLES}\b\.?){{0,6}}\s{{0,3}}"
@@ -49,8 +49,10 @@ _PLURAL_TITLE = re.compile(
 _MONSIEUR = re.compile(rf"(?<![\w.])(?<![A-Z]\.\s)M\.\s?({_NAMES})")
 _LATIN_ENDING = re.compile(r"(?:us|is|ps|ae|ii|or|um|ens)$")
 
+_SHORT_TITLES = "mr|mrs|ms|miss|dr|prof|herr|frau|mme|mlle|sra|dra"
 _CAPITAL_TITLE = re.compile(
-    r"(?<![^\W_])(MR|MRS|MS|MISS|DR|PROF|HERR|FRAU|MME|MLLE|SRA|DRA)\b\.?\s([A-Z]{2,}(?:['’-][A-Z]+)*)((?:\s[A-Z]{2,}){0,2})"
+    rf"(?<![^\W_])({_SHORT_TITLES.upper()})\b\.?\s([A-Z]{{2,}}(?:['’-][A-Z]+)*)((?:\s[A-Z]{{2,}}){{0,2}})"
+    rf"|(?<![^\W_])({_SHORT_TITLES})\b\.?\s([a-z]{{2,}}(?:['’-][a-z]+)*)((?:\s[a-z]{{2,}}){{0,2}})"
 )
 _MODALITY_TITLES = {"MR", "MRS", "DR", "MS"}  # MRS: spectroscopy
 
@@ -209,7 +211,7 @@ _AFTER_NAME = (
         r"(?=[\s\u3000]?(?:様|さん|さま|氏|殿|先生|医師|教授|技師|ドクター))"
     ),
     re.compile(
-        rf"(?<![가-힣])((?!주치의|고객|보호자)(?:{KOREAN_SURNAMES})[가-힣]{{1,2}})(?=\s?(?:씨|선생|교수|박사)|님(?![가-힣]{{2}}))"
+        rf"(?<![가-힣])((?!주치의|고객|보호자)(?:{KOREAN_SURNAMES})[가-힣]{{1,2}})(?=\s?(?:씨|선생|교수|박사|님))"
         rf"|(?<![가-힣])((?:{KOREAN_SURNAMES}))(?=\s(?:선생|교수|박사|원장|과장)님?)"
     ),
 )
@@ -224,10 +226,12 @@ _BEYOND_LATIN = re.compile("[\u0370-\uffff]")
 
 def people_spans(text: str) -> Iterator[tuple[int, int]]:
     """Start and end of every name beside a title, a degree or a label. Spans may overlap."""
-    for pattern in (_TITLE, _MONSIEUR):
-        for match in pattern.finditer(text):
-            if pattern is not _MONSIEUR or _is_a_person(match[1]):
-                yield from _names(text, *match.span(1))
+    for match in _TITLE.finditer(text):
+        if not (match[0].startswith(("Dr ", "Mr ")) and fold(match[1].split()[0]) in PICTURED):
+            yield from _names(text, *match.span(1))
+    for match in _MONSIEUR.finditer(text):
+        if _is_a_person(match[1]):
+            yield from _names(text, *match.span(1))
     for match in _PLURAL_TITLE.finditer(text):
         for group in range(1, 5):
             if match[group]:
@@ -275,18 +279,19 @@ def _is_a_person(names: str) -> bool:
 
 def _after_capital_title(match: re.Match[str]) -> Iterator[tuple[int, int]]:
     """MR BROWN, but MR BRAIN, MR WHITE MATTER and DR CHEST: capitals alone don't tell a title from a modality."""
-    title, name, more = match[1], match[2].lower(), [word.lower() for word in match[3].split()]
+    first = 1 if match[1] else 4
+    title, name, more = match[first], match[first + 1].lower(), match[first + 2].lower().split()
     known = name in NAMES or RUN.findall(name)[-1] in NAMES
-    if not known and (title in _MODALITY_TITLES or _is_ordinary(name)):
+    if not known and (title in _MODALITY_TITLES or title.islower() or _is_ordinary(name)):
         return
     if known and _is_ordinary(name) and more and _is_ordinary(more[0]) and more[0] not in NAMES:
         return
-    end = match.end(2)
+    end = match.end(first + 1)
     for word in more:
-        if word not in NAMES:
+        if word not in NAMES or word in PICTURED:
             break
-        end = match.end(2) + match[3].lower().index(word) + len(word)
-    yield match.start(2), end
+        end += 1 + len(word)
+    yield match.start(first + 1), end
 
 
 def _before_degrees(text: str) -> Iterator[tuple[int, int]]:
@@ -300,7 +305,8 @@ def _before_degrees(text: str) -> Iterator[tuple[int, int]]:
         while words and _is_ordinary(words[0][0]) and len(words[0][0]) > 1:
             del words[0]
         telling = [word[0] for word in words if len(word[0]) > 2 and not _is_ordinary(word[0])]
-        if not telling or _is_ordinary(words[-1][0]) or all(len(word) < 5 and word.isupper() for word in telling):
+        known = any(word.lower() in NAMES for word in telling)  # John Public
+        if not telling or (_is_ordinary(words[-1][0]) and not known) or all(len(word) < 5 and word.isupper() for word in telling):
             continue
         if len(words) > 1 or match[1]:
             yield start + found.start() + words[0].start(), match.start()

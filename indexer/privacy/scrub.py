@@ -17,21 +17,21 @@ Everything here is linear in the text's length, whatever a stranger wrote.
 
 from __future__ import annotations
 
-import itertools
 import re
 from collections.abc import Iterator
+from itertools import pairwise
 
 from indexer.privacy.identity import JOINED_START, NOTHING_KNOWN, Forms, Phrases, is_ordinary
 from indexer.privacy.letters import UNSPACED, Words, fold, key, normalized, run_pattern
 from indexer.privacy.misread import misread_spans
 from indexer.privacy.patterns import pattern_spans
-from indexer.privacy.words import NO_NAMES, POLARITY_WORDS
+from indexer.privacy.words import NO_NAMES, PICTURED, POLARITY_WORDS
 
 MARK = "[…]"
 
 _LONGEST_GAP = 3  # characters between two parts of one name or number: ", " or " - "
 _GAP = re.compile(r"[\s,.;:^_/\\'’`()=+*#·・‧‐-―-]*")
-_MERGED = " ,^-\u3000・"  # between two cuts, these go as well
+_MERGED = re.compile(r"[ ,^\u3000・-]*(?:[A-Z]\.[ ,^-]*)?")  # between two cuts, these go as well: Jane M. Doe
 
 _TITLES = {"mr", "mrs", "ms", "miss", "mx", "dr", "prof", "herr", "frau", "mme", "sra", "dra"}
 _MODALITIES = {"mr", "dr", "ms"}
@@ -39,7 +39,6 @@ _UNIT = re.compile(
     r"\s?(?:mm|cm|ml|HU|µm|um|kV|mA|mAs|ms|sec|min|Hz|mGy|mSv|kg|%|x|×)(?![^\W\d_])|[.,]\d", re.IGNORECASE
 )
 _SHORT_NUMBER = 5  # digits: with a unit behind it, it is a measurement
-_PIECES = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])")  # of a word in camel case
 _CLITICS = frozenset("وفبكلهسמוהבלשכ")  # prefixes that Arabic and Hebrew write without a space
 _INFLECTION = 3  # letters that may follow a stem
 
@@ -54,7 +53,7 @@ def scrub(text: str, known: Forms = NOTHING_KNOWN) -> str:
     text = normalized(text)
     spans: list[list[int]] = []  # merged where they touch, or where only a comma or the like is between
     for start, end in sorted([*pattern_spans(text), *_identity_spans(text, known)]):
-        if spans and (start <= spans[-1][1] or not text[spans[-1][1] : start].strip(_MERGED)):
+        if spans and (start <= spans[-1][1] or _MERGED.fullmatch(text, spans[-1][1], start)):
             spans[-1][1] = max(spans[-1][1], end)
         else:
             spans.append([start, end])
@@ -80,7 +79,7 @@ def _identity_spans(text: str, known: Forms) -> Iterator[tuple[int, int]]:
             if not (run.isdecimal() and end - start <= _SHORT_NUMBER and _is_measured(text, start, end)):
                 yield start, end
         elif run in known.short:
-            if text[start].isupper():
+            if _is_written_as_a_name(text, start, end, run):
                 yield start, end
         elif run in known.ordinary:
             if i and _is_titled(text, matches[i - 1], match, found[i + 1] if i + 1 < len(found) else ""):
@@ -98,6 +97,12 @@ def _identity_spans(text: str, known: Forms) -> Iterator[tuple[int, int]]:
     yield from misread_spans(text, known.foreign)
 
 
+def _is_written_as_a_name(text: str, start: int, end: int, run: str) -> bool:
+    if is_ordinary(run):
+        return text[start:end].istitle()
+    return text[start].isupper() or text.islower()
+
+
 def _is_measured(text: str, start: int, end: int) -> bool:
     return bool(_UNIT.match(text, end)) or (start > 1 and text[start - 1] in ".," and text[start - 2].isdigit())
 
@@ -108,7 +113,7 @@ def _is_titled(text: str, title: re.Match[str], name: re.Match[str], following: 
         return False
     if not text[title.start() : title.end()].isupper():
         return text[title.start()].isupper() and text[name.start()].isupper()
-    return title[0] not in _MODALITIES or not (name[0] in NO_NAMES or is_ordinary(following))
+    return title[0] not in _MODALITIES or not (name[0] in PICTURED | NO_NAMES or is_ordinary(following))
 
 
 def _inside(text: str, folded: str, start: int, end: int, known: Forms) -> Iterator[tuple[int, int]]:
@@ -121,9 +126,16 @@ def _inside(text: str, folded: str, start: int, end: int, known: Forms) -> Itera
                 yield at, at + len(word)
     written = text[start:end]
     if not (written.islower() or written.isupper() or written.istitle()):
-        for piece in _PIECES.finditer(written):
-            if piece[0].lower() in known.tokens:
-                yield start + piece.start(), start + piece.end()
+        for first, last in pairwise(_humps(written)):
+            if folded[start + first : start + last] in known.tokens:
+                yield start + first, start + last
+
+
+def _humps(word: str) -> list[int]:
+    """Where the parts of a word in camel case begin, and where the last ends: CTJaneDoe at 0, 2, 6 and 9."""
+    upper = [c.isupper() for c in word] + [True]
+    inner = [i for i in range(1, len(word)) if upper[i] and (not upper[i - 1] or not upper[i + 1])]
+    return [0, *inner, len(word)]
 
 
 def _inflected(run: str, start: int, end: int, known: Forms) -> Iterator[tuple[int, int]]:
@@ -153,7 +165,7 @@ def _phrases(
 
 
 def _in_a_row(text: str, matches: list[re.Match[str]]) -> bool:
-    gaps = [text[one.end() : other.start()] for one, other in itertools.pairwise(matches)]
+    gaps = [text[one.end() : other.start()] for one, other in pairwise(matches)]
     return all(len(gap) <= _LONGEST_GAP and _GAP.fullmatch(gap) for gap in gaps)
 
 
@@ -175,17 +187,13 @@ def _initials(
     for length in (3, 2):
         row = tuple(found[i : i + length])
         last = i + length - 1
-        if row not in initials or is_ordinary("".join(row)):
+        if len(row) < length or row not in initials or is_ordinary("".join(row)):
             continue
         start, end = matches[i].start(), matches[last].end()
-        written = text[start : end + 1].replace(" ", "")
+        written = text[start:end].replace(" ", "")
         alone = start == 0 or not (text[start - 1].isalnum() or text[start - 1] == ".")
-        if (
-            alone
-            and written == "".join(f"{letter}." for letter in row).upper()
-            and not text[end + 1 : end + 2].isalnum()
-        ):
-            yield start, end + 1
+        if alone and written == ".".join(row).upper() and not text[end : end + 2].lstrip(".")[:1].isalnum():
+            yield start, end + text.startswith(".", end)
             return
 
 
