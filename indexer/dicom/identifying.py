@@ -187,6 +187,8 @@ def _texts(value: Any, *, is_name: bool) -> Iterator[str]:
 
 
 def _as_written(name: Any) -> str:
-    """A name whose bytes its character set can't hold, by its bytes: what else would they be compared by."""
+    """A name as it was before its control characters and what can't be decoded were lost: `misread` needs them."""
     original = name.original_string if isinstance(name, PersonName) else None
-    return as_text(original) if isinstance(original, bytes) and "\ufffd" in str(name) else ""
+    if isinstance(original, bytes) and "\ufffd" in str(name):
+        return original.decode("latin-1").strip()
+    return "" if str(name).isprintable() else str(name).strip()

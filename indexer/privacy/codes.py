@@ -21,7 +21,7 @@ _VALUES_AT_MOST = 64
 _SEXES = frozenset({"M", "F", "O", "U", "X", "N", "A", "MALE", "FEMALE", "OTHER", "UNKNOWN"})
 _SIDES = frozenset({"L", "R", "B", "U", "LEFT", "RIGHT", "BOTH", "BILATERAL", "UNPAIRED", "UNKNOWN", "NONE"})
 CLOSED = {"patient_sex": _SEXES, "laterality": _SIDES, "image_laterality": _SIDES}
-"""By column, the values of attributes that are enumerated (PS3.3 C.7.1.1, C.7.3.5, C.7.6.1), and what stands for them."""
+"""By column, the values of attributes that are enumerated (PS3.3 C.7.1.1, C.7.3.5, C.7.6.1), and their words."""
 
 # Of body parts and views (PS3.16 annex L) and image types; ordinary words come from `words`.
 _WORDS = """

@@ -77,7 +77,7 @@ _MONTH_NAMES = frozenset(name.lower() for name in _NAMES) | {f"ב{name}" for nam
 # "12 mars", "3 set": without a year, a foreign name must be long enough not to be something else.
 _LONG_NAMES = frozenset(name.lower() for name in _NAMES[24:] if len(name) > 4)
 _PIECES = frozenset(piece for name in _MONTH_NAMES for piece in name.split(".") if piece)
-_PIECE = re.compile(r"[^\s\d/_,().-]{1,16}")
+_PIECE = re.compile(r"[^\s\d/_,:;().-]{1,16}")
 
 _WORD = r"([^\s\d/_,:;()-]{2,16}(?:\s(?:الثاني|الأول|الآخر|الأولى|الآخرة))?)"
 _BETWEEN = r"(?:[\s./_-]{1,3}|\s?(?:de|del|di|of|du|г\.)\s|)"

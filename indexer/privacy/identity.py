@@ -33,8 +33,8 @@ _TRANSLITERATION = str.maketrans(
      "Å": "Aa", "æ": "ae", "Æ": "Ae"}
 )  # fmt: skip
 _FROM_RIGHT = ("\u0590", "\u08ff")  # Hebrew and Arabic
-_YEARS_OF = {"Buddhist": 543, "Republic of China": -1911, "Showa": -1925, "Taisho": -1911, "Heisei": -1988,
-             "Reiwa": -2018, "Meiji": -1867}  # fmt: skip
+_BUDDHIST = 543  # years before the common era
+_ERAS = (1867, 1911, 1925, 1988, 2018)  # Meiji, Taisho and the Republic of China, Showa, Heisei, Reiwa: their year 0
 
 
 _WITHOUT_CARET = (3, 4)  # characters of a Chinese or Korean name that is not divided
@@ -133,7 +133,7 @@ class _Collector:
             group = group[:LONGEST_NAME]
             self._add_group(group)
             if not group.isascii():
-                self.foreign[normalized(group)] = None
+                self.foreign.update({group: None, normalized(group): None})
                 if (german := group.translate(_TRANSLITERATION)) != group:
                     self._add_group(german)
 
@@ -225,11 +225,12 @@ class _Collector:
             return
         year, month, day = digits[:4], digits[4:6], digits[6:]
         self.tokens |= {year + month + day, day + month + year, month + day + year}
-        years = [year, year[2:]]
-        years += [str(int(year) + shift) for shift in _YEARS_OF.values() if int(year) + shift > 0]
-        for written in years:
+        for written in (year, year[2:], str(int(year) + _BUDDHIST)):
             for order in ((written, month, day), (day, month, written), (month, day, written)):
                 self._add_phrase(tuple(map(key, order)))
+        for first in _ERAS:
+            if int(year) > first:
+                self._add_phrase(tuple(map(key, (str(int(year) - first), month, day))))
 
     def add_remark(self, remark: str) -> None:
         """Free text about the patient: the whole of it, its words that look like names, its numbers."""

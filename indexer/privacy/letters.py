@@ -51,6 +51,8 @@ class _Folded(_Table):
             return c.lower()
         if c.isdecimal():
             return str(unicodedata.decimal(c))
+        if "\uac00" <= c <= "\ud7a3":
+            return c  # a syllable: its first letter alone would be another's as well
         first = unicodedata.normalize("NFKD", c)[0].lower()
         lower = _NO_DECOMPOSITION.get(first, first)
         if "\u3041" <= lower <= "\u3096":  # hiragana as katakana

@@ -13,7 +13,7 @@ _NUMBERS = (
     # telephone: North American; with + or 00; with a leading 0 and nine digits or more; social security
     r"(?<![\d.])(?:\+?1[-. ])?(?:\(\d{3}\)\s?|\d{3}[-. ])\d{3}[-. ]\d{4}(?!\d)",
     r"(?<![\w.])(?:\+|00)[1-9]\d{0,2}(?:[ ./()-]{0,2}\d){7,13}(?!\d)",
-    r"(?<![\d.,/-])\(?0\d{1,4}\)?(?:[ -]\d{2,4}){2,4}(?!\d|[.,]\d)",
+    r"(?<![\d.,/-])(?=(?:[ ()-]{0,2}\d){9})\(?0\d{1,4}\)?(?:[ -]\d{2,4}){2,4}(?!\d|[.,]\d)",
     r"(?<![\d.,/-])0\d{2,4}[ /-]\d{5,8}(?!\d)",
     r"(?<![\d.])1[3-9]\d[ -]\d{4}[ -]\d{4}(?!\d)",  # Chinese mobile
     r"(?<![\d-])\d{3}-\d{2}-\d{4}(?![\d-])",
@@ -44,23 +44,26 @@ _LABELS = (
     + r")([A-Za-z]{0,6}[-/]?\d[\w/-]{2,})",
     r"(?i:\b(?:tel|telephone|phone|fax|pager|mobile|mob|cell|telefon|handy|téléphone|portable|tél|teléfono|telefone|móvil"
     r"|telefono|cellulare|тел|τηλ)\b\.?\s?[:#]?\s?)(\(?\+?\d(?:[ ./()-]{0,2}\d){3,})",
-    r"(?:电话|電話|手机|手機|联系方式|携帯|전화|연락처|โทร|هاتف|تلفن|טל)\S{0,3}?\s?[:：]?\s?(\(?\+?\d(?:[ ./()-]{0,2}\d){3,})",
+    r"(?:电话|電話|手机|手機|联系方式|携帯|전화|연락처|โทร|هاتف|تلفن|טל)"
+    r"\S{0,3}?\s?[:：]?\s?(\(?\+?\d(?:[ ./()-]{0,2}\d){3,})",
     r"(?:病历号|病歷號|住院号|住院號|门诊号|門診號|检查号|影像号|身份证号?|身分證|患者番号|患者ID|診察券番号|등록번호|환자번호|차트번호"
-    r"|رقم الملف|رقم المريض|מספר זהות|ת\.ז\.?|история болезни|номер карты|№)\s?[:：#]?\s?([A-Za-z]{0,6}-?\d[\w/-]{2,})",
-    r"(?i:(?<![^\W\d_])(?:born(?: on| in)?|dob|d\.o\.b\.|date of birth|birth ?date|geb(?:oren)?\.?(?: am)?|geburtsdatum|née?"
-    r" le|nacid[oa] el|fecha de nacimiento|nat[oa] il|data di nascita|nascid[oa] em|data de nascimento|geboren op|född|født"
-    r"|д\.р\.|дата рождения|г\.р\.)\s?[:=]?\s?)(\d[\d./-]{1,9}\d|\d{1,2} [^\W\d_]{3,9} \d{2,4})",
+    r"|رقم الملف|رقم المريض|מספר זהות|ת\.ז\.?|история болезни|номер карты|№)"
+    r"\s?[:：#]?\s?([A-Za-z]{0,6}-?\d[\w/-]{2,})",
+    r"(?i:(?<![^\W\d_])(?:born(?: on| in)?|dob|d\.o\.b\.|date of birth|birth ?date|geb(?:oren)?\.?(?: am)?|geburtsdatum"
+    r"|née? le|nacid[oa] el|fecha de nacimiento|nat[oa] il|data di nascita|nascid[oa] em|data de nascimento|geboren op"
+    r"|född|født|д\.р\.|дата рождения|г\.р\.)\s?[:=]?\s?)(\d[\d./-]{1,9}\d|\d{1,2} [^\W\d_]{3,9} \d{2,4})",
 )
 _NUMBERS_RE = [re.compile(pattern) for pattern in _NUMBERS]
 _LABELS_RE = [re.compile(pattern) for pattern in _LABELS]
 _LETTERS = re.compile(r"[a-z]+")
 # One of these is in every label that is written in ASCII.
-_LABEL_WORDS = frozenset(
-    """mrn pid patid upi nhc ipp bsn ssn hkid dni cpf patient acc accession record nhs id pat patientennummer fall
+_LABEL_WORDS = """
+    mrn pid patid upi nhc ipp bsn ssn hkid dni cpf patient acc accession record nhs id pat patientennummer fall
     fallnummer fallnr hosp hospital n historia prontuario cartella case chart visit tel telephone phone fax pager mobile
     mob cell telefon handy portable telefono telefone cellulare born dob d date birth birthdate geb geboren geburtsdatum
-    nee ne nacido nacida fecha nato nata data nascido nascida""".split()
-)
+    nee ne nacido nacida fecha nato nata data nascido nascida
+"""
+_IN_LABELS = frozenset(_LABEL_WORDS.split())
 _SIX_DIGITS = re.compile(r"\d(?:[\s./()+-]{0,3}\d){5}")  # less than that no pattern without a label takes
 
 
@@ -70,7 +73,7 @@ def number_spans(text: str) -> Iterator[tuple[int, int]]:
         for pattern in _NUMBERS_RE:
             for match in pattern.finditer(text):
                 yield match.span()
-    if not (text.isascii() and _LABEL_WORDS.isdisjoint(_LETTERS.findall(text.lower()))):
+    if not (text.isascii() and _IN_LABELS.isdisjoint(_LETTERS.findall(text.lower()))):
         for pattern in _LABELS_RE:
             for match in pattern.finditer(text):
                 yield match.span(1)

@@ -9,7 +9,7 @@ Each pattern is linear in the text's length.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from indexer.privacy.letters import RUN, fold
 from indexer.privacy.surnames import CHINESE_SURNAMES, EPONYMS, JAPANESE_SURNAMES, KOREAN_SURNAMES, NAMES
@@ -33,17 +33,18 @@ _TITLES = (
 )
 # "Pan" is Polish and Czech for Mr; panoramic pictures begin with it as well.
 _PAN = rf"Pan(?=\s[{_UP}]\w+(?:ski|ska|cki|wicz|czyk|ak|ek|ik|yk|uk|ec|ný|ák)\b)"
-_DOTTED_TITLES = "Fr|Ny|Tn|Nn|Dl|Dna|Bs|BS|ThS|Uzm|Op|Doc"  # other words without their dot
+_DOTTED_TITLES = "Fr|Ny|Tn|Nn|Dl|Dna|ThS|Uzm|Doc"  # other words without their dot
 _MORE_TITLES = (
     r"(?:[Dd]r|[Pp]rof|PD|Priv|Doz|Mag|Dipl|Ing|Op|Uzm|med|dent|phil|nat|rer|habil|univ|h\.\s?c|vet|hum|sc|jur|scient|pharm|biol"
     r"|mult|em|dott|ra|na|ssa|asst|assoc|n)"
 )
 _TITLE = re.compile(
     rf"(?<![^\W_])(?:(?:{_TITLES}|{_PAN})\b\.?|(?:{_DOTTED_TITLES})\.)[ªºra]{{0,2}}(?:[\s-]?{_MORE_TITLES}\b\.?){{0,6}}\s{{0,3}}"
-    rf"({_NAMES})"
+    rf"(?=({_NAMES}))"
 )
+_TITLE_WORDS = frozenset(fold(_TITLES).split("|")) | {"dr", "prof", "sra", "sr", "med"}
 _PLURAL_TITLE = re.compile(
-    rf"\b(?:Drs|Messrs|Profs|Mmes|MM)\b\.?\s({_NAMES})(?:,\s({_NAMES}))?(?:,\s({_NAMES}))?(?:,?\s(?:and|et|&)\s({_NAMES}))?"
+    rf"\b(?:Drs|Messrs|Profs|Mmes|MM(?=\.))\b\.?\s({_NAMES})(?:,\s({_NAMES}))?(?:,\s({_NAMES}))?(?:,?\s(?:and|et|&)\s({_NAMES}))?"
 )
 # M. Dupont; not a muscle, a microbe or a disease (M. supraspinatus, M. Crohn), nor an initial among initials
 _MONSIEUR = re.compile(rf"(?<![\w.])(?<![A-Z]\.\s)M\.\s?({_NAMES})")
@@ -51,9 +52,11 @@ _LATIN_ENDING = re.compile(r"(?:us|is|ps|ae|ii|or|um|ens)$")
 
 _SHORT_TITLES = "mr|mrs|ms|miss|dr|prof|herr|frau|mme|mlle|sra|dra"
 _CAPITAL_TITLE = re.compile(
-    rf"(?<![^\W_])({_SHORT_TITLES.upper()})\b\.?\s([A-Z]{{2,}}(?:['’-][A-Z]+)*)((?:\s[A-Z]{{2,}}){{0,2}})"
-    rf"|(?<![^\W_])({_SHORT_TITLES})\b\.?\s([a-z]{{2,}}(?:['’-][a-z]+)*)((?:\s[a-z]{{2,}}){{0,2}})"
+    rf"(?<![^\W_])({_SHORT_TITLES.upper()})\b\.?\s([A-Z]{{2,}}(?:['’-][A-Z]+)*)(?=((?:\s[A-Z]{{2,}}){{0,2}}))"
+    rf"|(?<![^\W_])({_SHORT_TITLES})\b\.?\s([a-z]{{2,}}(?:['’-][a-z]+)*)(?=((?:\s[a-z]{{2,}}){{0,2}}))"
 )
+# After a colour or a size that is a name as well: MR WHITE MATTER, MR BLACK BLOOD, DR LONG LEG
+_PICTURED_AFTER_NAME = PICTURED | NO_NAMES | {"matter", "blood", "body", "bones", "vessel", "vessels", "view", "field"}
 _MODALITY_TITLES = {"MR", "MRS", "DR", "MS"}  # MRS: spectroscopy
 
 _SURE_DEGREE = (
@@ -72,9 +75,10 @@ _BY = re.compile(
     r"|authored|attested|requested|ordered) by\b\s?:?\s?"
     r"|\b(?:befundet|gezeichnet|diktiert|freigegeben|überwiesen|validé|signé|dicté|rédigé|firmado|informado|validado|solicitado"
     r"|assinado|laudado|firmato|refertato|beoordeeld) (?:von|durch|par|por|da|door)\b\s?:?\s?"
-    r"|(?:^|[\n.;,|(])\s?(?:name|nom|nombre|nome|naam|namn|navn|patient|paciente|paziente|patientin|nazwisko|jméno|ad soyad"
-    r"|фио|пациент|пациентка|όνομα|ονοματεπώνυμο)\s?:\s?"
-    r"|\b(?:patient(?:'s)? name|name of (?:the )?patient|(?:referring|attending|requesting|ordering) (?:doctor|physician)"
+    r"|(?:^|[\n.;,|(])\s?(?:name|nom|nombre|nome|naam|namn|navn|patient|paciente|paziente|patientin|nazwisko|jméno"
+    r"|ad soyad|фио|пациент|пациентка|όνομα|ονοματεπώνυμο)\s?:\s?"
+    r"|\b(?:patient(?:'s)? name|name of (?:the )?patient|(?:referring|attending|requesting|ordering) "
+    r"(?:doctor|physician)"
     r"|radiologist|physician|surgeon|referrer|patientenname|radiologe|überweiser|médecin|radiologue|prescripteur|médico"
     r"|radiólogo|medico|radiologo|arts|lekarz|врач|рентгенолог|ιατρός)\s?[:=]\s?)"
     rf"((?:(?:[{_UP}]\.|Dr\.?|{_NAME})[ ,]{{1,2}}){{0,3}}{_NAME})"
@@ -195,8 +199,9 @@ _NO_NAMES_AFTER_TITLE = POLARITY_WORDS | frozenset(
     ]
 )
 _SENTENCE_GOES_ON = (
-    "ไม่", "มี", "ปวด", "ตรวจ", "พบ", "ปอด", "ซ้าย", "ขวา", "อายุ", "เข้า", "มา", "ถูก", "ได้", "ทรวง", "ศีรษะ", "ช่อง", "เพศ", "บน", "ล่าง",
-    "ບໍ່", "ມີ", "ເຈັບ", "ຊ້າຍ", "ຂວາ", "ອາຍຸ", "ປອດ", "មិន", "គ្មាន", "មាន", "ឈឺ", "ឆ្វេង", "ស្តាំ", "អាយុ", "သွေး", "မရှိ", "ဘယ်", "ညာ",
+    "ไม่", "มี", "ปวด", "ตรวจ", "พบ", "ปอด", "ซ้าย", "ขวา", "อายุ", "เข้า", "มา", "ถูก", "ได้", "ทรวง", "ศีรษะ", "ช่อง", "เพศ", "บน",
+    "ล่าง", "ບໍ່", "ມີ", "ເຈັບ", "ຊ້າຍ", "ຂວາ", "ອາຍຸ", "ປອດ", "មិន", "គ្មាន", "មាន", "ឈឺ", "ឆ្វេង", "ស្តាំ", "អាយុ", "သွေး", "မရှိ",
+    "ဘယ်", "ညာ",
 )  # fmt: skip
 
 # ---- titles that follow the name
@@ -212,12 +217,13 @@ _AFTER_NAME = (
     ),
     re.compile(
         rf"(?<![가-힣])((?!주치의|고객|보호자)(?:{KOREAN_SURNAMES})[가-힣]{{1,2}})(?=\s?(?:씨|선생|교수|박사|님))"
-        rf"|(?<![가-힣])((?:{KOREAN_SURNAMES}))(?=\s(?:선생|교수|박사|원장|과장)님?)"
+        rf"|(?<![가-힣])((?:{KOREAN_SURNAMES}))(?=\s(?:선생|교수|박사|원장|과장|씨|님))"
     ),
 )
 _EAST_ASIAN_LABEL = re.compile(
     r"(?:患者姓名|病人姓名|姓名|患者名|病人名?|患者|氏名|医師名?|报告医师|报告医生|審核醫師|审核医师|检查医师|主治医师|申请医师|担当医|読影医|성명|환자명|이름|환자"
-    r"|판독의|의뢰의)\s?[:：]\s?([\u3041-\u30ff\u3400-\u9fff々]{2,6}(?:[\s\u3000・][\u3041-\u30ff\u3400-\u9fff々]{1,6})?|[가-힣]{2,5}"
+    r"|판독의|의뢰의)\s?[:：]\s?((?:[\u3400-\u9fff々]{1,2}[\s\u3000・](?!胸|腹|头|頭|脑|脳|颈|頸|骨|肺|肝|心|CT)[\u3400-\u9fff々]{1,3}(?![\u3400-\u9fff]))"
+    r"|[\u3041-\u30ff\u3400-\u9fff々]{2,6}|[가-힣]{2,5}"
     rf"|{_NAME}(?:\s{_NAME})?)"
 )
 
@@ -234,7 +240,7 @@ def people_spans(text: str) -> Iterator[tuple[int, int]]:
             yield from _names(text, *match.span(1))
     for match in _PLURAL_TITLE.finditer(text):
         for group in range(1, 5):
-            if match[group]:
+            if match[group] and not _is_ordinary(match[group].split()[0]):
                 yield from _names(text, *match.span(group))
     for match in _CAPITAL_TITLE.finditer(text):
         yield from _after_capital_title(match)
@@ -258,14 +264,13 @@ def _names(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
     stop = start
     for match in RUN.finditer(text, start, end):
         word = match[0]
-        if first is not None and len(word) > 1:
-            joined = text[match.start() - 1] in "'’-"
+        if first is not None and len(word) > 1 and text[match.start() - 1] not in "'’-":
             acronym = word.isupper() and len(word) < 4 and not first.isupper()
-            if not joined and (acronym or (word[0].isupper() and _is_ordinary(word))):
+            if acronym or (word[0].isupper() and (_is_ordinary(word) or fold(word) in _TITLE_WORDS)):
                 break
-        if len(word) > 1 and word[0].isupper():
-            first = first or word
-        stop = match.end()
+        if word[0].isupper() or text[match.start() - 1] in "'’-":  # not after a particle that leads nowhere
+            stop = match.end()
+            first = first or (word if len(word) > 1 else None)
         if len(word) == 1 and text[stop : stop + 1] == "." and stop < end:
             stop += 1
     if stop > start:
@@ -284,7 +289,7 @@ def _after_capital_title(match: re.Match[str]) -> Iterator[tuple[int, int]]:
     known = name in NAMES or RUN.findall(name)[-1] in NAMES
     if not known and (title in _MODALITY_TITLES or title.islower() or _is_ordinary(name)):
         return
-    if known and _is_ordinary(name) and more and _is_ordinary(more[0]) and more[0] not in NAMES:
+    if known and _is_ordinary(name) and more and more[0] in _PICTURED_AFTER_NAME:
         return
     end = match.end(first + 1)
     for word in more:
@@ -306,7 +311,11 @@ def _before_degrees(text: str) -> Iterator[tuple[int, int]]:
             del words[0]
         telling = [word[0] for word in words if len(word[0]) > 2 and not _is_ordinary(word[0])]
         known = any(word.lower() in NAMES for word in telling)  # John Public
-        if not telling or (_is_ordinary(words[-1][0]) and not known) or all(len(word) < 5 and word.isupper() for word in telling):
+        if (
+            not telling
+            or (_is_ordinary(words[-1][0]) and not known)
+            or all(len(word) < 5 and word.isupper() for word in telling)
+        ):
             continue
         if len(words) > 1 or match[1]:
             yield start + found.start() + words[0].start(), match.start()
@@ -330,12 +339,11 @@ def _beyond_latin(text: str) -> Iterator[tuple[int, int]]:
         yield match.span(1)
 
 
-def _up_to(match: re.Match[str], ends: object) -> Iterator[tuple[int, int]]:
-    """The words of a name up to the first that is not of one."""
-    assert callable(ends)
+def _up_to(match: re.Match[str], goes_on: Callable[[str], bool]) -> Iterator[tuple[int, int]]:
+    """The words of a name, up to the first with which the sentence goes on."""
     start = end = match.start(1)
     for word in re.finditer(r"\S+", match[1]):
-        if ends(word[0]):
+        if goes_on(word[0]) if end > start else fold(word[0]) in _NO_NAMES_AFTER_TITLE:
             break
         end = match.start(1) + word.end()
     if end > start:

@@ -25,7 +25,7 @@ from indexer.privacy.identity import JOINED_START, NOTHING_KNOWN, Forms, Phrases
 from indexer.privacy.letters import UNSPACED, Words, fold, key, normalized, run_pattern
 from indexer.privacy.misread import misread_spans
 from indexer.privacy.patterns import pattern_spans
-from indexer.privacy.words import NO_NAMES, PICTURED, POLARITY_WORDS
+from indexer.privacy.words import DOTTED, NO_NAMES, PICTURED, POLARITY_WORDS
 
 MARK = "[…]"
 
@@ -166,6 +166,8 @@ def _phrases(
 
 def _in_a_row(text: str, matches: list[re.Match[str]]) -> bool:
     gaps = [text[one.end() : other.start()] for one, other in pairwise(matches)]
+    if len(gaps) == 2 and gaps[0] != gaps[1] and all(match[0].isdecimal() for match in matches):
+        return False  # a date is written with one separator: 1950-03-07 12 mm
     return all(len(gap) <= _LONGEST_GAP and _GAP.fullmatch(gap) for gap in gaps)
 
 
@@ -187,12 +189,17 @@ def _initials(
     for length in (3, 2):
         row = tuple(found[i : i + length])
         last = i + length - 1
-        if len(row) < length or row not in initials or is_ordinary("".join(row)):
+        if len(row) < length or row not in initials or "".join(row) in DOTTED:
             continue
         start, end = matches[i].start(), matches[last].end()
         written = text[start:end].replace(" ", "")
         alone = start == 0 or not (text[start - 1].isalnum() or text[start - 1] == ".")
-        if alone and written == ".".join(row).upper() and not text[end : end + 2].lstrip(".")[:1].isalnum():
+        if (
+            alone
+            and written.isupper()
+            and fold(written) == ".".join(row)
+            and not text[end : end + 2].lstrip(".")[:1].isalnum()
+        ):
             yield start, end + text.startswith(".", end)
             return
 

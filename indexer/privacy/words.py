@@ -124,17 +124,21 @@ which while whose wi widened widening within wm wo worse would wt xl ybr years y
 # What a picture is of: after MR or DR in capitals these are no names.
 _PICTURED = """
 abdomen aorta arm back bone bowel brain breast calf chest colon elbow eye face femur finger fingers foot hand hands head
-heart hip humerus joint kidney knee leg limb liver lung mandible neck orbit pelvis prostate rib ribs shoulder skull spine
-spleen thigh thumb toe toes tongue tooth trunk vein wrist
+heart hip humerus joint kidney knee leg limb liver lung mandible neck orbit pelvis prostate rib ribs shoulder skull
+spine spleen thigh thumb toe toes tongue tooth trunk vein wrist
 """
 # Words of two letters that begin sentences: a family name that is one of them is not cut alone.
 _FUNCTION_WORDS = """
 al am an as at be by da de di do du el es et go he if il im in is it la le lo me my ne no of on or so to un up us we
 """
 
+# Written with dots, and nobody's initials.
+_DOTTED = "am ap ba bs cc ct dr eg gi gu id ie im iv le lt md mr ne no or pa ph pm po pr qd re rt sc uk us vs"
+
 POLARITY_WORDS: frozenset[str] = frozenset(_NEGATION_AND_SIDE.split())
 ORDINARY_WORDS: frozenset[str] = frozenset(f"{_ORDINARY} {_CLINICAL}".split()) | POLARITY_WORDS
 
+DOTTED: frozenset[str] = frozenset(_DOTTED.split())
 PICTURED: frozenset[str] = frozenset(_PICTURED.split())
 FUNCTION_WORDS: frozenset[str] = frozenset(_FUNCTION_WORDS.split())
 
