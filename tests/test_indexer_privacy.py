@@ -233,12 +233,6 @@ def test_scrub_is_total_and_settles(text: str) -> None:
     assert scrub(once, identifiers(SMITH)) == once
 
 
-def test_patterns_are_linear() -> None:
-    """A megabyte of what each pattern begins with: quadratic matching would not come back."""
-    for unit in ("1", "1.", "a@", "Dr. A. ", "1-", "+1 ", "Dr ", "signed by A, ", "12 Mar ", "A1", "(555) "):
-        list(pattern_spans(unit * (100_000 // len(unit))))
-
-
 # ---- forms of the file's own names
 
 DOE = dataset(PatientName="Doe^Jane", PatientID="12345", PatientBirthDate="19520307")
@@ -639,11 +633,12 @@ COLUMN_OF = {keyword.name: keyword.column for keyword in KEYWORDS}
 
 FRAGMENTS = (
     "no ", "Dr. ", "Dr. A. ", "Mr ", "MR A", "MR BROWN ", "M. ", "M. Aa ", "von ", "Prof. Dr. med. ",
-    "Drs. Aa, ", "Aa ", "A. ", "Aa-", "A'", ", MD ", "Aa, MD", "signed by A, ", "name: ", "Doe ", "J. ", "J.D.",
-    "JaneDoe", "Doe^", "12-", "12345", "1", "1.", "1/", "12 Mar ", "Mar 12 ", "2020", "2020-", "٣", "年", "1年1月",
-    "元", "昭和", "+1 ", "(555) ", "0 1", "a@", "a.", "MRN", "MRN1", "ID:", "नाम ", "श्री ", "นาย", "ก", "林", "林小",
-    "王", "王先生", "山田", "さん", "김", "김철", "ا", "د. ", "Иван", "Иванов И.", "г-н ", "Ã", "Ã¼", "\ufffd", "?", "$B",
-    " ", "\n", "[…]", "é", "M?", "ÁÖ", "A1", "_", "Doe J", "D.J", "\u0e31", "\u200d", "Sr. de la ",
+    "Drs. Aa, ", "Aa ", "A. ", "Aa-", "A'", ", MD ", "Aa, MD", "signed by A, ", "name: ", "Doe ", "J. ",
+    "J.D.", "JaneDoe", "Doe^", "12-", "12345", "1", "1.", "1/", "12 Mar ", "Mar 12 ", "2020", "2020-",
+    "٣", "年", "1年1月", "元", "昭和", "+1 ", "(555) ", "0 1", "a@", "a.", "MRN", "MRN1", "ID:", "नाम ",
+    "श्री ", "นาย", "ก", "林", "林小", "王", "王先生", "山田", "さん", "김", "김철", "ا", "د. ", "Иван", "Иванов И.",
+    "г-н ", "Ã", "Ã¼", "\ufffd", "?", "$B", " ", "\n", "[…]", "é", "M?", "ÁÖ", "A1", "_", "Doe J",
+    "D.J", "\u0e31", "\u200d", "\u0301", "e\u0301", "Sr. de la ",
 )  # fmt: skip
 
 

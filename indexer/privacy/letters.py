@@ -7,6 +7,8 @@ import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 
+from retrieval.language import letters as normalization
+
 # Vowel signs and other marks that Python's \w leaves out: without them a Thai or Hindi word falls apart.
 _MARKS = (
     "\u0300-\u036f\u0483-\u0487\u0591-\u05bd\u05bf\u05c1\u05c2\u05c4\u05c5\u05c7\u0610-\u061a\u064b-\u065f\u0670"
@@ -74,7 +76,7 @@ _FOLDED, _PLAIN = _Folded(), _Plain()
 
 def normalized(text: str) -> str:
     """Composed letters, and nothing that can't be seen: a zero-width space hides a name from every comparison."""
-    return text if text.isascii() else _INVISIBLE.sub("", unicodedata.normalize("NFC", text))
+    return text if text.isascii() else _INVISIBLE.sub("", normalization.normalized("NFC", text))
 
 
 def fold(text: str) -> str:

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from retrieval.errors import QueryError
+from retrieval.search.ranking import best_first
 from retrieval.types import VectorIndex
 
 Vector = npt.NDArray[np.float32]
@@ -77,7 +79,7 @@ def nearest_sentences(
         raise QueryError(f"k is {k}, expected a whole number from 1")
     asked = 4 * k
     while True:
-        ranked = index.search(vector[None, :], asked, None)[0]
+        ranked = index.search(vector[None, :], asked)[0]
         rows = catalog.sentence_rows(i for i, _ in ranked)
         folded: dict[str, tuple[float, str, list[SentenceRow]]] = {}
         for i, score in ranked:
@@ -102,9 +104,9 @@ def borrowed_sentences(
     """For each neighbour the sentence of its report that is nearest to the picture, in the neighbours' order."""
     hits: list[SentenceHit] = []
     for neighbour in neighbours:
-        ranked = index.search(vector[None, :], 1, neighbour.sentences)[0]
-        rows = catalog.sentence_rows(i for i, _ in ranked)
-        for i, score in ranked:
+        nearest = best_first(index.scores(vector[None, :], neighbour.sentences)[0])[:1]
+        rows = catalog.sentence_rows(i for i, _ in nearest)
+        for i, score in nearest:
             if i in rows:
                 row = rows[i]
                 hit = _hit(len(hits) + 1, score, row.text, [row], None, patient)
@@ -119,6 +121,24 @@ def nearest_phrases(vector: Vector, k: int, phrases: Sequence[str], vectors: Vec
     scores = vectors @ vector
     order = np.argsort(-scores, kind="stable")[:k]
     return tuple(SentenceHit(rank, float(scores[i]), phrases[i]) for rank, i in enumerate(order, 1))
+
+
+def read_phrases(path: Path) -> tuple[str, ...]:
+    """The phrases in a UTF-8 file, one per line, each once; blank lines and those that begin with # are passed over.
+
+    Raises QueryError for a file that can't be read, or that holds none.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except OSError as exc:
+        raise QueryError(f"the phrases {path.name!r} can't be read: {exc.strerror or type(exc).__name__}") from exc
+    except UnicodeDecodeError as exc:
+        raise QueryError(f"the phrases {path.name!r} are not UTF-8 text", hint="Save them as UTF-8.") from exc
+    texts = (" ".join(line.split()) for line in lines)
+    phrases = tuple(dict.fromkeys(text for text in texts if text and not text.startswith("#")))
+    if not phrases:
+        raise QueryError(f"there are no phrases in {path.name!r}", hint="Write one per line.")
+    return phrases
 
 
 def _hit(

@@ -1,0 +1,308 @@
+"""Filters as SQL conditions over the keyword table. What a user wrote reaches the database as bound parameters only.
+
+A comparison with a missing value is unknown, and so is its `not`: a row passes only where the filter is known to hold.
+So `Modality != CT` and `not Modality = CT` are the same, and neither takes a row that says nothing: for that there is
+`Modality is missing`. This is SQL's own logic, kept as it is.
+
+Texts are compared without regard to case (`values.folded`), alike in SQLite and PostgreSQL, whatever the locale: ASCII
+by lower(), other letters by replacing those spellings that the filter's own letters have. An attribute of several
+values passes `=`, `in`, `contains`, `starts with` and `ends with` by any one of them (PS3.4 C.2.2.2); `!=` means that
+none is equal. UIDs and pseudonyms have no case: `=` and `in` compare them as they are, and use the database's index.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import sqlalchemy as sa
+
+from indexer.catalog.filters import values as meaning
+from indexer.catalog.filters.language import (
+    MAX_CONDITIONS,
+    MAX_LENGTH,
+    All,
+    AnyOf,
+    Condition,
+    Field,
+    Node,
+    Not,
+    Span,
+    Value,
+    parse_filter,
+    pointed,
+    require_sound,
+)
+from indexer.catalog.labels import label_score
+from indexer.catalog.schema import instances
+from indexer.keywords import COLUMNS, KEYWORDS, Kind
+from retrieval.errors import QueryError, UnknownFilterKeyword
+from retrieval.types import SearchFilter
+
+T = TypeVar("T")
+
+_SEPARATOR = "\\"
+_WILDCARDS = {"*": "%", "?": "_", "%": "/%", "_": "/_", "/": "//"}  # of DICOM (PS3.4 C.2.2.2.4) and of SQL
+_KINDS = {
+    Kind.TEXT: "text",
+    Kind.INTEGER: "a whole number",
+    Kind.NUMBER: "a number",
+    Kind.DATE: "a date",
+    Kind.AGE: "an age",
+    Kind.FLAG: "yes or no",
+}
+_OWN = ("patient_pseudonym", "kind")  # columns that are no DICOM keyword
+_BY_NAME = {name: name for name in (*COLUMNS, *_OWN)} | {k.name.lower(): k.column for k in KEYWORDS}
+_KEYWORD_NAMES = {k.name.lower(): k.name for k in KEYWORDS}
+_KEYWORD_OF = {k.column: k.name for k in KEYWORDS}
+_FILE_KINDS = ("image", "report", "other")
+_EMPTY_HINT = "What no file says anything about is found with: {} is missing"
+_IDENTITY = (
+    "patientname",
+    "patientid",
+    "patientbirthdate",
+    "accessionnumber",
+    "referringphysicianname",
+    "institutionname",
+)
+_ORDERED = ("=", "in", "<", "<=", ">", ">=", "between", "missing")
+_TAKES: dict[Kind, tuple[str, ...]] = {
+    Kind.INTEGER: _ORDERED,
+    Kind.NUMBER: _ORDERED,
+    Kind.AGE: _ORDERED,
+    Kind.DATE: _ORDERED,
+    Kind.FLAG: ("=", "in", "missing"),
+    Kind.TEXT: ("=", "in", "contains", "starts with", "ends with", "like", "missing"),
+}
+_NAMED = {"missing": "is missing, is present", "=": "=, !="}
+
+
+@dataclass(frozen=True)
+class Operand:
+    """What a field of a filter stands for in the database."""
+
+    name: str
+    column: sa.ColumnElement[Any]
+    kind: Kind
+    multi_valued: bool = False  # values joined with a backslash
+    identifier: bool = False  # has no case
+
+
+def conditions(connection: sa.Connection, where: SearchFilter) -> list[sa.ColumnElement[bool]]:
+    """Conditions on `instances`, all of which must hold.
+
+    Raises UnknownFilterKeyword, and QueryError for a filter that can't be read or a value that is none of the column's.
+    """
+    return _compiled(where, connection)
+
+
+def require_valid(where: SearchFilter) -> None:
+    """Raise what `conditions` would, before a database or a model is opened. Which labels there are, it can't know."""
+    _compiled(where, None)
+
+
+def column_named(name: str) -> str:
+    """The column for a column's name or a DICOM keyword. UnknownFilterKeyword, with the nearest suggested."""
+    found = _BY_NAME.get(name.lower())
+    if found is None:
+        raise UnknownFilterKeyword(_unknown(name), hint=_hint(name))
+    return found
+
+
+def _compiled(where: SearchFilter, connection: sa.Connection | None) -> list[sa.ColumnElement[bool]]:
+    out = []
+    for name, texts in where.equals.items():
+        for text in texts:
+            require_sound(str(text))
+        tree = Condition(Field((name,)), "in", tuple(Value(str(text)) for text in texts))
+        out.append(_Compiler("", connection).sql(tree))
+    if where.where:
+        out.append(_Compiler(where.where, connection).sql(parse_filter(where.where)))
+    return out
+
+
+class _Compiler:
+    """Turns the syntax tree of one filter into SQL. `text` is what the user wrote, for messages; empty if nothing."""
+
+    def __init__(self, text: str, connection: sa.Connection | None) -> None:
+        self.text = text
+        self.connection = connection
+        self.is_postgresql = connection is not None and connection.dialect.name == "postgresql"
+        self.ranges = 0
+
+    def sql(self, node: Node) -> sa.ColumnElement[bool]:
+        if isinstance(node, Not):
+            return sa.not_(self.sql(node.part))
+        if isinstance(node, All):
+            return sa.and_(*map(self.sql, node.parts))
+        if isinstance(node, AnyOf):
+            return sa.or_(*map(self.sql, node.parts))
+        return self._condition(node)
+
+    def _condition(self, node: Condition) -> sa.ColumnElement[bool]:
+        operand = self._operand(node.field)
+        if node.operator not in _TAKES[operand.kind]:
+            takes = ", ".join(_NAMED.get(o, o) for o in _TAKES[operand.kind])
+            raise self._error(f"{operand.name} is {_KINDS[operand.kind]}: it takes {takes}", node.operator_span)
+        if node.operator == "missing":
+            return operand.column.is_(None)
+        for value in node.values:
+            if len(value.text) > MAX_LENGTH:
+                raise self._error(
+                    f"a value of {len(value.text)} characters, at most {MAX_LENGTH} are taken", value.span
+                )
+        if operand.kind is Kind.TEXT:
+            if node.operator in ("=", "in"):
+                self._require_possible(operand, node.values)
+                return self._text_equals(operand, [value.text for value in node.values])
+            return self._pattern(operand, node)
+        if operand.kind is Kind.FLAG:
+            return operand.column.in_([self._meant(operand, value, meaning.flag) for value in node.values])
+        return self._ordered(operand, node)
+
+    def _label(self, field: Field) -> Operand:
+        """`label.NAME` or `label.SET.NAME`: the highest score of an instance's frames."""
+        if self.connection is None:
+            return Operand(field.name, sa.null(), Kind.NUMBER)
+        try:
+            return Operand(field.name, label_score(self.connection, field.path[1:]), Kind.NUMBER)
+        except UnknownFilterKeyword as exc:
+            raise self._error(str(exc), field.span, hint=exc.hint, kind=UnknownFilterKeyword) from exc
+
+    def _operand(self, field: Field) -> Operand:
+        if len(field.path) in (2, 3) and field.path[0].lower() == "label":
+            return self._label(field)
+        column = _BY_NAME.get(field.name.lower())
+        if column is None:
+            raise self._error(_unknown(field.name), field.span, hint=_hint(field.name), kind=UnknownFilterKeyword)
+        keyword = COLUMNS.get(column)
+        return Operand(
+            name=column,
+            column=instances.c[column],
+            kind=keyword.kind if keyword else Kind.TEXT,
+            multi_valued=keyword is not None and keyword.vm != "1",
+            identifier=column.endswith("_uid") or column == "patient_pseudonym",
+        )
+
+    # -- numbers, dates, ages: every value is a range [low, high], a whole number's of one
+
+    def _ordered(self, operand: Operand, node: Condition) -> sa.ColumnElement[bool]:
+        ranges = [self._range(operand, value) for value in node.values]
+        column, (low, high) = operand.column, ranges[0] if ranges else (None, None)
+        if node.operator == "<":
+            return column < low
+        if node.operator == "<=":
+            return column <= high
+        if node.operator == ">":
+            return column > high
+        if node.operator == ">=":
+            return column >= low
+        if node.operator == "between":
+            if ranges[1][1] < low:
+                first, second = (value.text for value in node.values)
+                raise self._error(f"nothing is between {first} and {second}", node.values[0].span)
+            return column.between(low, ranges[1][1])
+        single = [low for low, high in ranges if low == high]
+        wide = [column.between(low, high) for low, high in ranges if low != high]
+        self.ranges += len(wide)
+        if self.ranges > MAX_CONDITIONS:
+            raise self._error(f"more than {MAX_CONDITIONS} values of numbers or dates", node.field.span)
+        return sa.or_(*([column.in_(single)] if single or not wide else []), *wide)
+
+    def _range(self, operand: Operand, value: Value) -> tuple[Any, Any]:
+        if operand.kind is Kind.DATE:
+            return self._meant(operand, value, meaning.days)
+        if operand.kind is Kind.INTEGER:
+            number = self._meant(operand, value, meaning.integer)
+            return number, number
+        return meaning.about(self._meant(operand, value, meaning.years if operand.kind is Kind.AGE else meaning.number))
+
+    def _meant(self, operand: Operand, value: Value, parse: Callable[[str], T]) -> T:
+        try:
+            return parse(value.text.strip())
+        except ValueError as exc:
+            message = f"{operand.name} is compared with {value.text!r}; expected {meaning.EXPECTED[operand.kind]}"
+            raise self._error(message, value.span) from exc
+
+    # -- texts
+
+    def _require_possible(self, operand: Operand, values: Sequence[Value]) -> None:
+        """QueryError for a value that no row can have, which would be an answer without hits."""
+        for value in values:
+            if not value.text.strip():
+                message, hint = f"{operand.name} is compared with nothing; expected a text", _EMPTY_HINT
+                raise self._error(message, value.span, hint=hint.format(_KEYWORD_OF.get(operand.name, operand.name)))
+            if operand.name == "kind" and value.text.lower() not in _FILE_KINDS:
+                message = f"kind is compared with {value.text!r}; expected {', '.join(_FILE_KINDS)}"
+                raise self._error(message, value.span)
+
+    def _text_equals(self, operand: Operand, texts: list[str]) -> sa.ColumnElement[bool]:
+        if operand.identifier:
+            return operand.column.in_(texts)
+        texts = [meaning.folded(text) for text in texts]
+        column = self._folded(operand, texts)
+        if not operand.multi_valued:
+            return column.in_(texts)
+        wrapped = _SEPARATOR + column + _SEPARATOR
+        parts = [text for text in texts if _SEPARATOR not in text]
+        self.ranges += len(parts)
+        if self.ranges > MAX_CONDITIONS:
+            raise self._error(f"more than {MAX_CONDITIONS} values of {operand.name}", None)
+        inside = [wrapped.contains(_SEPARATOR + part + _SEPARATOR, autoescape=True) for part in parts]
+        return sa.or_(column.in_(texts), *inside)
+
+    def _pattern(self, operand: Operand, node: Condition) -> sa.ColumnElement[bool]:
+        (value,) = node.values
+        if not value.text:
+            raise self._error(f"{operand.name} {node.operator} nothing; expected a text", value.span)
+        text = meaning.folded(value.text)
+        column = self._folded(operand, [text])
+        if node.operator == "like":
+            if operand.multi_valued:
+                message = (
+                    f"{operand.name} has several values: it takes =, contains, starts with and ends with, not like"
+                )
+                raise self._error(message, node.operator_span)
+            pattern = "".join(_WILDCARDS.get(c, c) for c in text)
+            return column.like(pattern, escape="/")
+        if operand.multi_valued and _SEPARATOR not in text and node.operator != "contains":
+            column = _SEPARATOR + column + _SEPARATOR
+            text = _SEPARATOR + text if node.operator == "starts with" else text + _SEPARATOR
+            return column.contains(text, autoescape=True)
+        if node.operator == "contains":
+            return column.contains(text, autoescape=True)
+        if node.operator == "starts with":
+            return column.startswith(text, autoescape=True)
+        return column.endswith(text, autoescape=True)
+
+    def _folded(self, operand: Operand, texts: list[str]) -> sa.ColumnElement[str]:
+        """The column without regard to the case of ASCII letters and of those in the folded `texts`."""
+        column = operand.column
+        # PostgreSQL's lower() would follow the locale, where Turkish has another i.
+        folded: sa.ColumnElement[str] = sa.func.lower(sa.collate(column, "C") if self.is_postgresql else column)
+        letters = "".join(c for c in "".join(texts) if not c.isascii())
+        for letter, others in (meaning.spellings(letters) if letters else {}).items():
+            for other in others:
+                folded = sa.func.replace(folded, other, letter)
+        return folded
+
+    def _error(
+        self, message: str, span: Span | None, *, hint: str = "", kind: type[QueryError] = QueryError
+    ) -> QueryError:
+        return kind(pointed(message, self.text, span), hint=hint)
+
+
+def _unknown(name: str) -> str:
+    return f"the catalog keeps no attribute {name!r}"
+
+
+def _hint(name: str) -> str:
+    plain = name.lower().replace("_", "")
+    if plain in _IDENTITY:
+        return "Identity stays out of the catalog; patients are told apart by patient_pseudonym."
+    near = difflib.get_close_matches(name.lower(), _BY_NAME, n=1, cutoff=0.5)
+    if not near:
+        return f"There are: {', '.join([*COLUMNS, *_OWN])}."
+    return f"Did you mean {near[0] if name.islower() else _KEYWORD_NAMES.get(near[0], near[0])!r}?"

@@ -1,0 +1,145 @@
+"""Zero-shot labels of the frames, kept for filters: `label.pneumothorax > 0.8`."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import sqlalchemy as sa
+
+from indexer.catalog.database import Database
+from indexer.catalog.schema import frames, instances, label_scores, labels
+from retrieval.errors import UnknownFilterKeyword
+
+
+@dataclass(frozen=True)
+class SavedSet:
+    """A label set whose labels the catalog keeps. `made_by` tells what made them apart."""
+
+    label_set: str
+    labels: tuple[str, ...]
+    made_by: str
+    is_probability: bool
+    frames: int = 0
+
+
+class Labels:
+    """The labels of one catalog's frames."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def save(self, saved: SavedSet, values: Iterable[tuple[npt.NDArray[np.int64], npt.NDArray[Any]]]) -> int:
+        """Keep labels: batches of (frame ids [n], values [n, labels] from 0 to 1, NaN to leave out). How many frames.
+
+        What was kept of the set goes first if something else made it: other labels, model, wording or calibration.
+        Each batch is a transaction; a run that was stopped is completed by running it again. Frames that were deleted
+        meanwhile are left out.
+        """
+        ids_of = self._label_ids(saved)
+        count = 0
+        for frame_ids, scores in values:
+            with self._database.writing() as connection:
+                there = _still_there(connection, frame_ids)
+                for column, label_id in enumerate(ids_of):
+                    keep = there & ~np.isnan(scores[:, column])
+                    pairs = zip(frame_ids[keep].tolist(), scores[keep, column].tolist(), strict=True)
+                    rows = [{"label_id": label_id, "frame_id": i, "score": round(v, 6)} for i, v in pairs]
+                    if rows:
+                        insert = _insert(connection, label_scores)
+                        update = {"score": insert.excluded.score}
+                        key = [label_scores.c.label_id, label_scores.c.frame_id]
+                        connection.execute(insert.on_conflict_do_update(index_elements=key, set_=update), rows)
+                count += int(there.sum())
+        return count
+
+    def saved_sets(self) -> list[SavedSet]:
+        """What is kept, by name."""
+        counted = (
+            sa.select(labels, sa.func.count(label_scores.c.frame_id).label("frames"))
+            .select_from(labels.outerjoin(label_scores))
+            .group_by(*labels.c)
+            .order_by(labels.c.label_set, labels.c.id)
+        )
+        with self._database.reading() as connection:
+            rows = connection.execute(counted).all()
+        found: dict[str, SavedSet] = {}
+        for row in rows:
+            before = found.get(row.label_set)
+            names = (*before.labels, row.label) if before else (row.label,)
+            most = max(row.frames, before.frames if before else 0)
+            found[row.label_set] = SavedSet(row.label_set, names, row.made_by, row.is_probability, most)
+        return list(found.values())
+
+    def forget(self, label_set: str) -> bool:
+        """Drop a set's labels; whether there were any."""
+        with self._database.writing() as connection:
+            return _forgotten(connection, label_set)
+
+    def _label_ids(self, saved: SavedSet) -> list[int]:
+        mine = labels.c.label_set == saved.label_set
+        wanted = [(name, saved.made_by, saved.is_probability) for name in saved.labels]
+        with self._database.writing() as connection:
+            query = (
+                sa.select(labels.c.label, labels.c.made_by, labels.c.is_probability).where(mine).order_by(labels.c.id)
+            )
+            if [tuple(row) for row in connection.execute(query)] != wanted:
+                _forgotten(connection, saved.label_set)
+                rows = [
+                    {"label_set": saved.label_set, "label": n, "made_by": m, "is_probability": p} for n, m, p in wanted
+                ]
+                connection.execute(sa.insert(labels), rows)
+            return list(connection.execute(sa.select(labels.c.id).where(mine).order_by(labels.c.id)).scalars())
+
+
+def label_score(connection: sa.Connection, path: Sequence[str]) -> sa.ScalarSelect[Any]:
+    """For a filter on `instances`: the highest score of the instance's frames, NULL without one.
+
+    `path` is what stands behind `label.`: (NAME,) or (SET, NAME), in any case. UnknownFilterKeyword for a label that
+    the catalog does not keep, or that several sets have.
+    """
+    rows = connection.execute(sa.select(labels.c.id, labels.c.label_set, labels.c.label).order_by(labels.c.id)).all()
+    wanted = [part.casefold() for part in path]
+    found = [row for row in rows if [row.label_set.casefold(), row.label.casefold()][-len(wanted) :] == wanted]
+    name = ".".join(("label", *path))
+    if len(found) > 1:
+        sets = ", ".join(f"label.{row.label_set}.{row.label}" for row in found)
+        raise UnknownFilterKeyword(f"{name!r} is a label of several sets", hint=f"Say which: {sets}.")
+    if not found:
+        near = difflib.get_close_matches(wanted[-1], [row.label.casefold() for row in rows], n=3, cutoff=0.5)
+        hint = f"Did you mean {', '.join(near)}?" if near else "medlens classify --labels SET --save keeps labels."
+        raise UnknownFilterKeyword(f"the catalog keeps no label {name.removeprefix('label.')!r}", hint=hint)
+    return (
+        sa.select(sa.func.max(label_scores.c.score))
+        .select_from(label_scores.join(frames, label_scores.c.frame_id == frames.c.id))
+        .where(label_scores.c.label_id == found[0].id, frames.c.instance_id == instances.c.id)
+        .correlate(instances)
+        .scalar_subquery()
+    )
+
+
+def _insert(connection: sa.Connection, table: sa.Table) -> Any:
+    """The dialect's own INSERT, which knows conflicts. PostgreSQL's takes long to import, and only this wants it."""
+    if connection.dialect.name == "postgresql":
+        from sqlalchemy.dialects import postgresql
+
+        return postgresql.insert(table)
+    from sqlalchemy.dialects import sqlite
+
+    return sqlite.insert(table)
+
+
+def _forgotten(connection: sa.Connection, label_set: str) -> bool:
+    return bool(connection.execute(sa.delete(labels).where(labels.c.label_set == label_set)).rowcount)
+
+
+def _still_there(connection: sa.Connection, ids: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+    if not len(ids):
+        return np.zeros(0, np.bool_)
+    span = frames.c.id.between(int(ids.min()), int(ids.max()))
+    present = np.fromiter(connection.execute(sa.select(frames.c.id).where(span)).scalars(), np.int64)
+    return np.isin(ids, present)
