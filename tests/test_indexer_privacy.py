@@ -651,10 +651,24 @@ def test_scrubbing_is_linear(fragment: str) -> None:
 
 
 def test_many_names_stay_linear() -> None:
-    """A file with thousands of names that begin alike, and a text made of their beginning."""
-    names = [f"Aaaaa{i:04x}^Aaaaa{i:04d}" for i in range(2000)] + [f"林林{chr(0x4E00 + i)}" for i in range(2000)]
-    known = identifiers(dataset(OtherPatientNames=names))
+    """A file with as many names that begin alike as are looked at, and a text made of their beginning."""
+    foreign = [f"林林{chr(0x4E00 + i)}" for i in range(identifying.MAX_FOREIGN_NAMES)]
+    names = [f"Aaaaa{chr(97 + i % 26)}{chr(97 + i // 26)}^Aaaaa" for i in range(600)]
+    known = identifiers(dataset(OtherPatientNames=names + foreign))
     scrub("aaaaa aaaaa0 " * 4_000 + "林林" * 10_000, known)
+
+
+def test_too_many_names_close_the_door() -> None:
+    foreign = [f"林林{chr(0x4E00 + i)}" for i in range(identifying.MAX_FOREIGN_NAMES + 1)]
+    with pytest.raises(UnknownIdentity, match="more than 200 names beyond ASCII"):
+        identifiers(dataset(OtherPatientNames=foreign))
+    with pytest.raises(UnknownIdentity, match="more than 2000 identifying values"):
+        identifiers(dataset(OtherPatientIDs=[f"X{i}" for i in range(identifying.MAX_VALUES + 1)]))
+
+
+def test_a_modality_is_kept_whoever_is_called_so() -> None:
+    record = read_record(header(Modality="KO", PatientName="Ko^Min", StudyDescription="CT of Ko"), bytes(32))
+    assert record.attributes["modality"] == "KO" and record.attributes["study_description"] == f"CT of {MARK}"
 
 
 def test_a_report_of_denials_is_scrubbed_in_one_go(shared_data: Path) -> None:

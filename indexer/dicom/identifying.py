@@ -28,7 +28,8 @@ Kind = Literal["names", "numbers", "places", "dates", "remarks"]
 Found = tuple[Kind, Dataset, BaseTag, Element]
 
 MAX_ELEMENTS = 100_000  # looked at for identifiers; a radiology report has some hundred
-MAX_VALUES = 5_000  # different ones in one file
+MAX_VALUES = 2_000  # different ones in one file
+MAX_FOREIGN_NAMES = 200  # beyond ASCII: each has some hundred readings under wrong character sets
 
 # Numbers and codes of the patient, the visit and the order (PS3.15 table E.1-1 lists them).
 _NUMBERS = """
@@ -110,6 +111,8 @@ def identity_of(ds: Dataset) -> Identity:
         raise UnknownIdentity("an identifying value can't be decoded, so free text can't be scrubbed of it") from exc
     if sum(map(len, (identity.names, identity.numbers, identity.places, identity.remarks))) > MAX_VALUES:
         raise UnknownIdentity(f"more than {MAX_VALUES} identifying values")
+    if sum(not name.isascii() for name in identity.names) > MAX_FOREIGN_NAMES:
+        raise UnknownIdentity(f"more than {MAX_FOREIGN_NAMES} names beyond ASCII")
     if len(_remembered) >= _MOST_FILES_REMEMBERED:
         _remembered.clear()
     _remembered[known_as] = identity

@@ -17,6 +17,14 @@ from indexer.privacy.scrub import MARK, scrub
 
 _FORM = re.compile(r"[A-Z0-9 _./+()%-]{0,16}")
 _VALUES_AT_MOST = 64
+# PS3.3 C.7.3.1.1.1, with retired ones
+_DEFINED_MODALITIES = """
+AR ASMT AS AU BDUS BI BMD CD CF CFM CP CR CS CT CTPROTOCOL DD DF DG DM DMS DOC DS DX EC ECG EEG EMG EOG EPS ES FA FID FS
+GM HC HD IO IOL IVOCT IVUS KER KO LEN LP LS M3D MA MG MR MS NM OAM OCT OP OPM OPR OPT OPTBSV OPTENF OPV OSS OT PA PLAN
+POS PR PT PX REG RESP RF RG RTDOSE RTIMAGE RTINTENT RTPLAN RTRAD RTRECORD RTSEGANN RTSTRUCT RWV SC SEG SM SMR SR SRF ST
+STAIN TEXTUREMAP TG US VA VF XA XAPROTOCOL XC
+"""
+_MODALITIES = frozenset(_DEFINED_MODALITIES.split())
 
 _SEXES = frozenset({"M", "F", "O", "U", "X", "N", "A", "MALE", "FEMALE", "OTHER", "UNKNOWN"})
 _SIDES = frozenset({"L", "R", "B", "U", "LEFT", "RIGHT", "BOTH", "BILATERAL", "UNPAIRED", "UNKNOWN", "NONE"})
@@ -66,6 +74,8 @@ def closed_code(text: str, allowed: frozenset[str]) -> Code:
 
 
 def _scrubbed(value: str, known: Forms, is_code: bool) -> str:
+    if is_code and value in _MODALITIES:
+        return value  # KO is a modality, whoever Mr. Ko is
     cut = scrub(value, known) if known or not _is_harmless(value) else value
     return _only_codes(cut) if is_code and not _FORM.fullmatch(value) else cut
 

@@ -21,8 +21,7 @@ from indexer.privacy.words import ORDINARY_WORDS
 # What PS3.3 C.12.1.1.2 has, and what writers use in its place.
 _CHARACTER_SETS = (
     "utf-8", "latin-1", "cp1252", "gb18030", "big5", "cp932", "euc_jp", "cp949", "cp1251", "koi8_r", "iso8859_5",
-    "iso8859_7", "cp1253", "cp1256", "iso8859_6", "cp1255", "iso8859_8", "cp874", "iso8859_2", "cp1250", "iso8859_9",
-    "cp1258", "cp437", "cp850", "mac_roman",
+    "iso8859_7", "cp1253", "iso8859_6", "cp1256", "iso8859_8", "cp1255", "cp874", "iso8859_2", "cp1250", "iso8859_9",
 )  # fmt: skip
 _OF_TWO_BYTES = frozenset({"gb18030", "big5", "cp932", "euc_jp", "cp949"})
 _WITH_ESCAPES = ("iso2022_jp", "iso2022_kr")
@@ -50,6 +49,8 @@ def misread_spans(text: str, names: tuple[str, ...]) -> Iterator[tuple[int, int]
     if "$" in text:
         for escaped in _escaped(names):
             yield from (match.span() for match in re.finditer(re.escape(escaped), text))
+    if text.isascii():
+        return
     readings = _readings(names)
     places = [match.start() for match in _SURVIVES.finditer(text)]
     left = "".join([text[place] for place in places])
@@ -74,10 +75,9 @@ def _readings(names: tuple[str, ...]) -> Words:
 
 
 def _parts(name: str) -> set[str]:
-    """The parts of a name and two of them together, in each case; not what is ASCII."""
+    """The parts of a name that are not ASCII, in capitals as well, and two of them together."""
     parts = [part for part in name.split("^") if not part.isascii()][:_PARTS]
-    found = {*parts, *("".join(pair) for pair in permutations(parts, 2))}
-    return found | {form for part in found for form in (part.upper(), part.lower(), part.title())}
+    return {*parts, *(part.upper() for part in parts), *("".join(pair) for pair in permutations(parts, 2))}
 
 
 def _misread(part: str) -> Iterator[str]:

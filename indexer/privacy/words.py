@@ -56,6 +56,7 @@ _NO_NAMES = """
 abdomen anonymised anonymized anonymous brain breast cervical chest cr ct cta cxr dx flair lumbar mammo mg mr mra mri
 neck nm patient pelvis pet phantom pt qa rf routine shoulder skull spine sr subject test thorax unknown us volunteer xa
 xr xray
+anonymus deidentified dummy qc redacted removed
 """
 
 # Negation and side: no cut may take one of these alone. All are ordinary words too.
@@ -71,6 +72,10 @@ vanster hoger ikke uden uten venstre hojre hoyre brak bez lewy lewa prawy prawa 
 """
 # Written in clinical texts and nobody's name: units, techniques and words that stand where names do.
 _CLINICAL = """
+anaesthesiology anesthesiology anonymus cardiothoracic daily deidentified dermatology dummy endocrinology example
+gastroenterology gynaecology gynecology icu maternity nephrology neurosurgery nicu nobody noname obstetrics oncology
+ophthalmology orthopaedics orthopedics paediatrics pathology pediatrics picu psychiatry pulmonology qc redacted removed
+rheumatology
 abdominopelvic ablation abnormalities abnormality ac acuson ad additional adjacent agfa ah al alignment allergic
 allergy aloka also am an anastomosis aneurysm another antegrade anterolateral anteroposterior any ao ap apparent
 appearance appears application approximately aq are arrow arrows as asd aspect assess associated asthma at atrial
