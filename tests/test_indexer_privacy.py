@@ -287,6 +287,9 @@ def test_forms_of_the_files_own_values(text: str, expected: str) -> None:
         ("Smith-Jones^Ann", [], ["Smith Jones", "SmithJones", "Smith", "Jones", "Ann Smith-Jones"]),
         ("Müller^Jörg", [], ["Mueller", "MULLER", "Joerg", "M\ufffdller", "M?ller", "MÃ¼ller", "JÃ¶rg"]),
         ("Mueller^Joerg", [], ["Müller", "Jörg", "MÜLLER"]),
+        ("Schmidt^Hans-Peter", ["Schmidtchen"], ["H.-P. Schmidt", "HP Schmidt", "Schmidt, H.-P.", "Schmidts"]),
+        ("Kim^Min Soo", ["min 3 mm"], ["M.S. Kim", "Kim MS", "MINSOO KIM", "Minsoo"]),
+        ("Long^Mary Ann", ["Long axis"], ["M. A. Long", "LONG MARY ANN"]),
         ("Łukasiewicz^Żaneta", [], ["Lukasiewicz", "ŁUKASIEWICZ", "Zaneta"]),
         ("Иванов^Пётр^Сергеевич", [], ["Иванову", "ИВАНОВА", "Петра", "Иванов П.С.", "П. С. Иванов"]),
         ("Παπαδόπουλος^Γιώργος", [], ["ΠΑΠΑΔΟΠΟΥΛΟΥ", "Γιωργος"]),
@@ -562,7 +565,7 @@ def words_of(text: str) -> list[str]:
 # ---- code strings
 
 HARMLESS = {
-    "BodyPartExamined": ["CHEST", "ABDOMENPELVIS", "CSPINE", "Chest", "Left Knee", "HEAD-NECK", "BREAST"],
+    "BodyPartExamined": ["CHEST", "ABDOMENPELVIS", "CSPINE", "Chest", "Left Knee", "HEAD-NECK", "Hüfte"],
     "ImageType": ["ORIGINAL\\PRIMARY\\AXIAL", "DERIVED\\SECONDARY\\MPR\\CSA RESAMPLED", "ORIGINAL\\PRIMARY\\M_FFE"],
     "ViewPosition": ["AP", "MLO", "LL", "PA"],
     "Laterality": ["L", "R", "B"],

@@ -33,18 +33,22 @@ CLOSED = {"patient_sex": _SEXES, "laterality": _SIDES, "image_laterality": _SIDE
 
 # Of body parts and views (PS3.16 annex L) and image types; ordinary words come from `words`.
 _WORDS = """
-abdomenpelvis acj adc angio ankles antrum aplat bilateral branchial bronchus buttock calcaneus caldwell capsule
-carpal cavity cc cerebellum cervix cheek chestabdomen chestabdpelvis chole choroid circle clavicle coccyx colon
-cranial craniocaudal cspine curved cystourethrogram decubitus diaphragm diffusion digit duodenum elbows endometrium
-erect esophageal extremity eyelid facialbones feet fetus filtered fingers flank forefoot frogleg gallbladders
-gluteal hands headneck heel hemithorax hindfoot hips hypopharynx iac ileum interpolated intestines intracranial jaw
-jejunum knees larynx lateromedial legs lmo lordotic lowerlimb lspine lumbosacral lumen maxillofacial mediolateral
-merchant metacarpal metatarsal midfoot minip mip mlo multiplanar nasopharynx navel nostril obl orbits palm
-parathyroid parotid patellae penis perfusion perineum phalanx pharynx presentation processing projection prostates
-reformatted rendered resampled retina ribcage sacroiliac sacrum scalp sclera scrotum seminal sesamoid sideros sij
-sinuses standing sternoclavicular styloid subtraction sunrise suprapubic swimmers tangential temporomandibular
-testicle thigh thighs thin throat thumb thymus tmj toes tonsil towne tracew tspine umbilicus upperlimb ureter
-ureters urethra uvula vagina volume vulva waters weightbearing wholebody wrists zygoma zygomatic
+abdomenpelvis acj adc anca angio ankles antrum aplat bacino bassin bilateral branchial bronchus brustwirbelsaule
+buttock bws calcaneus caldwell capsule carpal caviglia cavity cc cerebellum cervico cervix cheek chestabdomen
+chestabdpelvis cheville chole choroid circle clavicle coccyx codo colon columna costo cotovelo coude crane craneo
+cranial cranio craniocaudal cspine curved cystourethrogram decubitus diaphragm diffusion digit duodenum elbows
+ellenbogen endometrium enkel erect esophageal extremity eyelid facialbones feet femoro fetus filtered fingers flank
+forefoot frogleg fuess fusse gallbladders ginocchio gluteal gomito halswirbelsaule handgelenk hands headneck heel
+hemithorax heup hindfoot hips hombro huefte hufte hws hypopharynx iac ileum interpolated intestines intracranial jaw
+jejunum joelho knees larynx lateromedial legs lendenwirbelsaule lmo lordotic lowerlimb lspine lumbo lumbosacral
+lumen lws main maxillofacial mediolateral merchant metacarpal metatarsal midfoot minip mip mlo multiplanar muneca
+nasopharynx navel nostril obl ombro orbits palm parathyroid parotid patellae penis perfusion perineum phalanx
+pharynx pie piede poignet pols polso presentation processing projection prostates punho quadril rachide rachis
+reformatted rendered resampled retina ribcage rodilla sacroiliac sacrum scalp schouder sclera scrotum seminal
+sesamoid sideros sij sinuses spalla sprunggelenk standing sternoclavicular styloid subtraction sunrise suprapubic
+swimmers tangential temporomandibular testicle thigh thighs thin thoraco throat thumb thymus tmj tobillo toes tonsil
+torace torax tornozelo towne tracew tspine umbilicus upperlimb ureter ureters urethra uvula vagina volume vulva
+waters weightbearing wholebody wrists zygoma zygomatic
 """
 _CODE_WORDS = frozenset(_WORDS.split())
 

@@ -165,10 +165,16 @@ class _Collector:
                 if one[-1] in self.tokens:
                     self._add_token(initial + "".join(one), 4)  # a login name: jsmith
             self.initials.add((one[0][0], other[0][0]))
+            if len(other) > 1:
+                self._add_initials(one, tuple(run[0] for run in other))  # H.-P. Schmidt, Schmidt HP
         for three in permutations(parts[:3], 3):
             self.initials.add(tuple(part[0][0] for part in three))
-            self._add_phrase((three[1][0][0], three[2][0][0], *three[0]))  # J. Q. Doe
-            self._add_phrase((*three[0], three[1][0][0], three[2][0][0]))
+            self._add_initials(three[0], (three[1][0][0], three[2][0][0]))  # J. Q. Doe
+
+    def _add_initials(self, name: tuple[str, ...], initials: tuple[str, ...]) -> None:
+        for written in (initials, ("".join(initials),)):
+            self._add_phrase((*written, *name))
+            self._add_phrase((*name, *written))
 
     def _add_run(self, run: str) -> None:
         if run.isdecimal():
@@ -211,7 +217,7 @@ class _Collector:
                 self._add_literal(compact(run))
             elif len(as_written) >= 4:
                 self._add_token(as_written, 4)
-                self._add_token(run, min(len(run), 3) if len(as_written) > 4 else 4)
+                self._add_token(run, 4)
         if any(map(is_unspaced, found)):
             self._add_literal(compact(value))
         if sum(map(len, written)) >= 4 and not NO_NAMES.intersection(found):
