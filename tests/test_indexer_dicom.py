@@ -370,7 +370,7 @@ def test_descriptions_are_opt_out() -> None:
 
 
 def test_free_text_goes_when_the_names_cannot_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("indexer.privacy.scrub.MAX_ELEMENTS", 3)
+    monkeypatch.setattr("indexer.dicom.identifying.MAX_ELEMENTS", 3)
     record = read_record(header(StudyDescription="CT for CANARY"), KEY)
     assert record.attributes["study_description"] is None
     assert "free text left out" in record.warnings[0]
