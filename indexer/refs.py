@@ -2,8 +2,8 @@
 
 A REF is one of three things:
 
-- a hit's *short key*, at least 8 of its letters: base32 of the SHA-256 of `SOP Instance UID#frame number`. It is the same
-  in every store; any prefix that only one frame of the store has will do.
+- a hit's *short key*, at least 8 of its letters: base32 of the SHA-256 of `SOP Instance UID#frame number`. It is the
+  same in every store; any prefix that only one frame of the store has will do.
 - a SOP Instance UID, with `#frame number` or without: then the first indexed frame of the instance is meant.
 - a file: DICOM, PNG or JPEG. A file that is there goes before the other two; `./NAME` can only be a file.
 """
@@ -78,7 +78,9 @@ def parse_ref(text: str) -> Ref:
     if _SHORT.fullmatch(text):
         return ShortRef(text.lower())
     if "/" in text or "\\" in text or Path(text).suffix:
-        raise QueryError(f"there is no file {Path(text).name!r}", hint="Check the path; a reference may also be a short key.")
+        raise QueryError(
+            f"there is no file {Path(text).name!r}", hint="Check the path; a reference may also be a short key."
+        )
     raise QueryError(f"{text!r} is not a reference", hint=f"Expected {FORMS}.")
 
 
@@ -105,7 +107,9 @@ def resolve(ref: FrameRef | ShortRef, catalog: KeyFinder) -> FrameKey:
         if key.frame_number == ref.frame_number:
             return key
     numbers = ", ".join(str(key.frame_number) for key in frames[:8]) + (" ..." if len(frames) > 8 else "")
-    raise QueryError(f"frame {ref.frame_number} of that instance is not in the store", hint=f"Indexed frames: {numbers}.")
+    raise QueryError(
+        f"frame {ref.frame_number} of that instance is not in the store", hint=f"Indexed frames: {numbers}."
+    )
 
 
 def _is_file(path: Path) -> bool:

@@ -84,7 +84,7 @@ def test_a_prefix_of_several_is_ambiguous_and_lists_them() -> None:
             return self.keys[:most]
 
     keys = [FrameKey("1.2.3", number) for number in range(1, 9)]
-    with pytest.raises(QueryError, match="ambiguous: .* and more") as caught:
+    with pytest.raises(QueryError, match=r"ambiguous: .* and more") as caught:
         resolve(ShortRef("abcdefgh"), Colliding(*keys))
     assert keys[0].short[:8] in str(caught.value)
 
