@@ -19,28 +19,28 @@ from typer.core import TyperGroup
 
 from retrieval.errors import MedlensError
 
-# Each command's module in medlens_commands, in the order of the help.
-COMMANDS = {
-    "index": "indexing",
-    "search": "asking",
-    "describe": "asking",
-    "render": "asking",
-    "select": "selecting",
-    "classify": "labelling",
-    "calibrate": "labelling",
-    "labels": "labelling",
-    "info": "stores",
-    "verify": "stores",
-    "delete": "stores",
-    "migrate": "stores",
-    "models": "training",
-    "train": "training",
-    "evaluate": "evaluating",
-    "optimize": "vectors",
-    "export": "vectors",
-    "import": "vectors",
-    "demo": "demo",
-}
+# In the order of the help. Each is a module of medlens_commands that holds a function or a Typer of the same name.
+COMMANDS = (
+    "index",
+    "search",
+    "describe",
+    "render",
+    "select",
+    "classify",
+    "calibrate",
+    "labels",
+    "info",
+    "verify",
+    "delete",
+    "migrate",
+    "models",
+    "train",
+    "evaluate",
+    "optimize",
+    "export",
+    "import",
+    "demo",
+)
 
 
 class OnDemand(TyperGroup):
@@ -50,11 +50,10 @@ class OnDemand(TyperGroup):
         return list(COMMANDS)
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        # A name that is none is looked for among all: the one that was meant is suggested.
-        wanted = [COMMANDS[cmd_name]] if cmd_name in COMMANDS else dict.fromkeys(COMMANDS.values())
-        if cmd_name not in self.commands:
-            for name in wanted:
-                self.commands.update(commands_of(name))
+        # A name that is not a command's is looked for among all: the one that was meant is suggested.
+        for name in (cmd_name,) if cmd_name in COMMANDS else COMMANDS:
+            if name not in self.commands:
+                self.commands[name] = command_of(name)
         return self.commands.get(cmd_name)
 
     def invoke(self, ctx: Any) -> Any:
@@ -87,15 +86,17 @@ def _nobody_reads() -> bool:
     return any(event & select.POLLERR for _, event in poll.poll(0))
 
 
-def commands_of(name: str) -> dict[str, Any]:
-    """The commands that a module in medlens_commands registers, by name."""
+def command_of(name: str) -> Any:
+    """The command of that name, made from its module."""
+    attribute = "import_" if name == "import" else name  # a keyword is not a name of a module
+    made = getattr(import_module(f"cli.medlens_commands.{attribute}"), attribute)
     family = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
     family.callback()(lambda: None)  # so that a single one comes in a group, too
-    import_module(f"cli.medlens_commands.{name}").register(family)
-    group = typer.main.get_command(family)
-    if not isinstance(group, TyperGroup):
-        raise TypeError(f"the commands of {name} are a {type(group).__name__}, expected a TyperGroup")
-    return dict(group.commands)
+    if isinstance(made, typer.Typer):
+        family.add_typer(made, name=name)
+    else:
+        family.command(name)(made)
+    return typer.main.get_command(family).commands[name]  # type: ignore[attr-defined]
 
 
 app = typer.Typer(
@@ -144,7 +145,7 @@ def main() -> None:
     try:
         app()
     except MedlensError as error:
-        from cli.medlens_commands.common import tell
+        from cli.medlens_commands._errors import tell
 
         tell(error, None)
         sys.exit(1)

@@ -29,8 +29,8 @@ DOORS = {
         "retrieval/encoders/lanes.py",
         "retrieval/training/*",
     ],
-    "pydicom": ["indexer/*", "cli/medlens_demo.py"],
-    "matplotlib": ["cli/medlens_calibrating.py", "retrieval/evaluation/plots.py"],
+    "pydicom": ["indexer/*", "cli/medlens_commands/demo.py"],
+    "matplotlib": ["cli/medlens_output/plots.py", "retrieval/evaluation/plots.py"],
     "typer": ["cli/*"],
     "rich": ["cli/*"],
     "medlens": [],  # the distribution's name is no module
@@ -166,15 +166,22 @@ def test_search_sees_protocols_only() -> None:
     assert not wrong, listed(wrong)
 
 
-def test_nothing_imports_training_but_the_command_that_trains() -> None:
+def test_nothing_imports_training_but_the_task_that_trains() -> None:
     """And that module only while the command runs: training imports torch as it is imported."""
-    doors = ("retrieval/training/*", "cli/medlens_training.py")
+    doors = ("retrieval/training/*", "indexer/tasks/training.py")
     wrong = [
         one
         for one in imports()
         if one.at_top
-        and one.name.startswith(("retrieval.training", "cli.medlens_training"))
+        and f"{one.name}.".startswith(("retrieval.training.", "indexer.tasks.training."))
         and not may(one.module, [*doors])
+    ]
+    assert not wrong, listed(wrong)
+
+
+def test_output_knows_no_command() -> None:
+    wrong = [
+        one for one in imports() if may(one.module, ["cli/medlens_output/*"]) and "cli.medlens_commands" in one.name
     ]
     assert not wrong, listed(wrong)
 
@@ -201,8 +208,8 @@ def test_only_the_command_line_configures_logging() -> None:
 def test_generic_package_names_stay_harmless() -> None:
     """Other wheels ship a `cli/main.py` too; a package tests/cli would shadow the real one."""
     assert (ROOT / "cli" / "__init__.py").read_bytes() == b""
-    wrong = [p.name for p in (ROOT / "cli").glob("*.py") if p.stem != "__init__" and not p.stem.startswith("medlens_")]
-    assert not wrong, f"modules in cli/ carry the prefix medlens_: {wrong}"
+    there = {path.relative_to(ROOT / "cli").parts[0] for path in (ROOT / "cli").rglob("*.py")}
+    assert there == {"__init__.py", "medlens_app.py", "medlens_commands", "medlens_output"}
     packages = [p.relative_to(ROOT).as_posix() for p in (ROOT / "tests").rglob("__init__.py")]
     assert not packages, f"tests are flat: {packages}"
     shadows = [name for name in PACKAGES if (ROOT / "tests" / name).exists()]

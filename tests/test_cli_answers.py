@@ -21,14 +21,17 @@ from PIL import Image
 from pydicom.data import get_testdata_file
 from pydicom.uid import CTImageStorage
 
-from cli.medlens_answers import best_sentences, copy_files, html_page, pictures_of, write_cohort, write_montage
-from cli.medlens_html import Card, page
-from cli.medlens_montage import CELL
-from cli.medlens_output import Format, write_rows, write_text
-from cli.medlens_streams import write_stream
+from cli.medlens_output.cohort import write_cohort
+from cli.medlens_output.files import write_text
+from cli.medlens_output.formats import Format, write_rows
+from cli.medlens_output.montage import CELL, write_montage
+from cli.medlens_output.page import Card, html_page, page
+from cli.medlens_output.streams import write_stream
 from indexer.run.pipeline import index_archive
 from indexer.store.slices import with_places
 from indexer.store.store import Store
+from indexer.tasks.answers import HitPicture, best_sentences, hit_pictures
+from indexer.tasks.copying import CopiedFiles, copy_files
 from retrieval.errors import MedlensError, QueryError
 from retrieval.search.searcher import Searcher
 from retrieval.types import FrameKey, Hit, SearchFilter, SearchResults
@@ -126,9 +129,8 @@ def test_nothing_that_is_said_in_a_file_or_a_query_runs(tmp_path: Path) -> None:
     values = dict.fromkeys(("modality", "study_description", "series_description", "sop_instance_uid"), HOSTILE)
     values |= {"study_instance_uid": HOSTILE, "slice": None}
     hit = Hit(1, 0.5, FrameKey(HOSTILE), values, {HOSTILE: 0.25, "b": 0.25})
-    text = page(
-        SearchResults(HOSTILE, HOSTILE, (hit,), 3, score=HOSTILE), [Card(hit, None, trouble=HOSTILE, sentence=HOSTILE)]
-    )
+    card = Card(hit, HitPicture(None, HOSTILE), sentence=HOSTILE)
+    text = page(SearchResults(HOSTILE, HOSTILE, (hit,), 3, score=HOSTILE), [card])
     page_file = tmp_path / "hits.html"
     page_file.write_text(text, encoding="utf-8")
     assert text.count("<script") == 1 and "<img" not in text
@@ -188,8 +190,8 @@ def test_a_contact_sheet(store: Store, results: SearchResults, tmp_path: Path) -
     target = tmp_path / "hits.png"
     write_montage(store, gone(results, 2), target)
     sheet = np.asarray(Image.open(target).convert("RGB"))
-    pictures, _ = pictures_of(store, results.hits, CELL)
-    first = np.asarray(Image.fromarray(pictures[1]).convert("RGB").resize((CELL, CELL)), float)
+    pictures = hit_pictures(store, results.hits, longest=CELL)
+    first = np.asarray(Image.fromarray(pictures[1].pixels).convert("RGB").resize((CELL, CELL)), float)
     top = next(y for y in range(sheet.shape[0]) if (sheet[y, 16 : 16 + CELL] == 0).all() or sheet[y, 20:90].std() > 30)
     best = min(np.abs(sheet[y : y + CELL, 16 : 16 + CELL].astype(float) - first).mean() for y in range(top, top + 120))
     assert best < 12, "the first cell is not the first hit's picture"
@@ -200,18 +202,18 @@ def test_a_contact_sheet(store: Store, results: SearchResults, tmp_path: Path) -
 def test_copies_have_plain_names_and_overwrite_nothing(store: Store, results: SearchResults, tmp_path: Path) -> None:
     folder = tmp_path / "deep" / "copies"
     values = [hit.attributes for hit in results.hits]
-    copied, troubles = copy_files([*values, values[0]], folder)
+    outcome = copy_files([*values, values[0]], folder)
     names = sorted(path.name for path in folder.iterdir())
-    assert (copied, troubles) == (len(values), [])
+    assert outcome == CopiedFiles(len(values))
     assert names == [f"{n:04d}_{value['sop_instance_uid']}.dcm" for n, value in enumerate(values, 1)]
     for value, name in zip(values, names, strict=True):
         source = Path(value["archive_root"]) / value["file_path"]
         assert (folder / name).read_bytes() == source.read_bytes()
     (folder / names[0]).write_bytes(b"mine")
     (folder / names[1]).unlink()
-    copied, troubles = copy_files(values, folder)
-    assert copied == 1 and len(troubles) == len(values) - 1
-    assert all("exists" in trouble and str(tmp_path) not in trouble for _, trouble in troubles)
+    outcome = copy_files(values, folder)
+    assert outcome.copied == 1 and len(outcome.problems) == len(values) - 1
+    assert all("exists" in problem and str(tmp_path) not in problem for _, problem in outcome.problems)
     assert (folder / names[0]).read_bytes() == b"mine"
 
 
@@ -226,8 +228,8 @@ def test_what_can_not_be_copied_is_reported(results: SearchResults, tmp_path: Pa
         {"sop_instance_uid": f"1.{n}/../../x", "archive_root": str(root), "file_path": path}
         for n, path in enumerate(paths)
     ]
-    copied, troubles = copy_files(values, tmp_path / "copies")
-    assert copied == 1 and [uid for uid, _ in troubles] == [v["sop_instance_uid"] for v in values[:-1]]
+    outcome = copy_files(values, tmp_path / "copies")
+    assert outcome.copied == 1 and [uid for uid, _ in outcome.problems] == [v["sop_instance_uid"] for v in values[:-1]]
     assert [p.name for p in (tmp_path / "copies").iterdir()] == ["0006_1.5_.._.._x.dcm"]
 
 

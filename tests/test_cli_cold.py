@@ -11,7 +11,7 @@ import pytest
 from catalog_factory import indexed
 from tiny_models import write_clip
 
-from cli.medlens_app import COMMANDS, commands_of
+from cli.medlens_app import COMMANDS, command_of
 from indexer.store.store import Store
 from retrieval.encoders.numpy_text.encoder import open_encoder
 
@@ -90,9 +90,14 @@ def test_info_needs_neither_models_nor_faiss(store: Path) -> None:
     assert not imported & (NEVER | {"faiss", "tokenizers", "rich"})
 
 
-@pytest.mark.parametrize("family", sorted(set(COMMANDS.values())))
-def test_commands_are_found_where_they_are_said_to_be(family: str) -> None:
-    assert list(commands_of(family)) == [name for name, where in COMMANDS.items() if where == family]
+@pytest.mark.parametrize("name", COMMANDS)
+def test_commands_are_found_where_they_are_said_to_be(name: str) -> None:
+    assert command_of(name).name == name
+
+
+def test_each_command_has_a_module_and_each_module_a_command() -> None:
+    modules = {path.stem.rstrip("_") for path in (ROOT / "cli" / "medlens_commands").glob("[a-z]*.py")}
+    assert modules == set(COMMANDS)
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["search", "--help"], ["index", "--help"]])

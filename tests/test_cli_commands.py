@@ -351,7 +351,7 @@ def test_ctrl_c_says_how_to_go_on(archive, tmp_path, monkeypatch):
     def stopped(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("cli.medlens_indexing.index_archive", stopped)
+    monkeypatch.setattr("indexer.tasks.indexing.index_archive", stopped)
     result = medlens("index", archive, "--store", tmp_path / "store", code=130)
     assert "same command" in result.stderr
 
@@ -399,6 +399,6 @@ def test_a_log_of_a_run_that_fails_ends_with_stopped(archive, tmp_path, monkeypa
     def fails(*_: object, **__: object) -> None:
         raise MedlensError("the disk is full")
 
-    monkeypatch.setattr("cli.medlens_indexing.index_archive", fails)
+    monkeypatch.setattr("indexer.tasks.indexing.index_archive", fails)
     result = medlens("index", archive, "--store", tmp_path / "store", "--log-json", code=1)
     assert json.loads(result.stderr.splitlines()[1])["type"] == "MedlensError"

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from command_line import copied, medlens
 
-from cli.medlens_streams import Spool
+from cli.medlens_output.spool import Spool
 from retrieval.encoders.model_source import DEFAULT_MODEL, shipped_models
 from retrieval.errors import MedlensError
 
@@ -72,7 +72,7 @@ def test_files_go_on_where_they_stopped(archive: Path, tmp_path: Path, monkeypat
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("cli.medlens_streams.Spool.rows", stopped)
+        patch.setattr("cli.medlens_output.spool.Spool.rows", stopped)
         medlens("classify", archive, "-o", out, code=130)
     assert not out.exists()
     spool = tmp_path / ".out.jsonl.partial.jsonl"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from cli.medlens_progress import Rate
+from cli.medlens_output.progress import Rate
 
 
 def test_a_rate_over_the_last_minute() -> None:

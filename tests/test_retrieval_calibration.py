@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from cli.medlens_output.labels import Layout, label_row
 from retrieval.errors import CalibrationError, QueryError
 from retrieval.zeroshot.calibration import Calibration, calibration_from, conformal_bound, read_calibration
 from retrieval.zeroshot.classify import ZeroShotClassifier, activated
 from retrieval.zeroshot.fitting import LabelledRows, fit_calibration
-from retrieval.zeroshot.labelling import UNKNOWN, Labeller, StudyPool, Wishes, wishes_from
+from retrieval.zeroshot.labelling import Labeller, LabelOutcome, LabelRequest, StudyPool
 from retrieval.zeroshot.labels import Label, LabelSet
 from tests.fake_encoder import DIM, FakeEncoder
 
@@ -50,6 +51,10 @@ def made(kind: str, n: int = 600, seed: int = 0, per_patient: int = 2) -> tuple[
         )
     groups = [f"p{i // per_patient}" for i in range(n)]
     return classifier, LabelledRows(vectors, truth, groups, "truth.csv", "ab" * 32)
+
+
+def row_of(outcome: LabelOutcome, i: int, layout: Layout = "nested") -> dict[str, Any]:
+    return label_row(outcome.image(i), layout)
 
 
 @pytest.fixture(scope="module")
@@ -149,9 +154,9 @@ def test_images_far_from_all_labelled_ones_are_unknown() -> None:
     kept = fit_calibration(classifier, LabelledRows(near, truth, [str(i) for i in range(200)], "t", "0" * 64), MODEL)
     assert kept.unknown(images(500, 3)).mean() > 0.95
     assert kept.unknown(near).mean() <= 0.05
-    said = Labeller(classifier, MODEL, kept, Wishes(unknown=0.05)).label(np.concatenate([near[:1], images(1, 4)]))
-    assert said.row(1)["label"] == UNKNOWN and said.row(1)["probability"] is None
-    assert said.row(0)["label"] in labels.names
+    said = Labeller(classifier, MODEL, kept, LabelRequest(unknown=0.05)).label(np.concatenate([near[:1], images(1, 4)]))
+    assert row_of(said, 1)["label"] == "unknown" and row_of(said, 1)["probability"] is None
+    assert row_of(said, 0)["label"] in labels.names
 
 
 def test_json_and_back(choice: Calibration, tmp_path: Path) -> None:
@@ -167,21 +172,23 @@ def test_json_and_back(choice: Calibration, tmp_path: Path) -> None:
 def test_scores_are_called_scores_until_calibrated(choice: Calibration) -> None:
     classifier, rows = made("exclusive", n=2)
     plain = Labeller(classifier, MODEL).label(rows.images)
-    assert {"label", "score", "scores"} == plain.row(0).keys()
+    assert {"label", "score", "scores"} == row_of(plain, 0).keys()
     calibrated = Labeller(classifier, MODEL, choice).label(rows.images)
-    assert {"label", "probability", "probabilities"} == calibrated.row(0).keys()
-    assert "score" not in json.dumps([calibrated.row(0), calibrated.flat_row(0), calibrated.short_row(0)])
+    assert {"label", "probability", "probabilities"} == row_of(calibrated, 0).keys()
+    assert "score" not in json.dumps(
+        [row_of(calibrated, 0), row_of(calibrated, 0, "flat"), row_of(calibrated, 0, "short")]
+    )
     assert Labeller(classifier, MODEL).made_by != Labeller(classifier, MODEL, choice).made_by
 
 
 def test_findings_say_which_are_found_and_which_are_uncertain(findings: Calibration) -> None:
     classifier, rows = made("independent", n=300, seed=9)
-    said = Labeller(classifier, MODEL, findings, Wishes("sensitivity", 0.95, coverage=0.9)).label(rows.images)
-    row = said.row(0)
+    said = Labeller(classifier, MODEL, findings, LabelRequest(sensitivity=0.95, coverage=0.9)).label(rows.images)
+    row = row_of(said, 0)
     assert set(row["present"]) <= set(row["found"]) | set(row["uncertain"]) | set(row["present"])
     assert not set(row["present"]) & set(row["uncertain"])
     assert "label" not in row and row["probabilities"].keys() == {"CT", "MR", "US"}
-    assert said.flat_row(0)["probability.CT"] == row["probabilities"]["CT"]
+    assert row_of(said, 0, "flat")["probability.CT"] == row["probabilities"]["CT"]
 
 
 def test_another_model_or_label_set_is_refused(choice: Calibration) -> None:
@@ -196,18 +203,18 @@ def test_another_model_or_label_set_is_refused(choice: Calibration) -> None:
         Labeller(ZeroShotClassifier(renamed, ENCODER, SCALE), MODEL, choice)
 
 
-def test_wishes_without_a_calibration_are_refused(choice: Calibration) -> None:
+def test_requests_without_a_calibration_are_refused(choice: Calibration) -> None:
     classifier, _ = made("exclusive", n=2)
-    for wishes in (Wishes(coverage=0.9), Wishes(unknown=0.05), Wishes("sensitivity", 0.9)):
+    for request in (LabelRequest(coverage=0.9), LabelRequest(unknown=0.05), LabelRequest(sensitivity=0.9)):
         with pytest.raises(CalibrationError, match="need a calibration") as caught:
-            Labeller(classifier, MODEL, None, wishes)
+            Labeller(classifier, MODEL, None, request)
         assert "medlens calibrate" in caught.value.hint
     with pytest.raises(CalibrationError, match="a choice of one label"):
-        Labeller(classifier, MODEL, choice, Wishes("sensitivity", 0.9))
+        Labeller(classifier, MODEL, choice, LabelRequest(sensitivity=0.9))
     with pytest.raises(CalibrationError, match=r"1\.5"):
-        Labeller(classifier, MODEL, choice, Wishes(coverage=1.5)).label(images(1))
+        Labeller(classifier, MODEL, choice, LabelRequest(coverage=1.5)).label(images(1))
     with pytest.raises(QueryError, match="one of them"):
-        wishes_from(0.9, 0.9, None, None)
+        LabelRequest(sensitivity=0.9, specificity=0.9)
 
 
 def test_too_little_to_calibrate_is_refused() -> None:
@@ -229,10 +236,10 @@ def test_a_finding_that_nobody_labelled_has_no_probability() -> None:
     rows.truth[:, 2] = math.nan
     kept = fit_calibration(classifier, rows, MODEL)
     assert [fit.slope is None for fit in kept.labels] == [False, False, True]
-    said = Labeller(classifier, MODEL, kept, Wishes("specificity", 0.9)).label(rows.images[:1])
-    assert said.row(0)["probabilities"].keys() == {"CT", "MR"}
-    assert said.flat_row(0)["probability.US"] is None
-    assert "US" not in said.row(0)["found"]
+    said = Labeller(classifier, MODEL, kept, LabelRequest(specificity=0.9)).label(rows.images[:1])
+    assert row_of(said, 0)["probabilities"].keys() == {"CT", "MR"}
+    assert row_of(said, 0, "flat")["probability.US"] is None
+    assert "US" not in row_of(said, 0)["found"]
 
 
 @pytest.mark.parametrize("content", [b"", b"{}", b"[1]", b'{"format": "medlens calibration 2"}', b"\xff"])

@@ -14,7 +14,7 @@ from drawn_world import make_world, settings_of_run, write_rows, write_run
 from PIL import Image
 from tiny_models import write_clip
 
-from cli.medlens_training import run_training
+from cli.medlens_commands.train import train as train_command
 from retrieval.encoders.clip import ClipEncoder
 from retrieval.errors import TrainingError, WeightsNotFound
 from retrieval.training.config import TrainingConfig, load_config, with_teacher
@@ -225,7 +225,7 @@ def test_the_card_has_both_on_the_same_rows(world: Path, teacher: TrainingResult
 
 def test_from_the_command_line(world: Path, teacher: TrainingResult, capsys: pytest.CaptureFixture[str]) -> None:
     write_run(world, "command", embed_dim=8, schedule=SCHEDULE | {"epochs": 1})
-    run_training(world / "command.yaml", None, "cpu", str(teacher.folder), restart=False)
+    train_command(world / "command.yaml", device="cpu", teacher=str(teacher.folder))
     said = capsys.readouterr()
     assert said.err.index("teacher shapes  shapes: R@10 ") < said.err.index("epoch    1  loss")
     assert "command: 1 epochs" in said.out

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -119,6 +120,24 @@ def nearest_phrases(vector: Vector, k: int, phrases: Sequence[str], vectors: Vec
     scores = vectors @ vector
     order = np.argsort(-scores, kind="stable")[:k]
     return tuple(SentenceHit(rank, float(scores[i]), phrases[i]) for rank, i in enumerate(order, 1))
+
+
+def read_phrases(path: Path) -> tuple[str, ...]:
+    """The phrases in a UTF-8 file, one per line, each once; blank lines and those that begin with # are passed over.
+
+    Raises QueryError for a file that can't be read, or that holds none.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except OSError as exc:
+        raise QueryError(f"the phrases {path.name!r} can't be read: {exc.strerror or type(exc).__name__}") from exc
+    except UnicodeDecodeError as exc:
+        raise QueryError(f"the phrases {path.name!r} are not UTF-8 text", hint="Save them as UTF-8.") from exc
+    texts = (" ".join(line.split()) for line in lines)
+    phrases = tuple(dict.fromkeys(text for text in texts if text and not text.startswith("#")))
+    if not phrases:
+        raise QueryError(f"there are no phrases in {path.name!r}", hint="Write one per line.")
+    return phrases
 
 
 def _hit(

@@ -1,11 +1,11 @@
-"""What is said about images: scores or probabilities, the label or the findings, and where nothing can be said."""
+"""Labels of images: scores or probabilities, the label or the findings, and where nothing can be said."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,30 +15,58 @@ from retrieval.types import Embeddings
 from retrieval.zeroshot.calibration import Calibration, model_fingerprint
 from retrieval.zeroshot.classify import Floats, ZeroShotClassifier, activated
 
-UNKNOWN = "unknown"
-
 
 @dataclass(frozen=True)
-class Wishes:
-    """What is asked beyond the scores; each needs a calibration.
+class LabelRequest:
+    """What is wanted beyond scores; each needs a calibration. Shares are between 0 and 1.
 
-    `goal` and `share`: thresholds of findings for a sensitivity or a specificity. `coverage`: prediction sets.
-    `unknown`: say so of images like none that were labelled, wrongly for that share of those that are.
+    - `sensitivity` or `specificity`, not both: which findings are found, at thresholds that reach it on labelled rows.
+    - `coverage`: prediction sets that hold the truth for that share of images.
+    - `unknown`: mark images like none that were labelled, wrongly for about that share of those that are.
+
+    Raises QueryError for a sensitivity and a specificity at once.
     """
 
-    goal: Literal["sensitivity", "specificity"] | None = None
-    share: float = 0.0
+    sensitivity: float | None = None
+    specificity: float | None = None
     coverage: float | None = None
     unknown: float | None = None
 
-    def __bool__(self) -> bool:
-        return self.goal is not None or self.coverage is not None or self.unknown is not None
+    def __post_init__(self) -> None:
+        if self.sensitivity is not None and self.specificity is not None:
+            raise QueryError("a sensitivity and a specificity were asked for; a threshold can hold one of them")
+
+    @property
+    def needs_calibration(self) -> bool:
+        return self != LabelRequest()
+
+
+@dataclass(frozen=True, slots=True)
+class ImageLabels:
+    """The labels of one image, or of one study.
+
+    `values` has, by label in the set's order, its probability if `calibrated`, else its score; None for a label without
+    a calibration. `label` is the best label of an `exclusive` set (a choice), None for an unknown image. What was not
+    asked for is None: `found`, the findings over their threshold; `possible`, the prediction set of a choice;
+    `present` and `uncertain`, findings that are surely there and those that may be; `unknown`, whether the image is
+    like none that were labelled, of which nothing else is said then.
+    """
+
+    values: Mapping[str, float | None]
+    calibrated: bool
+    exclusive: bool
+    label: str | None = None
+    found: tuple[str, ...] | None = None
+    possible: tuple[str, ...] | None = None
+    present: tuple[str, ...] | None = None
+    uncertain: tuple[str, ...] | None = None
+    unknown: bool | None = None
 
 
 @dataclass(frozen=True)
-class Said:
-    """What is said about N images. `values` [N, labels] are probabilities if `calibrated`, else scores; NaN for a label
-    without a calibration. `best` [N] is a choice's label, -1 for none. `found` [N, labels]: over the threshold.
+class LabelOutcome:
+    """The labels of N images, as arrays. `values` [N, labels] are probabilities if `calibrated`, else scores; NaN for a
+    label without a calibration. `best` [N] is a choice's label. `found` [N, labels]: over the threshold.
     `possible`: [N, labels] a choice's prediction set, or [N, labels, 2] whether absent and present are possible."""
 
     names: tuple[str, ...]
@@ -53,53 +81,35 @@ class Said:
     def __len__(self) -> int:
         return len(self.values)
 
-    @property
-    def word(self) -> str:
-        return "probability" if self.calibrated else "score"
-
-    @property
-    def words(self) -> str:
-        return "probabilities" if self.calibrated else "scores"
-
-    def row(self, i: int) -> dict[str, Any]:
-        """Image i as plain values: what is decided, then all labels, the best first."""
-        values = {name: round(v, 6) for name, v in zip(self.names, self.values[i].tolist(), strict=True) if v == v}
-        return self._decided(i) | {self.words: dict(sorted(values.items(), key=lambda item: -item[1]))}
-
-    def flat_row(self, i: int) -> dict[str, Any]:
-        """The same with a column for each label, in the set's order, as tables have them."""
-        values = {
-            f"{self.word}.{name}": round(v, 6) if v == v else None
-            for name, v in zip(self.names, self.values[i].tolist(), strict=True)
-        }
-        return self._decided(i) | values
-
-    def short_row(self, i: int, top: int = 3) -> dict[str, Any]:
-        """For people: what is decided, and the highest values."""
-        values = sorted(
-            ((v, n) for n, v in zip(self.names, self.values[i].tolist(), strict=True) if v == v), key=lambda x: -x[0]
-        )
-        shown = values[1:top] if self.best is not None else values[:top]
-        return self._decided(i) | {"then" if self.best is not None else "highest": [f"{n} {v:.2f}" for v, n in shown]}
-
-    def _decided(self, i: int) -> dict[str, Any]:
-        row: dict[str, Any] = {}
+    def image(self, i: int) -> ImageLabels:
+        """Image i, from 0, as plain values."""
         known = self.unknown is None or not self.unknown[i]
-        if self.best is not None:
-            best = int(self.best[i])
-            row["label"] = self.names[best] if known else UNKNOWN
-            row[self.word] = round(float(self.values[i, best]), 6) if known else None
-        if self.found is not None:
-            row["found"] = [n for n, f in zip(self.names, self.found[i], strict=True) if f and known]
+
+        def named(chosen: npt.NDArray[np.bool_]) -> tuple[str, ...]:
+            return tuple(n for n, c in zip(self.names, chosen.tolist(), strict=True) if c) if known else ()
+
+        possible = present = uncertain = None
         if self.possible is not None and self.independent:
-            both = self.possible[i]
-            row["present"] = [n for n, (no, yes) in zip(self.names, both, strict=True) if yes and not no and known]
-            row["uncertain"] = [n for n, (no, yes) in zip(self.names, both, strict=True) if yes == no and known]
+            absent_too, present_too = self.possible[i].T
+            present, uncertain = named(present_too & ~absent_too), named(present_too == absent_too)
         elif self.possible is not None:
-            row["possible"] = [n for n, p in zip(self.names, self.possible[i], strict=True) if p and known]
-        if self.unknown is not None:
-            row["unknown"] = not known
-        return row
+            possible = named(self.possible[i])
+        values = self.values[i].tolist()
+        return ImageLabels(
+            values={n: v if v == v else None for n, v in zip(self.names, values, strict=True)},
+            calibrated=self.calibrated,
+            exclusive=not self.independent,
+            label=self.names[int(self.best[i])] if self.best is not None and known else None,
+            found=None if self.found is None else named(self.found[i]),
+            possible=possible,
+            present=present,
+            uncertain=uncertain,
+            unknown=None if self.unknown is None else not known,
+        )
+
+    def images(self) -> Iterator[ImageLabels]:
+        """All of them, in order."""
+        return map(self.image, range(len(self)))
 
 
 class Labeller:
@@ -110,23 +120,27 @@ class Labeller:
         classifier: ZeroShotClassifier,
         model: Mapping[str, Any],
         calibration: Calibration | None = None,
-        wishes: Wishes = Wishes(),
+        request: LabelRequest = LabelRequest(),
     ) -> None:
         """`model` is `EncoderSpec.to_json()` of the model that the classifier was made with."""
         self.labels = classifier.labels
         self.calibration = calibration
         self._classifier = classifier
-        self._wishes = wishes
+        self._request = request
         self._model = model
         if calibration is None:
-            if wishes:
+            if request.needs_calibration:
                 raise CalibrationError(
                     f"thresholds, coverage and unknown images need a calibration; {self.labels.name!r} has none here",
                     hint=f"Make one: medlens calibrate --labels {self.labels.name} --truth FILE",
                 )
         else:
             calibration.require(self.labels, model)
-        self._thresholds = calibration.thresholds(wishes.goal, wishes.share) if calibration and wishes.goal else None
+        self._thresholds: Floats | None = None
+        if calibration is not None and request.sensitivity is not None:
+            self._thresholds = calibration.thresholds("sensitivity", request.sensitivity)
+        elif calibration is not None and request.specificity is not None:
+            self._thresholds = calibration.thresholds("specificity", request.specificity)
 
     @property
     def made_by(self) -> str:
@@ -144,20 +158,21 @@ class Labeller:
 
     def unknown(self, images: Embeddings) -> npt.NDArray[np.bool_] | None:
         """[N] images like none that were labelled, None if nobody asked."""
-        if self.calibration is None or self._wishes.unknown is None:
+        if self.calibration is None or self._request.unknown is None:
             return None
-        return self.calibration.unknown(images, self._wishes.unknown)
+        return self.calibration.unknown(images, self._request.unknown)
 
-    def label(self, images: Embeddings) -> Said:
-        return self.say(self.values(images), self.unknown(images))
+    def label(self, images: Embeddings) -> LabelOutcome:
+        """The labels of images [N, embed_dim] of unit norm."""
+        return self.decide(self.values(images), self.unknown(images))
 
-    def say(self, values: Floats, unknown: npt.NDArray[np.bool_] | None = None) -> Said:
+    def decide(self, values: Floats, unknown: npt.NDArray[np.bool_] | None = None) -> LabelOutcome:
         """What follows from values [N, labels] that `values` gave, or that were pooled from such."""
-        coverage = self._wishes.coverage
+        coverage = self._request.coverage
         possible = self.calibration.sets(values, coverage) if self.calibration and coverage is not None else None
         found = None if self._thresholds is None else values >= self._thresholds
         best = None if self.labels.independent else values.argmax(axis=1)
-        return Said(
+        return LabelOutcome(
             names=self.labels.names,
             independent=self.labels.independent,
             calibrated=self.calibration is not None,
@@ -199,16 +214,3 @@ class StudyPool:
         m = len(self._rows)
         values = self._values[:m] if self._independent else self._values[:m] / np.maximum(self._frames[:m, None], 1)
         return list(self._rows), self._frames[:m], values.astype(np.float32), self._unknown[:m] == self._frames[:m]
-
-
-def wishes_from(
-    sensitivity: float | None, specificity: float | None, coverage: float | None, unknown: float | None
-) -> Wishes:
-    """Raises QueryError for a sensitivity and a specificity at once."""
-    if sensitivity is not None and specificity is not None:
-        raise QueryError("a sensitivity and a specificity were asked for; a threshold can hold one of them")
-    if sensitivity is not None:
-        return Wishes("sensitivity", sensitivity, coverage, unknown)
-    if specificity is not None:
-        return Wishes("specificity", specificity, coverage, unknown)
-    return Wishes(coverage=coverage, unknown=unknown)

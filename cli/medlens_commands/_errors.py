@@ -1,0 +1,54 @@
+"""How an error is told, and with which exit code a command ends by it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import typer
+
+from cli.medlens_output.formats import Format, chosen_format
+from retrieval.errors import MedlensError, QueryError
+
+
+@contextmanager
+def answering(asked: Format | None, *, pages: bool = False) -> Iterator[Format]:
+    """The format to answer in; a MedlensError ends the command in the same one, on stderr.
+
+    Only a command that makes `pages` answers in html: another is refused before it does anything.
+    """
+    chosen = chosen_format(asked)
+    try:
+        with usage(asked):
+            if chosen is Format.HTML and not pages:
+                raise QueryError("html is a format of `medlens search` only", hint="Use table, json, jsonl or csv.")
+        yield chosen
+    except MedlensError as error:
+        tell(error, asked)
+        raise typer.Exit(1) from error
+    except KeyboardInterrupt as stop:
+        typer.echo(
+            "medlens: stopped; nothing that was committed is lost, and the same command goes on from it", err=True
+        )
+        raise typer.Exit(130) from stop
+
+
+@contextmanager
+def usage(style: Format | None) -> Iterator[None]:
+    """Options are read here: a QueryError, or what says a ValueError of a parser, ends the command with exit code 2."""
+    try:
+        yield
+    except (QueryError, ValueError) as error:
+        tell(error if isinstance(error, QueryError) else QueryError(str(error)), style)
+        raise typer.Exit(2) from error
+
+
+def tell(error: MedlensError, style: Format | None) -> None:
+    if style in (Format.JSON, Format.JSONL):
+        values = {"error": str(error), "type": type(error).__name__, "hint": error.hint}
+        typer.echo(json.dumps(values, ensure_ascii=False), err=True)
+        return
+    typer.echo(f"medlens: {error}", err=True)
+    if error.hint:
+        typer.echo(f"  {error.hint}", err=True)

@@ -1,0 +1,103 @@
+"""calibrate: scores to probabilities, by labelled images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cli.medlens_commands._errors import answering, usage
+from cli.medlens_commands._options import (
+    DEFAULT_STORE,
+    DeviceOption,
+    FormatOption,
+    IndependentOption,
+    LabelsOption,
+    ModelOption,
+    StoreOption,
+    open_store,
+)
+from cli.medlens_output.files import require_place, write_text
+from cli.medlens_output.formats import write_rows
+from cli.medlens_output.progress import progress_bar
+from retrieval.errors import QueryError
+
+if TYPE_CHECKING:
+    from retrieval.zeroshot.calibration import Calibration, HeldOut
+
+
+def calibrate(
+    labels: LabelsOption,
+    truth: Annotated[
+        Path, typer.Option("--truth", help="CSV or JSON lines: sop_instance_uid or file, and label(s), and patient.")
+    ],
+    independent: IndependentOption = False,
+    store: StoreOption = DEFAULT_STORE,
+    model: ModelOption = None,
+    device: DeviceOption = "auto",
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="Write the calibration here (JSON), too; a must for files.")
+    ] = None,
+    plot: Annotated[Path | None, typer.Option("--plot", help="Draw the reliability: .png, .svg or .pdf.")] = None,
+    style: FormatOption = None,
+) -> None:
+    """Fit probabilities to labelled images, judged on patients that the fit has not seen."""
+    from cli.medlens_output.plots import reliability_plot, require_plottable
+    from indexer.tasks.calibrating import calibrate_files, calibrate_store
+    from retrieval.zeroshot.labels import load_labels
+    from retrieval.zeroshot.truth import read_truth
+
+    with answering(style) as chosen:
+        with usage(style):
+            require_plottable(plot)
+        require_place(output)
+        label_set = load_labels(labels, independent=independent)
+        read = read_truth(truth, label_set)
+        if read.by_file:
+            with usage(style):
+                if output is None:
+                    raise QueryError("the truth file names files: say with -o where the calibration goes")
+            with progress_bar("pictures") as update:
+                made = calibrate_files(
+                    read,
+                    truth.parent,
+                    label_set,
+                    model=model,
+                    device=device,
+                    on_progress=lambda done, total: update(done, total, ""),
+                )
+        else:
+            with open_store(store) as opened:
+                made = calibrate_store(opened, read, label_set, model=model, device=device)
+        if output is not None:
+            write_text(output, made.model_dump_json(indent=1) + "\n")
+        if plot is not None:
+            reliability_plot(made, plot)
+        head = {"labels": made.label_set, "model": made.model, "calibrated_on": made.said}
+        write_rows(_rows(made), chosen, head=head)
+
+
+def _rows(calibration: Calibration) -> list[dict[str, Any]]:
+    """The held-out figures, a row per label or one for a choice, then the labels that could not be calibrated."""
+    rows = [_row(figures) for figures in calibration.held_out]
+    missing = [fit.name for fit in calibration.labels if fit.slope is None]
+    nothing = dict.fromkeys(rows[0]) if rows else {}
+    return rows + [nothing | {"label": name, "rows": "not calibrated"} for name in missing]
+
+
+def _row(figures: HeldOut) -> dict[str, Any]:
+    row = {
+        "label": figures.label or "(choice)",
+        "rows": figures.rows,
+        "positives": figures.positives,
+        "ece": str(figures.ece),
+        "ece_of_scores": round(figures.ece_before, 3),
+        "ece_if_perfect": round(figures.ece_floor, 3),
+        "auroc": str(figures.auroc),
+        "accuracy": str(figures.accuracy) if figures.accuracy else None,
+        "coverage_of_90": str(figures.coverage),
+        "set_size": round(figures.set_size, 2),
+        "sensitivity_of_90": str(figures.sensitivity) if figures.sensitivity else None,
+    }
+    return {name: value for name, value in row.items() if name != "positives" or value is not None}

@@ -1,0 +1,191 @@
+"""classify: zero-shot labels of files, or of what is in a store."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from enum import StrEnum
+from itertools import chain, islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cli.medlens_commands._errors import answering, usage
+from cli.medlens_commands._options import (
+    DEFAULT_STORE,
+    DeviceOption,
+    FormatOption,
+    IndependentOption,
+    LabelsOption,
+    ModelOption,
+    StoreOption,
+    open_store,
+)
+from cli.medlens_output.files import require_place
+from cli.medlens_output.formats import Format, Row
+from cli.medlens_output.progress import progress_bar
+from retrieval.errors import MedlensError, QueryError
+
+if TYPE_CHECKING:
+    from cli.medlens_output.labels import Layout
+    from cli.medlens_output.spool import Spool
+    from indexer.tasks.labelling import FileLabeller, LabelledFile, StoreLabeller
+    from retrieval.types import SearchFilter
+
+logger = logging.getLogger(__name__)
+
+_SPOOLED = 64  # rows that a run which is killed may lose
+
+
+class LabelLevel(StrEnum):
+    FRAME = "frame"
+    STUDY = "study"
+
+
+def classify(
+    files: Annotated[
+        list[Path] | None,
+        typer.Argument(help="DICOM files, pictures, or folders of DICOM files. None: the frames of the store."),
+    ] = None,
+    labels: LabelsOption = "modality",
+    independent: IndependentOption = False,
+    where: Annotated[
+        str | None, typer.Option("--where", help='Only these frames of the store: "Modality = CR and PatientAge < 16".')
+    ] = None,
+    level: Annotated[
+        LabelLevel, typer.Option("--level", help="A row per frame, or per study of the store.")
+    ] = LabelLevel.FRAME,
+    save: Annotated[
+        bool, typer.Option("--save", help="Keep the labels in the store, for --where 'label.NAME > 0.8'.")
+    ] = False,
+    calibration: Annotated[
+        Path | None, typer.Option("--calibration", help="What `medlens calibrate` wrote. Default: the store's own.")
+    ] = None,
+    sensitivity: Annotated[
+        float | None, typer.Option("--sensitivity", help="Say which findings are found, missing few: 0.95.")
+    ] = None,
+    specificity: Annotated[
+        float | None, typer.Option("--specificity", help="Say which findings are found, with few false ones: 0.95.")
+    ] = None,
+    coverage: Annotated[
+        float | None, typer.Option("--coverage", help="Say which labels are possible, so that 0.9 of truths are among.")
+    ] = None,
+    unknown: Annotated[
+        float | None, typer.Option("--unknown", help="Say which images are like none that were calibrated on: 0.05.")
+    ] = None,
+    store: StoreOption = DEFAULT_STORE,
+    model: ModelOption = None,
+    device: DeviceOption = "auto",
+    style: FormatOption = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", help="Write here: .jsonl, .csv, .parquet. Stopped, the same command goes on."),
+    ] = None,
+) -> None:
+    """Zero-shot labels of files, or of a store's frames. A `score` is no probability; a calibrated one is."""
+    from cli.medlens_output.spool import Spool
+    from cli.medlens_output.streams import PARQUET, style_for, write_stream
+    from indexer.tasks.labelling import FileLabeller, StoreLabeller
+    from retrieval.types import SearchFilter
+    from retrieval.zeroshot.labelling import LabelRequest
+    from retrieval.zeroshot.labels import load_labels
+
+    with answering(style) as chosen:
+        with usage(style):
+            if files and (where is not None or save or level is LabelLevel.STUDY):
+                raise QueryError(
+                    "files were given with an option that is for a store (--where, --level study or --save)",
+                    hint="Index the files first; then leave them away here.",
+                )
+            request = LabelRequest(sensitivity, specificity, coverage, unknown)
+        require_place(output)
+        chosen = style_for(output, chosen, style)
+        parquet = output is not None and output.suffix.lower() == PARQUET
+        layout: Layout = "flat" if parquet or chosen is Format.CSV else "short" if chosen is Format.TABLE else "nested"
+        label_set = load_labels(labels, independent=independent)
+        if not files:
+            with open_store(store) as opened:
+                of_store = StoreLabeller.open(
+                    opened, label_set, model=model, device=device, calibration=calibration, request=request
+                )
+                by_study = level is LabelLevel.STUDY
+                rows = _store_rows(of_store, SearchFilter(where=where or ""), layout, by_study=by_study, save=save)
+                write_stream(rows, chosen, output, head=_head(of_store))
+            return
+        of_files = FileLabeller.open(label_set, model=model, device=device, calibration=calibration, request=request)
+        unreadable = _Unreadable()
+        if output is None:
+            rows = _file_rows(of_files.label(files, on_unreadable=unreadable.tell), layout)
+            write_stream(unreadable.unless_all(rows), chosen, None, head=_head(of_files))
+            return
+        with Spool(output, f"{of_files.labeller.made_by} {request} {layout}") as spool:
+            rest = of_files.label(files, skip=spool.done, on_unreadable=unreadable.tell)
+            _spool(spool, _file_rows(rest, layout))
+            write_stream(unreadable.unless_all(spool.rows()), chosen, output, head=_head(of_files))
+            spool.drop()
+
+
+class _Unreadable:
+    """Files that can't be labelled: each is told on stderr."""
+
+    def __init__(self) -> None:
+        self._count = 0
+
+    def tell(self, name: str, error: MedlensError) -> None:
+        self._count += 1
+        typer.echo(f"medlens: {name}: {error}", err=True)
+
+    def unless_all(self, rows: Iterator[Row]) -> Iterator[Row]:
+        """The rows; QueryError if there are none because no file could be used."""
+        first = next(rows, None)
+        if first is None and self._count:
+            raise QueryError(f"none of {self._count} files is an image that can be classified")
+        return rows if first is None else chain([first], rows)
+
+
+def _spool(spool: Spool, rows: Iterator[Row]) -> None:
+    """Write rows to a spool as they come, some at a time."""
+    if spool.done:
+        logger.warning("going on: %d files are done", len(spool.done))
+    done = len(spool.done)
+    with progress_bar("files") as update:
+        while chunk := list(islice(rows, _SPOOLED)):
+            spool.add(chunk)
+            done += len(chunk)
+            update(done, None, "")
+
+
+def _store_rows(
+    labeller: StoreLabeller, where: SearchFilter, layout: Layout, *, by_study: bool, save: bool
+) -> Iterator[Row]:
+    from cli.medlens_output.labels import label_row
+
+    with progress_bar("frames") as update:
+
+        def tell(done: int) -> None:
+            update(done, None, "")
+
+        if by_study:
+            for study in labeller.studies(where, save=save, on_progress=tell):
+                place: Row = {"study_instance_uid": study.study_instance_uid, "frames": study.frames}
+                yield {**place, **label_row(study.labels, layout)}
+            return
+        for frame in labeller.frames(where, save=save, on_progress=tell):
+            key = frame.key
+            place = {"sop_instance_uid": key.sop_instance_uid, "frame_number": key.frame_number}
+            place = place | {"study_instance_uid": frame.study_instance_uid}
+            yield {**place, **label_row(frame.labels, layout)}
+
+
+def _file_rows(labelled: Iterator[LabelledFile], layout: Layout) -> Iterator[Row]:
+    from cli.medlens_output.labels import label_row
+
+    for found in labelled:
+        yield {"file": found.file, **label_row(found.labels, layout)}
+
+
+def _head(opened: FileLabeller | StoreLabeller) -> Row:
+    calibration = opened.labeller.calibration
+    head = {"labels": opened.labeller.labels.name}
+    return head if calibration is None else {**head, "calibrated_on": calibration.said}

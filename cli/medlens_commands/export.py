@@ -1,0 +1,26 @@
+"""export: vectors to a file for other tools."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cli.medlens_commands._errors import answering
+from cli.medlens_commands._options import DEFAULT_STORE, StoreOption, open_store
+
+
+def export(
+    to: Annotated[Path, typer.Argument(help="The file to write.")],
+    store: StoreOption = DEFAULT_STORE,
+    form: Annotated[
+        str | None, typer.Option("--format", help="npz, parquet or faiss. Default: by the file's ending.")
+    ] = None,
+) -> None:
+    """Write the frames' vectors with their keys and attributes to a file for other tools."""
+    from indexer.tasks.exchange import export_frames
+
+    with answering(None), open_store(store) as opened:
+        count = export_frames(opened, to, form)
+        typer.echo(f"wrote {count} vectors to {to.name}", err=True)

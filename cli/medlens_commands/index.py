@@ -1,0 +1,90 @@
+"""index: an archive into a store."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cli.medlens_commands._errors import answering, usage
+from cli.medlens_commands._options import (
+    DEFAULT_STORE,
+    DeviceOption,
+    FormatOption,
+    ModelOption,
+    StoreOption,
+    path_given,
+)
+from cli.medlens_output.files import require_place, write_text
+from cli.medlens_output.formats import Format, write_rows
+
+
+def index(
+    archive: Annotated[
+        list[Path],
+        typer.Argument(parser=path_given, metavar="ARCHIVE", help="Folders of DICOM files, or single files."),
+    ],
+    store: StoreOption = DEFAULT_STORE,
+    model: ModelOption = None,
+    device: DeviceOption = "auto",
+    frames: Annotated[
+        str, typer.Option(help="Which frames of a multi-frame file: all, middle, every:N or max:N.")
+    ] = "max:16",
+    workers: Annotated[int | None, typer.Option(min=1, help="Decoding processes. Default: one per core.")] = None,
+    prune: Annotated[bool, typer.Option("--prune", help="Drop what is gone from the archive.")] = False,
+    shard: Annotated[
+        str, typer.Option("--shard", metavar="I/N", help="Only part I of N of the files, by a hash of their paths.")
+    ] = "1/1",
+    readmit: Annotated[
+        bool, typer.Option("--readmit", help="Take in again what `medlens delete` erased and kept out.")
+    ] = False,
+    descriptions: Annotated[
+        bool, typer.Option(help="Keep study and series descriptions, scrubbed of what identifies.")
+    ] = True,
+    report: Annotated[Path | None, typer.Option(help="Write rejected files here, one JSON line each.")] = None,
+    log_json: Annotated[
+        bool, typer.Option("--log-json", help="Tell of progress in JSON lines on stderr, for programs.")
+    ] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit with 3 if any file was rejected.")] = False,
+    style: FormatOption = None,
+) -> None:
+    """Embed an archive of DICOM files into a store. Run again, it reads only what is new or changed.
+
+    Several such commands, on one machine or on several, may share an archive and a store: none reads what another has.
+    """
+    from cli.medlens_output.index_report import outcome_row, summary
+    from cli.medlens_output.run_log import run_log
+    from indexer.reading.frames import parse_policy
+    from indexer.run.changes import Shard
+    from indexer.tasks import indexing
+
+    with answering(style) as chosen:
+        with usage(style):
+            policy, part = parse_policy(frames), Shard.parse(shard)
+        require_place(report)
+        with run_log(len(archive), as_json=log_json) as log:
+            outcome = indexing.index(
+                archive,
+                store,
+                model=model,
+                device=device,
+                frames=policy,
+                workers=workers,
+                prune=prune,
+                shard=part,
+                readmit=readmit,
+                keep_descriptions=descriptions,
+                on_model=log.started,
+                on_progress=log.tell,
+            )
+            log.done(outcome)
+        if report is not None:
+            write_text(report, "".join(json.dumps(vars(r), ensure_ascii=False) + "\n" for r in outcome.rejected))
+        if chosen is Format.TABLE:
+            typer.echo("\n".join(summary(outcome)))
+        else:
+            write_rows([outcome_row(outcome)], chosen)
+    if strict and outcome.rejected:
+        raise typer.Exit(3)

@@ -1,0 +1,44 @@
+"""info: what is in a store."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from cli.medlens_commands._errors import answering
+from cli.medlens_commands._options import DEFAULT_STORE, FormatOption, StoreOption, open_store
+from cli.medlens_output.formats import Format, write_rows
+
+if TYPE_CHECKING:
+    from indexer.tasks.facts import StoreFacts
+
+
+def info(store: StoreOption = DEFAULT_STORE, style: FormatOption = None) -> None:
+    """What is in a store, and by which model."""
+    from indexer.tasks.facts import store_facts
+
+    with answering(style) as chosen, open_store(store) as opened:
+        row = _row(store_facts(opened))
+        if chosen is Format.TABLE:
+            write_rows([{"": name.replace("_", " "), " ": _words(value)} for name, value in row.items()], chosen)
+        else:
+            write_rows([row], chosen)
+
+
+def _row(facts: StoreFacts) -> dict[str, Any]:
+    model, counts = facts.model, facts.counts
+    return {
+        "model": model["name"],
+        "model_source": model["source"],
+        "dimensions": model["embed_dim"],
+        "render_profile": model["render_profile"]["name"],
+        "weights_sha256": model["weights_sha256"],
+        **{k: v for k, v in vars(counts).items() if k not in ("modalities", "rejected")},
+        "instances_by_modality": {k or "unknown": v for k, v in counts.modalities.items()},
+        "rejected_files": dict(counts.rejected),
+        "labelled_frames": dict(facts.labelled_frames),
+        **{f"{vectors}_index": dict(known) for vectors, known in facts.indexes.items()},
+    }
+
+
+def _words(value: Any) -> str:
+    return ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else str(value)

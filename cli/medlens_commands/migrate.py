@@ -1,0 +1,17 @@
+"""migrate: an older store to the present schema."""
+
+from __future__ import annotations
+
+import typer
+
+from cli.medlens_commands._errors import answering
+from cli.medlens_commands._options import DEFAULT_STORE, StoreOption
+
+
+def migrate(store: StoreOption = DEFAULT_STORE) -> None:
+    """Bring a store that an older medlens wrote to the present schema. A store in a folder is backed up first."""
+    from indexer.store.store import Store
+
+    with answering(None):
+        done = Store.upgrade(store)
+        typer.echo("the store was migrated" if done else "the store has the present schema already")

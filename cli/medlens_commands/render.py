@@ -1,0 +1,38 @@
+"""render: what the encoder sees of a file, as a picture."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cli.medlens_commands._errors import answering, usage
+from cli.medlens_commands._options import FrameOption, ModelOption
+from cli.medlens_output.files import whole_file
+from retrieval.errors import QueryError
+
+_KINDS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
+
+
+def render(
+    file: Annotated[Path, typer.Argument(help="A DICOM file.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="The picture to write: .png or .jpg.")],
+    frame: FrameOption = 1,
+    window: Annotated[
+        str | None, typer.Option(help="lung, soft tissue, bone, brain, stroke, or one of the file's own.")
+    ] = None,
+    model: ModelOption = None,
+) -> None:
+    """Write what the encoder sees of a file: the first thing to look at when a result seems odd."""
+    with answering(None):
+        with usage(None):
+            if output.suffix.lower() not in _KINDS:
+                raise QueryError(f"the output ends in {output.suffix!r}, expected .png or .jpg")
+        from PIL import Image
+
+        from indexer.tasks.rendering import render_file
+
+        picture = render_file(file, frame_number=frame, window=window, model=model)
+        with whole_file(output) as temporary:
+            Image.fromarray(picture).save(temporary, _KINDS[output.suffix.lower()])

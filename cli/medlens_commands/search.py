@@ -1,0 +1,149 @@
+"""search: find frames, series or studies.
+
+A search in words starts from cold in a third of a second: what it does not need is imported where it is used.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from cli.medlens_commands._errors import answering, usage
+from cli.medlens_commands._instances import pass_on, require_cohort_file
+from cli.medlens_commands._options import (
+    DEFAULT_STORE,
+    BodyPartOption,
+    CohortOption,
+    CopyOption,
+    DeviceOption,
+    FormatOption,
+    KOption,
+    ModalityOption,
+    ModelOption,
+    OutputOption,
+    StoreOption,
+    WhereOption,
+    filter_of,
+    open_store,
+)
+from cli.medlens_output.files import destination, require_place, require_suffix
+from cli.medlens_output.formats import Format, write_rows
+
+
+def search(
+    query: Annotated[str | None, typer.Argument(help="What to look for, in words.")] = None,
+    text: Annotated[list[str] | None, typer.Option("--text", help="More words to look for; repeatable.")] = None,
+    image: Annotated[
+        list[Path] | None, typer.Option("--image", help="An image to look for: DICOM, PNG or JPEG; repeatable.")
+    ] = None,
+    frame: Annotated[
+        list[int] | None,
+        typer.Option(help="Frame number, from 1, of the image; repeatable: of the first image, the second ..."),
+    ] = None,
+    without: Annotated[
+        list[str] | None, typer.Option("--not", help="Words that the answers should not be like; repeatable.")
+    ] = None,
+    weight: Annotated[
+        list[str] | None,
+        typer.Option(help="NAME=NUMBER: how much a part counts (text, text2, image, not ...), if not 1; repeatable."),
+    ] = None,
+    fusion: Annotated[
+        str, typer.Option(help="How parts become one score: embedding, average, sum, max or rrf.")
+    ] = "embedding",
+    ranker: Annotated[
+        str | None,
+        typer.Option(help="dense (pictures), text (reports) or hybrid. Default: hybrid if there are reports."),
+    ] = None,
+    level: Annotated[str, typer.Option(help="What an answer is: frame, instance, series or study.")] = "frame",
+    pooling: Annotated[
+        str, typer.Option(help="The score of a series or study: its best frame (max), mean of its best, or late.")
+    ] = "max",
+    best: Annotated[int, typer.Option(help="Of how many frames the mean is taken.")] = 3,
+    one_per: Annotated[str | None, typer.Option(help="At most one answer per patient, study or series.")] = None,
+    exclude_same_patient: Annotated[
+        bool, typer.Option("--exclude-same-patient", help="No answers of the patient whose image is in the query.")
+    ] = False,
+    fold: Annotated[
+        float | None, typer.Option(help="Fold answers whose similarity to a better one is at least this: 0.99.")
+    ] = None,
+    literal: Annotated[
+        bool, typer.Option("--literal", help='Take "no", "without", "left" and "right" as words, not as conditions.')
+    ] = False,
+    k: KOption = 10,
+    offset: Annotated[int, typer.Option(help="Skip so many answers: the next page.")] = 0,
+    depth: Annotated[int, typer.Option(help="How far rrf and hybrid look into each ranking.")] = 1000,
+    where: WhereOption = None,
+    modality: ModalityOption = None,
+    body_part: BodyPartOption = None,
+    store: StoreOption = DEFAULT_STORE,
+    model: ModelOption = None,
+    device: DeviceOption = "auto",
+    style: FormatOption = None,
+    output: OutputOption = None,
+    montage: Annotated[Path | None, typer.Option(help="Also write a contact sheet of the hits: .png.")] = None,
+    cohort: CohortOption = None,
+    copy_to: CopyOption = None,
+) -> None:
+    """Find frames, series or studies by words, by images, or by both, and by what they should not be like."""
+    from cli.medlens_output.hits import SPARE_COLUMNS, hit_columns, hit_rows
+    from indexer.store.questions import StoreEncoder
+    from retrieval.search.parts import query_parts
+    from retrieval.search.query import Fusion, Holder, Level, Pooling, Query, Ranker, choice
+
+    with answering(style, pages=True) as chosen, destination(output) as out:
+        only = filter_of(where, modality, body_part)
+        with usage(style):
+            require_suffix("montage", montage, ".png")
+            require_place(montage)
+            require_cohort_file(cohort)
+            asked = Query(
+                query_parts(
+                    ([query] if query is not None else []) + (text or []),
+                    image or [],
+                    not_like=without or [],
+                    weights=weight or [],
+                    frame_numbers=frame or [],
+                ),
+                fusion=choice(Fusion, fusion, "fusion"),
+                ranker=choice(Ranker, ranker, "ranker") if ranker is not None else None,
+                where=only,
+                level=choice(Level, level, "level"),
+                pooling=choice(Pooling, pooling, "pooling"),
+                best=best,
+                one_per=choice(Holder, one_per, "one-per") if one_per is not None else None,
+                exclude_same_patient=exclude_same_patient,
+                fold=fold,
+                k=k,
+                offset=offset,
+                depth=depth,
+                literal=literal,
+            )
+        with open_store(store) as opened:
+            encoder = StoreEncoder(opened, model, device)
+            results = opened.search(asked, encoder=encoder)
+            head: dict[str, Any] = {
+                "query": results.query,
+                "where": where,
+                "model": results.model,
+                "ranker": results.ranker,
+            }
+            head |= {"score": results.score, "searched": results.searched}
+            for note in results.notes:
+                typer.echo(note, err=True)
+            pass_on([hit.attributes for hit in results.hits], cohort, copy_to, head)
+            if montage is not None and not results.hits:
+                typer.echo(f"no hits: {montage.name} is not written", err=True)
+            elif montage is not None:
+                from cli.medlens_output.montage import write_montage
+
+                write_montage(opened, results, montage)
+            if chosen is Format.HTML:
+                from cli.medlens_output.page import html_page
+
+                wanted = [part.text for part in asked.texts if part.weight > 0]
+                out.write(html_page(opened, results, encoder.encode_text(wanted) if wanted else None))
+                return
+        rows = hit_rows(results, short=chosen is Format.TABLE)
+        write_rows(rows, chosen, head=head, out=out, columns=hit_columns(), spare=SPARE_COLUMNS)

@@ -1,0 +1,77 @@
+"""select: what a filter lets through, without a query."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, Any
+
+import typer
+
+from cli.medlens_commands._errors import answering, usage
+from cli.medlens_commands._instances import pass_on, require_cohort_file
+from cli.medlens_commands._options import (
+    DEFAULT_STORE,
+    BodyPartOption,
+    CohortOption,
+    CopyOption,
+    FormatOption,
+    ModalityOption,
+    OutputOption,
+    StoreOption,
+    WhereOption,
+    filter_of,
+    open_store,
+)
+from cli.medlens_output.files import destination
+from cli.medlens_output.formats import Format, write_rows
+
+_PATHS = ("file_path", "archive_root")  # can hold names
+_TABLE = ("study_instance_uid", "study_date", "study_description", "patient_age", "patient_sex")
+
+
+class SelectLevel(StrEnum):
+    STUDY = "study"
+    SERIES = "series"
+    INSTANCE = "instance"
+
+
+def select(
+    where: WhereOption = None,
+    modality: ModalityOption = None,
+    body_part: BodyPartOption = None,
+    level: Annotated[SelectLevel, typer.Option(help="What one row is.")] = SelectLevel.STUDY,
+    store: StoreOption = DEFAULT_STORE,
+    style: FormatOption = None,
+    output: OutputOption = None,
+    cohort: CohortOption = None,
+    copy_to: CopyOption = None,
+) -> None:
+    """List the studies (series, instances) that a filter lets through. No model is asked, nothing is ranked."""
+    from indexer.catalog.selection import SELECTED
+    from indexer.tasks import selecting
+
+    with answering(style) as chosen, destination(output) as out:
+        with usage(style):
+            require_cohort_file(cohort)
+        only = filter_of(where, modality, body_part)
+        with open_store(store) as opened:
+            rows: list[dict[str, Any]] = list(selecting.select(opened, only, level=level.value))
+            if cohort is not None or copy_to is not None:
+                whole = level is SelectLevel.INSTANCE
+                instances = rows if whole else list(selecting.select(opened, only, level="instance"))
+                pass_on(instances, cohort, copy_to, {"where": where})
+        head = {"where": where, "level": level.value, "found": len(rows)}
+        listed = [_row(row, level, chosen) for row in rows]
+        write_rows(listed, chosen, head=head, out=out, columns=SELECTED[level.value])
+
+
+def _row(row: dict[str, Any], level: SelectLevel, style: Format) -> dict[str, Any]:
+    if style is not Format.TABLE:
+        return {name: value for name, value in row.items() if name not in _PATHS}
+    if level is SelectLevel.STUDY:
+        names: tuple[str, ...] = (*_TABLE, "modalities", "series", "instances", "frames")
+    elif level is SelectLevel.SERIES:
+        names = ("series_instance_uid", "modality", "body_part_examined", "series_description", "instances", "frames")
+    else:
+        names = ("sop_instance_uid", "kind", "modality", "instance_number", "series_description")
+    return {name: row[name] for name in names}

@@ -1,0 +1,106 @@
+"""train: a pair of encoders on image-text pairs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cli.medlens_commands._options import DeviceOption
+from cli.medlens_output.progress import progress_bar
+
+if TYPE_CHECKING:
+    from indexer.tasks.training_pairs import Exported
+    from retrieval.training.forgetting import Forgetting
+    from retrieval.training.judging import Figures
+    from retrieval.training.run import TrainingResult
+
+
+def train(
+    config: Annotated[Path, typer.Argument(help="A YAML file; see the README's section on training.")],
+    data: Annotated[
+        Path | None, typer.Option(help="Where the pairs files and stores lie. Default: beside the file.")
+    ] = None,
+    device: DeviceOption = "auto",
+    teacher: Annotated[
+        str | None, typer.Option(metavar="MODEL", help="A model to learn from: a name, a folder, hf-hub:ORG/REPO.")
+    ] = None,
+    restart: Annotated[bool, typer.Option("--restart", help="Start anew instead of going on.")] = False,
+    continue_from: Annotated[
+        str | None,
+        typer.Option("--continue", help="Go on from this model: a shipped one, or a folder that train wrote."),
+    ] = None,
+    tensorboard: Annotated[
+        Path | None, typer.Option(help="Also log for TensorBoard, to a folder of the run's name in this one.")
+    ] = None,
+) -> None:
+    """Train a pair of encoders on image-text pairs. Stopped, the same command goes on where it was.
+
+    Exit code 3 if a model that went on from another has forgotten more than the configuration allows.
+    """
+    from indexer.tasks import training
+    from retrieval.training.config import load_config, with_teacher
+
+    settings = load_config(config, data, continue_from)
+    if teacher is not None:
+        settings = with_teacher(settings, teacher)
+    with progress_bar("training") as update:
+        result = training.train(
+            settings,
+            device=device,
+            restart=restart,
+            tensorboard=tensorboard,
+            on_progress=lambda what, done, total: update(done, total, what),
+            on_export=lambda store, found: typer.echo(_export_line(store, found), err=True),
+            on_epoch=lambda epoch, loss, figures: typer.echo(_epoch_line(epoch, loss, figures), err=True),
+            on_teacher=lambda taught: typer.echo(f"teacher {taught.name}  {_brief(taught.figures)}", err=True),
+        )
+    if result.first:
+        _tell(result)
+        if settings.continue_from is not None and result.forgetting is None:
+            typer.echo("medlens: no data is marked as rehearsal: nothing says what the model has forgotten", err=True)
+    if result.forgetting is not None and result.forgetting.forgotten:
+        if result.first:
+            typer.echo(_forgotten_line(result.forgetting), err=True)
+        raise typer.Exit(3)
+
+
+def _tell(result: TrainingResult) -> None:
+    """Where the model lies and what it can do."""
+    kept = f", the weights of epoch {result.kept}" if result.kept < result.epochs else ""
+    typer.echo(f"{result.folder.name}: {result.epochs} epochs{kept}, {result.images_per_second:.0f} images/s")
+    typer.echo(_brief(result.figures))
+    if result.forgetting is not None:
+        for name in result.forgetting.sources:
+            typer.echo(result.forgetting.line(name))
+    folder = result.folder.resolve()
+    typer.echo(f"The model and its card are in {folder}; use it with --model {folder}")
+
+
+def _forgotten_line(forgetting: Forgetting) -> str:
+    lost = ", ".join(f"{name} {forgetting.lost(name):.1f}" for name in forgetting.forgotten)
+    return (
+        f"medlens: the model has forgotten more than the {forgetting.most_lost:g} points of R@10 that it may "
+        f"(gate.most_lost): {lost}. It is written all the same, and its card says so."
+    )
+
+
+def _epoch_line(epoch: int, loss: float, figures: Figures | None) -> str:
+    return f"epoch {epoch:4d}  loss {loss:.3f}" + (f"  {_brief(figures)}" if figures else "")
+
+
+def _export_line(store: str, found: Exported) -> str:
+    bad = "".join(f", {number} can't be read ({code})" for code, number in found.unreadable.items())
+    changed = "; the store has changed since, and --restart takes what it has now" if found.changed else ""
+    without = f", {found.without_report} frames without a report left out" if found.without_report else ""
+    return f"store {store}: {found.rows} pictures of {found.patients} patients{without}{bad}{changed}"
+
+
+def _brief(figures: Figures) -> str:
+    parts = []
+    for name, found in figures.retrieval.items():
+        forth, back = found.image_to_text[10], found.text_to_image[10]
+        parts.append(f"{name}: R@10 {100 * forth.value:.1f} / {100 * back.value:.1f} (chance {100 * forth.chance:.1f})")
+        parts += [f"{z.label_set} {100 * z.accuracy.value:.1f}" for z in figures.zero_shot.get(name, [])]
+    return "  ".join(parts)

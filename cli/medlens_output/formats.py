@@ -1,0 +1,129 @@
+"""How results are printed. stdout is data only: a table for people on a terminal, JSON lines when piped."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from datetime import date
+from enum import StrEnum
+from typing import Any, TextIO
+
+Row = Mapping[str, Any]
+
+
+class Format(StrEnum):
+    TABLE = "table"
+    JSON = "json"
+    JSONL = "jsonl"
+    CSV = "csv"
+    HTML = "html"
+
+
+_NEVER_FOLDED = 12  # characters: a number, a date, a code is on one line
+
+
+def chosen_format(asked: Format | None, out: TextIO | None = None) -> Format:
+    """What was asked for, else a table on a terminal and JSON lines elsewhere."""
+    return asked or (Format.TABLE if (out or sys.stdout).isatty() else Format.JSONL)
+
+
+def write_rows(
+    rows: Sequence[Row],
+    style: Format,
+    *,
+    head: Row | None = None,
+    out: TextIO | None = None,
+    columns: Sequence[str] = (),
+    spare: Sequence[str] = (),
+) -> None:
+    """Print rows of equal keys. `head` (query, model ...) frames the rows as JSON and titles a table.
+
+    CSV and JSON lines are rows only. A list in a cell of a table or of CSV is joined with "; ", a mapping is said as
+    "name value; ...". `columns` are the header of a CSV without rows. `spare` are the columns that a table leaves out,
+    one after the other, where the terminal is too narrow for a row on a line.
+
+    What is printed can't act: no control character reaches a terminal by a table, no cell of CSV is a formula.
+    """
+    out = out or sys.stdout
+    if style is Format.JSON:
+        document: Any = {**head, "results": list(rows)} if head is not None else list(rows)
+        out.write(json.dumps(document, indent=2, default=_plain, ensure_ascii=False) + "\n")
+    elif style is Format.JSONL:
+        for row in rows:
+            out.write(json.dumps(row, default=_plain, ensure_ascii=False) + "\n")
+    elif style is Format.CSV:
+        writer = csv.writer(out, lineterminator="\n")
+        if rows or columns:
+            writer.writerow(rows[0] if rows else columns)
+        writer.writerows([_csv_cell(value) for value in row.values()] for row in rows)
+    elif style is Format.TABLE:
+        _write_table(rows, head, out, spare)
+    else:
+        raise ValueError(f"{style} is not a format of rows")
+
+
+def _write_table(rows: Sequence[Row], head: Row | None, out: TextIO, spare: Sequence[str]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console(file=out, highlight=False)
+    if head:
+        console.print(Text("  ".join(f"{key}: {_cell(value)}" for key, value in head.items() if value is not None)))
+    if not rows:
+        console.print("no results")
+        return
+    texts = {name: [Text(_cell(row[name])) for row in rows] for name in rows[0]}
+    widths = {name: max(len(name), *(text.cell_len for text in cells)) for name, cells in texts.items()}
+    for name in spare:
+        if name in widths and sum(widths.values()) + 2 * (len(widths) - 1) > console.width:
+            del widths[name]
+    left_out = [name.replace("_", " ") for name in texts if name not in widths]
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for name, width in widths.items():
+        table.add_column(name.replace("_", " "), overflow="fold", no_wrap=width <= _NEVER_FOLDED)
+    for cells in zip(*(texts[name] for name in widths), strict=True):
+        table.add_row(*cells)
+    console.print(table)
+    if left_out:
+        console.print(Text(f"left out of a terminal this narrow: {', '.join(left_out)}", style="dim"))
+
+
+def printable(text: str) -> str:
+    """The text on one line without what a terminal would act on: controls, escapes, bidirectional overrides."""
+    return "".join(c if c.isprintable() else " " if c in "\t\n\r" else "\ufffd" for c in text)
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, float):
+        return f"{value:.3f}"
+    if isinstance(value, Mapping):
+        return "; ".join(f"{_cell(name)} {_cell(v)}" for name, v in value.items())
+    if isinstance(value, (list, tuple)):
+        return "; ".join(_cell(v) for v in value)
+    return printable(str(_plain(value)) if isinstance(value, date) else str(value))
+
+
+def _csv_cell(value: Any) -> Any:
+    """A cell that a spreadsheet does not take for a formula: what begins like one gets an apostrophe before it."""
+    if value is None or isinstance(value, int | float):
+        return value
+    if isinstance(value, dict):
+        value = "; ".join(f"{name} {v}" for name, v in value.items())
+    if isinstance(value, (list, tuple)):
+        value = "; ".join(str(v) for v in value)
+    if isinstance(value, str):
+        value = value.replace("\r\n", "\n").replace("\r", "\n")  # the writer quotes no carriage return
+    if isinstance(value, str) and (value[:1] in ("\t", "\n") or value.lstrip()[:1] in tuple("=+-@")):
+        return "'" + value
+    return _plain(value) if isinstance(value, date) else value
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, date):
+        return value.isoformat()
+    raise TypeError(f"{type(value).__name__} can't be written as JSON")

@@ -1,0 +1,62 @@
+"""Hits of a search and sentences of a description as rows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from indexer.keywords import COLUMNS
+from retrieval.search.describe import SentenceHit
+from retrieval.types import Hit, SearchResults
+
+SPARE_COLUMNS = ("sop_instance_uid", "body_part_examined", "breakdown")  # of a table that is too narrow
+_TABLE_COLUMNS = ("modality", "body_part_examined", "study_date", "series_description", "sop_instance_uid")
+_HIDDEN = ("archive_root", "file_path", "kind")  # paths can hold names
+
+
+def hit_rows(results: SearchResults, *, short: bool) -> list[dict[str, Any]]:
+    """The hits as rows of equal keys. `short` is for a table, which leaves out what no hit has."""
+    rows = [hit_row(hit, short=short) for hit in results.hits]
+    empty = (
+        [] if not short else [name for name in ("breakdown", "folded", "slice") if not any(row[name] for row in rows)]
+    )
+    return [{name: value for name, value in row.items() if name not in empty} for row in rows]
+
+
+def hit_columns() -> tuple[str, ...]:
+    """The names in a row of a hit, for a CSV without hits."""
+    kept = [name for name in COLUMNS if name != "sop_instance_uid"]
+    key = ("sop_instance_uid", "frame_number")
+    return ("rank", "score", "breakdown", "folded", *key, *kept, "patient_pseudonym", "slice", "slices")
+
+
+def hit_row(hit: Hit, *, short: bool) -> dict[str, Any]:
+    """A hit as one row: rank, score, key, then what the catalog keeps. `short` is for a table."""
+    row: dict[str, Any] = {"rank": hit.rank, "score": round(hit.score, 6)}
+    if short:
+        several = hit.breakdown if len(hit.breakdown) > 1 else {}
+        row["breakdown"] = [f"{name} {value:.3f}" for name, value in several.items()]
+        row |= {name: hit.attributes.get(name) for name in _TABLE_COLUMNS}
+        place = f"{values['slice']} of {values['slices']}" if (values := hit.attributes).get("slice") else None
+        return row | {"slice": place, "frame": hit.key.frame_number, "folded": hit.folded or None}
+    attributes = {k: v for k, v in hit.attributes.items() if k not in _HIDDEN}
+    key = {"sop_instance_uid": attributes.pop("sop_instance_uid"), "frame_number": hit.key.frame_number}
+    breakdown = {name: round(value, 6) for name, value in hit.breakdown.items()}
+    return row | {"breakdown": breakdown, "folded": hit.folded} | key | attributes
+
+
+def sentence_row(hit: SentenceHit, *, short: bool, phrases: bool) -> dict[str, Any]:
+    """A sentence as one row. `short` is for a table."""
+    row: dict[str, Any] = {"rank": hit.rank, "score": round(hit.score, 6), "text": hit.text}
+    if phrases:
+        return row
+    if short:
+        whose = {True: "yes", False: "no", None: "?"}
+        borrowed = {} if hit.borrowed is None else {"borrowed": round(hit.borrowed, 3)}
+        return row | {"studies": len(hit.studies), "same patient": whose[hit.same_patient], "borrowed": None} | borrowed
+    borrowed_from = None if hit.borrowed is None else {"study": hit.studies[0], "score": round(hit.borrowed, 6)}
+    return row | {
+        "studies": list(hit.studies),
+        "same_study": hit.same_study,
+        "same_patient": hit.same_patient,
+        "borrowed_from": borrowed_from,
+    }

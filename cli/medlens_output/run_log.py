@@ -1,0 +1,144 @@
+"""How an indexing run is told: to people as a note beside the bar, to programs as JSON lines on stderr."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from typing import Any, Protocol
+
+from cli.medlens_output.index_report import outcome_row
+from cli.medlens_output.progress import Rate, progress_bar
+from indexer.records import IndexReport
+from indexer.run.pipeline import Progress
+from retrieval.encoders.clip import ClipEncoder
+
+logger = logging.getLogger(__name__)
+
+EVERY_S = 1.0
+
+
+class RunLog(Protocol):
+    """What is called as a run goes on: once the model is loaded, then several times a second, then at its end."""
+
+    def started(self, encoder: ClipEncoder) -> None: ...
+    def tell(self, progress: Progress) -> None: ...
+    def done(self, report: IndexReport) -> None: ...
+
+
+@contextmanager
+def run_log(archives: int, *, as_json: bool = False) -> Iterator[RunLog]:
+    """The log of a run on so many archives, as JSON lines or for people; none where only errors are to be said."""
+    if as_json:
+        log = JsonLog(archives)
+        try:
+            yield log
+        except BaseException as exc:
+            log.stopped(exc)
+            raise
+    elif logger.isEnabledFor(logging.WARNING):
+        with ExitStack() as stack:
+            yield BarLog(stack, loads=logger.isEnabledFor(logging.INFO))
+    else:
+        yield NoLog()
+
+
+class NoLog:
+    def started(self, encoder: ClipEncoder) -> None: ...
+    def tell(self, progress: Progress) -> None: ...
+    def done(self, report: IndexReport) -> None: ...
+
+
+class BarLog:
+    """A bar until the stack ends. With `loads`, it says how busy each stage is."""
+
+    def __init__(self, stack: ExitStack, *, loads: bool) -> None:
+        self._stack, self._loads = stack, loads
+        self._frames = Rate(time.monotonic())
+        self._update: Callable[[int, int | None, str], None] = lambda done, total, note: None
+
+    def started(self, encoder: ClipEncoder) -> None:
+        self._frames = Rate(time.monotonic())
+        self._update = self._stack.enter_context(progress_bar("files"))
+
+    def tell(self, progress: Progress) -> None:
+        self._frames.note(progress.frames, time.monotonic())
+        rejected = sum(progress.rejected.values())
+        note = f"{progress.frames} frames ({self._frames.per_second:.0f}/s), {rejected} rejected"
+        self._update(progress.files, progress.total, f"{note}; {_busy(progress.loads)}" if self._loads else note)
+
+    def done(self, report: IndexReport) -> None:
+        self._stack.close()
+        logger.info(_busy(report.loads))
+
+
+class JsonLog:
+    """One JSON object per line on stderr. Each has `event` and `seconds` since the start; counts are totals so far.
+
+    - `start`: `model`, `device`, `archives` (how many)
+    - `progress`, about every second: `files` done, of `total` (null until they are counted); `frames` committed;
+      `files_per_second` and `frames_per_second` over the last minute; `seconds_left` (or null); `rejected` files;
+      `busy`, the share of its time that each stage (read, encode, commit) was at work
+    - `rejected`, when there are more: `reasons`, a count of files for each
+    - `commit`, when transactions were made: `commits`, `files`, `frames`
+    - `done`: what `medlens index --format json` answers; or `stopped`, with the `type` of what ended the run
+    """
+
+    def __init__(self, archives: int) -> None:
+        self._archives = archives
+        self._started: float | None = None
+        self._told = time.monotonic()
+        self._files, self._frames = Rate(self._told), Rate(self._told)
+        self._commits = 0
+        self._reasons: dict[str, int] = {}
+
+    def started(self, encoder: ClipEncoder) -> None:
+        self._started = self._told = time.monotonic()
+        self._files, self._frames = Rate(self._started), Rate(self._started)
+        self._write("start", model=encoder.name, device=str(encoder.device), archives=self._archives)
+
+    def tell(self, progress: Progress) -> None:
+        now = time.monotonic()
+        self._files.note(progress.files, now)
+        self._frames.note(progress.frames, now)
+        if progress.commits != self._commits:
+            self._commits = progress.commits
+            self._write("commit", commits=progress.commits, files=progress.files, frames=progress.frames)
+        if progress.rejected != self._reasons:
+            self._reasons = dict(progress.rejected)
+            self._write("rejected", reasons=self._reasons)
+        if now - self._told >= EVERY_S:
+            self._told = now
+            left = self._files.seconds_left(progress.files, progress.total)
+            self._write(
+                "progress",
+                files=progress.files,
+                total=progress.total,
+                frames=progress.frames,
+                files_per_second=round(self._files.per_second, 2),
+                frames_per_second=round(self._frames.per_second, 2),
+                seconds_left=None if left is None else round(left),
+                rejected=sum(progress.rejected.values()),
+                busy={name: round(load, 3) for name, load in progress.loads.items()},
+            )
+
+    def done(self, report: IndexReport) -> None:
+        self._write("done", **outcome_row(report))
+
+    def stopped(self, error: BaseException) -> None:
+        """Nothing is told of a run that ended before it started."""
+        if self._started is not None:
+            self._write("stopped", type=type(error).__name__)
+
+    def _write(self, event: str, **values: Any) -> None:
+        seconds = time.monotonic() - (self._started or 0.0)
+        line = {"event": event, **values, "seconds": round(seconds, 3)}
+        print(json.dumps(line), file=sys.stderr, flush=True)  # noqa: T201
+
+
+def _busy(loads: Mapping[str, float]) -> str:
+    """Which share of its time each stage was at work: the highest holds up the others."""
+    return "busy: " + ", ".join(f"{name} {load:.0%}" for name, load in loads.items())

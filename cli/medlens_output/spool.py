@@ -1,0 +1,93 @@
+"""Rows by file, kept beside an output until it is whole, so that a run that was stopped can go on."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from retrieval.errors import MedlensError
+
+Row = Mapping[str, Any]
+
+
+class Spool:
+    """Rows by file beside an output, kept until the output is whole, so that the same command goes on where it stopped.
+
+    `stamp` says what made the rows; a spool of something else is begun anew. One process has it at a time: MedlensError
+    for another. Used in a `with`; one that has got no rows is not kept.
+    """
+
+    def __init__(self, output: Path, stamp: str) -> None:
+        self._path = output.with_name(f".{output.name}.partial.jsonl")
+        with self._os_errors():
+            self._file = self._path.open("a+b")
+        try:
+            with self._os_errors():
+                try:
+                    fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError as exc:
+                    raise MedlensError(
+                        f"another run is writing {output.name!r}", hint="Wait for it, or name another file with -o."
+                    ) from exc
+                self.done = self._kept(stamp)
+                self._empty = not self.done
+        except BaseException:
+            self._file.close()
+            raise
+
+    def _kept(self, stamp: str) -> set[str]:
+        """Names of the files whose rows are there; a last line that was torn is cut off."""
+        self._file.seek(0)
+        content = self._file.read()
+        whole = content[: content.rfind(b"\n") + 1]
+        try:
+            first, *rest = (json.loads(line) for line in whole.splitlines())
+            if first == {"stamp": stamp}:
+                done = {str(row["file"]) for row in rest}
+                self._file.truncate(len(whole))
+                return done
+        except (ValueError, LookupError, TypeError):
+            pass  # empty, or no spool
+        self._file.truncate(0)
+        self._append([{"stamp": stamp}])
+        return set()
+
+    def __enter__(self) -> Spool:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._empty:
+            self.drop()
+        self._file.close()
+
+    def add(self, rows: Iterable[Row]) -> None:
+        """Rows with a key `file`. They are in the file when this returns."""
+        with self._os_errors():
+            self._append(rows)
+
+    def _append(self, rows: Iterable[Row]) -> None:
+        for row in rows:
+            self._file.write(json.dumps(row).encode() + b"\n")
+            self._empty = False
+        self._file.flush()
+
+    def rows(self) -> Iterator[Row]:
+        """All rows so far, in the order in which they came."""
+        self._file.seek(0)
+        self._file.readline()
+        yield from map(json.loads, self._file)
+
+    def drop(self) -> None:
+        """The output is whole."""
+        self._path.unlink(missing_ok=True)
+
+    @contextmanager
+    def _os_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as exc:
+            raise MedlensError(f"{self._path.name!r} can't be written: {exc.strerror or exc}") from exc

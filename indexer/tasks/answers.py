@@ -1,0 +1,81 @@
+"""What goes with the hits of a search: their pictures, rendered from the files where they lie, and words of reports."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from indexer.reading.files import PictureRequest
+from indexer.reading.pictures import load_pictures
+from indexer.sources.folders import real_path
+from indexer.store.store import Store
+from retrieval.encoders.spec import profile_from_json
+from retrieval.errors import DicomError
+from retrieval.types import Embeddings, Hit, SearchFilter, Uint8Image
+
+
+@dataclass(frozen=True)
+class HitPicture:
+    """The picture of a hit, uint8 [H, W] or [H, W, 3]; without one, `problem` says why in a line."""
+
+    pixels: Uint8Image | None
+    problem: str = ""
+
+
+def hit_pictures(store: Store, hits: Sequence[Hit], *, longest: int) -> dict[int, HitPicture]:
+    """By rank: the hit's frame as the store's model sees it, at most `longest` pixels along an edge."""
+    profile = profile_from_json(store.model["render_profile"])
+    requests: dict[int, PictureRequest] = {}
+    pictures: dict[int, HitPicture] = {}
+    for hit in hits:
+        try:
+            path = real_path(Path(hit.attributes["archive_root"]), hit.attributes["file_path"])
+        except ValueError as error:
+            pictures[hit.rank] = HitPicture(None, str(error))
+        else:
+            requests[hit.rank] = PictureRequest(path, profile, hit.key.frame_number, longest=longest)
+    for rank, (_, outcome) in zip(requests, load_pictures(requests.values()), strict=True):
+        if isinstance(outcome, DicomError):
+            pictures[rank] = HitPicture(None, str(outcome))
+        else:
+            pictures[rank] = HitPicture(outcome)
+    return pictures
+
+
+def best_sentences(store: Store, hits: Sequence[Hit], words: Embeddings | None = None) -> dict[int, str]:
+    """By rank: of the reports of the hit's study, the sentence nearest to the query's words.
+
+    `words` are embeddings [N, D] of unit norm whose mean is taken; without, a sentence is compared with the hit's own
+    frame. Hits whose study has no report are left out.
+    """
+    studies = tuple(dict.fromkeys(str(hit.attributes["study_instance_uid"]) for hit in hits))
+    catalog = store.catalog
+    ids = catalog.ids_matching(SearchFilter({"study_instance_uid": studies}), kind="sentence") if studies else ()
+    if not len(ids):
+        return {}
+    found, vectors = catalog.vectors_of(ids, "sentence")
+    rows = catalog.sentence_rows(found.tolist())
+    by_study: dict[str, list[int]] = {}
+    for at, i in enumerate(found.tolist()):
+        if i in rows:
+            by_study.setdefault(str(rows[i].study_instance_uid), []).append(at)
+    query = words.mean(axis=0) if words is not None and len(words) else None
+    best = {}
+    for hit in hits:
+        places = by_study.get(str(hit.attributes["study_instance_uid"]))
+        wanted = query if query is not None else _own_vector(store, hit)
+        if places and wanted is not None:
+            scores = vectors[places].astype(np.float32) @ wanted
+            best[hit.rank] = rows[int(found[places[int(np.argmax(scores))]])].text
+    return best
+
+
+def _own_vector(store: Store, hit: Hit) -> np.ndarray[Any, np.dtype[np.float32]] | None:
+    ids = store.catalog.ids_matching(SearchFilter({"sop_instance_uid": (hit.key.sop_instance_uid,)})).tolist()
+    same = [i for i, (key, _) in store.catalog.get(ids).items() if key == hit.key]
+    _, vectors = store.catalog.vectors_of(same)
+    return vectors[0].astype(np.float32) if len(vectors) else None

@@ -1,0 +1,156 @@
+"""`medlens calibrate`: labelled images, in a store or in files, to a calibration of one label set by one model."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from indexer.reading.files import PictureRequest
+from indexer.store.questions import store_model
+from indexer.store.store import Store
+from indexer.tasks.encoding import encode_all_pictures
+from retrieval.encoders.clip import ClipEncoder
+from retrieval.encoders.model_source import resolve_model
+from retrieval.encoders.numpy_text.encoder import LightEncoder
+from retrieval.errors import CalibrationError, DicomError
+from retrieval.types import Embeddings, SearchFilter
+from retrieval.zeroshot.calibration import Calibration, calibration_from
+from retrieval.zeroshot.classify import ZeroShotClassifier
+from retrieval.zeroshot.labels import LabelSet
+from retrieval.zeroshot.truth import Truth, TruthRow
+
+log = logging.getLogger(__name__)
+
+_MANIFEST_KEY = "calibration/"  # followed by the beginning of the label set's fingerprint
+_SHOWN = 3  # wrong rows in a message
+_UIDS = 5000  # per filter
+
+
+def calibrate_store(
+    store: Store, truth: Truth, labels: LabelSet, *, model: str | None = None, device: str = "auto"
+) -> Calibration:
+    """Calibrate on a store's vectors, and keep the calibration in the store.
+
+    `truth` names images by UID (`read_truth`); `model` says where the store's model lies now. Raises StoreIncompatible
+    for another model, CalibrationError for images that the store does not have, patients that contradict the store's,
+    and too few labelled rows.
+    """
+    encoder = store_model(store, model, device)
+    rows, vectors, pseudonyms = _stored(store, truth)
+    calibration = _fitted(encoder, labels, truth, rows, vectors, _patients(rows, pseudonyms, truth.name))
+    store.manifest[_manifest_key(labels)] = json.loads(calibration.model_dump_json())
+    return calibration
+
+
+def calibrate_files(
+    truth: Truth,
+    folder: Path,
+    labels: LabelSet,
+    *,
+    model: str | None = None,
+    device: str = "auto",
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Calibration:
+    """Calibrate on pictures or DICOM files, which `truth` names relative to `folder`.
+
+    `on_progress` is told how many of how many images are encoded. Raises CalibrationError for an image that can't be
+    read and for too few labelled rows, WeightsNotFound or EncoderError for a model that can't be used.
+    """
+    encoder = ClipEncoder.from_source(resolve_model(model), device)
+    requests = [PictureRequest(folder / str(row.file), encoder.spec.render_profile) for row in truth.rows]
+
+    def unusable(at: int, error: DicomError) -> CalibrationError:
+        return CalibrationError(
+            f"line {truth.rows[at].line} of the truth file {truth.name!r} names an image that can't be used: {error}",
+            hint="Files are looked for beside the truth file; drop the row, or mend the file.",
+        )
+
+    vectors = encode_all_pictures(encoder, requests, unusable, on_progress)
+    patients = [row.patient or str(row.file) for row in truth.rows]
+    return _fitted(encoder, labels, truth, truth.rows, vectors, patients)
+
+
+def stored_calibration(store: Store, labels: LabelSet) -> Calibration | None:
+    """The calibration that the store keeps for a label set as it is worded now; None, with a warning where there is one
+    for another wording. CalibrationError for one that can't be read."""
+    values = store.manifest.get(_manifest_key(labels))
+    if values is not None:
+        return calibration_from(values, f"the calibration of {labels.name!r} in the store")
+    for key in store.manifest:
+        if key.startswith(_MANIFEST_KEY) and store.manifest[key].get("label_set") == labels.name:
+            log.warning(
+                "the store has a calibration of %r in another wording; what follows are scores, no probabilities",
+                labels.name,
+            )
+    return None
+
+
+def _manifest_key(labels: LabelSet) -> str:
+    return _MANIFEST_KEY + labels.fingerprint[:32]
+
+
+def _fitted(
+    encoder: ClipEncoder | LightEncoder,
+    labels: LabelSet,
+    truth: Truth,
+    rows: Sequence[TruthRow],
+    vectors: Embeddings,
+    patients: list[str],
+) -> Calibration:
+    from retrieval.zeroshot.fitting import LabelledRows, fit_calibration  # labelling needs no fitting
+
+    classifier = ZeroShotClassifier(labels, encoder, encoder.logit_scale)
+    values = np.array([row.values for row in rows])
+    labelled = LabelledRows(vectors, values, patients, truth.name, truth.sha256)
+    return fit_calibration(classifier, labelled, encoder.spec.to_json())
+
+
+def _stored(store: Store, truth: Truth) -> tuple[list[TruthRow], Embeddings, list[str | None]]:
+    """Truth rows by frame, with the frames' vectors and pseudonyms. A row without a frame is said of all of them."""
+    wanted: dict[str, list[TruthRow]] = {}
+    for row in truth.rows:
+        wanted.setdefault(str(row.uid), []).append(row)
+    uids = list(wanted)
+    rows: list[TruthRow] = []
+    vectors: list[Embeddings] = []
+    pseudonyms: list[str | None] = []
+    met: set[int] = set()
+    for start in range(0, len(uids), _UIDS):
+        where = SearchFilter({"sop_instance_uid": tuple(uids[start : start + _UIDS])})
+        for batch in store.catalog.label_scores.iter_frames(where):
+            frames = zip(batch.sop_instance_uids, batch.frame_numbers, batch.patients, strict=True)
+            for i, (uid, number, pseudonym) in enumerate(frames):
+                for mine in (row for row in wanted[uid] if row.frame in (None, number)):
+                    met.add(mine.line)
+                    rows.append(mine)
+                    vectors.append(batch.vectors[i])
+                    pseudonyms.append(pseudonym)
+    missing = [row for row in truth.rows if row.line not in met]
+    if missing:
+        shown = ", ".join(str(row.line) for row in missing[:_SHOWN])
+        raise CalibrationError(
+            f"{len(missing)} of the {len(truth.rows)} images in the truth file {truth.name!r} are not in the store "
+            f"{store.label} (lines {shown}{' ...' if len(missing) > _SHOWN else ''})",
+            hint="The truth may be of another archive; index these images, or drop their rows.",
+        )
+    return rows, np.stack(vectors), pseudonyms
+
+
+def _patients(rows: Sequence[TruthRow], pseudonyms: Sequence[str | None], where: str) -> list[str]:
+    """Who is who, by the store; by the truth file where the store does not know. They must not contradict."""
+    named: dict[str, set[str]] = {}
+    for row, pseudonym in zip(rows, pseudonyms, strict=True):
+        if row.patient is not None and pseudonym is not None:
+            named.setdefault(pseudonym, set()).add(row.patient)
+    contradicted = sum(len(names) > 1 for names in named.values())
+    if contradicted:
+        raise CalibrationError(
+            f"the patients of the truth file {where!r} are not the store's: {contradicted} patients of the store have "
+            "several names there",
+            hint="The truth may be of another archive; without its column `patient` the store's own patients are used.",
+        )
+    return [p or row.patient or str(row.uid) for row, p in zip(rows, pseudonyms, strict=True)]

@@ -1,0 +1,98 @@
+"""Answers for the next tool: the files of instances, copied; and a cohort, which is their UIDs."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import stat
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from indexer.sources.folders import real_path
+from retrieval.errors import FileUnreadable, MedlensError
+
+
+@dataclass(frozen=True)
+class CohortMember:
+    """An instance and what it belongs to. `patient_pseudonym` tells patients of one store apart."""
+
+    patient_pseudonym: str | None
+    study_instance_uid: str | None
+    series_instance_uid: str | None
+    sop_instance_uid: str
+
+
+@dataclass(frozen=True)
+class CopiedFiles:
+    """How many files were copied, and (SOP Instance UID, why not) of the others."""
+
+    copied: int
+    problems: tuple[tuple[str, str], ...] = ()
+
+
+def cohort(instances: Iterable[Mapping[str, Any]]) -> tuple[CohortMember, ...]:
+    """The UIDs of instances, each once, in order. `instances` are attributes of hits, or rows of `select`."""
+    names = CohortMember.__dataclass_fields__
+    by_uid = {str(values["sop_instance_uid"]): values for values in instances}
+    return tuple(CohortMember(**{name: values[name] for name in names}) for values in by_uid.values())
+
+
+def copy_files(instances: Iterable[Mapping[str, Any]], folder: Path) -> CopiedFiles:
+    """Copy the file of each instance into a folder as NUMBER_SOPInstanceUID.dcm, numbered in order from 1.
+
+    `instances` are attributes of hits, or rows of `select`. The files are copied as they are, with all that they say
+    about the patient; their names say nothing. Nothing is overwritten. Raises MedlensError if the folder
+    can't be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as exc:
+        raise MedlensError(f"the folder {folder.name!r} can't be made: {exc.strerror}") from exc
+    by_uid: dict[str, Mapping[str, Any]] = {}
+    for instance in instances:
+        by_uid.setdefault(str(instance["sop_instance_uid"]), instance)
+    copied, problems = 0, []
+    for number, (uid, instance) in enumerate(by_uid.items(), 1):
+        target = folder / f"{number:04d}_{re.sub('[^0-9A-Za-z.-]', '_', uid)[:64]}.dcm"
+        try:
+            _copy(_path(instance), target)
+        except FileUnreadable as error:
+            problems.append((uid, str(error)))
+        else:
+            copied += 1
+    return CopiedFiles(copied, tuple(problems))
+
+
+def _path(values: Mapping[str, Any]) -> Path:
+    try:
+        return real_path(Path(values["archive_root"]), values["file_path"])
+    except ValueError as exc:
+        raise FileUnreadable(str(exc)) from exc
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Raises FileUnreadable: no such file, no file at all, or something in the place of the copy."""
+    with _as_unreadable("the file can't be read"):
+        if not stat.S_ISREG(source.stat().st_mode):
+            raise FileUnreadable("the file can't be read: no regular file")  # a FIFO would block for ever
+        data = source.open("rb")
+    with data:
+        with _as_unreadable(f"{target.name!r} can't be made"):
+            copy = target.open("xb")
+        try:
+            with copy, _as_unreadable("the file can't be copied"):
+                shutil.copyfileobj(data, copy, 1 << 20)
+        except BaseException:
+            target.unlink(missing_ok=True)
+            raise
+
+
+@contextmanager
+def _as_unreadable(what: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as exc:
+        raise FileUnreadable(f"{what}: {exc.strerror or type(exc).__name__}") from exc

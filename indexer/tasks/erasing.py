@@ -1,0 +1,53 @@
+"""`medlens delete`: what is to be erased is looked at first, then erased with all copies in the store."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from indexer.catalog.filters import require_valid
+from indexer.store.store import Store
+from retrieval.errors import QueryError
+from retrieval.types import SearchFilter
+
+
+@dataclass(frozen=True)
+class ErasurePlan:
+    """A filter, and how many patients, studies, series ... of the store match it."""
+
+    where: SearchFilter
+    matching: Mapping[str, int]
+
+    def __bool__(self) -> bool:
+        """Whether anything matches."""
+        return any(self.matching.values())
+
+
+def plan_erasure(
+    store: Store,
+    *,
+    patients: Sequence[str] = (),
+    studies: Sequence[str] = (),
+    series: Sequence[str] = (),
+    where: str = "",
+) -> ErasurePlan:
+    """Look what would be erased; nothing is changed.
+
+    `patients` are pseudonyms as a search gives them, `studies` and `series` UIDs, `where` is a filter in words; all
+    that are given must hold. Raises QueryError if nothing is named, since an empty filter would mean everything, and
+    for a filter that makes no sense.
+    """
+    named = {"patient_pseudonym": patients, "study_instance_uid": studies, "series_instance_uid": series}
+    chosen = SearchFilter({name: tuple(values) for name, values in named.items() if values}, where)
+    if not chosen:
+        raise QueryError(
+            "nothing is named to erase",
+            hint="Give --patient, --study, --series or --where; all that are given must hold.",
+        )
+    require_valid(chosen)
+    return ErasurePlan(chosen, store.catalog.count_matching(chosen))
+
+
+def erase(store: Store, plan: ErasurePlan, *, keep_out: bool = True) -> int:
+    """Erase what a plan's filter matches now; how many instances went. See `Store.erase` for `keep_out` and errors."""
+    return store.erase(plan.where, keep_out=keep_out)

@@ -1,0 +1,276 @@
+"""`medlens evaluate`: one model judged, or two, on a pairs file or on a store by its own reports."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from indexer.reading.files import PictureRequest
+from indexer.store.store import Store
+from indexer.tasks.calibrating import stored_calibration
+from indexer.tasks.encoding import encode_all_pictures
+from indexer.tasks.judging import store_truth
+from retrieval.encoders.clip import ClipEncoder
+from retrieval.encoders.model_source import resolve_model
+from retrieval.encoders.spec import differing
+from retrieval.errors import CalibrationError, DicomError, EvaluationError
+from retrieval.evaluation.evaluate import (
+    DENSE,
+    RANKERS,
+    Compared,
+    Evaluation,
+    Options,
+    Progress,
+    compare,
+    evaluate,
+)
+from retrieval.evaluation.pairs import evaluation_rows, read_pairs
+from retrieval.evaluation.plots import require_matplotlib
+from retrieval.evaluation.report import write_report
+from retrieval.evaluation.rows import EvaluationRows
+from retrieval.types import Embeddings, RenderProfile
+from retrieval.zeroshot.calibration import Calibration, model_fingerprint, read_calibration
+from retrieval.zeroshot.labels import LabelSet, load_labels, shipped_label_sets
+
+log = logging.getLogger(__name__)
+
+STORE_LIMIT = 5000  # frames of a store, unless another limit is named
+TRUTH_FIELDS = {  # that may say the truth of a shipped label set, where they are not called as the set is
+    "body_region": ("body_region", "body_part_examined"),
+    "projection": ("projection", "view", "view_position"),
+    "pneumonia": ("pneumonia", "label"),
+}
+
+
+@dataclass(frozen=True)
+class EvaluationSettings:
+    """How a model is judged, whatever it is judged on.
+
+    - `labels`: label sets, SET or SET=FIELD with the field that says the truth. Without any, the shipped sets of which
+      two labels occur.
+    - `calibrations`: of these sets, as values or as files; a store adds its own.
+    - `rankers` answer the second texts: dense, text, hybrid; none for all of them.
+    - `retrieval`: whether retrieval is judged besides the labels.
+    - `compare`: a second model, judged on the same rows.
+    - `limit`: at most so many images, drawn by whole patients; None for all, or for 5000 frames of a store.
+    - `resamples` and `seed` are of the bootstrap; the seed is of the drawing, too.
+    - `report`: a folder to write `metrics.json` and `report.html` into. It needs matplotlib.
+    """
+
+    labels: tuple[str, ...] = ()
+    calibrations: tuple[Calibration | Path, ...] = ()
+    rankers: tuple[str, ...] = ()
+    retrieval: bool = True
+    compare: str | None = None
+    limit: int | None = None
+    resamples: int = 2000
+    seed: int = 0
+    report: Path | None = None
+
+
+@dataclass(frozen=True)
+class Judged:
+    """The figures of one model, and how another one compares, where that was asked."""
+
+    evaluation: Evaluation
+    compared: Compared | None = None
+
+
+def evaluate_pairs(
+    pairs: Path,
+    settings: EvaluationSettings = EvaluationSettings(),
+    *,
+    model: str | None = None,
+    device: str = "auto",
+    split: str = "dev",
+    text: str = "text",
+    query: str | None = None,
+    trained_on: Sequence[Path] = (),
+    on_progress: Progress = lambda what, done, total: None,
+) -> Judged:
+    """Judge a model, by default the shipped one, on a pairs file or the folder that holds one.
+
+    `text` is the field with an image's own words, `query` one with another text that asks for it; the rows of
+    `trained_on` are looked through for leaks. Raises EvaluationError for rows or fields that can't be used,
+    CalibrationError for a calibration of another label set, WeightsNotFound or EncoderError for a model.
+    """
+    _require_reportable(settings)
+    rows, paths = evaluation_rows(
+        read_pairs(pairs),
+        split=split,
+        text=text,
+        query=query,
+        trained_on=[read_pairs(path) for path in trained_on],
+        limit=settings.limit,
+        seed=settings.seed,
+        progress=on_progress,
+    )
+    subject = _Subject(rows, lambda profile: [PictureRequest(path, profile) for path in paths])
+    return _judged(subject, settings, model, device, on_progress)
+
+
+def evaluate_store(
+    store: Store,
+    settings: EvaluationSettings = EvaluationSettings(),
+    *,
+    model: str | None = None,
+    device: str = "auto",
+    on_progress: Progress = lambda what, done, total: None,
+) -> Judged:
+    """Judge a model, by default the store's own, on a store: by its reports and by what its headers say.
+
+    Of the store's own model nothing is encoded: its vectors are there. Raises as `evaluate_pairs` does.
+    """
+    _require_reportable(settings)
+    truth = store_truth(store, limit=settings.limit or STORE_LIMIT, seed=settings.seed)
+    calibration_of = partial(stored_calibration, store)
+    subject = _Subject(truth.rows, truth.requests, store.model, truth.images, truth.sentences, calibration_of)
+    return _judged(subject, settings, model or str(store.model["source"]), device, on_progress)
+
+
+@dataclass(frozen=True)
+class _Subject:
+    """What a model is judged on, wherever it came from. `own_...` are of the model whose vectors are there already."""
+
+    rows: EvaluationRows
+    requests: Callable[[RenderProfile], Sequence[PictureRequest]]
+    own_model: Mapping[str, object] | None = None
+    own_images: Embeddings | None = None
+    own_texts: Mapping[str, npt.NDArray[np.float32]] = field(default_factory=dict)
+    calibration_of: Callable[[LabelSet], Calibration | None] = lambda _: None
+
+
+def _require_reportable(settings: EvaluationSettings) -> None:
+    if settings.report is not None:
+        require_matplotlib()  # before minutes of encoding
+
+
+def _judged(
+    subject: _Subject, settings: EvaluationSettings, model: str | None, device: str, on_progress: Progress
+) -> Judged:
+    label_sets = _label_sets(settings.labels, subject.rows)
+    calibrations = _calibrations(settings.calibrations, [labels for labels, _ in label_sets], subject)
+    options = Options(
+        rankers=_rankers(settings.rankers, subject.rows),
+        grade_by=tuple(dict.fromkeys(name for _, name in label_sets)),
+        resamples=settings.resamples,
+        seed=settings.seed,
+    )
+
+    def judged(name: str | None) -> Evaluation:
+        encoder = ClipEncoder.from_source(resolve_model(name), device)
+        own = subject.own_model is not None and not differing(subject.own_model, encoder.spec.to_json())
+        images = subject.own_images if own else None
+        if images is None:
+            images = _encoded(subject, encoder, on_progress)
+        return evaluate(
+            subject.rows,
+            encoder,
+            images,
+            label_sets=label_sets,
+            known_texts=subject.own_texts if own else {},
+            calibrations=_fitting(calibrations, encoder.spec.to_json()),
+            retrieval=settings.retrieval,
+            options=options,
+            progress=lambda what, done, total: on_progress(f"{what} {encoder.name}", done, total),
+        )
+
+    first = judged(model)
+    compared = compare(first, judged(settings.compare)) if settings.compare else None
+    if settings.report is not None:
+        on_progress("writing the report", 0, 1)
+        write_report(settings.report, first, compared)
+    return Judged(first, compared)
+
+
+def _encoded(subject: _Subject, encoder: ClipEncoder, on_progress: Progress) -> Embeddings:
+    """[N, embed_dim], in the order of the rows. Raises EvaluationError if one can't be read."""
+    requests = subject.requests(encoder.spec.render_profile)
+
+    def unreadable(at: int, error: DicomError) -> EvaluationError:
+        return EvaluationError(
+            f"the image of row {at + 1} of {len(requests)} can't be read: {error}",
+            hint="All rows are needed: a gallery without some of them would be an easier one.",
+        )
+
+    return encode_all_pictures(encoder, requests, unreadable, partial(on_progress, f"encoding with {encoder.name}"))
+
+
+def _calibrations(
+    given: Sequence[Calibration | Path], judged: Sequence[LabelSet], subject: _Subject
+) -> dict[str, Calibration]:
+    """By the label sets' fingerprints: those given, else the store's. CalibrationError for one of another set."""
+    found = {labels.fingerprint: kept for labels in judged if (kept := subject.calibration_of(labels)) is not None}
+    for one in given:
+        calibration = read_calibration(one) if isinstance(one, Path) else one
+        if calibration.labels_sha256 not in {labels.fingerprint for labels in judged}:
+            name = f" {one.name!r}" if isinstance(one, Path) else ""
+            raise CalibrationError(
+                f"the calibration{name} is for the label set {calibration.label_set!r} which is not judged so worded",
+                hint=f"Judged are: {', '.join(labels.name for labels in judged) or 'none'}. Name others with --labels.",
+            )
+        found[calibration.labels_sha256] = calibration
+    return found
+
+
+def _fitting(calibrations: Mapping[str, Calibration], model: Mapping[str, object]) -> dict[str, Calibration]:
+    """Those of a model; of the others the log says that they are left out."""
+    own = model_fingerprint(model)
+    for calibration in calibrations.values():
+        if calibration.model_sha256 != own:
+            log.warning(
+                "the calibration of %r is of the model %r, not of %s",
+                calibration.label_set,
+                calibration.model,
+                model["name"],
+            )
+    return {labels: found for labels, found in calibrations.items() if found.model_sha256 == own}
+
+
+def _label_sets(named: Sequence[str], rows: EvaluationRows) -> list[tuple[LabelSet, str]]:
+    """Those named, with the field that says the truth; else the shipped ones of which two labels occur."""
+    out = []
+    for text in named:
+        name, _, field_name = text.partition("=")
+        labels = load_labels(name)
+        fields = [field_name] if field_name else [f for f in _truth_fields(labels.name) if f in rows.fields]
+        if not fields or fields[0] not in rows.fields:
+            raise EvaluationError(
+                f"the rows have no field {field_name or labels.name!r} to say which label of {labels.name!r} is "
+                f"true; there are: {', '.join(rows.fields) or 'none'}",
+                hint=f"Name one of them: --labels {name}=FIELD.",
+            )
+        out.append((labels, fields[0]))
+    if named:
+        return out
+    for name in shipped_label_sets():
+        labels = load_labels(name)
+        for field_name in _truth_fields(name):
+            if field_name in rows.fields and len(np.unique(t := rows.truth(labels, field_name))) > 1 + (-1 in t):
+                out.append((labels, field_name))
+                break
+    return out
+
+
+def _truth_fields(label_set: str) -> tuple[str, ...]:
+    """The fields that may say the truth of a shipped label set."""
+    return TRUTH_FIELDS.get(label_set, (label_set,))
+
+
+def _rankers(named: Sequence[str], rows: EvaluationRows) -> tuple[str, ...]:
+    unknown = [name for name in named if name not in RANKERS]
+    if unknown:
+        raise EvaluationError(f"there is no ranker {unknown[0]!r}", hint=f"There are: {', '.join(RANKERS)}.")
+    if rows.asked is None and {*named} - {DENSE}:
+        raise EvaluationError(
+            "the text ranker needs a text to rank by that is not the query itself",
+            hint="Name a field of the pairs file with another text about the image: --query FIELD. A store needs "
+            "reports of several sentences.",
+        )
+    return tuple(named) or RANKERS

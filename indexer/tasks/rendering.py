@@ -1,0 +1,22 @@
+"""`medlens render`: a file's frame as the encoder sees it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from indexer.reading.pictures import load_picture
+from retrieval.encoders.model_source import render_profile_of, resolve_model
+from retrieval.types import Uint8Image
+
+
+def render_file(
+    file: Path, *, frame_number: int = 1, window: str | None = None, model: str | None = None
+) -> Uint8Image:
+    """A frame at full size, uint8 [H, W] or [H, W, 3], by the render profile of a model, by default the shipped one.
+
+    `frame_number` counts from 1. `window` is lung, soft tissue, bone, brain, stroke, or one of the file's own. Raises
+    InvalidImage for a file that holds no image, another DicomError for DICOM that can't be shown, WeightsNotFound for a
+    model that is not there.
+    """
+    profile = render_profile_of(resolve_model(model))
+    return load_picture(file, profile, frame_number=frame_number, window=window)

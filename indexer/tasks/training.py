@@ -1,0 +1,82 @@
+"""`medlens train`: training on pairs files and on stores, whose pairs are exported first.
+
+Imports torch, as `retrieval.training` does.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+from indexer.store.store import Store, is_url
+from indexer.tasks.training_pairs import Exported, ExportSettings, export_pairs
+from retrieval.encoders.clip import choose_device
+from retrieval.training.checkpoint import STATE_NAME, work_folder
+from retrieval.training.config import TrainingConfig
+from retrieval.training.data import Progress
+from retrieval.training.loop import CANVAS
+from retrieval.training.run import OnEpoch, TrainingResult
+from retrieval.training.run import train as train_on_pairs
+from retrieval.training.teacher import Taught
+
+OnExport = Callable[[str, Exported], None]
+
+
+def train(
+    config: TrainingConfig,
+    *,
+    device: str = "auto",
+    restart: bool = False,
+    tensorboard: Path | None = None,
+    on_progress: Progress = lambda what, done, total: None,
+    on_export: OnExport = lambda store, exported: None,
+    on_epoch: OnEpoch = lambda epoch, loss, figures: None,
+    on_teacher: Callable[[Taught], None] = lambda taught: None,
+) -> TrainingResult:
+    """Train, or go on training, and write `config.output`. `load_config` reads a configuration.
+
+    Stores among the data are written down as pairs files in the run's work folder, each told to `on_export` by its
+    name. A run that has begun goes on with what it began with, also if a store has changed, unless it is started anew.
+    The other arguments and what is raised are those of `retrieval.training.run.train`; StoreError for a store that
+    can't be opened.
+    """
+    chosen = choose_device(device, "fp32")
+    return train_on_pairs(
+        _with_stores(config, restart=restart, on_progress=on_progress, on_export=on_export),
+        device=chosen.name,
+        restart=restart,
+        tensorboard=tensorboard,
+        on_progress=on_progress,
+        on_epoch=on_epoch,
+        on_teacher=on_teacher,
+    )
+
+
+def _with_stores(
+    config: TrainingConfig, *, restart: bool, on_progress: Progress, on_export: OnExport
+) -> TrainingConfig:
+    """The same with pairs files in the place of stores."""
+    work, names = work_folder(config), Counter[str]()
+    begun = (work / STATE_NAME).is_file() and not restart
+    longest = 2 * round(config.image.image_size * CANVAS)  # twice what training keeps: it is fitted once more
+    sources = []
+    for source in config.data:
+        if source.store is not None:
+            with Store.open(source.store) as store:
+                name = store.label.strip("'") if not is_url(source.store) else "database"
+                names[name] += 1
+                exported = export_pairs(
+                    store,
+                    work / "stores" / (name if names[name] == 1 else f"{name}-{names[name]}"),
+                    ExportSettings(source.where, source.dev_share, longest),
+                    keep=begun,
+                    workers=os.cpu_count() or 1,
+                    progress=lambda done, total, name=name: on_progress(f"reading the store {name}", done, total),  # type: ignore[misc]
+                )
+            if os.environ.get("RANK", "0") == "0":  # of torchrun's processes, one tells
+                on_export(name, exported)
+            source = source.model_copy(update={"pairs": exported.pairs})
+        sources.append(source)
+    return config.model_copy(update={"data": tuple(sources)})

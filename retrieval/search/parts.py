@@ -1,0 +1,72 @@
+"""The parts of a query as people write them: texts, image files, what to avoid, and weights such as `image=0.5`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from retrieval.errors import QueryError
+from retrieval.search.query import ImagePart, Part, TextPart, nearest, part_names
+
+_WEIGHT = re.compile(r"\s*([a-z]+\d*)\s*=\s*(\S+)\s*")
+
+
+def query_parts(
+    texts: Sequence[str] = (),
+    images: Sequence[Path] = (),
+    *,
+    not_like: Sequence[str] = (),
+    weights: Sequence[str] = (),
+    frame_numbers: Sequence[int] = (),
+) -> tuple[Part, ...]:
+    """The parts of a `Query`: texts, then images, then the texts that answers should not be like.
+
+    `weights` are like "image=0.5", by the names that `Query.names` gives the parts. `frame_numbers` count from 1 and
+    belong to the images in their order; images without one are asked for by their first frame. Raises QueryError for
+    what can't be read or names no part.
+    """
+    if len(frame_numbers) > len(images):
+        raise QueryError(f"{len(frame_numbers)} frame numbers were given for {len(images)} images")
+    numbers = [*frame_numbers, *[1] * (len(images) - len(frame_numbers))]
+    parts: list[Part] = [TextPart(text) for text in texts]
+    parts += [ImagePart(image, frame_number=number) for image, number in zip(images, numbers, strict=True)]
+    parts += [TextPart(text, -1.0) for text in not_like]
+    names = part_names(parts)
+    given = _weights(weights, names)
+    weighed = [(part, part.weight * given.get(name, 1.0)) for part, name in zip(parts, names, strict=True)]
+    return tuple(replace(part, weight=weight) for part, weight in weighed)
+
+
+def _weights(texts: Sequence[str], names: Sequence[str]) -> Mapping[str, float]:
+    given: dict[str, float] = {}
+    for text in texts:
+        match = _WEIGHT.fullmatch(text)
+        value = _number(match[2]) if match else None
+        if match is None or value is None:
+            raise QueryError(
+                f"the weight {text!r} is not of the form NAME=NUMBER", hint="For example --weight image=0.5."
+            )
+        if match[1] not in names:
+            there = ", ".join(names) if names else "none"
+            raise QueryError(
+                f"there is no part {match[1]!r} in the query to weigh; there are: {there}",
+                hint=nearest(match[1], names),
+            )
+        if value <= 0:
+            raise QueryError(
+                f"the weight of {match[1]!r} is {match[2]}, expected a number above 0",
+                hint="What the answers should not be like is said with --not, and weighed as not=NUMBER.",
+            )
+        if match[1] in given:
+            raise QueryError(f"the weight of {match[1]!r} is given twice")
+        given[match[1]] = value
+    return given
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None
