@@ -38,7 +38,8 @@ from retrieval.evaluation.evaluate import Evaluation, Options, evaluate
 from retrieval.evaluation.pairs import evaluation_rows, read_pairs
 from retrieval.evaluation.wording import AS_SAID
 from retrieval.evaluation.zero_shot import ACCURACY, AMONG_OCCURRING
-from retrieval.statistics.metrics import Judgement, differences, mean_where
+from retrieval.statistics.bootstrap import Judgement, differences
+from retrieval.statistics.measures import mean_where
 from retrieval.training.checkpoint import work_folder
 from retrieval.training.config import TrainingConfig, load_config
 from retrieval.training.run import train

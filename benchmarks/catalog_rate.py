@@ -30,13 +30,15 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import numpy as np
 import sqlalchemy as sa
 
-from indexer.catalog.claims import LEASE_S, Process
+from indexer.catalog.claims import LEASE_S
+from indexer.catalog.processes import Process
 from indexer.catalog.schema import files
 from indexer.catalog.sql_catalog import SqlCatalog
 from indexer.keywords import COLUMNS
 from indexer.records import FileStat, IndexedFile, InstanceRecord
 from indexer.run.changes import ArchiveChanges
 from indexer.run.lease import Worker
+from indexer.sources.folders import Folder
 
 DIM, BATCH = 512, 128
 
@@ -67,11 +69,11 @@ def items(count: int) -> list[IndexedFile]:
 
 def through_catalog(url: str | Path, batches: list[list[IndexedFile]]) -> float:
     with SqlCatalog.create(url, {"store_id": "x", "model": {"embed_dim": DIM}}) as catalog:
-        archive, worker = catalog.archive_id("/a"), catalog.enter(Process.this(), LEASE_S)
+        archive, worker = catalog.files.archive_id("/a"), catalog.claims.enter(Process.this(), LEASE_S)
         started = time.perf_counter()
         for batch in batches:
-            catalog.claim(archive, worker, [item.stat for item in batch])
-            catalog.commit(archive, batch)
+            catalog.claims.claim(archive, worker, [item.stat for item in batch])
+            catalog.files.commit(archive, batch)
         return time.perf_counter() - started
 
 
@@ -81,7 +83,7 @@ def plain_rows(batch: list[IndexedFile]) -> list[tuple[object, ...]]:
         attributes = item.record.attributes
         assert item.frame_vectors is not None
         vector = item.frame_vectors[0].astype("<f2").tobytes()
-        out.append((item.stat.path, item.stat.size, item.stat.mtime_ns, item.content_hash,
+        out.append((item.stat.path, item.stat.size, item.stat.stamp, item.content_hash,
                     *(attributes[column] for column in COLUMNS), vector))  # fmt: skip
     return out
 
@@ -156,17 +158,17 @@ def rerun(count: int, rounds: int, folder: Path) -> None:
             os.open(root / f"{n // 1_000_000:03d}" / f"{n // 1000:06d}" / f"{n:08d}.dcm", os.O_CREAT | os.O_WRONLY)
         )
     with SqlCatalog.create(folder / "rerun.sqlite", {"store_id": "x", "model": {"embed_dim": DIM}}) as catalog:
-        archive = catalog.archive_id(root.resolve())
+        archive = catalog.files.archive_id(root.resolve())
         known(catalog, archive, root)
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
         def medlens() -> None:
             with Worker(catalog) as worker:
-                changes = ArchiveChanges(catalog, root, worker)
+                changes = ArchiveChanges(catalog, Folder(root), worker)
                 read = [file for files_ in changes.rounds() for file in files_]
-                gone = changes.finish(prune=True)
-            if read or gone.removed or changes.unchanged != count:
-                raise RuntimeError(f"{len(read)} read, {gone.removed} removed of an unchanged archive")
+                changes.finish(prune=True)
+            if read or changes.tally.removed or changes.tally.unchanged != count:
+                raise RuntimeError(f"{len(read)} read, {changes.tally.removed} removed of an unchanged archive")
 
         took = timed({"rerun": medlens, "os.walk and stat": lambda: walked(root)}, rounds)
         for name, seconds in took.items():

@@ -65,7 +65,7 @@ def fill(place: Path, spec: dict[str, object], dim: int, frames: int) -> None:
     index = faiss.IndexFlatIP(dim)
     names: list[str] = []
     with Store.create(place / "store", spec) as store:
-        archive = store.catalog.archive_id(place / "archive")
+        archive = store.catalog.files.archive_id(place / "archive")
         files: list[IndexedFile] = []
         for number, start in enumerate(range(0, frames, FRAMES_PER_STUDY)):
             count = min(FRAMES_PER_STUDY, frames - start)
@@ -88,7 +88,7 @@ def fill(place: Path, spec: dict[str, object], dim: int, frames: int) -> None:
                 files.append(IndexedFile(FileStat(f"{number}.sr", 1, 1), report, content_hash=f"{study}.3"))
             index.add(vectors.astype(np.float16).astype(np.float32))  # the catalog keeps float16
             names += [f"{study}.1#{n}" for n in numbers]
-        store.catalog.commit(archive, files, [])
+        store.catalog.files.commit(archive, files, [])
         store.refresh()
     faiss.write_index(index, str(place / "flat.faiss"))
     (place / "names.json").write_text(json.dumps(names), encoding="utf-8")

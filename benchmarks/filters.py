@@ -22,11 +22,11 @@ from typing import Any
 
 import numpy as np
 
-from indexer.catalog.where import parse_filter
+from indexer.catalog.filters.language import parse_filter
 from indexer.keywords import COLUMNS
 from indexer.records import FileStat, IndexedFile, InstanceRecord
 from indexer.store.store import Store
-from retrieval.types import SearchFilter
+from retrieval.types import RowFilter, SearchFilter
 
 DIM = 128
 Row = dict[str, Any]
@@ -40,7 +40,7 @@ FILTERS: list[tuple[str, str, Callable[[Row], bool]]] = [
 
 def fill(store: Store, count: int) -> list[Row]:
     rng = np.random.default_rng(0)
-    archive = store.catalog.archive_id("/a")
+    archive = store.catalog.files.archive_id("/a")
     rows: list[Row] = []
     for start in range(0, count, 5000):
         size = min(5000, count - start)
@@ -68,7 +68,7 @@ def fill(store: Store, count: int) -> list[Row]:
             record = InstanceRecord(values, f"p{(start + n) // 200}", "image", 1)
             files.append(IndexedFile(FileStat(uid, 1, 1), record, (1,), vectors[n], content_hash=uid))
             rows.append(row)
-        store.catalog.commit(archive, files)
+        store.catalog.files.commit(archive, files)
     return rows
 
 
@@ -102,14 +102,17 @@ def main() -> None:
                 times["parse"].append(timed(parse_filter, where)[0])
                 with Store.open(place) as store:
                     index = store.frames_index()
-                    store.catalog.ids_matching(SearchFilter({"sop_instance_uid": ("1.2.7",)}))  # the connection is up
-                    took, ids = timed(store.catalog.ids_matching, SearchFilter(where=where))
+                    store.catalog.frames.ids_matching(
+                        SearchFilter({"sop_instance_uid": ("1.2.7",)})
+                    )  # the connection is up
+                    took, ids = timed(store.catalog.frames.ids_matching, SearchFilter(where=where))
                     times["ids"].append(took)
                     took, mine = timed(by_hand, rows, test)
                     times["by hand"].append(took)
                     if ids.tolist() != mine:
                         sys.exit(f"{where}: {len(ids)} ids, {len(mine)} by hand")
-                    took, found = timed(index.search, query, 10, ids)
+                    allowed = RowFilter(SearchFilter(where=where), store.catalog.frames.ids_matching)
+                    took, found = timed(index.search, query, 10, allowed)
                     times["search"].append(took)
                     took, other = timed(after, index, query, set(mine))
                     times["search by hand"].append(took)

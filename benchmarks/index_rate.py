@@ -42,6 +42,7 @@ from safetensors.torch import save_file
 
 from indexer.guard.pool import GuardedPool
 from indexer.reading.files import FileToRead, ReadFile, ReadSettings, read_file, set_settings
+from indexer.run.options import IndexOptions
 from indexer.run.pipeline import index_archive
 from indexer.sources.folders import iter_files
 from indexer.store.store import Store
@@ -171,10 +172,14 @@ def main() -> None:
                 tempfile.TemporaryDirectory(prefix="medlens-bench-") as place,
                 Store.create(Path(place) / "store", encoder.spec.to_json()) as store,
             ):
-                taken, report = timed(lambda s=store: index_archive([archive], s, encoder, workers=args.workers))
+                taken, report = timed(
+                    lambda s=store: index_archive([archive], s, encoder, IndexOptions(workers=args.workers))
+                )
                 seconds[new].append(taken)
                 counts[new] = report.frames
-                taken, rerun = timed(lambda s=store: index_archive([archive], s, encoder, workers=args.workers))
+                taken, rerun = timed(
+                    lambda s=store: index_archive([archive], s, encoder, IndexOptions(workers=args.workers))
+                )
                 seconds[again].append(taken)
                 if rerun.indexed or rerun.frames:
                     raise SystemExit(f"round {number}: the second run indexed {rerun.indexed} files, expected none")

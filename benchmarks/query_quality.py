@@ -30,11 +30,11 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from indexer.dicom.report_text import sentences
 from indexer.keywords import COLUMNS
 from indexer.records import FileStat, IndexedFile, InstanceRecord
 from indexer.store.store import Store
 from retrieval.encoders.clip import ClipEncoder
+from retrieval.language.sentences import sentences
 from retrieval.search.bm25 import tokens
 from retrieval.search.query import ImagePart, Level, Query, Ranker
 from retrieval.types import Embeddings, Uint8Image
@@ -68,7 +68,7 @@ def fill(place: Path, rows: list[dict[str, Any]], pictures: list[Uint8Image], en
     """A store of the rows; groups in `silent` get no report."""
     vectors = encoder.encode_images(pictures)
     with Store.create(place, encoder.inner.spec.to_json()) as store:
-        archive = store.catalog.archive_id(place / "archive")
+        archive = store.catalog.files.archive_id(place / "archive")
         files = []
         for number, (row, vector) in enumerate(zip(rows, vectors, strict=True)):
             values = dict.fromkeys(COLUMNS) | {"study_instance_uid": row["group"], "series_instance_uid": row["group"]}
@@ -84,7 +84,7 @@ def fill(place: Path, rows: list[dict[str, Any]], pictures: list[Uint8Image], en
                 stat = FileStat(f"{group}.sr", 1, 1)
                 item = IndexedFile(stat, record, sentences=lines, sentence_vectors=encoder.encode_text(lines))
                 files.append(item)
-        store.catalog.commit(archive, files, [])
+        store.catalog.files.commit(archive, files, [])
         store.refresh()
 
 

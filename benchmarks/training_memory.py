@@ -70,12 +70,11 @@ def main() -> None:
 
 def step(batch: int, chunk: int | None) -> Cost:
     """Set a run up, do two steps (one where they are long), and say what they took."""
-    import torch
 
     from retrieval.training.config import load_config
+    from retrieval.training.context import TrainingContext
     from retrieval.training.data import read_corpus
-    from retrieval.training.loop import Run
-    from retrieval.training.processes import Processes
+    from retrieval.training.set_up import set_up
 
     with tempfile.TemporaryDirectory() as folder:
         made = Path(folder)
@@ -93,7 +92,7 @@ def step(batch: int, chunk: int | None) -> Cost:
             }
         )
         corpus = read_corpus(config.data, [])
-        run = Run(config, corpus, [], made, torch.device("cpu"), Processes(), lambda *_: None)
+        run = set_up(TrainingContext(config, corpus, [], made))
         before = peak_memory()
         seconds = []
         for _ in range(1 if batch >= 1024 else 2):

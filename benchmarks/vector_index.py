@@ -282,17 +282,19 @@ def filters(path: Path, queries: np.ndarray) -> None:
     import faiss
 
     from indexer.vectors.index import CatalogIndex
+    from retrieval.types import RowFilter, SearchFilter
 
     faiss.omp_set_num_threads(1)
     index, rng = CatalogIndex.load(path), np.random.default_rng(5)
     shares: dict[str, Any] = {"none": None}
     for share in (0.0001, 0.01, 0.5):
-        shares[f"{100 * share:g} %"] = np.sort(rng.choice(index.ids, size=int(share * len(index)), replace=False))
+        ids = np.sort(rng.choice(index.ids, size=int(share * len(index)), replace=False))
+        shares[f"{100 * share:g} %"] = RowFilter(SearchFilter(), lambda _, ids=ids: ids)
     taken: dict[str, list[tuple[float, float]]] = {name: [] for name in shares}
     for query in queries[:10]:
-        for name, ids in shares.items():
+        for name, allowed in shares.items():
             clock, used = time.perf_counter(), time.process_time()
-            index.search(query, K, ids, exact=True)
+            index.search(query, K, allowed, exact=True)
             taken[name].append((1000 * (time.perf_counter() - clock), 1000 * (time.process_time() - used)))
     unfiltered = np.median(taken["none"], axis=0)
     for name, times in taken.items():

@@ -39,7 +39,7 @@ def fill(store: Store, dim: int, frames: int) -> faiss.Index:
     """One instance per frame; the bare index of the same vectors."""
     rng = np.random.default_rng(0)
     bare = faiss.IndexScalarQuantizer(dim, faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT)
-    archive = store.catalog.archive_id("/archive")
+    archive = store.catalog.files.archive_id("/archive")
     parts = rng.choice(len(PARTS) + 1, size=frames, p=[*PARTS, 1 - sum(PARTS)])
     for start in range(0, frames, BATCH):
         files = []
@@ -56,7 +56,7 @@ def fill(store: Store, dim: int, frames: int) -> faiss.Index:
             record = InstanceRecord(values | {"series_instance_uid": f"2.25.8.{number // 50}"}, None, "image", 1)
             stat = FileStat(f"{number}.dcm", 1, 1)
             files.append(IndexedFile(stat, record, (1,), vector[None, :], content_hash=uid))
-        store.catalog.commit(archive, files, [])
+        store.catalog.files.commit(archive, files, [])
         bare.add(vectors)
     store.refresh()
     return bare

@@ -26,7 +26,8 @@ from retrieval.evaluation.wording import heard_vectors
 from retrieval.language.captions import exchanged
 from retrieval.language.negation import polarity
 from retrieval.search.bm25 import build_report_index, terms, tokens
-from retrieval.statistics.metrics import Judgement, auroc_of, mean_of, mean_statistic
+from retrieval.statistics.bootstrap import Judgement
+from retrieval.statistics.measures import auroc_of, mean_of, mean_statistic
 from retrieval.training.config import load_config
 from retrieval.training.data import epoch_order, read_corpus
 from retrieval.zeroshot.calibration import nearest_distance

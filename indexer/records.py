@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import date
@@ -10,7 +12,6 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-VectorKind = Literal["frame", "sentence"]  # of what a vector is
 AttributeValue = str | int | float | bool | date | None
 
 
@@ -41,11 +42,26 @@ class InstanceRecord:
 
 @dataclass(frozen=True)
 class FileStat:
-    """What tells an unchanged file without reading it. `path` is relative to the archive root, with '/'."""
+    """What a source says of a file without its being read. `path` is relative to the archive's root, with '/'.
+
+    Size and stamp together are the file's version. The stamp is a whole number of 64 bits that changes when the content
+    may have: in a folder the modification time in nanoseconds.
+    """
 
     path: str
-    size: int
-    mtime_ns: int
+    size: int  # bytes
+    stamp: int
+
+    @classmethod
+    def tagged(cls, path: str, size: int, tag: str) -> FileStat:
+        """A file whose source has no times, but a tag that changes with the content: an ETag, a digest, a version."""
+        digest = hashlib.blake2b(tag.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+        return cls(path, size, int.from_bytes(digest, "big", signed=True))
+
+    @property
+    def version(self) -> tuple[int, int]:
+        """Equal for an unchanged file."""
+        return self.size, self.stamp
 
 
 @dataclass(frozen=True)
@@ -74,22 +90,63 @@ class IndexedFile:
     content_hash: str = ""
 
 
+@dataclass
+class Tally:
+    """What became of files, added up: of one commit, of the files that need no reading, of a run so far.
+
+    Counts are files; `frames`, `reports` and `sentences` are those taken in, `removed` and `moved` instances.
+    """
+
+    indexed: int = 0
+    updated: int = 0  # their content was replaced
+    unchanged: int = 0  # or only touched
+    duplicates: int = 0  # other copies of an indexed file
+    erased: int = 0  # kept out, because of what they hold
+    removed: int = 0  # with their file, or by its rejection
+    moved: int = 0  # known by the place of another copy now, since the one that was indexed is gone
+    frames: int = 0
+    reports: int = 0
+    sentences: int = 0
+    rejected: list[Rejection] = field(default_factory=list)
+    reasons: Counter[str] = field(default_factory=Counter)  # of the rejected
+    not_embedded: Counter[str] = field(default_factory=Counter)  # by modality
+    warnings: Counter[str] = field(default_factory=Counter)  # what was odd in files that were indexed
+
+    @property
+    def files(self) -> int:
+        """How many are done with."""
+        done = self.indexed + self.updated + self.unchanged + self.duplicates + self.erased
+        return done + len(self.rejected)
+
+    def reject(self, rejection: Rejection) -> None:
+        """Count a file that can't be used."""
+        self.rejected.append(rejection)
+        self.reasons[rejection.reason] += 1
+
+    def add(self, other: Tally) -> None:
+        """Count what another tally has."""
+        for name, value in vars(other).items():
+            mine = getattr(self, name)
+            mine += value  # a list or a Counter grows in place
+            setattr(self, name, mine)
+
+
 @dataclass(frozen=True)
 class IndexReport:
-    """What an indexing run did. Counts are files, but for `frames`."""
+    """What an indexing run did, as in Tally."""
 
     indexed: int = 0
     unchanged: int = 0
     updated: int = 0
     removed: int = 0
-    moved: int = 0  # known by the place of another copy now, since the one that was indexed is gone
-    erased: int = 0  # kept out, because they were erased
-    duplicates: int = 0  # other copies of an indexed file
+    moved: int = 0
+    erased: int = 0
+    duplicates: int = 0
     frames: int = 0
     reports: int = 0
     not_embedded: Mapping[str, int] = field(default_factory=dict)  # by modality: SEG, PR, RTPLAN ...
     rejected: tuple[Rejection, ...] = ()
-    warnings: Mapping[str, int] = field(default_factory=dict)  # what was odd in files that were indexed
+    warnings: Mapping[str, int] = field(default_factory=dict)
     loads: Mapping[str, float] = field(default_factory=dict)  # by stage, its share of the time at work: 0 to 1
     seconds: float = 0.0
 

@@ -1,4 +1,4 @@
-"""The values that cross module borders, and the three protocols that search stands on.
+"""The values that cross module borders, and the protocols that search stands on.
 
 Nothing here imports torch, faiss, pydicom or SQLAlchemy: whatever sees only this module starts fast.
 """
@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import hashlib
 from base64 import b32encode
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 Uint8Image = npt.NDArray[np.uint8]  # [H, W] grey or [H, W, 3] RGB
 Embeddings = npt.NDArray[np.float32]  # [N, embed_dim], unit norm
+Ids = npt.NDArray[np.int64]  # that the catalog gave, each once
 SHORT_KEY_LETTERS = 13
 
 
@@ -121,6 +123,37 @@ class SearchFilter:
         return bool(self.equals or self.where)
 
 
+@dataclass(frozen=True, eq=False)
+class RowFilter:
+    """Which rows of an index may be answers: those that pass `where`, less those that pass one of `without`.
+
+    It goes into the index call as it is. An index that has the attributes at hand translates `where` and `without` into
+    its own language: where AND NOT (w1 OR w2 ...), and "NOT" holds for a row that does not say. Another takes `ids`:
+    they are looked up when somebody asks for them, once.
+    """
+
+    where: SearchFilter
+    look_up: Callable[[SearchFilter], Ids] = field(repr=False)  # ascending ids of what passes, from the catalog
+    without: tuple[RowFilter, ...] = ()
+
+    @cached_property
+    def ids(self) -> Ids:
+        """The rows that pass, ascending. Raises what the catalog raises for a filter that makes no sense."""
+        passing = self.look_up(self.where)
+        left_out = [other.ids for other in self.without] if len(passing) else []
+        gone = np.concatenate(left_out) if left_out else ()
+        return passing[~np.isin(passing, gone)] if len(gone) else passing
+
+    def passing(self, ids: Ids) -> Ids:
+        """Those of `ids` that pass, in their order."""
+        kept: Ids = ids[np.isin(ids, self.ids)]
+        return kept
+
+    def less(self, *without: RowFilter) -> RowFilter:
+        """The same without the rows that pass one of `without`, too."""
+        return RowFilter(self.where, self.look_up, (*self.without, *without))
+
+
 @dataclass(frozen=True)
 class SearchResults:
     """Hits in rank order. `searched` is the number of frames that passed the filter, None if all were searched.
@@ -173,20 +206,19 @@ class Encoder(Protocol):
 
 @runtime_checkable
 class VectorIndex(Protocol):
-    """Inner-product search over unit vectors under integer ids that the catalog gave."""
-
-    @property
-    def dim(self) -> int: ...
+    """What search asks of an index: inner products of unit vectors, which lie under ids that the catalog gave."""
 
     def __len__(self) -> int: ...
 
-    def search(
-        self, queries: Embeddings, k: int, ids: npt.NDArray[np.int64] | None = None
-    ) -> list[list[tuple[int, float]]]:
-        """Per query, at most k pairs of (id, score), best first, equal scores by ascending id.
+    def search(self, queries: Embeddings, k: int, allowed: RowFilter | None = None) -> list[list[tuple[int, float]]]:
+        """Per query [Q, D], at most k pairs of (id, score), best first, equal scores by ascending id.
 
-        With `ids`, only those are searched (a pre-filter): what is outside can't appear.
+        With `allowed`, only the rows that pass are searched (a pre-filter): another can't appear.
         """
+        ...
+
+    def scores(self, queries: Embeddings, ids: Ids) -> list[dict[int, float]]:
+        """Per query, the exact score of each of `ids` that is in the index."""
         ...
 
 
@@ -194,7 +226,7 @@ class VectorIndex(Protocol):
 class Catalog(Protocol):
     """What search asks of the catalog."""
 
-    def ids_matching(self, where: SearchFilter) -> npt.NDArray[np.int64]: ...
+    def ids_matching(self, where: SearchFilter) -> Ids: ...
 
     def get(self, ids: Iterable[int]) -> Mapping[int, tuple[FrameKey, Mapping[str, Any]]]:
         """Key and attributes by id. Ids that are gone are missing from the answer."""
@@ -208,6 +240,6 @@ class Catalog(Protocol):
         """Ascending ids of the frames of each series or study (`series_instance_uid`, `study_instance_uid`)."""
         ...
 
-    def vectors_of(self, ids: Iterable[int]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float16]]:
+    def vectors_of(self, ids: Iterable[int]) -> tuple[Ids, npt.NDArray[np.float16]]:
         """(ids [n] ascending, vectors [n, D]) of those ids that are there."""
         ...

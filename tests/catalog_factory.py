@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from indexer.keywords import COLUMNS
 from indexer.records import FileStat, IndexedFile, InstanceRecord
+from retrieval.types import RowFilter, SearchFilter
 
 DIM = 8
 SPEC: dict[str, Any] = {"name": "demo", "weights_sha256": "ab" * 32, "embed_dim": DIM, "render": {"name": "header"}}
@@ -20,6 +21,11 @@ def vectors(text: str, count: int, dim: int = DIM) -> npt.NDArray[np.float32]:
     seed = int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little")
     out = np.random.default_rng(seed).normal(size=(count, dim)).astype(np.float32)
     return out / np.linalg.norm(out, axis=1, keepdims=True)
+
+
+def only(ids: npt.NDArray[np.int64] | None) -> RowFilter | None:
+    """A filter that these rows pass; None for none."""
+    return None if ids is None else RowFilter(SearchFilter({"made": ("up",)}), lambda where: ids)
 
 
 def indexed(

@@ -27,8 +27,10 @@ from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage
 from indexer.catalog.database import parse_url
 from indexer.catalog.schema import metadata
 from indexer.run import batches
+from indexer.run.options import IndexOptions
 from indexer.run.pipeline import index_archive
-from indexer.store.store import CATALOG_FILE, Store
+from indexer.store.place import CATALOG_FILE
+from indexer.store.store import Store
 from retrieval.errors import StoreError, StoreNotFound
 from retrieval.types import Embeddings, Uint8Image
 
@@ -143,7 +145,7 @@ def index(archive: Path, location: str | Path, log: Path, local_dir: Path | None
         except StoreError:  # another process has been quicker
             store = Store.open(location, local_dir=local_dir)
     with store:
-        index_archive([archive], store, encoder, workers=1)
+        index_archive([archive], store, encoder, IndexOptions(workers=1))
 
 
 @dataclass

@@ -27,8 +27,9 @@ from cli.medlens_output.formats import Format, write_rows
 from cli.medlens_output.montage import CELL, write_montage
 from cli.medlens_output.page import Card, html_page, page
 from cli.medlens_output.streams import write_stream
+from indexer.run.options import IndexOptions
 from indexer.run.pipeline import index_archive
-from indexer.store.slices import with_places
+from indexer.store.slices import no_places_yet, with_places
 from indexer.store.store import Store
 from indexer.tasks.answers import HitPicture, best_sentences, hit_pictures
 from indexer.tasks.copying import CopiedFiles, copy_files
@@ -64,14 +65,14 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def store(archive: Path, encoder: FakeEncoder, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
     place = tmp_path_factory.mktemp("stores") / "store"
     with Store.create(place, encoder.spec.to_json()) as made:
-        index_archive([archive], made, encoder, workers=1)
+        index_archive([archive], made, encoder, IndexOptions(workers=1))
         yield made
 
 
 @pytest.fixture(scope="module")
 def results(store: Store, encoder: FakeEncoder) -> SearchResults:
-    searcher = Searcher(encoder, store.frames_index(), store.catalog)
-    found = with_places(searcher.search_text("axial CT & more", k=9), store.catalog, store.places)
+    searcher = Searcher(encoder, store.frames_index(), store.catalog.frames)
+    found = with_places(searcher.search_text("axial CT & more", k=9), store.catalog, no_places_yet(store.catalog))
     breakdown = {"text": 0.5, "not": -0.125}
     return replace(found, hits=tuple(replace(hit, breakdown=breakdown, folded=2) for hit in found.hits))
 
@@ -168,14 +169,14 @@ def test_the_page_says_what_it_knows(store: Store, results: SearchResults) -> No
 def test_the_best_sentence_is_the_nearest_to_the_words(tmp_path: Path) -> None:
     said = ("Clear lungs.", "A nodule.", "An old fracture.")
     with Store.create(tmp_path / "store", SPEC) as store:
-        archive = store.catalog.archive_id("/a")
+        archive = store.catalog.files.archive_id("/a")
         files = [
             indexed("report", "1.1", frames=0, sentences=said),
             indexed("image", "1.2", frames=2, study_instance_uid="1.1.study"),
             indexed("other", "1.3", frames=1),
         ]
-        store.catalog.commit(archive, files)
-        found = store.catalog.get(store.catalog.ids_matching(SearchFilter()).tolist())
+        store.catalog.files.commit(archive, files)
+        found = store.catalog.frames.get(store.catalog.frames.ids_matching(SearchFilter()).tolist())
         hits = [Hit(n, 0.5, *row) for n, row in enumerate(found.values(), 1)]
         assert len(hits) == 3
         of_sentences = vectors("1.1//text", 3)

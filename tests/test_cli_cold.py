@@ -55,7 +55,7 @@ def store(request: pytest.FixtureRequest, model: str, tmp_path_factory: pytest.T
     encoder = open_encoder(model)
     vectors = encoder.encode_text(["a knee", "a chest"])
     with Store.create(place / "store", encoder.spec.to_json()) as made:
-        archive = made.catalog.archive_id(place)
+        archive = made.catalog.files.archive_id(place)
         files = []
         for number, modality in enumerate(("MR", "CR")):
             file = indexed(f"{number}.dcm", f"1.2.{number}", frames=1, modality=modality)
@@ -63,7 +63,7 @@ def store(request: pytest.FixtureRequest, model: str, tmp_path_factory: pytest.T
         if request.param == "reports":
             said = indexed("sr.dcm", "1.2.9", frames=0, sentences=("A chest.",), study_instance_uid="1.2.1.study")
             files.append(replace(said, frame_vectors=None, sentence_vectors=vectors[[1]]))
-        made.catalog.commit(archive, files, [])
+        made.catalog.files.commit(archive, files, [])
         made.refresh()
     return place / "store"
 

@@ -22,8 +22,8 @@ FULL = pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has
 def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("stores") / "store"
     with Store.create(place, SPEC) as made:
-        archive = made.catalog.archive_id("/archive")
-        made.catalog.commit(archive, [indexed(f"{n}.dcm", f"1.2.{n}", frames=1) for n in range(300)])
+        archive = made.catalog.files.archive_id("/archive")
+        made.catalog.files.commit(archive, [indexed(f"{n}.dcm", f"1.2.{n}", frames=1) for n in range(300)])
     return place
 
 

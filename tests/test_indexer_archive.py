@@ -45,7 +45,7 @@ def test_gives_size_time_and_a_path_to_open(tmp_path: Path) -> None:
     file = touch(tmp_path / "study" / "one.dcm", b"12345")
     os.utime(file, ns=(1, 1_700_000_000_123_456_789))
     [(stat, path)] = iter_files(tmp_path)
-    assert (stat.path, stat.size, stat.mtime_ns) == ("study/one.dcm", 5, 1_700_000_000_123_456_789)
+    assert (stat.path, stat.size, stat.stamp) == ("study/one.dcm", 5, 1_700_000_000_123_456_789)
     assert path.read_bytes() == b"12345"
 
 

@@ -23,8 +23,8 @@ from catalog_factory import DIM, SPEC, content_hash, indexed, vectors
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from indexer.catalog import batching
 from indexer.catalog import database as database_module
-from indexer.catalog import lineage
 from indexer.catalog.schema import SCHEMA_REVISION, metadata
 from indexer.catalog.sql_catalog import SqlCatalog
 from indexer.keywords import COLUMNS, Kind
@@ -80,12 +80,12 @@ def sqlite_catalog(new_file: Path) -> Iterator[SqlCatalog]:
 
 
 def paths(catalog: SqlCatalog, archive: int, status: str = "indexed") -> dict[str, str]:
-    return {path: file.reason for path, file in catalog.known_files(archive) if file.status == status}
+    return {path: file.reason for path, file in catalog.files.known(archive) if file.status == status}
 
 
 def shown(catalog: SqlCatalog) -> dict[str, str]:
     """Path of the file by SOP Instance UID, of the frames that search can find."""
-    found = catalog.get(catalog.ids_matching(SearchFilter()))
+    found = catalog.frames.get(catalog.frames.ids_matching(SearchFilter()))
     return {key.sop_instance_uid: attributes["file_path"] for key, attributes in found.values()}
 
 
@@ -93,9 +93,9 @@ def shown(catalog: SqlCatalog) -> dict[str, str]:
 
 
 def test_a_row_and_its_vector_come_back(catalog: SqlCatalog) -> None:
-    assert isinstance(catalog, Catalog)
-    archive = catalog.archive_id("/archive")
-    assert catalog.archive_id("/archive") == archive != catalog.archive_id("/other")
+    assert isinstance(catalog.frames, Catalog)
+    archive = catalog.files.archive_id("/archive")
+    assert catalog.files.archive_id("/archive") == archive != catalog.files.archive_id("/other")
     values: dict[str, Any] = {
         "study_date": date(2020, 2, 29),
         "patient_age": 0.5,
@@ -105,16 +105,17 @@ def test_a_row_and_its_vector_come_back(catalog: SqlCatalog) -> None:
         "study_description": "Thorax nativ, Übersicht\x00",
         "image_type": "ORIGINAL\\PRIMARY",
     }
-    outcome = catalog.commit(
+    outcome = catalog.files.commit(
         archive,
         [indexed("a/b.dcm", "1.2", "x", frames=3, **values), indexed("c.dcm", "1.3", sentences=("One.", "Two."))],
         [(FileStat("bad\udcff.dcm", 9, 8), Rejection("bad\udcff.dcm", "not-dicom", "no preamble \udcff"))],
     )
-    assert (outcome.added, outcome.frames, outcome.reports, outcome.sentences) == (2, 5, 1, 2)
+    done = outcome.tally
+    assert (done.indexed, done.frames, done.reports, done.sentences) == (2, 5, 1, 2)
 
-    ids = catalog.ids_matching(SearchFilter({"sop_instance_uid": ("1.2",)}))
+    ids = catalog.frames.ids_matching(SearchFilter({"sop_instance_uid": ("1.2",)}))
     assert ids.dtype == np.int64
-    found = catalog.get([999, *ids[::-1]])
+    found = catalog.frames.get([999, *ids[::-1]])
     assert list(found) == ids[::-1].tolist(), "in the order asked, without what is not there"
     assert [key for key, _ in found.values()] == [FrameKey("1.2", n) for n in (3, 2, 1)]
     attributes = found[int(ids[0])][1]
@@ -127,18 +128,18 @@ def test_a_row_and_its_vector_come_back(catalog: SqlCatalog) -> None:
         None,
     )
 
-    back, stored = catalog.vectors_of(ids.tolist())
+    back, stored = catalog.frames.vectors_of(ids.tolist())
     assert back.tolist() == ids.tolist()
     assert np.array_equal(stored, vectors("1.2/x", 3).astype(np.float16))
-    rows = catalog.sentence_rows([2, 1, 77])
+    rows = catalog.reports.sentence_rows([2, 1, 77])
     assert [(row.text, row.position, row.sop_instance_uid) for row in rows.values()] == [
         ("Two.", 1, "1.3"),
         ("One.", 0, "1.3"),
     ]
-    assert catalog.report_texts() == {"1.3.study": "One. Two."}
-    assert catalog.ids_matching(SearchFilter({"SOPInstanceUID": ("1.3",)}), kind="sentence").tolist() == [1, 2]
+    assert catalog.reports.texts() == {"1.3.study": "One. Two."}
+    assert catalog.vectors.ids_matching(SearchFilter({"SOPInstanceUID": ("1.3",)}), kind="sentence").tolist() == [1, 2]
 
-    known = dict(catalog.known_files(archive))
+    known = dict(catalog.files.known(archive))
     assert known.keys() == {"a/b.dcm", "c.dcm", "bad\udcff.dcm"}
     assert known["bad\udcff.dcm"] == (9, 8, "rejected", "not-dicom", "no preamble ?")
     counts = catalog.counts()
@@ -158,20 +159,20 @@ def test_manifest(catalog: SqlCatalog) -> None:
 
 
 def test_long_id_lists(sqlite_catalog: SqlCatalog) -> None:
-    archive = sqlite_catalog.archive_id("/a")
-    sqlite_catalog.commit(archive, [indexed(f"{n}", f"1.{n}", frames=70) for n in range(500)])
-    ids = sqlite_catalog.ids_matching(SearchFilter())
+    archive = sqlite_catalog.files.archive_id("/a")
+    sqlite_catalog.files.commit(archive, [indexed(f"{n}", f"1.{n}", frames=70) for n in range(500)])
+    ids = sqlite_catalog.frames.ids_matching(SearchFilter())
     assert len(ids) == 35_000  # over SQLite's 32,766 parameters
-    assert list(sqlite_catalog.get(ids)) == ids.tolist()
-    assert len(sqlite_catalog.vectors_of(ids)[0]) == 35_000
-    batches = list(sqlite_catalog.iter_vectors("frame", after_id=5, batch=9000))
+    assert list(sqlite_catalog.frames.get(ids)) == ids.tolist()
+    assert len(sqlite_catalog.frames.vectors_of(ids)[0]) == 35_000
+    batches = list(sqlite_catalog.vectors.iter_vectors("frame", after_id=5, batch=9000))
     assert np.concatenate([found for found, _ in batches]).tolist() == ids[5:].tolist()
-    assert sqlite_catalog.forget(archive, [f"{n}" for n in range(499)] + [f"x{n}" for n in range(40_000)]) == 499
+    assert sqlite_catalog.files.forget(archive, [f"{n}" for n in range(499)] + [f"x{n}" for n in range(40_000)]) == 499
     assert sqlite_catalog.counts().frames == 70
 
 
 def test_vectors_that_would_poison_the_store_are_refused(sqlite_catalog: SqlCatalog) -> None:
-    archive = sqlite_catalog.archive_id("/a")
+    archive = sqlite_catalog.files.archive_id("/a")
     good = indexed("a", "1.1")
     bad: list[tuple[Any, str]] = [
         (np.full((2, DIM), np.nan, np.float32), "norms"),
@@ -183,7 +184,7 @@ def test_vectors_that_would_poison_the_store_are_refused(sqlite_catalog: SqlCata
     for value, message in bad:
         broken = type(good)(**{**good.__dict__, "frame_vectors": value})
         with pytest.raises(ValueError, match=message):
-            sqlite_catalog.commit(archive, [indexed("b", "1.2"), broken])
+            sqlite_catalog.files.commit(archive, [indexed("b", "1.2"), broken])
     assert sqlite_catalog.counts().instances == 0
 
 
@@ -191,77 +192,77 @@ def test_vectors_that_would_poison_the_store_are_refused(sqlite_catalog: SqlCata
 
 
 def test_a_changed_file_replaces_its_instance(catalog: SqlCatalog) -> None:
-    archive = catalog.archive_id("/a")
-    catalog.commit(archive, [indexed("a", "1.1", "old", sentences=("Old.",)), indexed("b", "1.2")])
-    outcome = catalog.commit(archive, [indexed("a", "1.1", "new", mtime=1), indexed("b", "1.3", mtime=1)])
-    assert (outcome.updated, outcome.added, outcome.conflicts) == (2, 0, ())
+    archive = catalog.files.archive_id("/a")
+    catalog.files.commit(archive, [indexed("a", "1.1", "old", sentences=("Old.",)), indexed("b", "1.2")])
+    outcome = catalog.files.commit(archive, [indexed("a", "1.1", "new", mtime=1), indexed("b", "1.3", mtime=1)])
+    assert (outcome.tally.updated, outcome.tally.indexed, outcome.tally.rejected) == (2, 0, [])
     assert shown(catalog) == {"1.1": "a", "1.3": "b"}
-    assert catalog.ids_matching(SearchFilter()).tolist() == [5, 6, 7, 8], "ids are never used twice"
-    assert catalog.deleted_since("frame", 0)[1].tolist() == [1, 2, 3, 4]
-    assert catalog.deleted_since("sentence", 0)[1].tolist() == [1]
+    assert catalog.frames.ids_matching(SearchFilter()).tolist() == [5, 6, 7, 8], "ids are never used twice"
+    assert catalog.vectors.deleted_since("frame", 0)[1].tolist() == [1, 2, 3, 4]
+    assert catalog.vectors.deleted_since("sentence", 0)[1].tolist() == [1]
     assert catalog.counts().reports == 0
 
 
 def test_touched_moved_and_copied_files_keep_their_vectors(catalog: SqlCatalog) -> None:
-    archive, other = catalog.archive_id("/a"), catalog.archive_id("/b")
-    catalog.commit(archive, [indexed("a", "1.1", "x")])
+    archive, other = catalog.files.archive_id("/a"), catalog.files.archive_id("/b")
+    catalog.files.commit(archive, [indexed("a", "1.1", "x")])
     stat = FileStat("a", 1, 99)
     unknown = FileStat("q", 1, 1)
-    outcome = catalog.commit(archive, [], copies=[(stat, content_hash("1.1", "x")), (unknown, "unknown")])
-    assert (outcome.unchanged, outcome.stale) == (1, (unknown,))
-    assert dict(catalog.known_files(archive))["a"].mtime_ns == 99
-    outcome = catalog.commit(other, [], copies=[(FileStat("moved", 1, 5), content_hash("1.1", "x"))])
-    assert (outcome.duplicates, outcome.stale) == (1, ())
-    assert dict(catalog.known_files(other))["moved"] == (
+    outcome = catalog.files.commit(archive, [], copies=[(stat, content_hash("1.1", "x")), (unknown, "unknown")])
+    assert (outcome.tally.unchanged, outcome.stale) == (1, (unknown,))
+    assert dict(catalog.files.known(archive))["a"].stamp == 99
+    outcome = catalog.files.commit(other, [], copies=[(FileStat("moved", 1, 5), content_hash("1.1", "x"))])
+    assert (outcome.tally.duplicates, outcome.stale) == (1, ())
+    assert dict(catalog.files.known(other))["moved"] == (
         1,
         5,
         "indexed",
         "duplicate",
         "the same bytes as another file of 1.1",
     )
-    assert catalog.forget(archive, ["a"]) == 0
+    assert catalog.files.forget(archive, ["a"]) == 0
     assert shown(catalog) == {"1.1": "moved"}
-    assert dict(catalog.known_files(other))["moved"].reason == ""
-    assert catalog.deleted_since("frame", 0)[1].size == 0
-    assert catalog.forget(other, ["moved"]) == 1
+    assert dict(catalog.files.known(other))["moved"].reason == ""
+    assert catalog.vectors.deleted_since("frame", 0)[1].size == 0
+    assert catalog.files.forget(other, ["moved"]) == 1
     assert catalog.counts().frames == 0
 
 
 def test_the_same_uid_with_other_content_is_a_conflict_until_its_rival_goes(catalog: SqlCatalog) -> None:
-    archive = catalog.archive_id("/a")
-    catalog.commit(archive, [indexed("a", "1.1", "x")])
-    outcome = catalog.commit(
+    archive = catalog.files.archive_id("/a")
+    catalog.files.commit(archive, [indexed("a", "1.1", "x")])
+    outcome = catalog.files.commit(
         archive, [indexed("b", "1.1", "y"), indexed("c", "1.1", "x"), indexed("d", "1.1", "x", hashed=False)]
     )
-    assert [conflict.path for conflict in outcome.conflicts] == ["b", "d"]
-    assert outcome.duplicates == 1
+    assert [conflict.path for conflict in outcome.tally.rejected] == ["b", "d"]
+    assert outcome.tally.duplicates == 1
     assert shown(catalog) == {"1.1": "a"}
     assert paths(catalog, archive, "rejected") == {"b": "conflict", "d": "conflict"}
     # The owner changes, but a copy still has the old content: that one takes over, the change is in conflict with it.
-    outcome = catalog.commit(archive, [indexed("a", "1.1", "z", mtime=1)])
-    assert [conflict.path for conflict in outcome.conflicts] == ["a"]
+    outcome = catalog.files.commit(archive, [indexed("a", "1.1", "z", mtime=1)])
+    assert [conflict.path for conflict in outcome.tally.rejected] == ["a"]
     assert shown(catalog) == {"1.1": "c"}
     # The last copy goes: those in conflict are unknown again, so that the next run reads them.
-    assert catalog.forget(archive, ["c"]) == 1
-    assert list(catalog.known_files(archive)) == []
+    assert catalog.files.forget(archive, ["c"]) == 1
+    assert list(catalog.files.known(archive)) == []
 
 
 def test_clashes_within_one_commit(catalog: SqlCatalog) -> None:
-    archive = catalog.archive_id("/a")
+    archive = catalog.files.archive_id("/a")
     files = [indexed("a", "1.1", "x"), indexed("b", "1.1", "x"), indexed("c", "1.1", "y"), indexed("a", "1.2", "z")]
-    outcome = catalog.commit(archive, files)
-    assert (outcome.added, outcome.duplicates, len(outcome.conflicts)) == (2, 1, 1)
+    outcome = catalog.files.commit(archive, files)
+    assert (outcome.tally.indexed, outcome.tally.duplicates, outcome.tally.reasons["conflict"]) == (2, 1, 1)
     assert shown(catalog) == {"1.1": "b", "1.2": "a"}
 
 
 def test_a_file_that_breaks_loses_its_instance(catalog: SqlCatalog) -> None:
-    archive = catalog.archive_id("/a")
-    catalog.commit(archive, [indexed("a", "1.1"), indexed("b", "1.2")])
+    archive = catalog.files.archive_id("/a")
+    catalog.files.commit(archive, [indexed("a", "1.1"), indexed("b", "1.2")])
     rejected = [(FileStat(name, 0, 1), Rejection(name, "pixel-decode", "")) for name in ("a", "new")]
-    assert catalog.commit(archive, [], rejected).removed == 1
+    assert catalog.files.commit(archive, [], rejected).tally.removed == 1
     assert shown(catalog) == {"1.2": "b"}
     assert paths(catalog, archive, "rejected") == {"a": "pixel-decode", "new": "pixel-decode"}
-    assert catalog.commit(archive, [indexed("a", "1.1", mtime=2)]).added == 1
+    assert catalog.files.commit(archive, [indexed("a", "1.1", mtime=2)]).tally.indexed == 1
 
 
 Disk = dict[str, tuple[str, str]]  # what is in the archive: (UID, content) by path
@@ -279,7 +280,7 @@ def test_runs_over_a_changing_archive_end_where_the_archive_is(
     with tempfile.TemporaryDirectory() as folder:
         copied = shutil.copy(fresh_file, folder)
         with SqlCatalog.open(Path(copied)) as catalog:
-            archive, stamps, seen = catalog.archive_id("/a"), dict[tuple[str, Any], int](), set[int]()
+            archive, stamps, seen = catalog.files.archive_id("/a"), dict[tuple[str, Any], int](), set[int]()
             index = CatalogIndex(DIM)
             for disk in steps:
                 for _ in range(6):
@@ -288,10 +289,10 @@ def test_runs_over_a_changing_archive_end_where_the_archive_is(
                 else:
                     pytest.fail("indexing the same files again and again never comes to rest")
                 _matches(catalog, archive, disk)
-                index.catch_up(catalog)
-                ids = catalog.ids_matching(SearchFilter())
+                index.catch_up(catalog.vectors)
+                ids = catalog.frames.ids_matching(SearchFilter())
                 assert index.ids.tolist() == ids.tolist()
-                assert not (set(catalog.deleted_since("frame", 0)[1].tolist()) & set(ids.tolist()))
+                assert not (set(catalog.vectors.deleted_since("frame", 0)[1].tolist()) & set(ids.tolist()))
                 seen |= set(ids.tolist())
 
 
@@ -299,27 +300,27 @@ def _run(
     catalog: SqlCatalog, archive: int, disk: Disk, stamps: dict[tuple[str, Any], int], batch: int, adopting: bool
 ) -> bool:
     """One indexing run, as the pipeline does it. Whether there was anything to do."""
-    known = dict(catalog.known_files(archive))
+    known = dict(catalog.files.known(archive))
     gone = [path for path in known if path not in disk]
     new = []
     for path, (uid, content) in disk.items():
         mtime = stamps.setdefault((path, (uid, content)), len(stamps))
-        if path not in known or (known[path].size, known[path].mtime_ns) != (len(content), mtime):
+        if path not in known or (known[path].size, known[path].stamp) != (len(content), mtime):
             new.append(indexed(path, uid, content, mtime=mtime))
     if adopting:
-        outcome = catalog.commit(archive, [], copies=[(item.stat, item.content_hash) for item in new])
+        outcome = catalog.files.commit(archive, [], copies=[(item.stat, item.content_hash) for item in new])
         new = [item for item in new if item.stat in outcome.stale]
     for start in range(0, len(new), batch):
-        catalog.commit(archive, new[start : start + batch])
-    catalog.forget(archive, gone)
+        catalog.files.commit(archive, new[start : start + batch])
+    catalog.files.forget(archive, gone)
     return bool(new or gone)
 
 
 def _matches(catalog: SqlCatalog, archive: int, disk: Disk) -> None:
-    known = dict(catalog.known_files(archive))
+    known = dict(catalog.files.known(archive))
     assert known.keys() == disk.keys()
-    ids = catalog.ids_matching(SearchFilter())
-    found = catalog.get(ids)
+    ids = catalog.frames.ids_matching(SearchFilter())
+    found = catalog.frames.get(ids)
     uids = {uid for uid, _ in disk.values()}
     assert {key.sop_instance_uid for key, _ in found.values()} == uids
     assert len(ids) == 2 * len(uids)
@@ -329,7 +330,7 @@ def _matches(catalog: SqlCatalog, archive: int, disk: Disk) -> None:
         assert key.sop_instance_uid == uid
         chosen[uid] = content
         expected = vectors(f"{uid}/{content}", 2)[key.frame_number - 1].astype(np.float16)
-        assert np.array_equal(catalog.vectors_of([i])[1][0], expected)
+        assert np.array_equal(catalog.frames.vectors_of([i])[1][0], expected)
     for path, (uid, content) in disk.items():
         assert known[path].status == ("indexed" if content == chosen[uid] else "rejected")
 
@@ -385,10 +386,10 @@ _COLUMN = {"Modality": "modality", "PatientAge": "patient_age"}
 
 def test_filters_are_exact(catalog: SqlCatalog) -> None:
     rng = np.random.default_rng(0)
-    archive = catalog.archive_id("/a")
+    archive = catalog.files.archive_id("/a")
     rows = [_random_attributes(rng) for _ in range(150)]
-    catalog.commit(archive, [indexed(f"{n}", f"1.{n}", frames=1, **row) for n, row in enumerate(rows)])
-    catalog.forget(archive, [f"{n}" for n in range(0, 150, 7)])
+    catalog.files.commit(archive, [indexed(f"{n}", f"1.{n}", frames=1, **row) for n, row in enumerate(rows)])
+    catalog.files.forget(archive, [f"{n}" for n in range(0, 150, 7)])
     kept = {n + 1: row for n, row in enumerate(rows) if n % 7}
     for _ in range(150):
         chosen = {}
@@ -401,16 +402,16 @@ def test_filters_are_exact(catalog: SqlCatalog) -> None:
             for i, row in kept.items()
             if all(any(test(row[_COLUMN.get(name, name)]) for _, test in opts) for name, opts in chosen.items())
         ]
-        assert catalog.ids_matching(where).tolist() == expected, where
-    assert catalog.ids_matching(SearchFilter({"modality": ()})).size == 0
+        assert catalog.frames.ids_matching(where).tolist() == expected, where
+    assert catalog.frames.ids_matching(SearchFilter({"modality": ()})).size == 0
 
 
 def test_filters_that_make_no_sense(sqlite_catalog: SqlCatalog) -> None:
     with pytest.raises(UnknownFilterKeyword, match="'modalty'") as caught:
-        sqlite_catalog.ids_matching(SearchFilter({"modalty": ("CT",)}))
+        sqlite_catalog.frames.ids_matching(SearchFilter({"modalty": ("CT",)}))
     assert caught.value.hint == "Did you mean 'modality'?"
     with pytest.raises(UnknownFilterKeyword) as caught:
-        sqlite_catalog.ids_matching(SearchFilter({"PatientName; DROP TABLE frames": ("x",)}))
+        sqlite_catalog.frames.ids_matching(SearchFilter({"PatientName; DROP TABLE frames": ("x",)}))
     for name, value in [
         ("patient_age", "old"),
         ("patient_age", "nan"),
@@ -420,7 +421,7 @@ def test_filters_that_make_no_sense(sqlite_catalog: SqlCatalog) -> None:
         ("burned_in_annotation", "maybe"),
     ]:
         with pytest.raises(QueryError, match=f"{name} is compared with {value!r}; expected"):
-            sqlite_catalog.ids_matching(SearchFilter({name: (value,)}))
+            sqlite_catalog.frames.ids_matching(SearchFilter({name: (value,)}))
 
 
 # -- erasure
@@ -429,23 +430,23 @@ def test_filters_that_make_no_sense(sqlite_catalog: SqlCatalog) -> None:
 def test_an_erased_study_leaves_no_byte_behind(new_file: Path) -> None:
     marker = "Geheimbefund"
     with SqlCatalog.open(new_file) as catalog:
-        archive = catalog.archive_id("/a")
+        archive = catalog.files.archive_id("/a")
         for n in range(30):
             name = marker if n == 7 else f"text {n}"
-            catalog.commit(
+            catalog.files.commit(
                 archive, [indexed(f"{name}/x{n}", f"1.{n}", sentences=(f"{name}.",), study_description=name)]
             )
         secret = vectors("1.7/", 2)[0].astype("<f2").tobytes()
         assert any(marker.encode() in file.read_bytes() for file in new_file.parent.iterdir())
         with pytest.raises(ValueError, match="everything"):
-            catalog.delete_matching(SearchFilter())
-        assert catalog.delete_matching(SearchFilter({"study_instance_uid": ("no such study",)})) == 0
-        assert catalog.delete_matching(SearchFilter({"study_instance_uid": ("1.7.study",)})) == 1
+            catalog.instances.delete_matching(SearchFilter())
+        assert catalog.instances.delete_matching(SearchFilter({"study_instance_uid": ("no such study",)})) == 0
+        assert catalog.instances.delete_matching(SearchFilter({"study_instance_uid": ("1.7.study",)})) == 1
         for file in new_file.parent.iterdir():
             assert marker.encode() not in file.read_bytes(), file.name
             assert secret not in file.read_bytes(), file.name
         assert catalog.counts().instances == 29
-        assert len(dict(catalog.known_files(archive))) == 29
+        assert len(dict(catalog.files.known(archive))) == 29
 
 
 # -- several at once, and killed
@@ -459,9 +460,9 @@ from catalog_factory import indexed
 from indexer.catalog.sql_catalog import SqlCatalog
 place, tag, count = sys.argv[2], sys.argv[3], int(sys.argv[4])
 catalog = SqlCatalog.open(place if "://" in place else Path(place))
-archive = catalog.archive_id("/a")
+archive = catalog.files.archive_id("/a")
 for n in range(count):
-    catalog.commit(archive, [indexed(f"{tag}/{n}/{m}", f"1.{tag}.{n}.{m}", frames=3) for m in range(5)])
+    catalog.files.commit(archive, [indexed(f"{tag}/{n}/{m}", f"1.{tag}.{n}.{m}", frames=3) for m in range(5)])
     print(n, flush=True)
 """
 
@@ -476,17 +477,19 @@ def test_several_processes_write_at_once(location: str | Path, catalog: SqlCatal
     """Nothing lost, nothing twice, and an index that catches up meanwhile misses nothing."""
     index = CatalogIndex(DIM)
     children = [_child(location, tag, 20) for tag in ("8", "9")]
-    archive = catalog.archive_id("/a")
+    archive = catalog.files.archive_id("/a")
     while any(child.poll() is None for child in children):
-        index.catch_up(catalog)
-        catalog.commit(archive, [indexed("mine", "1.1", str(index.mark.last_id), frames=1, mtime=index.mark.last_id)])
+        index.catch_up(catalog.vectors)
+        catalog.files.commit(
+            archive, [indexed("mine", "1.1", str(index.mark.last_id), frames=1, mtime=index.mark.last_id)]
+        )
     assert [child.wait() for child in children] == [0, 0]
     for child in children:
         assert child.stdout is not None
         child.stdout.close()
-    index.catch_up(catalog)
+    index.catch_up(catalog.vectors)
     assert catalog.counts().frames == 2 * 20 * 5 * 3 + 1
-    assert index.ids.tolist() == catalog.ids_matching(SearchFilter()).tolist()
+    assert index.ids.tolist() == catalog.frames.ids_matching(SearchFilter()).tolist()
 
 
 def test_killed_at_any_time_what_was_reported_is_there(new_file: Path) -> None:
@@ -501,26 +504,26 @@ def test_killed_at_any_time_what_was_reported_is_there(new_file: Path) -> None:
         reported = len([line for line in done if line.endswith("\n")])
         assert reported >= lines
         with SqlCatalog.open(new_file) as catalog:
-            found = catalog.get(catalog.ids_matching(SearchFilter()))
+            found = catalog.frames.get(catalog.frames.ids_matching(SearchFilter()))
             mine = [key for key, _ in found.values() if key.sop_instance_uid.startswith(f"1.{attempt}.")]
             assert len(mine) % 15 == 0, "half a batch was committed"
             assert reported <= len(mine) // 15 <= reported + 1
-            _, stored = catalog.vectors_of(found)
+            _, stored = catalog.frames.vectors_of(found)
             for (key, _), vector in zip(found.values(), stored, strict=True):
                 expected = vectors(f"{key.sop_instance_uid}/", 3)[key.frame_number - 1]
                 assert np.array_equal(vector, expected.astype(np.float16))
-            assert len(list(catalog.known_files(catalog.archive_id("/a")))) == len(found) // 3
+            assert len(list(catalog.files.known(catalog.files.archive_id("/a")))) == len(found) // 3
 
 
 def test_threads_share_a_catalog(sqlite_catalog: SqlCatalog) -> None:
-    archive = sqlite_catalog.archive_id("/a")
+    archive = sqlite_catalog.files.archive_id("/a")
     failures: list[StoreError] = []
 
     def work(tag: int) -> None:
         try:
             for n in range(10):
-                sqlite_catalog.commit(archive, [indexed(f"{tag}.{n}", f"{tag}.{n}")])
-                sqlite_catalog.get(sqlite_catalog.ids_matching(SearchFilter()))
+                sqlite_catalog.files.commit(archive, [indexed(f"{tag}.{n}", f"{tag}.{n}")])
+                sqlite_catalog.frames.get(sqlite_catalog.frames.ids_matching(SearchFilter()))
         except StoreError as exc:
             failures.append(exc)
 
@@ -567,7 +570,7 @@ def test_an_older_schema_is_migrated_after_a_backup(
     location: str | Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with SqlCatalog.open(location) as catalog:
-        catalog.commit(catalog.archive_id("/a"), [indexed("a", "1.1")])
+        catalog.files.commit(catalog.files.archive_id("/a"), [indexed("a", "1.1")])
     folder = tmp_path / "100% migrations"
     shutil.copytree(database_module.MIGRATIONS, folder, ignore=shutil.ignore_patterns("__pycache__"))
     text = f"""
@@ -619,20 +622,23 @@ def test_a_catalog_of_the_first_schema_is_brought_here(
         assert SqlCatalog.upgrade(location)
         assert not SqlCatalog.upgrade(location), "there was something to do twice"
     with SqlCatalog.open(location) as catalog:
-        archive = catalog.archive_id("/archive")
+        archive = catalog.files.archive_id("/archive")
         assert shown(catalog) == {"1.1": "study/1.dcm", "1.2": "study/2.dcm"}
-        ids = catalog.ids_matching(SearchFilter())
+        ids = catalog.frames.ids_matching(SearchFilter())
         assert ids.tolist() == [1, 2, 3]
         expected = np.concatenate([vectors("1.1/x", 2), vectors("1.2/xy", 1)]).astype(np.float16)
-        assert np.array_equal(catalog.vectors_of(ids)[1], expected)
-        assert [row.text for row in catalog.sentence_rows([1, 2]).values()] == ["No effusion.", "The heart is large."]
+        assert np.array_equal(catalog.frames.vectors_of(ids)[1], expected)
+        assert [row.text for row in catalog.reports.sentence_rows([1, 2]).values()] == [
+            "No effusion.",
+            "The heart is large.",
+        ]
         assert paths(catalog, archive) == {
             "study/1.dcm": "", "study/2.dcm": "", "study/sr.dcm": "", "copy.dcm": "duplicate"
         }  # fmt: skip
         assert paths(catalog, archive, "rejected") == {"broken.dcm": "pixel-decode", "other.dcm": "conflict"}
-        assert catalog.deleted_since("frame", 0)[1].tolist() == [4, 5, 6]
-        catalog.commit(archive, [indexed("new", "1.5", frames=1)])
-        assert catalog.ids_matching(SearchFilter()).tolist() == [1, 2, 3, 7], "an old id was given out again"
+        assert catalog.vectors.deleted_since("frame", 0)[1].tolist() == [4, 5, 6]
+        catalog.files.commit(archive, [indexed("new", "1.5", frames=1)])
+        assert catalog.frames.ids_matching(SearchFilter()).tolist() == [1, 2, 3, 7], "an old id was given out again"
     test_models_and_migrations_agree(location, catalog)
     if isinstance(location, Path):
         backup = location.with_name("catalog.sqlite.schema-0001.backup")
@@ -705,9 +711,9 @@ def test_commits_wait_for_the_disk(location: str | Path, catalog: SqlCatalog, re
 
 def test_a_log_cut_anywhere_by_a_power_cut_opens_with_whole_commits(new_file: Path, tmp_path: Path) -> None:
     with SqlCatalog.open(new_file) as catalog:
-        archive = catalog.archive_id("/a")
+        archive = catalog.files.archive_id("/a")
         for n in range(12):
-            catalog.commit(archive, [indexed(f"{n}/{m}", f"1.{n}.{m}", frames=3) for m in range(4)])
+            catalog.files.commit(archive, [indexed(f"{n}/{m}", f"1.{n}.{m}", frames=3) for m in range(4)])
         log = new_file.with_name(f"{new_file.name}-wal").read_bytes()
         main = new_file.read_bytes()
     seen = set()
@@ -772,13 +778,13 @@ def test_a_file_that_is_no_database(new_file: Path) -> None:
 
 def test_damaged_pages(new_file: Path) -> None:
     with SqlCatalog.open(new_file) as catalog:
-        catalog.commit(catalog.archive_id("/a"), [indexed(f"{n}", f"1.{n}") for n in range(2000)])
+        catalog.files.commit(catalog.files.archive_id("/a"), [indexed(f"{n}", f"1.{n}") for n in range(2000)])
     data = bytearray(new_file.read_bytes())
     data[len(data) // 4 :] = b"\xa5" * (len(data) - len(data) // 4)
     new_file.write_bytes(data)
     with pytest.raises(StoreCorrupt, match="is damaged"), SqlCatalog.open(new_file) as catalog:
-        catalog.get(catalog.ids_matching(SearchFilter()))
-        list(catalog.iter_vectors("frame"))
+        catalog.frames.get(catalog.frames.ids_matching(SearchFilter()))
+        list(catalog.vectors.iter_vectors("frame"))
 
 
 def test_missing_table(location: str | Path, catalog: SqlCatalog) -> None:
@@ -797,15 +803,15 @@ def test_locked(new_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with SqlCatalog.open(new_file) as catalog:
         assert catalog.counts().files == 0, "readers never wait"
         with pytest.raises(StoreError, match="locked by another process") as caught:
-            catalog.archive_id("/secret/Doe^John")
+            catalog.files.archive_id("/secret/Doe^John")
     holder.close()
     assert "Doe" not in f"{caught.value} {caught.value.hint} {caught.value.__cause__}"
     assert str(new_file.parent) not in str(caught.value)
 
 
 def test_full_disk_keeps_what_was_committed(sqlite_catalog: SqlCatalog) -> None:
-    archive = sqlite_catalog.archive_id("/a")
-    sqlite_catalog.commit(archive, [indexed("a", "1.1")])
+    archive = sqlite_catalog.files.archive_id("/a")
+    sqlite_catalog.files.commit(archive, [indexed("a", "1.1")])
 
     def limit(connection: sqlite3.Connection, _record: object) -> None:
         pages = connection.execute("PRAGMA page_count").fetchone()[0]
@@ -814,7 +820,7 @@ def test_full_disk_keeps_what_was_committed(sqlite_catalog: SqlCatalog) -> None:
     sa.event.listen(sqlite_catalog._database.engine, "connect", limit)
     sqlite_catalog._database.engine.dispose()
     with pytest.raises(StoreError, match="disk is full"):
-        sqlite_catalog.commit(archive, [indexed(f"{n}", f"2.{n}") for n in range(2000)])
+        sqlite_catalog.files.commit(archive, [indexed(f"{n}", f"2.{n}") for n in range(2000)])
     assert shown(sqlite_catalog) == {"1.1": "a"}
 
 
@@ -842,39 +848,39 @@ def test_postgresql_says_what_is_wrong(postgres_server: str, postgres_url: str) 
 
 
 def test_rows_of_different_sizes_are_noticed(sqlite_catalog: SqlCatalog) -> None:
-    sqlite_catalog.commit(sqlite_catalog.archive_id("/a"), [indexed("a", "1.1")])
+    sqlite_catalog.files.commit(sqlite_catalog.files.archive_id("/a"), [indexed("a", "1.1")])
     with sqlite_catalog._database.writing() as connection:
         connection.execute(sa.text("UPDATE frames SET vector = x'00' WHERE id = 1"))
     with pytest.raises(StoreCorrupt, match="different sizes"):
-        list(sqlite_catalog.iter_vectors("frame"))
+        list(sqlite_catalog.vectors.iter_vectors("frame"))
 
 
 def test_chunks_fit_the_databases() -> None:
-    assert 3 * lineage._CHUNK < 32_766
+    assert 3 * batching.CHUNK < 32_766
 
 
 def test_the_ids_of_a_filter_are_remembered_until_anything_is_committed(
     catalog: SqlCatalog, location: str | Path
 ) -> None:
     """By this handle or by another, which stands for another process: the database tells them apart no more."""
-    archive = catalog.archive_id("/archive")
-    catalog.commit(
+    archive = catalog.files.archive_id("/archive")
+    catalog.files.commit(
         archive, [indexed("a", "1.1", frames=1, modality="CT"), indexed("b", "1.2", frames=1, modality="MR")]
     )
     ct, mr = SearchFilter({"modality": ("CT",)}), SearchFilter({"modality": ("MR",)})
-    first = catalog.ids_matching(ct)
+    first = catalog.frames.ids_matching(ct)
     assert first.tolist() == [1]
-    assert catalog.ids_matching(ct) is first
-    assert catalog.ids_matching(mr).tolist() == [2]
-    assert catalog.ids_matching(ct, kind="sentence").tolist() == []
+    assert catalog.frames.ids_matching(ct) is first
+    assert catalog.frames.ids_matching(mr).tolist() == [2]
+    assert catalog.vectors.ids_matching(ct, kind="sentence").tolist() == []
     with pytest.raises(ValueError, match="read-only"):
         first[0] = 7
-    catalog.commit(archive, [indexed("c", "1.3", frames=1, modality="CT")])
-    assert catalog.ids_matching(ct).tolist() == [1, 3]
+    catalog.files.commit(archive, [indexed("c", "1.3", frames=1, modality="CT")])
+    assert catalog.frames.ids_matching(ct).tolist() == [1, 3]
     with SqlCatalog.open(location) as other:
-        other.commit(archive, [indexed("d", "1.4", frames=1, modality="CT")])
-        assert catalog.ids_matching(ct).tolist() == [1, 3, 4]
-        other.delete_matching(SearchFilter({"sop_instance_uid": ("1.1",)}))
-        assert catalog.ids_matching(ct).tolist() == [3, 4]
+        other.files.commit(archive, [indexed("d", "1.4", frames=1, modality="CT")])
+        assert catalog.frames.ids_matching(ct).tolist() == [1, 3, 4]
+        other.instances.delete_matching(SearchFilter({"sop_instance_uid": ("1.1",)}))
+        assert catalog.frames.ids_matching(ct).tolist() == [3, 4]
     for number in range(40):  # more filters than are remembered
-        assert catalog.ids_matching(SearchFilter({"modality": ("CT", f"X{number}")})).tolist() == [3, 4]
+        assert catalog.frames.ids_matching(SearchFilter({"modality": ("CT", f"X{number}")})).tolist() == [3, 4]

@@ -15,7 +15,8 @@ from indexer.catalog import database as database_module
 from indexer.catalog.erasure import Erasures
 from indexer.records import FileStat
 from indexer.store import report_index
-from indexer.store.store import CATALOG_FILE, Store
+from indexer.store.place import CATALOG_FILE
+from indexer.store.store import Store
 from retrieval.errors import QueryError, StoreError
 from retrieval.search.bm25 import ReportIndex, build_report_index
 from retrieval.types import SearchFilter
@@ -56,9 +57,9 @@ def item(n: int, path: str = "", mtime: int = 0, **attributes: object):
 
 
 def fill(store: Store) -> None:
-    archive = store.catalog.archive_id("/a")
+    archive = store.catalog.files.archive_id("/a")
     for n in range(20):
-        store.catalog.commit(archive, [item(n)])
+        store.catalog.files.commit(archive, [item(n)])
     store.refresh()
 
 
@@ -117,61 +118,75 @@ def test_an_index_of_words_read_before_an_erasure_does_not_come_back(
 
 def test_erased_in_many_small_steps_no_byte_is_left(in_folder: Store, tmp_path: Path) -> None:
     """Pages are split, merged and freed on the way; none keeps a remainder."""
-    archive = in_folder.catalog.archive_id("/a")
+    archive = in_folder.catalog.files.archive_id("/a")
     for n in range(20, 60):
-        in_folder.catalog.commit(archive, [item(n)])
+        in_folder.catalog.files.commit(archive, [item(n)])
         if n % 2:
-            in_folder.catalog.commit(archive, [item(n - 10, mtime=n, study_description="later")])
+            in_folder.catalog.files.commit(archive, [item(n - 10, mtime=n, study_description="later")])
     for n in range(0, 60, 3):
         in_folder.erase(SearchFilter({"sop_instance_uid": (f"1.{n}",)}))
     assert found_in(tmp_path / "store") == set()
 
 
 def test_what_was_named_stays_out(store: Store) -> None:
-    catalog, archive = store.catalog, store.catalog.archive_id("/a")
+    catalog, archive = store.catalog, store.catalog.files.archive_id("/a")
     assert store.erase(study("2.0")) == 7
     erased = store.erasures
     stat = item(0).stat
-    worker = catalog.enter(*_elsewhere())
-    assert catalog.claim(archive, worker, [stat], erased).erased == [stat], "a known file costs no more than a stat"
-    changed = FileStat(stat.path, stat.size, stat.mtime_ns + 1)
-    assert list(catalog.claim(archive, worker, [changed], erased).mine) == [changed], "it may hold something else now"
-    outcome = catalog.commit(archive, [item(0, path="elsewhere", mtime=5), item(1, path="p1")], erased=erased)
-    assert (outcome.erased, outcome.duplicates) == (1, 1)
-    assert catalog.claim(archive, worker, [FileStat("elsewhere", 1, 5)], erased).erased
+    worker = catalog.claims.enter(*_elsewhere())
+    assert catalog.claims.claim(archive, worker, [stat], erased).erased == [stat], (
+        "a known file costs no more than a stat"
+    )
+    changed = FileStat(stat.path, stat.size, stat.stamp + 1)
+    assert list(catalog.claims.claim(archive, worker, [changed], erased).mine) == [changed], (
+        "it may hold something else now"
+    )
+    outcome = catalog.files.commit(archive, [item(0, path="elsewhere", mtime=5), item(1, path="p1")], erased=erased)
+    assert (outcome.tally.erased, outcome.tally.duplicates) == (1, 1)
+    assert catalog.claims.claim(archive, worker, [FileStat("elsewhere", 1, 5)], erased).erased
     new = item(30, path="new of the study")
-    assert catalog.commit(archive, [new], erased=erased).erased == 1, "a study that is erased takes nothing new in"
+    assert catalog.files.commit(archive, [new], erased=erased).tally.erased == 1, (
+        "a study that is erased takes nothing new in"
+    )
     assert catalog.counts().instances == 13
 
 
 def test_what_a_filter_matched_stays_out_instance_by_instance(store: Store) -> None:
-    catalog, archive = store.catalog, store.catalog.archive_id("/a")
+    catalog, archive = store.catalog, store.catalog.files.archive_id("/a")
     where = SearchFilter({"study_instance_uid": ("2.0",)}, "Modality = CT")
-    assert catalog.count_matching(where) == {"patients": 3, "studies": 1, "instances": 3, "frames": 60, "sentences": 3}
+    assert catalog.instances.count_matching(where) == {
+        "patients": 3,
+        "studies": 1,
+        "instances": 3,
+        "frames": 60,
+        "sentences": 3,
+    }
     assert store.erase(where) == 3
-    assert catalog.commit(archive, [item(3, path="x")], erased=store.erasures).erased == 1
+    assert catalog.files.commit(archive, [item(3, path="x")], erased=store.erasures).tally.erased == 1
     new = item(33, path="another of the study")
-    assert catalog.commit(archive, [new], erased=store.erasures).added == 1
+    assert catalog.files.commit(archive, [new], erased=store.erasures).tally.indexed == 1
 
 
 def test_a_patient_stays_out(in_folder: Store) -> None:
-    archive = in_folder.catalog.archive_id("/a")
+    archive = in_folder.catalog.files.archive_id("/a")
     assert in_folder.erase(SearchFilter({"patient_pseudonym": ("p1.4",)})) == 1
-    assert in_folder.catalog.commit(
+    assert in_folder.catalog.files.commit(
         archive, [item(4, path="x", study_instance_uid="9")], erased=in_folder.erasures
-    ).erased
+    ).tally.erased
 
 
 def test_readmitted_and_not_kept_out(store: Store) -> None:
-    catalog, archive = store.catalog, store.catalog.archive_id("/a")
+    catalog, archive = store.catalog, store.catalog.files.archive_id("/a")
     store.erase(study("2.0"))
     with catalog._database.reading() as connection:
         scopes = connection.exec_driver_sql("SELECT DISTINCT scope FROM erasures").scalars()
         assert set(scopes) == {"study", "file"}
-    assert catalog.commit(archive, [item(0)], erased=store.erasures, readmit=True).added == 1
-    assert catalog.commit(archive, [item(3, path="y")], erased=store.erasures).added == 1, "the study is let in again"
+    assert catalog.files.commit(archive, [item(0)], erased=store.erasures, readmit=True).tally.indexed == 1
+    assert catalog.files.commit(archive, [item(3, path="y")], erased=store.erasures).tally.indexed == 1, (
+        "the study is let in again"
+    )
     store.erase(study("2.1"), keep_out=False)
-    assert catalog.commit(archive, [item(1)], erased=store.erasures).added == 1
+    assert catalog.files.commit(archive, [item(1)], erased=store.erasures).tally.indexed == 1
 
 
 def test_the_digests_say_nothing_without_the_key(in_folder: Store) -> None:
@@ -198,19 +213,20 @@ def test_nothing_named_is_refused_and_nothing_found_is_fine(in_folder: Store) ->
 
 def test_a_reader_that_holds_the_log_is_named(in_folder: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(database_module, "BUSY_TIMEOUT_S", 0.1)
-    place = in_folder._folder / CATALOG_FILE
+    place = in_folder.place.folder / CATALOG_FILE
     in_folder.close()
-    with closing(sqlite3.connect(place, isolation_level=None)) as reader, Store.open(in_folder._folder) as store:
+    with closing(sqlite3.connect(place, isolation_level=None)) as reader, Store.open(in_folder.place.folder) as store:
         reader.execute("BEGIN")
         reader.execute("SELECT count(*) FROM frames").fetchone()
         with pytest.raises(StoreError, match=r"all is erased.*write-ahead log in use"):
             store.erase(study("2.0"))
         reader.execute("ROLLBACK")
         assert store.erase(study("2.0")) == 0, "the same command again empties the log"
-        assert found_in(in_folder._folder) == set()
+        assert found_in(in_folder.place.folder) == set()
 
 
 def _elsewhere():
-    from indexer.catalog.claims import LEASE_S, Process
+    from indexer.catalog.claims import LEASE_S
+    from indexer.catalog.processes import Process
 
     return Process("another machine", 1, "0"), LEASE_S

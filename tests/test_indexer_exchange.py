@@ -21,9 +21,9 @@ from retrieval.errors import StoreError, StoreIncompatible
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[Store]:
     with Store.create(tmp_path / "store", SPEC) as made:
-        archive = made.catalog.archive_id("/archive/DOE^JANE")
+        archive = made.catalog.files.archive_id("/archive/DOE^JANE")
         files = [indexed(f"DOE^JANE/{n}.dcm", f"1.2.{n}", frames=2, modality="CT") for n in range(20)]
-        made.catalog.commit(archive, files, [])
+        made.catalog.files.commit(archive, files, [])
         yield made
 
 
@@ -54,7 +54,7 @@ def test_vectors_made_elsewhere_take_the_place_of_those_that_were_there(store: S
     assert len(index) == 40
     best, score = index.search(other[7], 1)[0][0]
     assert score == pytest.approx(1, abs=1e-3)
-    key, _ = store.catalog.get([best])[best]
+    key, _ = store.catalog.frames.get([best])[best]
     assert (key.sop_instance_uid, key.frame_number) == (columns["sop_instance_uid"][7], columns["frame_number"][7])
     assert import_frames(store, path).replaced == 40
     assert np.array_equal(store.frames_index().vectors_of(store.frames_index().ids), before)

@@ -12,13 +12,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from catalog_factory import DIM, SPEC, indexed
+from catalog_factory import DIM, SPEC, indexed, only
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from indexer.catalog.filters import require_valid
-from indexer.catalog.values import days, folded, spellings, years
-from indexer.catalog.where import MAX_CONDITIONS, MAX_DEPTH, MAX_LENGTH, MAX_VALUES, Condition, parse_filter
+from indexer.catalog.conditions import require_valid
+from indexer.catalog.filters.language import MAX_CONDITIONS, MAX_DEPTH, MAX_LENGTH, MAX_VALUES, Condition, parse_filter
+from indexer.catalog.filters.values import days, folded, spellings, years
 from indexer.keywords import COLUMNS, KEYWORDS
 from indexer.store.store import Store
 from retrieval.errors import QueryError, UnknownFilterKeyword
@@ -160,11 +160,11 @@ def filled(store: Store, seed: int, count: int = 90) -> dict[int, dict[str, Any]
         | {"study_description": text(), "body_part_examined": text()}
         for _ in range(count)
     ]
-    archive = store.catalog.archive_id("/a")
-    store.catalog.commit(archive, [indexed(f"{n}", f"9.{n}", frames=1, **row) for n, row in enumerate(rows)])
+    archive = store.catalog.files.archive_id("/a")
+    store.catalog.files.commit(archive, [indexed(f"{n}", f"9.{n}", frames=1, **row) for n, row in enumerate(rows)])
     gone = {int(n) for n in rng.choice(count, size=count // 6, replace=False)}
     store.frames_index()  # so that the index has to catch up with what goes
-    store.catalog.forget(archive, [f"{n}" for n in sorted(gone)])
+    store.catalog.files.forget(archive, [f"{n}" for n in sorted(gone)])
     return {n + 1: row for n, row in enumerate(rows) if n not in gone}
 
 
@@ -179,9 +179,9 @@ def test_any_filter_finds_what_the_naive_judge_finds(store: Store, seed: int) ->
     def check(filter_: tuple[Any, ...], spelling: int) -> None:
         text = written(filter_, np.random.default_rng(spelling))
         expected = [i for i, row in kept.items() if holds(filter_, row) is True]
-        ids = store.catalog.ids_matching(SearchFilter(where=text))
+        ids = store.catalog.frames.ids_matching(SearchFilter(where=text))
         assert ids.tolist() == expected, text
-        answers = index.search(query, len(kept) + 5, ids)[0]
+        answers = index.search(query, len(kept) + 5, only(ids))[0]
         assert sorted(i for i, _ in answers) == expected, text
 
     check()
@@ -190,11 +190,13 @@ def test_any_filter_finds_what_the_naive_judge_finds(store: Store, seed: int) ->
 def test_every_letter_against_every_letter(store: Store) -> None:
     rows = [{"study_description": f"x{letter}y"} for letter in LETTERS]
     files = [indexed(f"{n}", f"1.{n}", frames=1, **row) for n, row in enumerate(rows, 1)]
-    store.catalog.commit(store.catalog.archive_id("/a"), files)
+    store.catalog.files.commit(store.catalog.files.archive_id("/a"), files)
     for letter in LETTERS:
         for operator, text in (("=", f"X{letter}y"), ("contains", f"{letter}y"), ("like", f"x{letter}Y")):
             quoted = "'" + text.replace("'", "''") + "'"
-            found = store.catalog.ids_matching(SearchFilter(where=f"StudyDescription {operator} {quoted}")).tolist()
+            found = store.catalog.frames.ids_matching(
+                SearchFilter(where=f"StudyDescription {operator} {quoted}")
+            ).tolist()
             expected = [i for i, row in enumerate(rows, 1) if holds((operator, "study_description", [text]), row)]
             assert found == expected, (operator, text)
 
@@ -211,7 +213,7 @@ def test_a_filter_in_words_and_equal_values_both_hold(store: Store) -> None:
         and row["patient_age"] is not None
     ]
     assert expected
-    assert store.catalog.ids_matching(where).tolist() == expected
+    assert store.catalog.frames.ids_matching(where).tolist() == expected
     assert bool(SearchFilter(where="x")) and not SearchFilter()
 
 
@@ -219,7 +221,7 @@ def test_negation_takes_no_row_that_says_nothing(store: Store) -> None:
     kept = filled(store, 6)
 
     def found(text: str) -> set[int]:
-        return set(store.catalog.ids_matching(SearchFilter(where=text)).tolist())
+        return set(store.catalog.frames.ids_matching(SearchFilter(where=text)).tolist())
 
     said = {i for i, row in kept.items() if row["modality"]}
     assert 0 < len(said) < len(kept)
@@ -242,18 +244,20 @@ INJECTIONS = [
 
 @pytest.mark.parametrize("hostile", INJECTIONS)
 def test_hostile_values_are_values(store: Store, hostile: str) -> None:
-    archive = store.catalog.archive_id("/a")
+    archive = store.catalog.files.archive_id("/a")
     files = [indexed("0", "1.0", frames=1, study_description=hostile), indexed("1", "1.1", frames=1, modality="CT")]
-    store.catalog.commit(archive, files)
+    store.catalog.files.commit(archive, files)
     quoted = "'" + hostile.replace("'", "''") + "'"
     for test in ("=", "contains", "starts with", "ends with"):
-        assert store.catalog.ids_matching(SearchFilter(where=f"StudyDescription {test} {quoted}")).tolist() == [1]
-        assert store.catalog.ids_matching(SearchFilter(where=f"Modality {test} {quoted}")).tolist() == []
-    assert store.catalog.ids_matching(SearchFilter({"study_description": (hostile,)})).tolist() == [1]
+        assert store.catalog.frames.ids_matching(SearchFilter(where=f"StudyDescription {test} {quoted}")).tolist() == [
+            1
+        ]
+        assert store.catalog.frames.ids_matching(SearchFilter(where=f"Modality {test} {quoted}")).tolist() == []
+    assert store.catalog.frames.ids_matching(SearchFilter({"study_description": (hostile,)})).tolist() == [1]
     for text in (hostile, f"{hostile} = CT", f'"{hostile}" = CT'):
         with pytest.raises(QueryError):
-            store.catalog.ids_matching(SearchFilter(where=text))
-    assert store.catalog.ids_matching(SearchFilter()).tolist() == [1, 2]
+            store.catalog.frames.ids_matching(SearchFilter(where=text))
+    assert store.catalog.frames.ids_matching(SearchFilter()).tolist() == [1, 2]
 
 
 BAD = [  # filter, column of the caret, what is said
@@ -340,8 +344,10 @@ def test_the_readme_shows_filters_that_work(store: Store) -> None:
         {"study_description": "knee", "patient_sex": "F", "study_date": date(2020, 3, 1)},
     ]
     files = [indexed(f"{n}", f"1.{n}", frames=1, **row) for n, row in enumerate(rows, 1)]
-    store.catalog.commit(store.catalog.archive_id("/a"), files)
-    found = {text: store.catalog.ids_matching(SearchFilter(where=text)).tolist() for text in (*commands, *inline)}
+    store.catalog.files.commit(store.catalog.files.archive_id("/a"), files)
+    found = {
+        text: store.catalog.frames.ids_matching(SearchFilter(where=text)).tolist() for text in (*commands, *inline)
+    }
     assert all(found.values()), [text for text, ids in found.items() if not ids]
     assert [found[text] for text in commands] == [[1], [5], [1], [2]]
     assert found["BodyPartExamined = schädel"] == found["StudyDate > 2020"] == [2]
@@ -374,11 +380,13 @@ def test_a_message_says_nothing_of_what_follows() -> None:
 @pytest.mark.parametrize("value", ["C\x00T", "\udc80"])
 def test_equal_values_no_database_takes_are_refused(store: Store, value: str) -> None:
     with pytest.raises(QueryError, match="holds a character"):
-        store.catalog.ids_matching(SearchFilter({"modality": (value,)}))
+        store.catalog.frames.ids_matching(SearchFilter({"modality": (value,)}))
 
 
 def test_the_most_that_is_taken_is_taken(store: Store) -> None:
-    store.catalog.commit(store.catalog.archive_id("/a"), [indexed("0", "1.0", frames=1, modality="CT", rows=7)])
+    store.catalog.files.commit(
+        store.catalog.files.archive_id("/a"), [indexed("0", "1.0", frames=1, modality="CT", rows=7)]
+    )
     for text in (
         "(" * MAX_DEPTH + "Modality = CT" + ")" * MAX_DEPTH,
         " or ".join(["Modality = MR"] * (MAX_CONDITIONS - 1) + ["Modality = CT"]),
@@ -388,7 +396,7 @@ def test_the_most_that_is_taken_is_taken(store: Store) -> None:
         f"Modality = {'x' * (MAX_LENGTH - 1)} or Modality = CT",
         f"SliceThickness in ({','.join(map(str, range(MAX_CONDITIONS)))}) or Modality = CT",
     ):
-        assert store.catalog.ids_matching(SearchFilter(where=text)).tolist() == [1], text[:60]
+        assert store.catalog.frames.ids_matching(SearchFilter(where=text)).tolist() == [1], text[:60]
 
 
 @given(st.text(st.sampled_from(LETTERS + "=<>()!, \n") | st.characters(), max_size=40))
@@ -425,7 +433,7 @@ def test_periods_and_ages() -> None:
 def test_a_parser_costs_little_of_a_cold_search() -> None:
     """It brings no module but its own and what Python has."""
     script = (
-        "import sys, dataclasses, logging; before = set(sys.modules); import indexer.catalog.where; "
+        "import sys, dataclasses, logging; before = set(sys.modules); import indexer.catalog.filters.language; "
         "new = {m.split('.')[0] for m in set(sys.modules) - before} - set(sys.stdlib_module_names); "
         "assert new <= {'indexer', 'retrieval', 'parsy'}, new"
     )

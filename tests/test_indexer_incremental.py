@@ -11,12 +11,14 @@ from typing import Any
 import pytest
 from catalog_factory import SPEC, content_hash, indexed
 
-from indexer.catalog.claims import LEASE_S, Process
+from indexer.catalog.claims import LEASE_S
+from indexer.catalog.processes import Process
 from indexer.catalog.sql_catalog import SqlCatalog
-from indexer.records import FileStat, IndexedFile, Rejection
-from indexer.run.changes import FILES_PER_CLAIM, ArchiveChanges, Shard
+from indexer.records import FileStat, IndexedFile, Rejection, Tally
+from indexer.run.changes import FILES_PER_CLAIM, ArchiveChanges
 from indexer.run.lease import Worker
-from indexer.sources.folders import count_files, iter_files
+from indexer.run.options import Shard
+from indexer.sources.folders import Folder, count_files, iter_files
 from retrieval.errors import MedlensError
 from retrieval.types import SearchFilter
 
@@ -63,27 +65,27 @@ class Run:
     def __init__(self, catalog: SqlCatalog, root: Path, *, prune: bool = False, **options: Any) -> None:
         self.read: list[str] = []
         self.decoded: list[str] = []
-        self.rejected: list[Rejection] = []
         with Worker(catalog) as worker:
-            changes = ArchiveChanges(catalog, root, worker, on_rejection=self.rejected.append, **options)
+            changes = ArchiveChanges(catalog, Folder(root), worker, **options)
             for files in changes.rounds():
                 batch, copies = [], []
                 for file in files:
                     self.read.append(file.stat.path)
-                    item = as_indexed(file.stat, file.path)
+                    item = as_indexed(file.stat, file.where)
                     if item.content_hash in file.candidates:
                         copies.append((file.stat, item.content_hash))
                     else:
                         self.decoded.append(file.stat.path)
                         batch.append(item)
                 if batch or copies:
-                    changes.put_back(catalog.commit(changes.archive_id, batch, [], copies).stale)
-            self.gone = changes.finish(prune)
-            self.unchanged = changes.unchanged
+                    changes.put_back(catalog.files.commit(changes.archive_id, batch, [], copies).stale)
+            changes.finish(prune)
+        self.gone = changes.tally
+        self.unchanged, self.rejected = changes.tally.unchanged, changes.tally.rejected
 
 
 def shown(catalog: SqlCatalog) -> dict[str, str]:
-    found = catalog.get(catalog.ids_matching(SearchFilter()))
+    found = catalog.frames.get(catalog.frames.ids_matching(SearchFilter()))
     return {key.sop_instance_uid: attributes["file_path"] for key, attributes in found.values()}
 
 
@@ -106,13 +108,13 @@ def test_names_in_any_script_are_compared_in_one_order(catalog: SqlCatalog, arch
 
 def test_a_moved_folder_keeps_its_vectors_and_is_known_by_its_new_place(catalog: SqlCatalog, archive: Path) -> None:
     Run(catalog, archive)
-    before = catalog.ids_matching(SearchFilter()).tolist()
+    before = catalog.frames.ids_matching(SearchFilter()).tolist()
     (archive / "a").rename(archive / "moved")
     run = Run(catalog, archive)
     assert (run.decoded, run.gone.moved) == ([], 3)
-    assert catalog.ids_matching(SearchFilter()).tolist() == before
+    assert catalog.frames.ids_matching(SearchFilter()).tolist() == before
     assert shown(catalog)["1.0"] == "moved/0.dcm"
-    assert sorted(path for path, _ in catalog.known_files(catalog.archive_id(archive))) == [
+    assert sorted(path for path, _ in catalog.files.known(catalog.files.archive_id(archive))) == [
         "b/1.dcm", "b/3.dcm", "b/5.dcm", "moved/0.dcm", "moved/2.dcm", "moved/4.dcm"
     ]  # fmt: skip
     again = Run(catalog, archive, prune=True)
@@ -193,32 +195,32 @@ def stats(count: int) -> list[FileStat]:
 
 
 def test_a_file_is_claimed_by_one_worker(catalog: SqlCatalog) -> None:
-    archive = catalog.archive_id("/a")
-    mine, theirs = catalog.enter(Process.this(), LEASE_S), catalog.enter(ELSEWHERE, LEASE_S)
+    archive = catalog.files.archive_id("/a")
+    mine, theirs = catalog.claims.enter(Process.this(), LEASE_S), catalog.claims.enter(ELSEWHERE, LEASE_S)
     wanted = stats(4)
-    assert list(catalog.claim(archive, mine, wanted[:3]).mine) == wanted[:3]
-    answer = catalog.claim(archive, theirs, wanted)
+    assert list(catalog.claims.claim(archive, mine, wanted[:3]).mine) == wanted[:3]
+    answer = catalog.claims.claim(archive, theirs, wanted)
     assert (list(answer.mine), answer.busy) == (wanted[3:], wanted[:3])
-    assert list(catalog.claim(archive, mine, wanted[:3]).mine) == wanted[:3], "a claim may be made again"
-    catalog.commit(archive, [], [(wanted[0], Rejection("000", "pixel-decode", "x"))])
-    answer = catalog.claim(archive, theirs, wanted)
+    assert list(catalog.claims.claim(archive, mine, wanted[:3]).mine) == wanted[:3], "a claim may be made again"
+    catalog.files.commit(archive, [], [(wanted[0], Rejection("000", "pixel-decode", "x"))])
+    answer = catalog.claims.claim(archive, theirs, wanted)
     assert answer.current[wanted[0]].reason == "pixel-decode"
     assert answer.busy == wanted[1:3]
-    catalog.leave(mine)
-    assert list(catalog.claim(archive, theirs, wanted).mine) == wanted[1:]
+    catalog.claims.leave(mine)
+    assert list(catalog.claims.claim(archive, theirs, wanted).mine) == wanted[1:]
 
 
 def test_the_dead_are_taken_over(catalog: SqlCatalog) -> None:
-    archive, wanted = catalog.archive_id("/a"), stats(3)
+    archive, wanted = catalog.files.archive_id("/a"), stats(3)
     here = Process.this()
     child = os.fork()
     if child == 0:
         os._exit(0)
     ended = Process(here.place, child, "not yet told")
-    dead = catalog.enter(ended, LEASE_S)
-    catalog.claim(archive, dead, wanted)  # a zombie as long as it was not waited for: dead all the same
-    me = catalog.enter(here, LEASE_S)
-    assert list(catalog.claim(archive, me, wanted).mine) == wanted
+    dead = catalog.claims.enter(ended, LEASE_S)
+    catalog.claims.claim(archive, dead, wanted)  # a zombie as long as it was not waited for: dead all the same
+    me = catalog.claims.enter(here, LEASE_S)
+    assert list(catalog.claims.claim(archive, me, wanted).mine) == wanted
     os.waitpid(child, 0)
     assert ended.is_dead()
     assert not here.is_dead()
@@ -227,23 +229,25 @@ def test_the_dead_are_taken_over(catalog: SqlCatalog) -> None:
 
 
 def test_a_lease_runs_out_unless_it_is_renewed(catalog: SqlCatalog) -> None:
-    archive, wanted = catalog.archive_id("/a"), stats(2)
-    silent, alive = catalog.enter(ELSEWHERE, -1.0), catalog.enter(ELSEWHERE, LEASE_S)
-    catalog.renew(silent, ELSEWHERE, LEASE_S)
-    assert catalog.claim(archive, silent, wanted).mine.keys() == set(wanted)
-    assert catalog.claim(archive, alive, wanted).busy == wanted
-    catalog.renew(silent, ELSEWHERE, -1.0)
-    assert catalog.claim(archive, alive, wanted).mine.keys() == set(wanted)
-    assert catalog.claim(archive, silent, wanted).busy == wanted, "it comes back alive, but without its claims"
-    assert silent not in catalog.checks.dead_workers()
+    archive, wanted = catalog.files.archive_id("/a"), stats(2)
+    silent, alive = catalog.claims.enter(ELSEWHERE, -1.0), catalog.claims.enter(ELSEWHERE, LEASE_S)
+    catalog.claims.renew(silent, ELSEWHERE, LEASE_S)
+    assert catalog.claims.claim(archive, silent, wanted).mine.keys() == set(wanted)
+    assert catalog.claims.claim(archive, alive, wanted).busy == wanted
+    catalog.claims.renew(silent, ELSEWHERE, -1.0)
+    assert catalog.claims.claim(archive, alive, wanted).mine.keys() == set(wanted)
+    assert catalog.claims.claim(archive, silent, wanted).busy == wanted, "it comes back alive, but without its claims"
+    assert silent not in catalog.claims.dead_workers()
 
 
 def test_a_run_waits_for_what_others_have_and_takes_over_what_they_drop(catalog: SqlCatalog, archive: Path) -> None:
-    number = catalog.archive_id(archive)
-    other = catalog.enter(ELSEWHERE, 3.0)
+    number = catalog.files.archive_id(archive)
+    other = catalog.claims.enter(ELSEWHERE, 3.0)
     held = [stat for stat, _ in iter_files(archive)][:3]
-    catalog.claim(number, other, held)
-    catalog.commit(number, [as_indexed(held[0], archive / held[0].path)])  # it ends one of three, then falls silent
+    catalog.claims.claim(number, other, held)
+    catalog.files.commit(
+        number, [as_indexed(held[0], archive / held[0].path)]
+    )  # it ends one of three, then falls silent
     run = Run(catalog, archive)
     assert held[0].path not in run.read
     assert sorted(run.read) == sorted(stat.path for stat, _ in iter_files(archive) if stat != held[0])
@@ -252,19 +256,19 @@ def test_a_run_waits_for_what_others_have_and_takes_over_what_they_drop(catalog:
 
 
 def test_a_worker_renews_its_lease_by_itself(lite: SqlCatalog) -> None:
-    archive = lite.archive_id("/a")
-    other = lite.enter(ELSEWHERE, LEASE_S)
+    archive = lite.files.archive_id("/a")
+    other = lite.claims.enter(ELSEWHERE, LEASE_S)
     with Worker(lite, lease_s=0.3) as worker:
-        lite.claim(archive, worker.id, stats(1))
+        lite.claims.claim(archive, worker.id, stats(1))
         worker._ended.wait(1.0)
-        assert lite.claim(archive, other, stats(1)).busy == stats(1)
-    assert lite.claim(archive, other, stats(1)).mine.keys() == set(stats(1))
+        assert lite.claims.claim(archive, other, stats(1)).busy == stats(1)
+    assert lite.claims.claim(archive, other, stats(1)).mine.keys() == set(stats(1))
 
 
 def test_a_copy_of_what_has_gone_meanwhile_is_read_again(lite: SqlCatalog, archive: Path) -> None:
-    number = lite.archive_id(archive)
+    number = lite.files.archive_id(archive)
     stat = FileStat("a/9.dcm", 1, 1)
-    assert lite.commit(number, [], [], [(stat, "a hash that nobody has")]).stale == (stat,)
+    assert lite.files.commit(number, [], [], [(stat, "a hash that nobody has")]).stale == (stat,)
 
 
 def test_more_files_than_one_claim_takes(lite: SqlCatalog, tmp_path: Path) -> None:
@@ -273,3 +277,15 @@ def test_more_files_than_one_claim_takes(lite: SqlCatalog, tmp_path: Path) -> No
         write(folder / f"{n}.dcm", f"5.{n}", "q")
     assert len(Run(lite, folder).read) == 2 * FILES_PER_CLAIM + 3
     assert Run(lite, folder).read == []
+
+
+def test_tallies_add_up() -> None:
+    whole, part = Tally(indexed=2, frames=5), Tally(indexed=1, unchanged=3, moved=1)
+    part.reject(Rejection("a", "not-dicom", ""))
+    part.warnings["odd"] += 2
+    for _ in range(2):
+        whole.add(part)
+    assert (whole.indexed, whole.unchanged, whole.moved, whole.frames) == (4, 6, 2, 5)
+    assert (whole.reasons, whole.warnings) == ({"not-dicom": 2}, {"odd": 4})
+    assert whole.files == 4 + 6 + 2, "moved are instances, rejected are files"
+    assert (part.files, part.rejected) == (5, [Rejection("a", "not-dicom", "")])

@@ -15,8 +15,10 @@ from pydicom.data import get_testdata_file
 
 from indexer.dicom.safe_read import open_dicom
 from indexer.reading.frames import parse_policy
-from indexer.run.pipeline import Progress, index_archive
+from indexer.run.options import IndexOptions, Progress
+from indexer.run.pipeline import index_archive
 from indexer.store.store import Store
+from retrieval.encoders.spec import IndexingEncoder
 from retrieval.errors import MedlensError, NonFiniteEmbedding, StoreError, StoreIncompatible
 
 FILES = (
@@ -52,10 +54,12 @@ def store(tmp_path: Path, encoder: FakeEncoder) -> Store:
 
 
 def run(archive: Path, store: Store, encoder: FakeEncoder, **options):
-    return index_archive([archive], store, encoder, workers=2, **options)
+    on_progress = options.pop("on_progress", lambda progress: None)
+    return index_archive([archive], store, encoder, IndexOptions(workers=2, **options), on_progress=on_progress)
 
 
 def test_one_run_takes_images_reports_and_others_each_as_what_they_are(archive, store, encoder):
+    assert isinstance(encoder, IndexingEncoder)
     report = run(archive, store, encoder)
     counts = store.catalog.counts()
     assert report.indexed == counts.instances == len(FILES)
@@ -73,8 +77,8 @@ def test_the_stored_vector_is_that_of_the_rendered_frame(archive, store, encoder
 
     run(archive, store, encoder)
     uid = str(dcmread(archive / "deep" / "CT_small.dcm", stop_before_pixels=True).SOPInstanceUID)
-    ids, vectors = next(store.catalog.iter_vectors("frame"))
-    keys = {i: key for i, (key, _) in store.catalog.get(int(i) for i in ids).items()}
+    ids, vectors = next(store.catalog.vectors.iter_vectors("frame"))
+    keys = {i: key for i, (key, _) in store.catalog.frames.get(int(i) for i in ids).items()}
     row = next(n for n, i in enumerate(ids) if keys[int(i)].sop_instance_uid == uid)
     picture = render_frame(open_dicom(archive / "deep" / "CT_small.dcm"))
     expected = encoder.encode_images([picture])[0]
@@ -212,7 +216,7 @@ def test_an_encoder_that_fails_ends_the_run_and_what_was_committed_stays(archive
 
 def test_a_commit_that_fails_ends_the_run(archive, store, encoder, monkeypatch):
     many(archive, 40)
-    commit, calls = store.catalog.commit, []
+    commit, calls = store.catalog.files.commit, []
 
     def second_fails(*arguments, **options):
         calls.append(arguments)
@@ -220,7 +224,7 @@ def test_a_commit_that_fails_ends_the_run(archive, store, encoder, monkeypatch):
             raise StoreError("the disk is full")
         return commit(*arguments, **options)
 
-    monkeypatch.setattr(store.catalog, "commit", second_fails)
+    monkeypatch.setattr(store.catalog.files, "commit", second_fails)
     with pytest.raises(StoreError, match="full"):
         run(archive, store, encoder)
     assert len(calls) == 2
@@ -232,7 +236,7 @@ def test_two_archives_in_one_run_are_counted_together(archive, store, encoder, t
     shutil.copy(str(get_testdata_file("SC_rgb.dcm")), other / "a.dcm")
     (other / "b.txt").write_text("no DICOM\n" * 50)
     seen: list[Progress] = []
-    report = index_archive([archive, other], store, encoder, workers=2, on_progress=seen.append)
+    report = index_archive([archive, other], store, encoder, IndexOptions(workers=2), on_progress=seen.append)
     assert report.indexed == len(FILES) + 1
     assert seen[-1].files == len(FILES) + 2 + 2
     assert seen[-1].rejected["not-dicom"] == 2

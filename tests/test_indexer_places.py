@@ -9,8 +9,9 @@ from fake_encoder import FakeEncoder
 from pydicom import dcmread
 from pydicom.data import get_testdata_file
 
+from indexer.run.options import IndexOptions
 from indexer.run.pipeline import index_archive
-from indexer.store.slices import with_places
+from indexer.store.slices import no_places_yet, with_places
 from indexer.store.store import Store
 from retrieval.search.searcher import Searcher
 
@@ -28,9 +29,9 @@ def test_hits_know_their_slice(tmp_path: Path) -> None:
         ds.save_as(archive / f"{number}.dcm")
     shutil.copy(str(get_testdata_file("SC_rgb.dcm")), archive / "no_geometry.dcm")
     with Store.create(tmp_path / "store", encoder.spec.to_json()) as store:
-        index_archive([archive], store, encoder, workers=1)
-        found = Searcher(encoder, store.frames_index(), store.catalog).search_text("anything", k=10)
-        hits = with_places(found, store.catalog, store.places).hits
+        index_archive([archive], store, encoder, IndexOptions(workers=1))
+        found = Searcher(encoder, store.frames_index(), store.catalog.frames).search_text("anything", k=10)
+        hits = with_places(found, store.catalog, no_places_yet(store.catalog)).hits
     places = {h.key.sop_instance_uid: (h.attributes["slice"], h.attributes["slices"]) for h in hits}
     in_order = sorted(heights)
     for number, height in enumerate(heights):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,12 +14,16 @@ from pydicom import dcmread
 from pydicom.data import get_testdata_file
 from pydicom.dataset import Dataset
 
+from indexer.run.options import IndexOptions
 from indexer.run.pipeline import index_archive
+from indexer.store.place import KEY_FILE, VECTORS_FOLDER
 from indexer.store.questions import StoreEncoder
 from indexer.store.report_index import FOLDER
-from indexer.store.store import KEY_FILE, VECTORS_FOLDER, Store
+from indexer.store.store import Store
+from indexer.tasks.verifying import verify_store
 from retrieval.errors import InvalidImage, MedlensError, QueryError
 from retrieval.search.query import Holder, ImagePart, Level, Query, Ranker
+from retrieval.search.ranking import Ranked, Ranking, best_first
 from retrieval.types import SearchFilter
 
 REPORTS = {"A": "Large left pleural effusion.", "B": "Small glioma of the left frontal lobe."}
@@ -64,7 +68,7 @@ def archive(tmp_path: Path) -> Path:
 def store(archive: Path, tmp_path: Path) -> Iterator[Store]:
     encoder = FakeEncoder()
     with Store.create(tmp_path / "store", encoder.spec.to_json()) as made:
-        index_archive([archive], made, encoder, workers=1)
+        index_archive([archive], made, encoder, IndexOptions(workers=1))
         yield made
 
 
@@ -85,11 +89,33 @@ def test_a_side_that_is_asked_for_is_looked_up_in_the_headers(tmp_path: Path) ->
         header.ImageLaterality, header.Laterality = image, series
         header.save_as(path)
     with Store.create(tmp_path / "store", encoder.spec.to_json()) as made:
-        index_archive([archive], made, encoder, workers=1)
+        index_archive([archive], made, encoder, IndexOptions(workers=1))
         found = made.search(Query("left breast", ranker=Ranker.DENSE), encoder=encoder)
         assert {hit.key.sop_instance_uid[-1] for hit in found.hits} == {"0", "3", "4"}
         assert found.searched == 3 and "2 frames" in found.notes[0]
         assert len(made.search(Query("left breast", literal=True), encoder=encoder).hits) == 5
+
+
+@pytest.mark.parametrize("word", ["no ", "no, ", ".", "left and "])
+def test_a_report_of_one_word_over_and_over_is_indexed_searched_verified_and_deleted(word: str, tmp_path: Path) -> None:
+    """Any of these took minutes to hours where work on a text grew with its square, in this and each later command."""
+    encoder = FakeEncoder()
+    archive = tmp_path / "archive"
+    archive.mkdir()
+    write_image(archive, "A", 1)
+    write_image(archive, "B", 1)
+    write_report(archive, "A", "Glioma. " + word * (200_000 // len(word)))
+    write_report(archive, "B", "Large pleural effusion.")
+    with Store.create(tmp_path / "store", encoder.spec.to_json()) as store:
+        report = index_archive([archive], store, encoder, IndexOptions(workers=1))
+        assert (report.indexed, report.rejected) == (4, ())
+        found = store.search(Query("glioma, no effusion", ranker=Ranker.TEXT, level=Level.STUDY), encoder=encoder)
+        assert [hit.attributes["study_instance_uid"] for hit in found.hits] == [f"1.2.{ord('A')}"]
+        assert all(check.sound for check in verify_store(store))
+        assert store.erase(SearchFilter({"study_instance_uid": (f"1.2.{ord('A')}",)})) == 2
+        found = store.search(Query("effusion", ranker=Ranker.TEXT), encoder=encoder)
+        assert [hit.attributes["study_instance_uid"] for hit in found.hits] == [f"1.2.{ord('B')}"]
+        assert not store.search(Query("glioma", ranker=Ranker.TEXT), encoder=encoder).hits
 
 
 def test_the_text_ranker_loads_no_model(store: Store) -> None:
@@ -103,6 +129,32 @@ def test_the_text_ranker_loads_no_model(store: Store) -> None:
     assert store.search(Query("effusion", ranker=Ranker.TEXT)).model == "fake"
     with pytest.raises(MedlensError):
         StoreEncoder(store).load()
+
+
+def test_a_ranking_can_be_put_around_the_stores_own(store: Store) -> None:
+    class UpsideDown:
+        """The same frames, the worst first."""
+
+        additive, depth, scale = False, None, "how little it fits"
+
+        def __init__(self, first: Ranking) -> None:
+            self.first = first
+
+        def top(self, n: int) -> Ranked:
+            return best_first(self.scores([i for i, _ in self.first.top(1000)]))[:n]
+
+        def scores(self, ids: Sequence[int]) -> dict[int, float]:
+            return {i: -score for i, score in self.first.scores(ids).items()}
+
+        def breakdown(self, ids: Sequence[int]) -> dict[int, dict[str, float]]:
+            return {i: {"unfit": score} for i, score in self.scores(ids).items()}
+
+    query = Query("glioma", ranker=Ranker.DENSE, k=50)
+    plain = store.search(query, encoder=FakeEncoder())
+    turned = store.search(query, encoder=FakeEncoder(), steps=[lambda ranking, asked: UpsideDown(ranking)])
+    assert [hit.key for hit in turned.hits] == [hit.key for hit in plain.hits][::-1]
+    assert turned.score == "how little it fits"
+    assert [hit.breakdown["unfit"] for hit in turned.hits] == [-hit.score for hit in plain.hits][::-1]
 
 
 def test_an_image_finds_itself_and_its_patient_can_be_excluded(store: Store, archive: Path) -> None:
@@ -150,7 +202,7 @@ def test_deleted_reports_leave_the_ranking_and_its_files(store: Store, tmp_path:
     folder = tmp_path / "store" / VECTORS_FOLDER / FOLDER
     assert "glioma" in json.loads((folder / "words.json").read_text())
     assert len(store.reports_index()) == 2
-    store.catalog.delete_matching(SearchFilter({"study_instance_uid": (f"1.2.{ord('B')}",)}))
+    store.catalog.instances.delete_matching(SearchFilter({"study_instance_uid": (f"1.2.{ord('B')}",)}))
     store.refresh()
     assert "glioma" not in json.loads((folder / "words.json").read_text())
     assert len(store.reports_index()) == 1

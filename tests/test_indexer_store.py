@@ -13,7 +13,8 @@ import pytest
 from catalog_factory import DIM, SPEC, indexed, vectors
 
 from indexer.catalog.sql_catalog import SqlCatalog
-from indexer.store.store import CATALOG_FILE, KEY_FILE, Store, is_url
+from indexer.store.place import CATALOG_FILE, KEY_FILE, is_url
+from indexer.store.store import Store
 from indexer.vectors.index import CatalogIndex
 from retrieval.errors import StoreCorrupt, StoreError, StoreIncompatible, StoreNotFound
 from retrieval.types import SearchFilter
@@ -30,9 +31,9 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
 
 
 def fill(store: Store, count: int = 20) -> int:
-    archive = store.catalog.archive_id("/a")
+    archive = store.catalog.files.archive_id("/a")
     files = [indexed(f"{n}", f"1.{n}", sentences=("Clear.", f"Number {n}.")) for n in range(count)]
-    store.catalog.commit(archive, files)
+    store.catalog.files.commit(archive, files)
     return archive
 
 
@@ -52,11 +53,11 @@ def test_a_store_remembers(store: Store, tmp_path: Path) -> None:
         assert len(again.frames_index()) == len(again.sentences_index()) == 40
         query = vectors("1.7/", 2)[:1]
         (best, score), *_ = again.frames_index().search(query, 3)[0]
-        assert again.catalog.get([best])[best][0].sop_instance_uid == "1.7"
+        assert again.catalog.frames.get([best])[best][0].sop_instance_uid == "1.7"
         assert score == pytest.approx(1, abs=1e-3)
         query = vectors("1.9//text", 2)[1:]
         (best, _), *_ = again.sentences_index().search(query, 1)[0]
-        assert again.catalog.sentence_rows([best])[best].text == "Number 9."
+        assert again.catalog.reports.sentence_rows([best])[best].text == "Number 9."
         with pytest.raises(StoreError, match="already"):
             Store.create(store.location, SPEC, local_dir=tmp_path / "local")  # type: ignore[attr-defined]
         assert again.pseudonym_key == key
@@ -84,8 +85,8 @@ def test_erasure_reaches_the_index_files(store: Store, tmp_path: Path) -> None:
         return sum(secret in content for secret in secrets for content in contents)
 
     assert found() == 2
-    gone = store.catalog.ids_matching(SearchFilter({"study_instance_uid": ("1.7.study",)})).tolist()
-    store.catalog.delete_matching(SearchFilter({"study_instance_uid": ("1.7.study",)}))
+    gone = store.catalog.frames.ids_matching(SearchFilter({"study_instance_uid": ("1.7.study",)})).tolist()
+    store.catalog.instances.delete_matching(SearchFilter({"study_instance_uid": ("1.7.study",)}))
     assert not set(gone) & set(store.frames_index().ids.tolist())
     store.refresh()
     assert found() == 0
@@ -95,7 +96,7 @@ def test_a_deletion_by_another_process_is_written_back_when_opened(store: Store,
     fill(store)
     store.refresh()
     with reopened(store, tmp_path) as other:
-        other.catalog.delete_matching(SearchFilter({"study_instance_uid": ("1.3.study",)}))
+        other.catalog.instances.delete_matching(SearchFilter({"study_instance_uid": ("1.3.study",)}))
     with reopened(store, tmp_path) as again:
         assert len(again.frames_index()) == 38
     assert [len(CatalogIndex.load(path)) for path in tmp_path.rglob("frames.faiss")] == [38]
@@ -267,7 +268,7 @@ def test_opening_and_searching_imports_no_torch_and_no_alembic(tmp_path: Path) -
         "from indexer.store.store import Store\n"
         f"store = Store.open(Path({str(tmp_path / 's')!r}))\n"
         f"hits = store.frames_index().search(np.ones((1, {DIM}), np.float32), 3)[0]\n"
-        "assert len(store.catalog.get([i for i, _ in hits])) == 3\n"
+        "assert len(store.catalog.frames.get([i for i, _ in hits])) == 3\n"
         "print(sorted({'torch', 'alembic', 'pydicom'} & set(sys.modules)))\n"
     )
     root = Path(__file__).parents[1]
@@ -278,7 +279,7 @@ def test_opening_and_searching_imports_no_torch_and_no_alembic(tmp_path: Path) -
 def test_vectors_are_kept_to_half_a_thousandth(tmp_path: Path) -> None:
     with Store.create(tmp_path / "s", SPEC) as store:
         fill(store)
-        ids, stored = store.catalog.vectors_of(store.catalog.ids_matching(SearchFilter()))
+        ids, stored = store.catalog.frames.vectors_of(store.catalog.frames.ids_matching(SearchFilter()))
         exact = np.concatenate([vectors(f"1.{n}/", 2) for n in range(20)])
         assert len(ids) == 40
         assert np.abs(stored.astype(np.float32) @ exact.T - exact @ exact.T).max() < 5e-4

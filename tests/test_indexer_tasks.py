@@ -11,7 +11,7 @@ from fake_encoder import FakeEncoder
 from PIL import Image
 
 from indexer.reading.files import PictureRequest
-from indexer.run.pipeline import Progress
+from indexer.run.options import Progress
 from indexer.store.store import Store
 from indexer.tasks import encoding
 from indexer.tasks.copying import CohortMember, cohort

@@ -45,8 +45,8 @@ def archive(tmp_path: Path) -> Path:
 def store(archive: Path, tmp_path: Path) -> Store:
     """A CT with a report of two sentences, an MR with one, a broken and a missing file, an image without a report."""
     made = Store.create(tmp_path / "store", SPEC)
-    made.catalog.commit(
-        made.catalog.archive_id(str(archive)),
+    made.catalog.files.commit(
+        made.catalog.files.archive_id(str(archive)),
         [
             indexed(
                 "CT_small.dcm", "1.1", frames=1, study_instance_uid="a", image_orientation_patient=AXIAL, modality="CT"
@@ -105,7 +105,7 @@ def test_a_study_without_a_patient_is_no_uid(archive: Path, tmp_path: Path) -> N
         file = indexed("CT_small.dcm", "1.1", frames=1, study_instance_uid="1.2.3.4")
         report = indexed("r", "1.2", frames=0, sentences=("Clear lungs.",), study_instance_uid="1.2.3.4")
         files = [replace(f, record=replace(f.record, patient_pseudonym=None)) for f in (file, report)]
-        made.catalog.commit(made.catalog.archive_id(str(archive)), files)
+        made.catalog.files.commit(made.catalog.files.archive_id(str(archive)), files)
         text = export_pairs(made, tmp_path / "pairs").pairs.read_text()
     assert "study-" in text
     assert "1.2.3.4" not in text
@@ -124,7 +124,7 @@ def test_it_is_made_anew_only_when_it_has_to_be(store: Store, archive: Path, tmp
     assert export() == first
     assert not reads
     more = indexed("CT_small.dcm", "9.1", frames=1, study_instance_uid="a")
-    store.catalog.commit(store.catalog.archive_id(str(archive)), [more])
+    store.catalog.files.commit(store.catalog.files.archive_id(str(archive)), [more])
     kept = export(keep=True)
     assert not reads
     assert kept == replace(first, changed=True)
@@ -193,7 +193,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
             report = indexed(f"{i}.sr", f"2.{i}", frames=0, sentences=said, **about)
             patient = f"pseudonym{i // 2}"
             files += [replace(f, record=replace(f.record, patient_pseudonym=patient)) for f in (picture, report)]
-        made.catalog.commit(made.catalog.archive_id(str(root / "shapes")), files)
+        made.catalog.files.commit(made.catalog.files.archive_id(str(root / "shapes")), files)
     return root
 
 

@@ -20,9 +20,9 @@ AXIAL, SAGITTAL, OBLIQUE = r"1\0\0\0\1\0", r"0\1\0\0\0\-1", r"0.7\0.7\0\0\0\-1"
 def store(tmp_path: Path) -> Store:
     """Study a: two images of two frames, a report of three sentences; b: one image, one sentence; c: no report."""
     made = Store.create(tmp_path / "store", SPEC)
-    archive = made.catalog.archive_id("/archive")
+    archive = made.catalog.files.archive_id("/archive")
     said = ("Short.", "The longest sentence of them all.", "Clear  lungs.")
-    made.catalog.commit(
+    made.catalog.files.commit(
         archive,
         [
             indexed("a1", "1.1", study_instance_uid="a", modality="CT", image_orientation_patient=AXIAL),
@@ -64,7 +64,7 @@ def test_vectors_are_those_of_the_store_in_the_order_of_the_rows(store: Store) -
 def test_the_files_of_the_frames_for_another_model(store: Store) -> None:
     profile = RenderProfile()
     requests = store_truth(store, limit=100).requests(profile)
-    assert [(r.path.as_posix(), r.frame_number) for r in requests[:3]] == [
+    assert [(r.where.as_posix(), r.frame_number) for r in requests[:3]] == [
         ("/archive/a1", 1),
         ("/archive/a1", 2),
         ("/archive/a2", 1),
@@ -84,7 +84,9 @@ def test_a_store_without_reports_has_labels_only(tmp_path: Path) -> None:
     with Store.create(tmp_path / "plain", SPEC) as made:
         with pytest.raises(EvaluationError, match="no frames"):
             store_truth(made, limit=10)
-        made.catalog.commit(made.catalog.archive_id("/a"), [indexed("1", "1", modality="CT"), indexed("2", "2")])
+        made.catalog.files.commit(
+            made.catalog.files.archive_id("/a"), [indexed("1", "1", modality="CT"), indexed("2", "2")]
+        )
         rows = store_truth(made, limit=10).rows
         assert rows.texts == ((),) * 4 and rows.asked is None and rows.documents is None
         assert rows.fields["modality"] == ("CT", "CT", None, None)

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from catalog_factory import only
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from test_indexer_vectors import FakeCatalog
@@ -160,7 +161,7 @@ def test_filters_are_exact(kind: str, tmp_path: Path) -> None:
     for share in (0.001, 0.01, 0.5, 0.9, 1.0):
         ids = rng.permutation(np.arange(1, ROWS + 1))[: max(1, int(share * ROWS))]
         for query in clustered(3, 6):
-            found = index.search(query, 10, ids)[0]
+            found = index.search(query, 10, only(ids))[0]
             assert [i for i, _ in found] == [i for i, _ in judged(catalog, query, 10, set(ids.tolist()))]
 
 
@@ -170,7 +171,7 @@ def test_more_answers_than_rows_and_none(kind: str, tmp_path: Path) -> None:
     query = clustered(1, 3)
     assert [i for i, _ in index.search(query, 1000)[0]] == [i for i, _ in judged(catalog, query[0], 1000)]
     assert index.search(query, 0) == [[]]
-    assert index.search(query, 5, np.empty(0, np.int64)) == [[]]
+    assert index.search(query, 5, only(np.empty(0, np.int64))) == [[]]
     with pytest.raises(ValueError, match="NaN"):
         index.search(np.full(DIM, np.nan, np.float32), 1)
     with pytest.raises(ValueError, match=r"expected \(N, 32\)"):
@@ -245,7 +246,7 @@ def test_neither_deleted_nor_filtered_out_rows_appear(kind: str, tmp_path: Path,
         k = data.draw(st.integers(1, 60))
         ids = None if allowed is None else np.array(sorted(allowed), dtype=np.int64)
         possible = catalog.rows.keys() if allowed is None else catalog.rows.keys() & allowed
-        for found in index.search(clustered(4, data.draw(st.integers(0, 99))), k, ids):
+        for found in index.search(clustered(4, data.draw(st.integers(0, 99))), k, only(ids)):
             assert {i for i, _ in found} <= possible
             assert len(found) == min(k, len(possible))
 

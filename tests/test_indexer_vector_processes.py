@@ -26,8 +26,8 @@ SPAWN = multiprocessing.get_context("spawn")  # FAISS's threads don't survive a 
 
 def put(store: Store, generation: int) -> None:
     """Twenty rows in one transaction. One process writes, so their ids are 20 g + 1 to 20 g + 20."""
-    archive = store.catalog.archive_id("/a")
-    store.catalog.commit(archive, [indexed(f"{generation}.dcm", f"1.{generation}", frames=FRAMES)])
+    archive = store.catalog.files.archive_id("/a")
+    store.catalog.files.commit(archive, [indexed(f"{generation}.dcm", f"1.{generation}", frames=FRAMES)])
 
 
 def stored(ids: np.ndarray) -> np.ndarray:
@@ -40,7 +40,9 @@ def write(place: Path, done: Event) -> None:
     with Store.open(place) as store:
         for new in range(KEPT, KEPT + ROUNDS):
             put(store, new)
-            store.catalog.delete_matching(SearchFilter({"study_instance_uid": (f"1.{new - KEPT}.study",)}), None)
+            store.catalog.instances.delete_matching(
+                SearchFilter({"study_instance_uid": (f"1.{new - KEPT}.study",)}), None
+            )
             store.refresh()
     done.set()
 
@@ -55,10 +57,10 @@ def read(place: Path, done: Event, number: int, reports: Any) -> None:
         last = False
         while not last and not wrong:
             last = done.is_set()
-            _, gone = store.catalog.deleted_since("frame", 0)
-            newest = store.catalog.vector_count("frame") + len(gone)  # each id was given once
+            _, gone = store.catalog.vectors.deleted_since("frame", 0)
+            newest = store.catalog.vectors.count("frame") + len(gone)  # each id was given once
             if searches % 2:
-                store.forget_indexes()
+                store.derived.forget()
             index = store.index("frame")
             for k in (5000, 10):
                 hits = index.search(query, k)[0]
@@ -87,7 +89,9 @@ def test_two_read_while_one_writes(tmp_path: Path) -> None:
     with Store.create(place, SPEC) as store:
         for generation in range(KEPT):
             put(store, generation)
-        outcome = optimize(store.index_place("frame"), store.catalog, np.empty((0, DIM), np.float16), kind="ivf-rabitq")
+        outcome = optimize(
+            store.derived.index_place("frame"), store.catalog.vectors, np.empty((0, DIM), np.float16), kind="ivf-rabitq"
+        )
         assert outcome is not None and outcome[0].tuning is not None
     done, reports = SPAWN.Event(), SPAWN.SimpleQueue()
     readers = [SPAWN.Process(target=read, args=(place, done, number, reports), daemon=True) for number in range(2)]
@@ -106,7 +110,7 @@ def test_two_read_while_one_writes(tmp_path: Path) -> None:
         assert searches >= changes >= 1
         assert last == alive
     with Store.open(place) as store:
-        written = CatalogIndex.load(store.index_place("frame").path)
+        written = CatalogIndex.load(store.derived.index_place("frame").path)
         assert written.ids.tolist() == alive
         assert written.tuning is not None, "the compressed index went along"
         assert [path.name for path in (place / "vectors").glob(".*")] == []
@@ -142,7 +146,7 @@ def die_at(moment: str) -> None:
 def killed(place: Path, moment: str) -> None:
     with Store.open(place) as store:
         put(store, 1)
-        store.catalog.delete_matching(SearchFilter({"study_instance_uid": ("1.0.study",)}), None)
+        store.catalog.instances.delete_matching(SearchFilter({"study_instance_uid": ("1.0.study",)}), None)
         die_at(moment)
         store.refresh()
 
@@ -152,7 +156,7 @@ def test_killed_while_it_writes_the_old_file_stays(moment: str, tmp_path: Path) 
     place = tmp_path / "s"
     with Store.create(place, SPEC) as store:
         put(store, 0)
-        path = store.index_place("frame").path
+        path = store.derived.index_place("frame").path
         store.refresh()
         before = path.read_bytes()
     process = SPAWN.Process(target=killed, args=(place, moment), daemon=True)

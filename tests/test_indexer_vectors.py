@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from catalog_factory import vectors
+from catalog_factory import only, vectors
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
@@ -21,6 +21,7 @@ from indexer.vectors.flat import Flat
 from indexer.vectors.index import CatalogIndex
 from indexer.vectors.opening import Place, open_index
 from indexer.vectors.parts import Mark
+from indexer.vectors.port import StoreIndex
 from retrieval.errors import StoreCorrupt, StoreError
 from retrieval.types import VectorIndex
 
@@ -103,6 +104,7 @@ class FakeCatalog:
 
 def test_is_a_vector_index() -> None:
     assert isinstance(CatalogIndex(DIM), VectorIndex)
+    assert isinstance(CatalogIndex(DIM), StoreIndex)
 
 
 @pytest.mark.parametrize("count", [1, 50, 3000])  # 3000: filters too wide for scoring row by row
@@ -115,7 +117,7 @@ def test_search_is_brute_force(count: int, k: int) -> None:
     queries = vectors("queries", 3, DIM)
     rows = dict(zip(ids.tolist(), data, strict=True))
     for allowed in (None, ids[::2], ids[: count // 10], np.array([4, 6], dtype=np.int64), ids[:0], ids[10:]):
-        for query, found in zip(queries, index.search(queries, k, allowed), strict=True):
+        for query, found in zip(queries, index.search(queries, k, only(allowed)), strict=True):
             same_hits(found, brute_force(rows, query, k, allowed))
 
 
@@ -171,7 +173,7 @@ class IndexMachine(RuleBasedStateMachine):
         query = grid_vectors(1, seed)
         chosen = data.draw(st.none() | st.lists(st.integers(0, self.catalog.next_id + 2)))
         ids = None if chosen is None else np.array(chosen, dtype=np.int64)
-        same_hits(self.index.search(query, k, ids)[0], brute_force(self.catalog.rows, query[0], k, ids))
+        same_hits(self.index.search(query, k, only(ids))[0], brute_force(self.catalog.rows, query[0], k, ids))
 
     @invariant()
     def no_stranger(self) -> None:
@@ -209,7 +211,7 @@ def test_empty_index_and_no_answers() -> None:
     assert index.search(query[:0], 5) == []
     index.add(np.array([7], dtype=np.int64), vectors("a", 1, DIM))
     assert index.search(query, 0) == [[], []]
-    assert index.search(query, 5, np.array([8], dtype=np.int64)) == [[], []]
+    assert index.search(query, 5, only(np.array([8], dtype=np.int64))) == [[], []]
     assert index.remove(np.array([7, 8], dtype=np.int64)) == 1
     assert index.search(query, 5) == [[], []]
     assert len(index) == 0
@@ -411,7 +413,8 @@ def test_numpy_and_faiss_give_the_same(tmp_path: Path, dim: int) -> None:
             index = CatalogIndex.load(tmp_path / "x.faiss")
             asked = [index.search(queries, 450)]
             index.remove(gone)
-            asked += [index.search(queries, 20), index.search(queries, 20, chosen), index.search(queries[:1], 5000)]
+            asked += [index.search(queries, 20), index.search(queries, 20, only(chosen))]
+            asked += [index.search(queries[:1], 5000)]
             found.append(asked)
     assert found[0] == found[1]
     assert len(found[0][-1][0]) == 2400

@@ -15,8 +15,9 @@ from catalog_factory import DIM, SPEC, indexed, vectors
 from typer.testing import CliRunner
 
 from cli.medlens_app import app
-from indexer.catalog.claims import Process
-from indexer.store.store import CATALOG_FILE, KEY_FILE, Store
+from indexer.catalog.processes import Process
+from indexer.store.place import CATALOG_FILE, KEY_FILE
+from indexer.store.store import Store
 from indexer.tasks.verifying import Check, verify_store
 from retrieval.types import SearchFilter
 
@@ -27,11 +28,11 @@ GOLDEN = Path(__file__).parent / "golden" / "catalog-0001.sql"
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("made") / "store"
     with Store.create(place, SPEC) as store:
-        archive = store.catalog.archive_id("/a")
+        archive = store.catalog.files.archive_id("/a")
         items = [indexed(f"{n}", f"1.{n}", frames=2, modality="CT") for n in range(12)]
         report = indexed("sr", "1.99", frames=0, sentences=("No effusion.", "A nodule."), modality="SR")
-        store.catalog.commit(archive, [*items, report])
-        store.catalog.commit(archive, [indexed("copy", "1.0", frames=2)])
+        store.catalog.files.commit(archive, [*items, report])
+        store.catalog.files.commit(archive, [indexed("copy", "1.0", frames=2)])
         store.refresh()
     return place
 
@@ -66,8 +67,8 @@ def test_a_sound_store_has_nothing_to_say(place: Path) -> None:
 
 def test_postgresql_is_checked_alike(postgres_url: str, tmp_path: Path) -> None:
     with Store.create(postgres_url, SPEC, local_dir=tmp_path / "local") as store:
-        archive = store.catalog.archive_id("/a")
-        store.catalog.commit(archive, [indexed(f"{n}", f"1.{n}") for n in range(4)])
+        archive = store.catalog.files.archive_id("/a")
+        store.catalog.files.commit(archive, [indexed(f"{n}", f"1.{n}") for n in range(4)])
         assert all(check.sound for check in verify_store(store))
         with store.catalog._database.writing() as connection:
             connection.exec_driver_sql("UPDATE frames SET vector = '\\x00' WHERE id = 3")
@@ -102,7 +103,7 @@ def test_damaged_rows_are_found_and_taken_out_to_be_read_again(place: Path, dama
     assert wrong(place) == {}
     with Store.open(place) as store:
         assert store.catalog.counts().instances == left
-        known = {path for path, file in store.catalog.known_files(1) if file.status == "indexed"}
+        known = {path for path, file in store.catalog.files.known(1) if file.status == "indexed"}
         assert len(known) == left + 1 or (len(known) == left), "a file is noted as indexed whose instance is gone"
 
 
@@ -156,7 +157,7 @@ def test_the_index_of_the_reports_words(place: Path) -> None:
     words = place / "vectors" / "reports" / "words.json"
     assert "nodul" in words.read_text()
     with Store.open(place) as store:
-        store.catalog.delete_matching(SearchFilter({"sop_instance_uid": ("1.99",)}))
+        store.catalog.instances.delete_matching(SearchFilter({"sop_instance_uid": ("1.99",)}))
     assert "nodul" in words.read_text()
     assert wrong(place) == {}
     assert "nodul" not in words.read_text()
@@ -173,7 +174,7 @@ def test_leftovers_of_the_killed(place: Path) -> None:
     assert wrong(place) == {}, "somebody may be writing it just now"
     os.utime(left, (1, 1))
     with Store.open(place) as store:
-        store.catalog.enter(Process("elsewhere", 1, ""), -1.0)
+        store.catalog.claims.enter(Process("elsewhere", 1, ""), -1.0)
     assert wrong(place) == {"leftovers": 1, "dead workers": 1}
     verified(place, repair=True)
     assert wrong(place) == {}
@@ -185,12 +186,12 @@ def with_files(tmp_path: Path) -> Path:
     (tmp_path / "archive").mkdir()
     place = tmp_path / "store"
     with Store.create(place, SPEC) as store:
-        archive = store.catalog.archive_id(tmp_path / "archive")
+        archive = store.catalog.files.archive_id(tmp_path / "archive")
         for n in range(4):
             path = tmp_path / "archive" / f"{n}"
             path.write_text("x")
             os.utime(path, ns=(7, 7))
-            store.catalog.commit(archive, [indexed(f"{n}", f"1.{n}", "x", mtime=7)])
+            store.catalog.files.commit(archive, [indexed(f"{n}", f"1.{n}", "x", mtime=7)])
     return place
 
 

@@ -32,10 +32,11 @@ from retrieval.evaluation.results import difference_rows, document, figure_rows,
 from retrieval.evaluation.retrieval import Cosines, Given, Grades, Pairing, judge_direction
 from retrieval.evaluation.rows import EvaluationRows
 from retrieval.evaluation.text_ranking import bm25_scores, fused
-from retrieval.evaluation.zero_shot import Labelled, calibration_floor, judge_exclusive, reliability
+from retrieval.evaluation.zero_shot import Labelled, judge_exclusive
 from retrieval.search.bm25 import build_report_index
 from retrieval.search.hybrid import HybridRanking, ReportScores
 from retrieval.search.query import Query
+from retrieval.statistics.reliability import calibration_floor, reliability
 from retrieval.types import Embeddings, Lineage
 from retrieval.zeroshot.classify import ZeroShotClassifier
 from retrieval.zeroshot.fitting import LabelledRows, fit_calibration
@@ -260,7 +261,7 @@ def test_perfect_calibration_is_at_its_floor() -> None:
     assert found["ECE"].value == pytest.approx(found["ECE"].chance, abs=0.03)
     assert found["ECE"].chance == pytest.approx(calibration_floor(high, 15))
     assert "accuracy among occurring" not in found  # both occur
-    bins = reliability(high, labelled.right)
+    bins = reliability(high, labelled.right, 15)
     assert all(abs(b.right - b.confidence) < 0.2 for b in bins)
     # The same answers, far too sure of themselves.
     sure = Labelled.known(["a", "b"], np.array([[0.999, 0.001]] * 400), truth, [str(i) for i in range(400)])

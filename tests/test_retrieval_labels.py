@@ -140,3 +140,17 @@ def test_one_label_is_no_choice(text: str) -> None:
 def test_an_inline_label_twice() -> None:
     with pytest.raises(LabelSetError, match="given twice: ct"):
         load_labels("CT, MR, ct")
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("a: &a [x]\nname: m\nlabels: *a\n", r"aliases \(\*a\) are not taken"),
+        ("[" * 20_000, "nested too deeply"),
+        ("#" * 1_000_001, "more than 1,000,000 bytes"),
+    ],
+)
+def test_a_label_file_is_bounded(content: str, said: str, tmp_path: Path) -> None:
+    (tmp_path / "labels.yaml").write_text(content)
+    with pytest.raises(LabelSetError, match=said):
+        load_labels(str(tmp_path / "labels.yaml"))

@@ -10,22 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 
-from retrieval.statistics.metrics import (
-    Estimate,
-    Judgement,
-    Resamples,
-    auroc_of,
-    bin_of,
-    calibration_error_of,
-    differences,
-    estimate,
-    interval,
-    mean_of,
-    mean_statistic,
-    mean_where,
-    median_of,
-    share_right_of,
-)
+from retrieval.statistics.bootstrap import Estimate, Judgement, Resamples, differences, estimate, interval
+from retrieval.statistics.measures import auroc_of, mean_of, mean_statistic, mean_where, median_of, share_right_of
+from retrieval.statistics.reliability import bin_of, calibration_error_of
 from tests.reference import retrieval_metrics as naive
 
 
@@ -100,7 +87,7 @@ def test_the_interval_is_that_of_resampling_whole_groups_by_hand() -> None:
 def test_resamples_are_the_same_in_batches_of_any_size(monkeypatch: pytest.MonkeyPatch) -> None:
     groups = [f"g{i % 5}" for i in range(20)]
     whole = np.concatenate(list(Resamples(groups, count=50).weights()))
-    monkeypatch.setattr("retrieval.statistics.metrics.BATCH_CELLS", 60)
+    monkeypatch.setattr("retrieval.statistics.bootstrap.BATCH_CELLS", 60)
     batches = list(Resamples(groups, count=50).weights())
     assert len(batches) > 5
     assert (np.concatenate(batches) == whole).all()

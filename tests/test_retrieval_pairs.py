@@ -14,6 +14,8 @@ from PIL import Image
 from retrieval.errors import EvaluationError
 from retrieval.evaluation.pairs import evaluation_rows, read_pairs
 from retrieval.evaluation.rows import EvaluationRows, draw_groups
+from retrieval.training.config import Source
+from retrieval.training.data import read_corpus
 from retrieval.zeroshot.labels import load_labels
 
 
@@ -67,6 +69,15 @@ def test_every_row_where_asked_for_and_a_file_without_splits(tmp_path: Path) -> 
     assert "--split all" in caught.value.hint
 
 
+def test_a_row_without_a_split_is_for_training(tmp_path: Path) -> None:
+    write(tmp_path, [row(0, "p", None), row(1, "q", ""), row(2, "r", "train"), row(3, "s")])
+    pairs = read_pairs(tmp_path)
+    assert [pair.group for pair in pairs.of_split("train")] == ["p", "q", "r"]
+    assert evaluation_rows(pairs)[0].facts["training_images_compared"] == 3
+    source = Source(pairs=tmp_path / "pairs.jsonl", texts={"text": 1.0})
+    assert [one.split for one in read_corpus([source], []).rows] == ["train", "train", "train", "dev"]
+
+
 def test_patients_on_both_sides_are_refused_without_naming_them(tmp_path: Path) -> None:
     write(tmp_path, [row(0, "SECRET-7"), row(1, "q"), row(2, "SECRET-7", "train")])
     with pytest.raises(EvaluationError, match=r"1 of 2 groups .* lines 1 and 3") as caught:
@@ -97,8 +108,9 @@ def test_equal_files_are_refused_and_pictures_that_look_alike_are_said(tmp_path:
     ("content", "said"),
     [
         ("", "is empty"),
-        ("not json\n", "line 1 is no JSON"),
-        ("[1]\n", "line 1 is list"),
+        ("not json\n", "line 1 is not JSON"),
+        ("[" * 100_000 + "\n", "line 1 is not JSON: it is nested too deeply"),
+        ("[1]\n", "line 1 is not a JSON object but of type list"),
         ('{"image": "a.png"}\n', "line 1 has no group"),
         ('{"text": "x"}\n', "no image and no group"),
     ],

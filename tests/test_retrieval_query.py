@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 from test_retrieval_search import ToyCatalog, ToyIndex
 
 from retrieval.errors import EmptyQuery, MedlensError, QueryError
-from retrieval.language.negation import affirmed, heard
+from retrieval.language.negation import affirmed
 from retrieval.search.bm25 import ReportIndex, build_report_index, terms, tokens
 from retrieval.search.hybrid import SHARE, ReportScores, TextRanking
+from retrieval.search.interpret import separate_negations
 from retrieval.search.query import Fusion, ImagePart, Query, TextPart
 from retrieval.search.searcher import Searcher
 from retrieval.types import Embeddings, SearchFilter, SearchResults
@@ -320,13 +321,13 @@ def test_what_a_report_rules_out_is_none_of_its_words() -> None:
 
 
 def test_absence_is_a_negative_part_in_pictures_and_reports() -> None:
-    query = heard(Query(["cardiomegaly, no pleural effusion", TextPart("chest tube", -1.0)]))
+    query = separate_negations(Query(["cardiomegaly, no pleural effusion", TextPart("chest tube", -1.0)]))
     said = [(part.text, part.weight, part.in_reports) for part in query.texts]
     assert said == [("cardiomegaly", 1.0, True), ("pleural effusion", -0.25, True), ("chest tube", -1.0, True)]
-    alone = heard(Query("no pneumonia"))
+    alone = separate_negations(Query("no pneumonia"))
     assert [(p.text, p.weight, p.in_reports) for p in alone.texts] == [("normal", 1, False), ("pneumonia", -1, True)]
     for kept in (Query("no pneumonia", literal=True), Query("pneumonia"), Query("CT without contrast")):
-        assert heard(kept) is kept
+        assert separate_negations(kept) is kept
     world = World(1)
     plain = world.search(Query("no pneumonia"))
     assert plain.query == "no pneumonia"
@@ -481,3 +482,9 @@ def test_a_query_says_itself_without_folders() -> None:
     assert str(query) == '"chest tube" + image prior.dcm - 0.5 "cardiomegaly"'
     assert query.names == ("text", "image", "not")
     assert str(Query("  chest \n tube ")) == "chest tube"
+
+
+def test_a_number_that_python_does_not_read_is_refused() -> None:
+    assert Query("&#" + "9" * 4000 + ";").names == ("text",)
+    with pytest.raises(QueryError, match="more than 4,000 digits"):
+        Query("mass &#" + "9" * 4001 + ";")

@@ -15,7 +15,18 @@ import pytest
 from retrieval.errors import EmptyQuery, QueryError
 from retrieval.search.query import Query, Ranker
 from retrieval.search.searcher import Searcher
-from retrieval.types import Catalog, Embeddings, Encoder, FrameKey, Lineage, SearchFilter, Uint8Image, VectorIndex
+from retrieval.types import (
+    Catalog,
+    Embeddings,
+    Encoder,
+    FrameKey,
+    Ids,
+    Lineage,
+    RowFilter,
+    SearchFilter,
+    Uint8Image,
+    VectorIndex,
+)
 
 DIM = 4
 
@@ -42,23 +53,19 @@ class ToyEncoder:
 
 
 class ToyIndex:
-    dim = DIM
-
     def __init__(self, vectors: dict[int, npt.NDArray[np.float32]]) -> None:
         self.vectors = vectors
 
     def __len__(self) -> int:
         return len(self.vectors)
 
-    def search(
-        self, queries: Embeddings, k: int, ids: npt.NDArray[np.int64] | None = None
-    ) -> list[list[tuple[int, float]]]:
-        allowed = self.vectors.keys() if ids is None else self.vectors.keys() & set(ids.tolist())
-        answers = []
-        for query in queries:
-            scored = [(i, float(self.vectors[i] @ query)) for i in allowed]
-            answers.append(sorted(scored, key=lambda pair: (-pair[1], pair[0]))[:k])
-        return answers
+    def search(self, queries: Embeddings, k: int, allowed: RowFilter | None = None) -> list[list[tuple[int, float]]]:
+        found = self.scores(queries, np.array(list(self.vectors), np.int64) if allowed is None else allowed.ids)
+        return [sorted(scores.items(), key=lambda pair: (-pair[1], pair[0]))[:k] for scores in found]
+
+    def scores(self, queries: Embeddings, ids: Ids) -> list[dict[int, float]]:
+        there = self.vectors.keys() & set(ids.tolist())
+        return [{i: float(self.vectors[i] @ query) for i in there} for query in queries]
 
 
 class ToyCatalog:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from retrieval.language.sides import clauses, sided
+from retrieval.language.captions import exchanged
+from retrieval.language.sides import clauses, only_side, sided
 from retrieval.search.bm25 import build_report_index, terms
 
 
@@ -54,3 +55,13 @@ def test_the_report_that_says_it_of_the_side_asked_for_comes_first() -> None:
         assert scores["3"] > scores[order[2]], "both sides are that side too"
     alike = index.scores("pleural effusion")
     assert alike[0] == alike[1], "who names no side gets both"
+
+
+def test_one_list_of_where_left_and_right_name_no_side() -> None:
+    """The same for reports and captions: "right before" is a time, "left at the base" is a side."""
+    for said in ("right before the scan", "left the ward", "right-handed", "left in place"):
+        assert only_side([said]) is None, said
+        assert exchanged(said) is None, said
+    assert only_side(["opacity on the left at the base"]) == "left"
+    assert exchanged("opacity on the left at the base") == "opacity on the right at the base"
+    assert only_side(["swelling of the LLE"]) == "left"

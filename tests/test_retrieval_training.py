@@ -493,12 +493,12 @@ def test_rows_say_what_is_known(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("rows", "source", "said"),
     [
-        ([GOOD, GOOD | {"split": "dev"}], {}, r"1 groups lie on both sides of the split \(first: 'g'\)"),
+        ([GOOD, GOOD | {"split": "dev"}], {}, r"1 groups lie on both sides of the split \(the first: lines 1 and 2\)"),
         ([GOOD | {"split": "dev"}], {}, "no row with a text whose split is 'train'"),
         ([GOOD], {"texts": {"caption": 1.0}}, "no row with a text"),
         ([GOOD | {"split": "Train"}], {}, "line 1 has the split 'Train'"),
-        ([GOOD, {"image": "b.png", "text": "t"}], {}, "line 2 has no 'group'"),
-        ([GOOD, 3], {}, "line 2 is no JSON object"),
+        ([GOOD, {"image": "b.png", "text": "t"}], {}, "line 2 has no group"),
+        ([GOOD, 3], {}, "line 2 is not a JSON object but of type int"),
         ([GOOD], {"attributes": {"modalty": "modality"}}, "modalty, which is none of the run's label sets"),
         ([GOOD], {"constants": {"plane": "Axial"}}, "plane, which is none"),
     ],
@@ -510,7 +510,7 @@ def test_bad_pairs_are_refused(tmp_path: Path, rows: list[Any], source: dict[str
 
 def test_a_missing_pairs_file(world: Path, tmp_path: Path) -> None:
     config = load_config(world / "run.yaml", data=tmp_path)
-    with pytest.raises(TrainingError, match=r"shapes/pairs\.jsonl can't be read") as caught:
+    with pytest.raises(TrainingError, match=r"shapes/pairs\.jsonl' can't be read") as caught:
         read_corpus(config.data, [load_labels(str(world / "shape.yaml"))])
     assert "--data" in caught.value.hint
     assert str(tmp_path) not in str(caught.value)

@@ -12,7 +12,7 @@ from drawn_world import make_world, settings_of_run, write_rows, write_run
 
 from retrieval.errors import TrainingError
 from retrieval.evaluation.retrieval import RetrievalFigures
-from retrieval.statistics.metrics import Estimate
+from retrieval.statistics.bootstrap import Estimate
 from retrieval.training.config import TrainingConfig
 from retrieval.training.judging import Figures, Judge
 from retrieval.training.run import train

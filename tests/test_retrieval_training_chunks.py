@@ -14,10 +14,11 @@ from safetensors.torch import load_file
 from retrieval.errors import TrainingError
 from retrieval.training.chunks import Chunks
 from retrieval.training.config import TrainingConfig
+from retrieval.training.context import TrainingContext
 from retrieval.training.data import read_corpus
-from retrieval.training.loop import Run
 from retrieval.training.processes import Processes
 from retrieval.training.run import train
+from retrieval.training.set_up import set_up
 from retrieval.zeroshot.labels import load_labels
 
 IMAGE = {"timm_model": "test_vit", "image_size": 160, "drop_path": 0.0}  # layer norms: no statistics of a batch
@@ -42,7 +43,7 @@ def config_of(world: Path, name: str, locked: bool = True, image: Any = IMAGE, *
 def gradients(config: TrainingConfig, work: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, torch.Tensor]:
     """Those of the first step, before they are clipped, without dropout."""
     labels = [load_labels(name) for name in config.label_sets]
-    run = Run(config, read_corpus(config.data, labels), labels, work, torch.device("cpu"), Processes(), lambda *_: None)
+    run = set_up(TrainingContext(config, read_corpus(config.data, labels), labels, work))
     for module in run.model.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0
@@ -113,9 +114,7 @@ def test_each_group_of_layers_has_its_rate(world: Path, tmp_path: Path) -> None:
     text = config.text.model_copy(update={"locked": False, "locked_groups": 2, "layer_decay": 0.5})
     config = config.model_copy(update={"text": text})
     labels = [load_labels(name) for name in config.label_sets]
-    run = Run(
-        config, read_corpus(config.data, labels), labels, tmp_path, torch.device("cpu"), Processes(), lambda *_: None
-    )
+    run = set_up(TrainingContext(config, read_corpus(config.data, labels), labels, tmp_path))
     names = {id(parameter): name for name, parameter in run.model.named_parameters()}
     rates = {names[id(p)]: group["peak"] for group in run.optimizer.param_groups for p in group["params"]}
     assert "visual.trunk.conv_stem.weight" not in rates

@@ -16,14 +16,15 @@ from drawn_world import make_grey_world, settings_of_run, write_rows
 from safetensors.torch import load_file, save_file
 
 from retrieval.errors import TrainingError
-from retrieval.statistics.metrics import Judgement, mean_of
+from retrieval.statistics.bootstrap import Judgement
+from retrieval.statistics.measures import mean_of
 from retrieval.training.config import TrainingConfig, load_config
+from retrieval.training.context import TrainingContext
 from retrieval.training.continuing import spelling_of
 from retrieval.training.data import read_corpus
 from retrieval.training.forgetting import RECALL, both_ways, compared
-from retrieval.training.loop import Run
-from retrieval.training.processes import Processes
 from retrieval.training.run import TrainingResult, train
+from retrieval.training.set_up import set_up
 
 STILL = dict.fromkeys(["rotation_degrees", "stretch", "shift", "gamma", "contrast", "brightness", "noise"], 0.0)
 OLD, NEW = {"pairs": "old/pairs.jsonl"}, {"pairs": "new/pairs.jsonl"}
@@ -73,7 +74,7 @@ def test_architecture_vocabulary_and_weights_are_the_models(world: Path, base: T
     assert config.embed_dim == 16
     assert (config.image.timm_model, config.image.image_size, config.image.drop_path) == ("test_efficientnet", 32, 0.0)
     assert config.text.context_length == 12
-    run = Run(config, read_corpus(config.data, []), [], tmp_path, torch.device("cpu"), Processes(), lambda *_: None)
+    run = set_up(TrainingContext(config, read_corpus(config.data, []), [], tmp_path))
     given = load_file(base.folder / "open_clip_model.safetensors")
     own = run.model.state_dict()
     assert {name for name in own if not name.endswith("num_batches_tracked")} == given.keys()
@@ -82,7 +83,7 @@ def test_architecture_vocabulary_and_weights_are_the_models(world: Path, base: T
     assert (tmp_path / "text" / "vocab.txt").read_bytes() == (base.folder / "vocab.txt").read_bytes()
     # Before the first step it is the old model: its figures on the old rows are those it was written with.
     again = config_of(world, "again", [OLD | {"rehearsal": True}])
-    old = Run(again, read_corpus(again.data, []), [], tmp_path / "o", torch.device("cpu"), Processes(), lambda *_: None)
+    old = set_up(TrainingContext(again, read_corpus(again.data, []), [], tmp_path / "o"))
     assert old.judge.figures(old.averaged()).recall() == pytest.approx(base.figures.recall(), abs=0.02)
 
 

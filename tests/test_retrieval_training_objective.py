@@ -17,11 +17,11 @@ from open_clip.loss import SigLipLoss
 
 from retrieval.encoders.clip import ClipEncoder
 from retrieval.errors import TrainingError
+from retrieval.training.context import TrainingContext
 from retrieval.training.data import read_corpus
-from retrieval.training.loop import Run
 from retrieval.training.objective import HardNegatives, multi_positive_infonce, pairwise_sigmoid, positive_pairs
-from retrieval.training.processes import Processes
 from retrieval.training.run import train
+from retrieval.training.set_up import set_up
 from retrieval.training.texts import Texts
 
 
@@ -182,7 +182,7 @@ def test_the_texts_of_a_run(world: Path, sided: dict[str, Any]) -> None:
 
 def test_a_mirrored_image_comes_with_its_mirrored_text(world: Path, sided: dict[str, Any], tmp_path: Path) -> None:
     config = short(world, "mirror", data=[sided | {"sentences": {}}], label_sets={}, augmentation={"flip": 0.5})
-    run = Run(config, read_corpus(config.data, []), [], tmp_path, torch.device("cpu"), Processes(), lambda *_: None)
+    run = set_up(TrainingContext(config, read_corpus(config.data, []), [], tmp_path))
     said = ["left mass", "no cyst", "dark cyst of the heart"] * 8
     before = [run.texts.ids[text] for text in said]
     canvas = torch.rand(24, 1, 4, 4)

@@ -14,11 +14,12 @@ from drawn_world import make_world, write_rows, write_run
 from retrieval.errors import TrainingError
 from retrieval.language.captions import could_be, findings
 from retrieval.training.config import TrainingConfig
+from retrieval.training.context import TrainingContext
 from retrieval.training.data import Corpus, Row, read_corpus
-from retrieval.training.loop import Run
+from retrieval.training.loop import Loop
 from retrieval.training.other_findings import OtherFindings
-from retrieval.training.processes import Processes
 from retrieval.training.run import train
+from retrieval.training.set_up import set_up
 from retrieval.zeroshot.labels import load_labels
 
 SCHEDULE = {"epochs": 2, "batch_size": 6, "evaluate_every": 2, "warmup_steps": 3}
@@ -84,13 +85,13 @@ def regions(world: Path) -> dict[str, Any]:
     }
 
 
-def run_of(config: TrainingConfig, work: Path) -> tuple[Run, Corpus]:
+def run_of(config: TrainingConfig, work: Path) -> tuple[Loop, Corpus]:
     labels = [load_labels(name) for name in config.label_sets]
     corpus = read_corpus(config.data, labels)
-    return Run(config, corpus, labels, work, torch.device("cpu"), Processes(), lambda *_: None), corpus
+    return set_up(TrainingContext(config, corpus, labels, work)), corpus
 
 
-def drawn(others: OtherFindings, run: Run, row: Row) -> set[str]:
+def drawn(others: OtherFindings, run: Loop, row: Row) -> set[str]:
     found = {others.draw(row, np.random.default_rng(seed)) for seed in range(60)}
     return {run.texts.all[number] for number in found if number is not None}
 

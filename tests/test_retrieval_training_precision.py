@@ -12,10 +12,10 @@ from drawn_world import make_world, write_run
 from safetensors.torch import load_file
 
 from retrieval.training.config import TrainingConfig
+from retrieval.training.context import TrainingContext
 from retrieval.training.data import read_corpus
-from retrieval.training.loop import Run
-from retrieval.training.processes import Processes
 from retrieval.training.run import train
+from retrieval.training.set_up import set_up
 from retrieval.zeroshot.labels import load_labels
 
 
@@ -60,7 +60,7 @@ def test_what_is_kept_is_in_float32(world: Path, tmp_path: Path, locked: bool) -
     config = config_of(world, f"kept-{locked}", locked=locked, chunk_size=None if locked else 8)
     labels = [load_labels(name) for name in config.label_sets]
     corpus = read_corpus(config.data, labels)
-    run = Run(config, corpus, labels, tmp_path, torch.device("cpu"), Processes(), lambda *_: None)
+    run = set_up(TrainingContext(config, corpus, labels, tmp_path))
     inside: set[torch.dtype] = set()
     run.model.visual.register_forward_hook(lambda module, inputs, output: inside.add(output.dtype))
     run._train_step(np.arange(24))

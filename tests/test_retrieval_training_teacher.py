@@ -18,10 +18,12 @@ from cli.medlens_commands.train import train as train_command
 from retrieval.encoders.clip import ClipEncoder
 from retrieval.errors import TrainingError, WeightsNotFound
 from retrieval.training.config import TrainingConfig, load_config, with_teacher
+from retrieval.training.context import TrainingContext
 from retrieval.training.data import read_corpus
-from retrieval.training.loop import Run
+from retrieval.training.loop import Loop
 from retrieval.training.processes import Processes
 from retrieval.training.run import TrainingResult, train
+from retrieval.training.set_up import set_up
 from retrieval.training.teacher import Distillation, Lesson, open_teacher, similarity_loss
 from retrieval.zeroshot.labels import load_labels
 
@@ -46,10 +48,10 @@ def configured(
     return write_run(world, name, teacher={"model": str(model)} | (teacher or {}), **changes)
 
 
-def lesson_of(config: TrainingConfig, work: Path) -> tuple[Run, Lesson]:
+def lesson_of(config: TrainingConfig, work: Path) -> tuple[Loop, Lesson]:
     labels = [load_labels(name) for name in config.label_sets]
     corpus = read_corpus(config.data, labels)
-    run = Run(config, corpus, labels, work, torch.device("cpu"), Processes(), lambda *_: None)
+    run = set_up(TrainingContext(config, corpus, labels, work))
     encoder = open_teacher(config, "cpu")
     assert encoder is not None
     return run, Lesson(encoder, run.texts, corpus.rows, work, Processes(), lambda *_: None)
@@ -83,7 +85,7 @@ def test_a_student_that_says_what_the_teacher_says_has_nothing_to_learn(
     distillation = Distillation(lesson, config)
     assert not list(distillation.parameters()), "the widths are equal: no head"
     rows, scale = list(range(24)), torch.tensor(lesson.logit_scale)
-    ids = [run.texts.ids[row.caption] for row in run.corpus.rows[:24]]
+    ids = [run.texts.ids[row.caption] for row in run.context.corpus.rows[:24]]
     images, texts = torch.tensor(lesson.train[rows]), torch.tensor(lesson.texts[ids])
     everything = np.ones(24, bool)
     assert distillation(images, texts, rows, ids, scale, everything).item() == pytest.approx(0, abs=1e-5)
@@ -105,7 +107,7 @@ def test_each_weight_counts_its_loss(world: Path, teacher: TrainingResult, tmp_p
         config = configured(world, "weights", teacher.folder, settings)
         (tmp_path / str(at)).mkdir()
         run, lesson = lesson_of(config, tmp_path / str(at))
-        ids = [run.texts.ids[row.caption] for row in run.corpus.rows[:6]]
+        ids = [run.texts.ids[row.caption] for row in run.context.corpus.rows[:6]]
         distillation = Distillation(lesson, config)
         assert [tuple(p.shape) for p in distillation.parameters()] == [(16, 8)]
         found[weights] = distillation(images, texts, rows, ids, torch.tensor(3.0), np.ones(6, bool)).item()
@@ -128,7 +130,7 @@ def model(request: pytest.FixtureRequest, teacher: TrainingResult, tmp_path_fact
 def test_it_sees_the_images_through_its_own_preprocessing(world: Path, model: str, tmp_path: Path) -> None:
     run, lesson = lesson_of(configured(world, "asked", model), tmp_path)
     encoder = ClipEncoder.load(model, "cpu")
-    pictures = [np.asarray(Image.open(row.image)) for row in run.corpus.rows]
+    pictures = [np.asarray(Image.open(row.image)) for row in run.context.corpus.rows]
     np.testing.assert_allclose(lesson.train, encoder.encode_images(pictures[:72]), rtol=0, atol=1e-5)
     np.testing.assert_allclose(lesson.dev, encoder.encode_images(pictures[72:]), rtol=0, atol=1e-5)
     np.testing.assert_allclose(lesson.texts, encoder.encode_text(run.texts.all), rtol=0, atol=1e-5)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,11 @@ from PIL import Image
 
 from retrieval.errors import TrainingError
 from retrieval.training.config import TrainingConfig
+from retrieval.training.context import TrainingContext
 from retrieval.training.data import read_corpus
-from retrieval.training.loop import Run
-from retrieval.training.processes import Processes
+from retrieval.training.loop import Loop
 from retrieval.training.run import train
+from retrieval.training.set_up import set_up
 from retrieval.training.unpaired import read_unpaired
 from retrieval.training.warm_up import two_views, warm_up
 
@@ -117,9 +119,9 @@ def test_an_image_named_twice_is_seen_once(world: Path) -> None:
     ("content", "said"),
     [
         (None, "can't be read"),
-        ("{", "no JSON-lines file"),
-        ("[1]", "no JSON object"),
-        ('{"group": "x"}', "the image None"),
+        ("{", "line 1 is not JSON"),
+        ("[1]", "not a JSON object"),
+        ('{"group": "x"}', "line 1 has no image"),
         ('{"image": "x.png", "split": "training"}', "the split 'training'"),
     ],
 )
@@ -143,8 +145,8 @@ def test_too_few_images_for_a_batch_and_one_that_is_none(world: Path) -> None:
 # Runs
 
 
-def run_of(config: TrainingConfig, work: Path) -> Run:
-    return Run(config, read_corpus(config.data, []), [], work, torch.device("cpu"), Processes(), lambda *_: None)
+def run_of(config: TrainingConfig, work: Path) -> Loop:
+    return set_up(TrainingContext(config, read_corpus(config.data, []), [], work))
 
 
 def test_it_learns_to_know_an_image_again(world: Path, tmp_path: Path) -> None:
@@ -161,7 +163,8 @@ def test_it_learns_to_know_an_image_again(world: Path, tmp_path: Path) -> None:
             losses[len(losses)] = float(what.rpartition(" ")[2])
 
     text_before = {name: tensor.clone() for name, tensor in run.model.text.state_dict().items()}
-    warm_up(run, read_unpaired(config, run.corpus), tmp_path / "warm", "x", restart=False, progress=note)
+    run.context = replace(run.context, on_progress=note)
+    warm_up(run, read_unpaired(config, run.context.corpus), "x")
     assert len(losses) == 30
     assert losses[29] < losses[0] - 0.5
     for name, tensor in run.model.text.state_dict().items():
@@ -214,7 +217,7 @@ def test_chunks_and_a_locked_group(world: Path, tmp_path: Path) -> None:
     )
     run = run_of(config, tmp_path)
     before = {name: tensor.clone() for name, tensor in run.model.visual.state_dict().items()}
-    warm_up(run, [], tmp_path / "warm", "x", restart=False, progress=lambda *_: None)
+    warm_up(run, [], "x")
     after = run.model.visual.state_dict()
     stem = [name for name in before if name.startswith(("trunk.conv_stem", "trunk.bn1"))]
     assert stem

@@ -65,8 +65,8 @@ def test_frames(tmp_path: Path) -> None:
         ("file,label\na\n", "number of cells"),
         ("file,label\na,CT,x\n", "number of cells"),
         ("sop_instance_uid,frame_number,label\n1.2,0,CT\n", "frame_number"),
-        ('{"file": "a", "label": "CT"\n', "no JSON"),
-        ('{"file": "a", "label": "CT"}\n[1]\n', "no JSON object"),
+        ('{"file": "a", "label": "CT"\n', "is not JSON"),
+        ('{"file": "a", "label": "CT"}\n[1]\n', "not a JSON object"),
     ],
 )
 def test_what_is_wrong_is_said_with_its_line(text: str, said: str, tmp_path: Path) -> None:
@@ -85,5 +85,5 @@ def test_a_file_that_is_none(tmp_path: Path) -> None:
     with pytest.raises(CalibrationError, match="can't be read"):
         read_truth(tmp_path / "missing.csv", MODALITY)
     (tmp_path / "x.csv").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(CalibrationError, match="no UTF-8"):
+    with pytest.raises(CalibrationError, match="not UTF-8"):
         read_truth(tmp_path / "x.csv", MODALITY)

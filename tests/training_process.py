@@ -12,15 +12,15 @@ from typing import Any
 
 import torch
 
-from retrieval.training import loop as run
+from retrieval.training import loop
 from retrieval.training.config import load_config
 from retrieval.training.run import TrainingResult, train
 
 
 def train_and_keep_gradients(config: Path, gradients: Path, say: Callable[[str], Any]) -> TrainingResult:
-    step = run.Run._train_step
+    step = loop.Loop._train_step
 
-    def first_step(self: run.Run, batch: Any) -> float:
+    def first_step(self: loop.Loop, batch: Any) -> float:
         clip = torch.nn.utils.clip_grad_norm_
 
         def keep(*args: Any) -> Any:
@@ -36,11 +36,11 @@ def train_and_keep_gradients(config: Path, gradients: Path, say: Callable[[str],
         finally:
             torch.nn.utils.clip_grad_norm_ = clip
 
-    run.Run._train_step = first_step
+    loop.Loop._train_step = first_step
     try:
         return train(load_config(config), on_epoch=lambda epoch, loss, figures: say(f"epoch {epoch}\n"))
     finally:
-        run.Run._train_step = step
+        loop.Loop._train_step = step
 
 
 if __name__ == "__main__":

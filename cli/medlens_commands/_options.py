@@ -73,7 +73,7 @@ def open_store(location: str) -> Store:
 
 def filter_of(where: str | None, modality: list[str] | None = None, body_part: list[str] | None = None) -> SearchFilter:
     """The filter that these options ask for. QueryError if it makes no sense, before anything heavy is opened."""
-    from indexer.catalog.filters import require_valid
+    from indexer.catalog.conditions import require_valid
     from retrieval.types import SearchFilter
 
     if where is not None and not where.strip():

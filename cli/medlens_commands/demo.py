@@ -19,6 +19,7 @@ import typer
 
 from cli.medlens_commands._errors import answering
 from cli.medlens_commands._options import DeviceOption, ModelOption
+from indexer.sources.folders import Folder
 from retrieval.errors import MedlensError, StoreIncompatible
 
 if TYPE_CHECKING:
@@ -164,16 +165,15 @@ def _gathered() -> list[Path]:
 
 def _some_files(store: Store) -> dict[Path, str]:
     """For each label of the set, a few indexed files whose header says so, of different series: path and label."""
-    from indexer.sources.folders import real_path
     from retrieval.types import SearchFilter
     from retrieval.zeroshot.labels import load_labels
 
     files: dict[Path, str] = {}
     for label in load_labels(LABELS).labels:
-        ids = store.catalog.ids_matching(SearchFilter({"modality": label.values}))
-        rows = store.catalog.get(ids.tolist()).values()
+        ids = store.catalog.frames.ids_matching(SearchFilter({"modality": label.values}))
+        rows = store.catalog.frames.get(ids.tolist()).values()
         by_series = {
-            str(values["series_instance_uid"]): real_path(Path(values["archive_root"]), values["file_path"])
+            str(values["series_instance_uid"]): Folder(Path(values["archive_root"])).locate(values["file_path"])
             for _, values in rows
             if min(values.get("rows") or 0, values.get("columns") or 0) >= LEAST_EDGE
         }

@@ -57,7 +57,7 @@ def index(
     from cli.medlens_output.index_report import outcome_row, summary
     from cli.medlens_output.run_log import run_log
     from indexer.reading.frames import parse_policy
-    from indexer.run.changes import Shard
+    from indexer.run.options import Shard
     from indexer.tasks import indexing
 
     with answering(style) as chosen:

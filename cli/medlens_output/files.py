@@ -59,7 +59,7 @@ def write_bytes(path: Path, content: bytes) -> None:
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
     """`written_whole`; an OSError becomes a MedlensError that names the file without its folders."""
-    from indexer.on_disk import written_whole
+    from retrieval.on_disk import written_whole
 
     try:
         with written_whole(path) as temporary:

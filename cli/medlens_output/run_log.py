@@ -13,7 +13,7 @@ from typing import Any, Protocol
 from cli.medlens_output.index_report import outcome_row
 from cli.medlens_output.progress import Rate, progress_bar
 from indexer.records import IndexReport
-from indexer.run.pipeline import Progress
+from indexer.run.options import Progress
 from retrieval.encoders.clip import ClipEncoder
 
 logger = logging.getLogger(__name__)

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
-import numpy as np
 import sqlalchemy as sa
 
-from indexer.catalog import claims
-from indexer.catalog.commits import DUPLICATE, NORM_TOLERANCE, Writer
+from indexer.catalog.batching import delete_where_in
 from indexer.catalog.database import Database
-from indexer.catalog.schema import deletions, files, frames, instances, reports, sentences
-
-_PAGE = 4096
-_CHUNK = 5000
-_TABLES = {"frame": frames, "sentence": sentences}
+from indexer.catalog.removal import DUPLICATE, erase, log_deletions
+from indexer.catalog.schema import VECTOR_TABLES, files, frames, hanging_tables, instances
 
 
 class CatalogChecks:
@@ -34,40 +29,15 @@ class CatalogChecks:
             broken = connection.exec_driver_sql("PRAGMA foreign_key_check").all()
         return [f"{len(broken)} rows refer to rows that are not there"] if broken else []
 
-    def bad_vectors(self, kind: str, dim: int) -> tuple[int, list[int]]:
-        """How many vectors there are, and the ids of those of a wrong size, not finite, or not of unit norm."""
-        table = _TABLES[kind]
-        count, after = 0, 0
-        bad: list[int] = []
-        query = sa.select(table.c.id, table.c.vector).order_by(table.c.id).limit(_PAGE)
-        while True:
-            with self._database.reading() as connection:
-                rows = connection.execute(query.where(table.c.id > after)).all()
-            if not rows:
-                return count, bad
-            count += len(rows)
-            after = rows[-1].id
-            right = [row for row in rows if len(row.vector) == 2 * dim]
-            bad += [row.id for row in rows if len(row.vector) != 2 * dim]
-            array = np.frombuffer(b"".join(row.vector for row in right), dtype="<f2").reshape(len(right), dim)
-            norms = np.linalg.norm(array.astype(np.float32), axis=1)
-            wrong = ~(np.abs(norms - 1) <= NORM_TOLERANCE)  # true for NaN
-            bad += [row.id for row, is_wrong in zip(right, wrong, strict=True) if is_wrong]
-
     def lone_rows(self) -> dict[str, list[int]]:
         """Ids of rows that lack what they hang on, by table."""
-        pairs = {
-            "frames": (frames, frames.c.instance_id, instances),
-            "reports": (reports, reports.c.instance_id, instances),
-            "sentences": (sentences, sentences.c.report_id, reports),
-            "instances": (instances, instances.c.file_id, files),
-        }
         out: dict[str, list[int]] = {}
         with self._database.reading() as connection:
-            for name, (table, column, parent) in pairs.items():
-                query = sa.select(table.c.id).where(~sa.exists().where(parent.c.id == column))
+            for table in hanging_tables():
+                held = [sa.exists().where(key.column == key.parent) for key in table.foreign_keys]
+                query = sa.select(table.c.id).where(~sa.and_(*held))
                 if found := list(connection.execute(query).scalars()):
-                    out[name] = found
+                    out[table.name] = found
         return out
 
     def empty_files(self) -> list[int]:
@@ -88,51 +58,22 @@ class CatalogChecks:
         with self._database.reading() as connection:
             return list(connection.execute(query).scalars())
 
-    def dead_workers(self) -> list[int]:
-        """Ids of workers whose process is gone."""
-        with self._database.reading() as connection:
-            return claims.dead_workers(connection)
-
     # -- repairs
 
     def drop_instances(self, ids: Sequence[int]) -> None:
         """Take out instances with their files' rows: the next indexing run reads and encodes them anew."""
         with self._database.writing() as connection:
-            Writer(connection, None).erase(ids, "instance")
+            erase(connection, ids, "instance")
 
     def drop_files(self, ids: Sequence[int]) -> None:
         with self._database.writing() as connection:
-            for chunk in _chunks(ids):
-                connection.execute(sa.delete(files).where(files.c.id.in_(chunk)))
+            delete_where_in(connection, files, files.c.id, ids)
 
     def drop_lone_rows(self, found: dict[str, list[int]]) -> None:
-        tables = {"sentences": sentences, "reports": reports, "frames": frames, "instances": instances}
+        kinds = {table.rows.name: kind for kind, table in VECTOR_TABLES.items()}
         with self._database.writing() as connection:
-            for name, table in tables.items():
-                for chunk in _chunks(found.get(name, [])):
-                    kind = {"frames": "frame", "sentences": "sentence"}.get(name)
-                    if kind:
-                        connection.execute(sa.insert(deletions), [{"kind": kind, "row_id": i} for i in chunk])
-                    connection.execute(sa.delete(table).where(table.c.id.in_(chunk)))
-
-    def bury(self) -> None:
-        """Take out dead workers with their claims."""
-        with self._database.writing() as connection:
-            claims.bury(connection)
-
-    def instances_of(self, kind: str, ids: Sequence[int]) -> list[int]:
-        """The instances that frames, or report sentences, belong to."""
-        column = frames.c.instance_id if kind == "frame" else reports.c.instance_id
-        table = frames if kind == "frame" else sentences.join(reports)
-        row_id = frames.c.id if kind == "frame" else sentences.c.id
-        found: dict[int, None] = {}
-        with self._database.reading() as connection:
-            for chunk in _chunks(ids):
-                query = sa.select(column).select_from(table).where(row_id.in_(chunk))
-                found.update(dict.fromkeys(connection.execute(query).scalars()))
-        return list(found)
-
-
-def _chunks(ids: Sequence[int]) -> Iterator[Sequence[int]]:
-    for start in range(0, len(ids), _CHUNK):
-        yield ids[start : start + _CHUNK]
+            for table in hanging_tables():
+                ids = found.get(table.name, [])
+                if table.name in kinds:
+                    log_deletions(connection, kinds[table.name], ids)
+                delete_where_in(connection, table, table.c.id, ids)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import glob
 import logging
-import os
 import shutil
 import sqlite3
 import threading
@@ -21,73 +20,16 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import URL, make_url
 
+from indexer.catalog.errors import CORRUPT_HINT, translate
 from indexer.catalog.schema import SCHEMA_REVISION
-from indexer.on_disk import sync_folder, unfinished_name
 from retrieval.errors import StoreCorrupt, StoreError, StoreIncompatible, StoreNotFound
+from retrieval.on_disk import written_whole
 
 log = logging.getLogger(__name__)
 
 BUSY_TIMEOUT_S = 120.0
 MIGRATIONS = Path(__file__).with_name("migrations")
 _WRITE_LOCK = 0x6D65646C656E73  # "medlens"
-
-_CORRUPT_HINT = "Restore the store from a backup, or index the archive into a new store."
-_SQLITE_ERRORS: dict[str, tuple[type[StoreError], str, str]] = {
-    "SQLITE_BUSY": (StoreError, "is locked by another process", "Wait for the other `medlens` to end, or stop it."),
-    "SQLITE_LOCKED": (StoreError, "is locked by another process", "Wait for the other `medlens` to end, or stop it."),
-    "SQLITE_CORRUPT": (StoreCorrupt, "is damaged", _CORRUPT_HINT),
-    "SQLITE_NOTADB": (StoreCorrupt, "is no SQLite database", _CORRUPT_HINT),
-    "SQLITE_FULL": (StoreError, "can't grow: the disk is full", "Make room; what was committed before is safe."),
-    "SQLITE_IOERR": (
-        StoreError,
-        "can't be read or written",
-        "Check the disk and the mount; network folders often fail.",
-    ),
-    "SQLITE_READONLY": (
-        StoreError,
-        "can't be written",
-        "Ask for write permission on the store's folder and its files.",
-    ),
-    "SQLITE_PERM": (StoreError, "can't be accessed", "Ask for permission on the store's folder and its files."),
-    "SQLITE_CANTOPEN": (StoreError, "can't be opened", "Ask for permission on the store's folder and its files."),
-    "SQLITE_AUTH": (StoreError, "can't be accessed", "Ask for permission on the store's folder and its files."),
-}
-_POSTGRES_ERRORS: dict[str, tuple[type[StoreError], str, str]] = {
-    "3D000": (StoreNotFound, "does not exist", "Make the database with `createdb`, or check its name."),
-    "28": (StoreError, "refuses the login", "Check user and password in the URL, or ~/.pgpass."),
-    "42501": (StoreError, "refuses access", "Ask for the right to read and write the tables of medlens."),
-    "42P01": (StoreCorrupt, "lacks a table", _CORRUPT_HINT),
-    "53100": (StoreError, "can't grow: the disk is full", "Make room; what was committed before is safe."),
-    "53300": (StoreError, "takes no more connections", "Close others, or raise max_connections."),
-    "55P03": (StoreError, "is locked by another process", "Wait for the other `medlens` to end, or stop it."),
-    "XX001": (StoreCorrupt, "is damaged", _CORRUPT_HINT),
-    "XX002": (StoreCorrupt, "is damaged", "REINDEX the database, or restore it from a backup."),
-    "08": (StoreError, "can't be reached", "Check that the server runs, and host and port in the URL."),
-    "57": (StoreError, "ended the connection", "Try again when the server is up; what was committed before is safe."),
-}
-
-
-def translate(exc: Exception, label: str) -> StoreError:
-    """The StoreError for what SQLAlchemy or its driver raised. `label` names the store; parameters are never shown."""
-    orig = getattr(exc, "orig", None) or exc
-    text = str(orig).strip().splitlines()[0] if str(orig).strip() else type(orig).__name__
-    name = str(getattr(orig, "sqlite_errorname", "") or "")
-    for prefix, (kind, what, hint) in _SQLITE_ERRORS.items():
-        if name.startswith(prefix):
-            return kind(f"the catalog of {label} {what} ({name})", hint=hint)
-    if name and text.startswith("no such table"):
-        return StoreCorrupt(f"the catalog of {label} lacks a table ({text})", hint=_CORRUPT_HINT)
-    state = str(getattr(orig, "sqlstate", "") or "")
-    for prefix, (kind, what, hint) in _POSTGRES_ERRORS.items():
-        if state.startswith(prefix):
-            return kind(f"the database {label} {what} (SQLSTATE {state})", hint=hint)
-    if not state and isinstance(exc, sa.exc.OperationalError):
-        if "does not exist" in text and "database" in text:
-            kind, what, hint = _POSTGRES_ERRORS["3D000"]
-            return kind(f"the database {label} {what}", hint=hint)
-        kind, what, hint = _POSTGRES_ERRORS["08"]
-        return kind(f"the database {label} {what}", hint=hint)
-    return StoreError(f"the catalog of {label} failed: {type(orig).__name__} {name or state}".rstrip())
 
 
 class Database:
@@ -253,7 +195,7 @@ class Database:
             return False
         if found is None:
             if self.is_sqlite:
-                raise StoreCorrupt(f"the catalog of {self.label} has no schema", hint=_CORRUPT_HINT)
+                raise StoreCorrupt(f"the catalog of {self.label} has no schema", hint=CORRUPT_HINT)
             raise StoreNotFound(f"the database {self.label} holds no medlens store")
         from alembic.script import ScriptDirectory
 
@@ -273,20 +215,16 @@ class Database:
         return sorted(source.parent.glob(f"{glob.escape(source.name)}.schema-*.backup"))
 
     def _back_up(self, revision: str) -> None:
-        """Whole or not at all: a temporary file, synced, renamed. An earlier backup of the same schema is replaced."""
+        """Whole or not at all. An earlier backup of the same schema is replaced."""
         if not self.is_sqlite or not self.url.database:
             return
         source = Path(self.url.database)
         target = source.with_name(f"{source.name}.schema-{revision}.backup")
-        temporary = unfinished_name(target)
         try:
-            with closing(sqlite3.connect(source)) as old, closing(sqlite3.connect(temporary)) as new:
-                old.backup(new)
-            shutil.copymode(source, temporary)
-            with temporary.open("rb") as file:
-                os.fsync(file.fileno())
-            temporary.replace(target)
-            sync_folder(target.parent)
+            with written_whole(target, durable=True) as temporary:
+                with closing(sqlite3.connect(source)) as old, closing(sqlite3.connect(temporary)) as new:
+                    old.backup(new)
+                shutil.copymode(source, temporary)
         except sqlite3.Error as exc:
             raise translate(exc, self.label) from exc
         except OSError as exc:
@@ -303,7 +241,7 @@ def _revision(connection: sa.Connection) -> str | None:
         return None
     found = connection.execute(sa.select(table.c.version_num)).scalars().all()
     if len(found) != 1:
-        raise StoreCorrupt(f"the catalog names {len(found)} schema versions, expected one", hint=_CORRUPT_HINT)
+        raise StoreCorrupt(f"the catalog names {len(found)} schema versions, expected one", hint=CORRUPT_HINT)
     return str(found[0])
 
 

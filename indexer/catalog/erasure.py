@@ -2,7 +2,7 @@
 
 Somebody's right to erasure does not end with the next `medlens index` of an archive that still holds the files. So an
 erasure leaves HMAC-SHA256 digests, keyed with the store's own key, of what was named (a patient, study, series or
-instance) and of each file (archive, path, size and modification time). Without the key they say nothing, not even to
+instance) and of each file (archive, path and version). Without the key they say nothing, not even to
 somebody who can guess the UIDs; with it they only answer "was this one erased?". A file that is known by its own digest
 costs no more than a stat; a new file is read, and known by its instance, series, study or patient.
 """
@@ -14,11 +14,11 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import sqlalchemy as sa
 
+from indexer.catalog.batching import delete_where_in, rows_where_in
 from indexer.catalog.schema import erasures
 from indexer.records import FileStat, InstanceRecord
 
 SCOPES = ("patient", "study", "series", "instance", "file")
-_CHUNK = 5000
 
 
 class Erasures:
@@ -35,7 +35,7 @@ class Erasures:
         return hmac.digest(self._key, text.encode("utf-8", "surrogatepass"), "sha256").hex()
 
     def of_file(self, archive_id: int, stat: FileStat) -> str:
-        return self.digest("file", archive_id, stat.path, stat.size, stat.mtime_ns)
+        return self.digest("file", archive_id, stat.path, *stat.version)
 
     def of_record(self, record: InstanceRecord) -> list[str]:
         """Every digest under which an instance may have been erased."""
@@ -53,11 +53,8 @@ def any_erased(connection: sa.Connection) -> bool:
 
 
 def which_erased(connection: sa.Connection, digests: Sequence[str]) -> set[str]:
-    found: set[str] = set()
-    for start in range(0, len(digests), _CHUNK):
-        query = sa.select(erasures.c.digest).where(erasures.c.digest.in_(digests[start : start + _CHUNK]))
-        found.update(connection.execute(query).scalars())
-    return found
+    query = sa.select(erasures.c.digest)
+    return {row[0] for row in rows_where_in(connection, query, erasures.c.digest, digests)}
 
 
 def keep_out(connection: sa.Connection, digests: Mapping[str, str]) -> None:
@@ -70,6 +67,4 @@ def keep_out(connection: sa.Connection, digests: Mapping[str, str]) -> None:
 
 def let_in(connection: sa.Connection, digests: Iterable[str]) -> None:
     """Forget digests."""
-    wanted = list(digests)
-    for start in range(0, len(wanted), _CHUNK):
-        connection.execute(sa.delete(erasures).where(erasures.c.digest.in_(wanted[start : start + _CHUNK])))
+    delete_where_in(connection, erasures, erasures.c.digest, list(digests))

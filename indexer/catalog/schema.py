@@ -7,6 +7,8 @@ an index catches up without comparing everything.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import (
@@ -21,6 +23,7 @@ from sqlalchemy import (
     ForeignKey,
     Index,
     Integer,
+    Join,
     LargeBinary,
     MetaData,
     String,
@@ -31,6 +34,7 @@ from sqlalchemy import (
 )
 
 from indexer.keywords import KEYWORDS, Keyword, Kind
+from indexer.vector_sets import VECTOR_SETS, VectorKind, VectorSet
 
 SCHEMA_REVISION = "0003"
 """The migration that this code was written for. Kept here so that opening a current store needs no Alembic."""
@@ -114,6 +118,7 @@ files = Table(
     Column("archive_id", BigId, ForeignKey("archives.id"), nullable=False),
     # On PostgreSQL collated "C": the walk over the archive and the catalog are read side by side, by code point.
     Column("path", PathText, nullable=False, comment="relative to the archive's root, with '/'"),
+    # Both together are the file's version, as its source says it; where there are no times, a digest of its tag.
     Column("size", BigInteger, nullable=False, comment="bytes"),
     Column("mtime_ns", BigInteger, nullable=False, comment="nanoseconds since 1970"),
     Column("status", String(16), nullable=False),
@@ -228,3 +233,30 @@ manifest = Table(
     Column("key", String(64), primary_key=True),
     Column("value", JSON, nullable=False),
 )
+
+
+@dataclass(frozen=True)
+class VectorTable:
+    """Where the vectors of one kind are: `rows` with `id` and `vector`, and how they hang on an instance."""
+
+    rows: Table
+    joined: Table | Join  # the rows, with the table that has instance_id
+    instance_id: Column[Any]
+
+
+def vector_table(of_set: VectorSet) -> VectorTable:
+    """The tables of a set of vectors, joined along their foreign keys."""
+    tables = [metadata.tables[name] for name in of_set.tables]
+    joined: Table | Join = tables[0]
+    for table in tables[1:]:
+        joined = joined.join(table)
+    return VectorTable(tables[0], joined, tables[-1].c.instance_id)
+
+
+VECTOR_TABLES: Mapping[VectorKind, VectorTable] = {kind: vector_table(each) for kind, each in VECTOR_SETS.items()}
+
+
+def hanging_tables() -> list[Table]:
+    """The tables whose rows hang on another row, by their foreign key: what hangs on them stands before them."""
+    names = dict.fromkeys(name for each in VECTOR_SETS.values() for name in each.tables)
+    return [metadata.tables[name] for name in (*names, "instances")]

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import sqlalchemy as sa
 
-from indexer.catalog.filters import conditions
+from indexer.catalog.conditions import conditions
 from indexer.catalog.schema import archives, files, frames, instances
 from indexer.keywords import COLUMNS, Level
 from retrieval.types import SearchFilter

@@ -1,4 +1,4 @@
-"""The text of a report: structured reports and encapsulated PDF, and its sentences.
+"""The text of a report: structured reports and encapsulated PDF.
 
 A structured report is a tree of content items (PS3.3 C.17.3). The walk is iterative and in reading order; it takes
 TEXT, the meaning of CODE and NUM with its unit, under the headings of the sections. Left out: names (PNAME), UIDs,
@@ -17,24 +17,16 @@ from collections.abc import Callable
 from pydicom.dataset import Dataset
 
 from indexer.dicom.values import MalformedValue, clean, quiet, read_items, read_text, read_value
+from retrieval.language.sentences import SECTION
 
 MAX_ITEMS = 50_000  # content items of one report
 MAX_CHARACTERS = 200_000  # of one report
 MAX_PDF_BYTES = 64 * 2**20
 MAX_PDF_PAGES = 100
 
-MIN_LETTERS = 6  # of one sentence: "No mass."
-MAX_SENTENCE = 400  # characters; a longer one is cut at a clause, since text encoders read 77 to 256 tokens
-
 Warn = Callable[[str], None]
 
 _CONTEXT = {"HAS OBS CONTEXT", "HAS ACQ CONTEXT", "HAS CONCEPT MOD"}
-_SECTIONS = (
-    "addendum|assessment|clinical (?:history|information|data|indication)|comparison|conclusions?|diagnosis|"
-    "examination|exam|findings?|history|impressions?|indications?|interpretation|opinion|procedure|reason for "
-    "(?:exam(?:ination)?|study)|recommendations?|report|results?|summary|technique|befund|beurteilung|indikation|technik"
-)
-_SECTION = re.compile(rf"\s*(?:{_SECTIONS})\s*", re.IGNORECASE)
 _SAYS_NOTHING = {"code", "comment", "description", "document title", "num code", "section heading", "text", "text code"}
 _PDF_CLASS = "1.2.840.10008.5.1.4.1.1.104.1"
 
@@ -72,7 +64,7 @@ def _content_text(ds: Dataset, warn: Warn) -> str:
         concept = _meaning(item, "ConceptNameCodeSequence")
         concept = "" if concept.lower() in _SAYS_NOTHING else concept
         content = _content(item, value_type)
-        is_section = value_type == "CONTAINER" or (value_type == "TEXT" and _SECTION.fullmatch(concept))
+        is_section = value_type == "CONTAINER" or (value_type == "TEXT" and SECTION.fullmatch(concept))
         if is_section and concept and concept != heading:
             pending = heading = concept
         if content:
@@ -165,98 +157,3 @@ def _pdf_text(ds: Dataset, warn: Warn) -> str:
 
 
 _LIGATURES = str.maketrans({"ﬀ": "ff", "ﬁ": "fi", "ﬂ": "fl", "ﬃ": "ffi", "ﬄ": "ffl", "\u00ad": "", "\u00a0": " "})
-
-# ---- sentences
-
-_ABBREVIATED = """
-    al approx bzw ca cf dr e.g eg ev etc fig figs frau ggf hr i.e ie incl mme mr mrs ms nr no p.o prof resp sog st str
-    u.a vs z.b d.h s.o a.m p.m dept hx sra sr jr temp vol
-"""
-_ABBREVIATIONS = frozenset(_ABBREVIATED.split())
-_BULLET = re.compile(r"^\s*(?:[•●▪◦‣·*–—-]|\(?\d{1,2}[.)]|\(?[a-h]\))\s+")
-_INLINE_BULLET = re.compile(r"\s[•●▪◦‣]\s*|(?<=[.;:])\s+\(?\d{1,2}[.)]\s+(?=[^\W\d_])|^\s*[•●▪◦‣]\s*")
-_INLINE_HEADING = re.compile(rf"(?:^|(?<=[.\s]))(?:{_SECTIONS})\s*:(?=\s|$)", re.IGNORECASE)
-_END = re.compile(r"[.!?]+[\"')\]]*(?=\s|$)|[。！？]|(?<=[a-z]{2})\.(?=[A-Z][a-z])|;(?=\s*\n)")
-_HEADING_LINE = re.compile(r"[^\W\d_a-z][\w /&-]{0,40}:")
-_LONG_LINE = 60
-
-
-def sentences(text: str) -> list[str]:
-    """Split a report into sentences fit for retrieval: in order, each once (regardless of case), spaces single.
-
-    Knows abbreviations (Dr., e.g., vs.), initials, decimals, list markers and bullets, section headings (dropped), and
-    lines that were wrapped. A sentence has at least MIN_LETTERS letters; above MAX_SENTENCE characters it is cut at a
-    clause.
-    """
-    found: dict[str, str] = {}
-    for block in _blocks(text):
-        for part in _INLINE_BULLET.split(_INLINE_HEADING.sub("\n", block)):
-            for line in part.split("\n"):
-                for sentence in _split(_BULLET.sub("", line, count=1)):
-                    for piece in _bounded(" ".join(sentence.split()).strip(" -–—•*")):
-                        if sum(c.isalpha() for c in piece) >= MIN_LETTERS:
-                            found.setdefault(piece.casefold().rstrip(".!?;: "), piece)
-    return list(found.values())
-
-
-def _blocks(text: str) -> list[str]:
-    """Lines, with wrapped ones joined: a line goes on if it is long, or the next begins small, and it has no end."""
-    blocks: list[str] = []
-    open_line = ""
-    for raw in text.replace("\r\n", "\n").replace("\r", "\n").split("\n"):
-        marker = _BULLET.match(raw)
-        line = (raw[marker.end() :] if marker else raw).strip()
-        if not line or _HEADING_LINE.fullmatch(line) or _SECTION.fullmatch(line.rstrip(":")):
-            open_line = ""
-            continue
-        goes_on = (
-            open_line
-            and not marker
-            and open_line[-1] not in ".!?:;。"
-            and (len(open_line) >= _LONG_LINE or line[0].islower())
-        )
-        if goes_on:
-            blocks[-1] += " " + line
-        else:
-            blocks.append(line)
-        open_line = line
-    return blocks
-
-
-def _split(line: str) -> list[str]:
-    parts: list[str] = []
-    start = 0
-    for match in _END.finditer(line):
-        if match[0] == "." and _is_abbreviation(line, match.start(), match.end()):
-            continue
-        parts.append(line[start : match.end()])
-        start = match.end()
-    parts.append(line[start:])
-    return parts
-
-
-def _is_abbreviation(line: str, dot: int, end: int) -> bool:
-    word = line[max(0, dot - 12) : dot].split(" ")[-1].lstrip("([\"'").lower()
-    following = line[end:].lstrip()
-    if word == "no":  # "No. 5" is an abbreviation, "Effusion? No." is not
-        return following[:1].isdigit()
-    if word in ("temp", "vol", "a.m", "p.m", "etc"):
-        return not following[:1].isupper()
-    # initials and enumerations: J. Smith, "a. b. c. d."; a lone number before a dot is a list marker
-    return (
-        word in _ABBREVIATIONS or (len(word) == 1 and word.isalpha()) or (word.isdigit() and len(word) < 3 and dot < 4)
-    )
-
-
-def _bounded(sentence: str) -> list[str]:
-    pieces: list[str] = []
-    while len(sentence) > MAX_SENTENCE:
-        window = sentence[:MAX_SENTENCE]
-        cut = max(window.rfind("; "), window.rfind(", "), window.rfind(": "))
-        if cut < MAX_SENTENCE // 4:
-            cut = window.rfind(" ")
-        if cut < MAX_SENTENCE // 4:
-            cut = MAX_SENTENCE - 1
-        pieces.append(sentence[: cut + 1].rstrip(" ,;"))
-        sentence = sentence[cut + 1 :].lstrip()
-    return [*pieces, sentence]

@@ -14,7 +14,6 @@ from __future__ import annotations
 import errno
 import io
 import os
-import stat
 import struct
 import zlib
 from collections.abc import Iterator
@@ -30,6 +29,8 @@ from pydicom.filereader import read_dataset, read_partial
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian
 from pydicom.valuerep import VR
 
+from indexer.sources.opening import opened
+from indexer.sources.source import Where
 from retrieval.errors import DecodeGuardError, DicomError, FileUnreadable, NotDicomError
 
 PIXEL_TAGS = frozenset({0x7FE00008, 0x7FE00009, 0x7FE00010})  # float, double float, integer: PS3.3 C.7.6.3, .24, .25
@@ -70,34 +71,34 @@ class Limits:
     total_samples: int = 1 << 36  # of all frames; a whole-slide image of 300,000 tiles
 
 
-def open_dicom(path: str | Path, limits: Limits = Limits()) -> FileDataset:
-    """Read a DICOM file. Long values, mostly pixel data, are read from the file when they are asked for.
+def open_dicom(where: str | Where, limits: Limits = Limits()) -> FileDataset:
+    """Read a DICOM file. Long values, mostly pixel data, are read from a file at a path when they are asked for.
 
     Raises FileUnreadable (the system refuses, or the file changes meanwhile), NotDicomError, DecodeGuardError (a limit
     is passed), or DicomError (DICOM, but broken). Accessing a value of the result can still raise what pydicom raises.
     """
-    return _open(path, limits, stop_before_pixels=False)
+    return _open(where, limits, stop_before_pixels=False)
 
 
-def read_header(path: str | Path, limits: Limits = Limits()) -> FileDataset:
+def read_header(where: str | Where, limits: Limits = Limits()) -> FileDataset:
     """Read a DICOM file up to its pixel data. Raises as `open_dicom` does."""
-    return _open(path, limits, stop_before_pixels=True)
+    return _open(where, limits, stop_before_pixels=True)
 
 
-def _open(path: str | Path, limits: Limits, *, stop_before_pixels: bool) -> FileDataset:
-    with _translated("reading it"), _regular_file(path) as file:
-        before = os.fstat(file.fileno())
+def _open(where: str | Where, limits: Limits, *, stop_before_pixels: bool) -> FileDataset:
+    with _translated("reading it"), opened(Path(where) if isinstance(where, str) else where) as file:
+        before = _version(file)
         start = _start(file)
         budget = _Budget(file, limits, start.little_endian, stop_before_pixels)
         if start.transfer_syntax == DeflatedExplicitVRLittleEndian:
             ds = _read_deflated(file, start, budget)
         else:
             file.seek(0)
-            ds = read_partial(file, budget, defer_size=limits.defer_bytes, force=not start.preamble)
+            defer = None if before is None else limits.defer_bytes
+            ds = read_partial(file, budget, defer_size=defer, force=not start.preamble)
         if not len(ds):
             raise DicomError("no data element could be read: the file ends before or inside its data", hint=_CUT_SHORT)
-        after = os.fstat(file.fileno())
-        if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
+        if before != _version(file):
             raise FileUnreadable("the file changed while it was read", hint="Run again when it is complete.")
         return ds
 
@@ -120,24 +121,19 @@ def _translated(action: str) -> Iterator[None]:
         raise DicomError(f"{action} failed ({type(exc).__name__}): the data set is broken", hint=_CUT_SHORT) from exc
 
 
-@contextmanager
-def _regular_file(path: str | Path) -> Iterator[BinaryIO]:
-    """Open a regular file or a link to one. Nothing else is even opened: a FIFO would block, a device might act."""
-    path = os.fspath(path)
-    if "\0" in path:
-        raise FileUnreadable("a path with a null byte in it")
-    _refuse_irregular(os.stat(path).st_mode)  # noqa: PTH116 - os.fspath keeps names that are not UTF-8
-    # O_NONBLOCK: should a FIFO have taken the file's place since, opening it doesn't block.
-    with open(path, "rb", opener=lambda p, flags: os.open(p, flags | os.O_NONBLOCK | os.O_NOCTTY)) as file:
-        _refuse_irregular(os.fstat(file.fileno()).st_mode)
-        yield file
+def _version(file: BinaryIO) -> tuple[int, int] | None:
+    """What differs if a file is written to; None for bytes in memory."""
+    if isinstance(file, io.BytesIO):
+        return None
+    status = os.fstat(file.fileno())
+    return status.st_size, status.st_mtime_ns
 
 
-def _refuse_irregular(mode: int) -> None:
-    if stat.S_ISREG(mode):
-        return
-    kinds = {stat.S_IFDIR: "a directory", stat.S_IFIFO: "a named pipe", stat.S_IFSOCK: "a socket"}
-    raise NotDicomError(f"{kinds.get(stat.S_IFMT(mode), 'a device')}, expected a regular file")
+def _size(file: BinaryIO) -> int:
+    place = file.tell()
+    size = file.seek(0, os.SEEK_END)
+    file.seek(place)
+    return size
 
 
 @dataclass(frozen=True)
@@ -174,7 +170,7 @@ def _start(file: BinaryIO) -> _Start:
             syntax = file.read(min(length, 64)).rstrip(b"\0 ").decode("ascii", "replace")
             file.seek(file.tell() - min(length, 64))
         place = file.tell() + length
-        if place > os.fstat(file.fileno()).st_size:
+        if place > _size(file):
             raise DicomError("the file ends inside its file meta information", hint=_CUT_SHORT)
     raise DecodeGuardError("more than 256 elements in the file meta information")
 
@@ -185,7 +181,7 @@ def _plausible(file: BinaryIO, little: bool) -> bool:
     The first is of group 0002 or 0008; the first five ascend, are in the dictionary, have an even length inside the
     file and, where one is given, the dictionary's kind of VR.
     """
-    size = os.fstat(file.fileno()).st_size
+    size = _size(file)
     place, last = 0, 0
     for n in range(5):
         file.seek(place)
@@ -242,8 +238,9 @@ def _read_deflated(file: BinaryIO, start: _Start, budget: _Budget) -> FileDatase
     inflated = io.BytesIO(b"".join(chunks))
     budget.read_from(inflated)
     body = read_dataset(inflated, False, True, stop_when=budget)
-    path = file.name
-    ds = FileDataset(path, body, head.preamble, head.file_meta, is_implicit_VR=False, is_little_endian=True)
+    ds = FileDataset(
+        getattr(file, "name", file), body, head.preamble, head.file_meta, is_implicit_VR=False, is_little_endian=True
+    )
     ds.set_original_encoding(False, True, body.original_character_set)
     return ds
 
@@ -260,7 +257,7 @@ class _Budget:
         self.limits = limits
         self._endian = "<" if little_endian else ">"
         self._stop = stop_before_pixels
-        self._size = os.fstat(file.fileno()).st_size
+        self._size = _size(file)
         self._past_pixels = False
         self._elements = 0
         self._bytes = 0

@@ -39,6 +39,7 @@ from indexer.dicom.values import READ_ERRORS, as_text
 from indexer.privacy.patterns import RUN, pattern_spans
 from indexer.privacy.words import NO_NAMES, ORDINARY_WORDS
 from retrieval.errors import DicomError
+from retrieval.language.letters import normalized
 
 MARK = "___"
 MAX_ELEMENTS = 100_000  # looked at for identifiers; a radiology report has some hundred
@@ -168,7 +169,7 @@ def _number(run: str) -> str:
 
 
 def _runs(text: str) -> tuple[str, ...]:
-    return tuple(RUN.findall(fold(unicodedata.normalize("NFC", text))))
+    return tuple(RUN.findall(fold(normalized("NFC", text))))
 
 
 class _Collector:
@@ -251,7 +252,7 @@ _TRANSLITERATION = str.maketrans(
 
 def scrub(text: str, known: Identifiers = NOTHING_KNOWN) -> str:
     """`text` with every identifying value of `known` and everything of an identifying shape replaced by MARK."""
-    text = unicodedata.normalize("NFC", text)
+    text = normalized("NFC", text)
     spans: list[list[int]] = []  # merged where they touch, or where only a comma or the like is between
     for start, end in sorted([*pattern_spans(text), *_identifier_spans(text, known)]):
         if spans and (start <= spans[-1][1] or not text[spans[-1][1] : start].strip(" ,^-")):

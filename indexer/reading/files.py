@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -12,13 +10,15 @@ from PIL import Image, UnidentifiedImageError
 
 from indexer.dicom.header import read_record
 from indexer.dicom.precheck import check_before_decoding
-from indexer.dicom.report_text import sentences
 from indexer.dicom.safe_read import open_dicom
 from indexer.reading.frames import FramePolicy
 from indexer.records import FileStat, InstanceRecord
 from indexer.render.frame import render_frame
+from indexer.sources.opening import digest, fetched, opened
+from indexer.sources.source import Where
 from retrieval.encoders.preprocess import Preprocess
 from retrieval.errors import NotDicomError, PixelDecodeError, UnsupportedImageError
+from retrieval.language.sentences import sentences
 from retrieval.types import RenderProfile, Uint8Image
 
 _PICTURE_FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "WEBP")
@@ -40,7 +40,7 @@ class FileToRead:
     """`candidates` are content hashes of indexed files that it may be a copy of."""
 
     stat: FileStat
-    path: Path
+    where: Where
     candidates: tuple[str, ...] = ()
 
 
@@ -66,7 +66,7 @@ class ReadFile:
 class PictureRequest:
     """One frame of a file for people, or for a query: at most `longest` pixels along an edge, None for all."""
 
-    path: Path
+    where: Where
     profile: RenderProfile = RenderProfile()
     frame_number: int = 1
     window: str | None = None
@@ -86,10 +86,11 @@ def read_file(file: FileToRead) -> ReadFile | SameBytes:
     """Read, check, render and fit one DICOM file, unless it is a copy of a candidate. Raises DicomError."""
     if _settings is None:
         raise ValueError("set_settings was not called in this worker")
-    digest = _digest(file.path) if file.candidates else ""
-    if digest in file.candidates:
-        return SameBytes(digest)
-    ds = open_dicom(file.path)
+    where = fetched(file.where)
+    content_hash = digest(where) if file.candidates else ""
+    if content_hash in file.candidates:
+        return SameBytes(content_hash)
+    ds = open_dicom(where)
     record = read_record(ds, _settings.pseudonym_key, keep_descriptions=_settings.keep_descriptions)
     numbers: tuple[int, ...] = ()
     if record.kind == "image":
@@ -97,7 +98,7 @@ def read_file(file: FileToRead) -> ReadFile | SameBytes:
         numbers = _settings.frames.select(record.number_of_frames)
     pictures = tuple(_settings.preprocess.fit(render_frame(ds, n, _settings.profile)) for n in numbers)
     found = tuple(sentences(record.report_text)) if record.kind == "report" else ()
-    return ReadFile(record, numbers, pictures, found, digest or _digest(file.path))
+    return ReadFile(record, numbers, pictures, found, content_hash or digest(where))
 
 
 def read_picture(request: PictureRequest) -> Uint8Image:
@@ -105,12 +106,11 @@ def read_picture(request: PictureRequest) -> Uint8Image:
 
     Raises DicomError: NotDicomError for a file that is neither, others for what can't be shown.
     """
+    where = fetched(request.where)
     try:
-        ds = open_dicom(request.path)
-    except NotDicomError:
-        if not request.path.is_file() or not request.path.stat().st_size:
-            raise  # a folder, a FIFO that would block, nothing at all: no picture either
-        picture = _ordinary_picture(request.path)
+        ds = open_dicom(where)
+    except NotDicomError as error:
+        picture = _ordinary_picture(where, error)
     else:
         check_before_decoding(ds)
         picture = render_frame(ds, request.frame_number, request.profile, window=request.window)
@@ -121,12 +121,17 @@ def read_picture(request: PictureRequest) -> Uint8Image:
     return np.asarray(image)
 
 
-def _ordinary_picture(path: Path) -> Uint8Image:
+def _ordinary_picture(where: Where, error: NotDicomError) -> Uint8Image:
+    """A file that is not DICOM, as `error` says. Nor is an empty one a picture, or what is not a regular file."""
     try:
-        with Image.open(path, formats=_PICTURE_FORMATS) as image:
-            if image.mode in ("I;16", "I;16B", "I", "F"):
-                return _scaled(np.asarray(image, np.float64))
-            return np.asarray(image.convert("L" if image.mode in ("1", "L", "LA") else "RGB"))
+        with opened(where) as file:
+            if not file.read(1):
+                raise error
+            file.seek(0)
+            with Image.open(file, formats=_PICTURE_FORMATS) as image:
+                if image.mode in ("I;16", "I;16B", "I", "F"):
+                    return _scaled(np.asarray(image, np.float64))
+                return np.asarray(image.convert("L" if image.mode in ("1", "L", "LA") else "RGB"))
     except UnidentifiedImageError as exc:
         raise NotDicomError(
             "the file is neither DICOM nor a picture",
@@ -149,8 +154,3 @@ def _scaled(values: npt.NDArray[np.float64]) -> Uint8Image:
     scaled = (values - low) / max(high - low, 1e-12)
     grey: Uint8Image = np.floor(scaled.clip(0, 1) * 255 + 0.5).astype(np.uint8)
     return grey
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=20)).hexdigest()

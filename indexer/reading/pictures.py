@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 
 from indexer.dicom.header import read_record
 from indexer.dicom.safe_read import read_header
 from indexer.guard.pool import GuardedPool
 from indexer.reading.files import PictureRequest, read_picture
 from indexer.records import Origin
+from indexer.sources.opening import fetched
+from indexer.sources.source import Where
 from retrieval.errors import DicomError, InvalidImage, NotDicomError, UnsupportedImageError
 from retrieval.types import RenderProfile, Uint8Image
 
@@ -23,15 +24,17 @@ class QueryImage:
     key: bytes | None
 
 
-def load_picture(path: Path, profile: RenderProfile, *, frame_number: int = 1, window: str | None = None) -> Uint8Image:
+def load_picture(
+    where: Where, profile: RenderProfile, *, frame_number: int = 1, window: str | None = None
+) -> Uint8Image:
     """One frame of a DICOM file, or a PNG or JPEG, as uint8 [H, W] or [H, W, 3].
 
     Raises InvalidImage for a file that is no image, another DicomError for DICOM that can't be shown; both name the
     file without its folders.
     """
-    _, outcome = next(load_pictures([PictureRequest(path, profile, frame_number, window)], workers=1))
+    _, outcome = next(load_pictures([PictureRequest(where, profile, frame_number, window)], workers=1))
     if isinstance(outcome, DicomError):
-        raise _unusable(path, outcome) from outcome
+        raise _unusable(where, outcome) from outcome
     return outcome
 
 
@@ -52,21 +55,22 @@ def load_query_images(images: Sequence[QueryImage]) -> list[tuple[Uint8Image, Or
     with GuardedPool(_read_query_image, workers=min(2, len(images))) as pool:
         for image, outcome in pool.map(images):
             if isinstance(outcome, DicomError):
-                raise _unusable(image.picture.path, outcome) from outcome
+                raise _unusable(image.picture.where, outcome) from outcome
             loaded.append(outcome)
     return loaded
 
 
 def _read_query_image(image: QueryImage) -> tuple[Uint8Image, Origin]:
-    picture = read_picture(image.picture)
+    where = fetched(image.picture.where)
+    picture = read_picture(replace(image.picture, where=where))
     try:
-        record = read_record(read_header(image.picture.path), image.key or bytes(32), keep_descriptions=False)
+        record = read_record(read_header(where), image.key or bytes(32), keep_descriptions=False)
     except (NotDicomError, UnsupportedImageError):
         return picture, Origin()
     patient = record.patient_pseudonym if image.key is not None else None
     return picture, Origin(record.sop_instance_uid, record.study_instance_uid, patient)
 
 
-def _unusable(path: Path, error: DicomError) -> DicomError | InvalidImage:
+def _unusable(where: Where, error: DicomError) -> DicomError | InvalidImage:
     kind = InvalidImage if isinstance(error, NotDicomError) else type(error)
-    return kind(f"{path.name or str(path)!r} can't be used as an image: {error}", hint=error.hint)
+    return kind(f"{where.name or str(where)!r} can't be used as an image: {error}", hint=error.hint)

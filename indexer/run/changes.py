@@ -9,18 +9,17 @@ from __future__ import annotations
 
 import threading
 import time
-import zlib
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Iterator, Sequence
 
-from indexer.catalog.claims import KnownFile
+from indexer.catalog.batching import chunks
 from indexer.catalog.erasure import Erasures
+from indexer.catalog.known import KnownFile
 from indexer.catalog.sql_catalog import SqlCatalog
 from indexer.reading.files import FileToRead
-from indexer.records import FileStat, Rejection
+from indexer.records import FileStat, Rejection, Tally
 from indexer.run.lease import Worker
-from indexer.sources.folders import count_files, iter_stats, real_path
+from indexer.run.options import Shard
+from indexer.sources.source import Source
 from retrieval.errors import MedlensError
 
 FILES_PER_CLAIM = 128
@@ -29,35 +28,8 @@ _FORGOTTEN_AT_ONCE = 2000  # per transaction, so that other processes get their 
 _POLL_S = 0.5
 
 
-@dataclass(frozen=True)
-class Shard:
-    """One of `total` parts of an archive, by a hash of the path: the same on every machine. `number` counts from 1."""
-
-    number: int = 1
-    total: int = 1
-
-    @classmethod
-    def parse(cls, text: str) -> Shard:
-        """`2/5`. ValueError if it is no such part."""
-        number, slash, total = text.partition("/")
-        if not (slash and number.isdecimal() and total.isdecimal() and 1 <= int(number) <= int(total)):
-            raise ValueError(f"the shard is {text!r}, expected I/N with I from 1 to N, like 1/4")
-        return cls(int(number), int(total))
-
-    def __contains__(self, path: str) -> bool:
-        return self.total == 1 or zlib.crc32(path.encode("utf-8", "surrogatepass")) % self.total == self.number - 1
-
-
-@dataclass(frozen=True)
-class Gone:
-    """Instances that went because their files are gone, and those that passed to another copy: their file was moved."""
-
-    removed: int = 0
-    moved: int = 0
-
-
 class ArchiveChanges:
-    """The files of one archive that have to be read, in rounds. Counts what needs no reading as it goes.
+    """The files of one archive that have to be read, in rounds. `tally` counts what needs no reading as it goes.
 
     After each round, commit what it gave before asking for the next: another process may be waiting for it.
     """
@@ -65,25 +37,19 @@ class ArchiveChanges:
     def __init__(
         self,
         catalog: SqlCatalog,
-        root: Path,
+        source: Source,
         worker: Worker,
         *,
-        skip: Sequence[Path] = (),
         shard: Shard = Shard(),
         erased: Erasures | None = None,
-        on_rejection: Callable[[Rejection], None] = lambda rejection: None,
     ) -> None:
-        self.archive_id = catalog.archive_id(root.resolve())
-        self.files = 0  # met by the walk, in this shard
-        self.unchanged = 0
-        self.erased = 0
+        self.archive_id = catalog.files.archive_id(source.root)
+        self.tally = Tally()
         self._catalog = catalog
-        self._root = root
+        self._source = source
         self._worker = worker
-        self._skip = skip
         self._shard = shard
         self._erased = erased
-        self._reject = on_rejection
         self._met_any = False
         self._walked = False
         self._busy: list[FileStat] = []
@@ -103,9 +69,9 @@ class ArchiveChanges:
         """Files that were claimed and not committed: they come again in a later round."""
         self._busy += stats
 
-    def finish(self, prune: bool) -> Gone:
+    def finish(self, prune: bool) -> None:
         """After the last round: instances whose files were moved are known by their new place; with `prune`, what is
-        gone from the archive leaves the catalog.
+        gone from the archive leaves the catalog. The tally counts both.
 
         Never what lies where the walk could not look. MedlensError if the walk met nothing where there were files: the
         disk may not be mounted.
@@ -115,18 +81,16 @@ class ArchiveChanges:
         gone = [path for path in self._gone if not self._is_unseen(path)]
         if prune and gone and not self._met_any:
             raise MedlensError(
-                f"there is no file in the archive {self._root.name!r}, of which the store knows {len(gone)}; "
+                f"there is no file in the archive {self._source.label}, of which the store knows {len(gone)}; "
                 "nothing was pruned",
                 hint="Check that its disk is mounted. If all is really gone, erase it: medlens delete --help",
             )
-        removed = moved = 0
         all_gone = set(gone)
-        for start in range(0, len(gone), _FORGOTTEN_AT_ONCE):
-            moved += self._catalog.hand_over(self.archive_id, gone[start : start + _FORGOTTEN_AT_ONCE], all_gone)
+        for chunk in chunks(gone, _FORGOTTEN_AT_ONCE):
+            self.tally.moved += self._catalog.files.hand_over(self.archive_id, chunk, all_gone)
         if prune:
-            for start in range(0, len(gone), _FORGOTTEN_AT_ONCE):
-                removed += self._catalog.forget(self.archive_id, gone[start : start + _FORGOTTEN_AT_ONCE])
-        return Gone(removed, moved)
+            for chunk in chunks(gone, _FORGOTTEN_AT_ONCE):
+                self.tally.removed += self._catalog.files.forget(self.archive_id, chunk)
 
     # -- rounds
 
@@ -134,19 +98,18 @@ class ArchiveChanges:
         known = self._known()
         before = next(known, None)
         chunk: list[FileStat] = []
-        for stat in iter_stats(self._root, skip=self._skip, on_rejection=self._not_seen):
+        for stat in self._source.walk(self._not_seen):
             self._met_any = True
             path = stat.path
             if path not in self._shard:
                 continue
-            self.files += 1
             while before is not None and before[0] < path:
                 self._gone.append(before[0])
                 before = next(known, None)
             if before is not None and before[0] == path:
                 file = before[1]
                 before = next(known, None)
-                if (file.size, file.mtime_ns) == (stat.size, stat.mtime_ns):
+                if file.version == stat.version:
                     self._note(path, file)
                     continue
             chunk.append(stat)
@@ -161,42 +124,42 @@ class ArchiveChanges:
 
     def _again(self) -> Iterator[FileToRead]:
         waiting, self._busy = self._busy, []
-        for start in range(0, len(waiting), FILES_PER_CLAIM):
-            yield from self._claimed(waiting[start : start + FILES_PER_CLAIM])
+        for chunk in chunks(waiting, FILES_PER_CLAIM):
+            yield from self._claimed(chunk)
 
     def _claimed(self, stats: Sequence[FileStat]) -> Iterator[FileToRead]:
         if not stats:
             return
-        answer = self._catalog.claim(self.archive_id, self._worker.id, stats, self._erased)
+        answer = self._catalog.claims.claim(self.archive_id, self._worker.id, stats, self._erased)
         for stat, file in answer.current.items():  # another process has been quicker
             self._note(stat.path, file)
-        self.erased += len(answer.erased)
+        self.tally.erased += len(answer.erased)
         self._busy += answer.busy
         if len(self._busy) >= _MOST_BUSY:
             self._drop_done()
         for stat, candidates in answer.mine.items():
-            yield FileToRead(stat, real_path(self._root, stat.path), candidates)
+            yield FileToRead(stat, self._source.locate(stat.path), candidates)
 
     def _drop_done(self) -> None:
-        done = self._catalog.current_files(self.archive_id, self._busy)
+        done = self._catalog.files.current(self.archive_id, self._busy)
         for stat, file in done.items():
             self._note(stat.path, file)
         self._busy = [stat for stat in self._busy if stat not in done]
 
     def _known(self) -> Iterator[tuple[str, KnownFile]]:
-        known = self._catalog.known_files(self.archive_id)
+        known = self._catalog.files.known(self.archive_id)
         return known if self._shard.total == 1 else (item for item in known if item[0] in self._shard)
 
     def _note(self, path: str, file: KnownFile) -> None:
         if file.status == "rejected":
-            self._reject(Rejection(path, file.reason, file.detail))
+            self.tally.reject(Rejection(path, file.reason, file.detail))
         else:
-            self.unchanged += 1
+            self.tally.unchanged += 1
 
     def _not_seen(self, rejection: Rejection) -> None:
         self._unseen.add(rejection.path.rstrip("/"))
         if rejection.path in self._shard:
-            self._reject(rejection)
+            self.tally.reject(rejection)
 
     def _is_unseen(self, path: str) -> bool:
         if not self._unseen:
@@ -212,12 +175,12 @@ class ArchiveChanges:
 
 
 class CountedFiles:
-    """Counts the files of archives in the background, for the time that is left: listing alone, no stat."""
+    """Counts the files of archives in the background, for the time that is left."""
 
-    def __init__(self, roots: Sequence[Path], skip: Sequence[Path], shard: Shard = Shard()) -> None:
+    def __init__(self, sources: Sequence[Source], shard: Shard = Shard()) -> None:
         self.total: int | None = None
-        self._roots, self._skip, self._shard = roots, skip, shard
+        self._sources, self._shard = sources, shard
         threading.Thread(target=self._count, name="medlens-count", daemon=True).start()
 
     def _count(self) -> None:
-        self.total = sum(count_files(root, skip=self._skip) for root in self._roots) // self._shard.total
+        self.total = sum(source.count() for source in self._sources) // self._shard.total

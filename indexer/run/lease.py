@@ -6,7 +6,8 @@ import logging
 import threading
 from types import TracebackType
 
-from indexer.catalog.claims import LEASE_S, Process
+from indexer.catalog.claims import LEASE_S
+from indexer.catalog.processes import Process
 from indexer.catalog.sql_catalog import SqlCatalog
 from retrieval.errors import StoreError
 
@@ -25,7 +26,7 @@ class Worker:
         self.id = 0
 
     def __enter__(self) -> Worker:
-        self.id = self._catalog.enter(self._process, self._lease_s)
+        self.id = self._catalog.claims.enter(self._process, self._lease_s)
         self._thread.start()
         return self
 
@@ -35,13 +36,13 @@ class Worker:
         self._ended.set()
         self._thread.join()
         try:
-            self._catalog.leave(self.id)
+            self._catalog.claims.leave(self.id)
         except StoreError as exc:  # must not hide what ended the run; the lease runs out by itself
             log.warning("the claims of this process stay until their lease runs out: %s", exc)
 
     def _renew(self) -> None:
         while not self._ended.wait(self._lease_s / 3):
             try:
-                self._catalog.renew(self.id, self._process, self._lease_s)
+                self._catalog.claims.renew(self.id, self._process, self._lease_s)
             except StoreError as exc:  # the run itself will meet it, if it lasts
                 log.info("could not renew the lease on claimed files: %s", exc)

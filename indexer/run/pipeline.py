@@ -9,214 +9,145 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import fields
 from itertools import takewhile
 from pathlib import Path
 
-from indexer.catalog.erasure import Erasures
 from indexer.guard.pool import GuardedPool
 from indexer.reading.files import FileToRead, ReadFile, ReadSettings, SameBytes, read_file, set_settings
-from indexer.reading.frames import FramePolicy
-from indexer.records import FileStat, IndexedFile, IndexReport, Rejection
+from indexer.records import FileStat, IndexedFile, IndexReport, Tally
 from indexer.run.batches import Batch, batches, encoded
-from indexer.run.changes import ArchiveChanges, CountedFiles, Shard
+from indexer.run.changes import ArchiveChanges, CountedFiles
 from indexer.run.lease import Worker
+from indexer.run.options import IndexOptions, OnProgress, Progress
 from indexer.run.stages import Clock, Line
-from indexer.sources.folders import iter_files
+from indexer.sources.folders import Folder
+from indexer.sources.source import Source
 from indexer.store.store import Store
-from retrieval.encoders.clip import ClipEncoder
-
-
-@dataclass(frozen=True)
-class Progress:
-    """How far a run is. What is counted is done: committed, unchanged or rejected.
-
-    `total` files is None until the archive has been counted. `rejected` is by reason. `loads` is how much of its
-    time each stage was at work.
-    """
-
-    files: int
-    total: int | None
-    frames: int
-    rejected: Mapping[str, int]
-    commits: int
-    loads: Mapping[str, float]
-
-
-OnProgress = Callable[[Progress], None]
+from retrieval.encoders.spec import IndexingEncoder
 
 
 def index_archive(
-    roots: Sequence[Path],
+    archives: Sequence[Source | Path],
     store: Store,
-    encoder: ClipEncoder,
+    encoder: IndexingEncoder,
+    options: IndexOptions = IndexOptions(),
     *,
-    frames: FramePolicy = FramePolicy(),
-    workers: int | None = None,
-    prune: bool = False,
-    shard: Shard = Shard(),
-    readmit: bool = False,
-    keep_descriptions: bool = True,
-    skip: Sequence[Path] = (),
     on_progress: OnProgress = lambda progress: None,
 ) -> IndexReport:
-    """Bring the store up to date with the archives under `roots` and say what was done.
+    """Bring the store up to date with archives, folders or other sources, and say what was done.
 
-    Files whose size and modification time are known are not opened; moved ones keep their vectors. With `prune`, what
-    is gone from the archive leaves the store. Only files of the `shard` are looked at. What was erased stays out, but
-    with `readmit` it is taken in again. Files that can't be used become Rejections; the run goes on. Other processes
-    may index the same archive into the same store meanwhile: they share the work.
+    Files whose version is known are not opened; moved ones keep their vectors. Files that can't be used become
+    Rejections; the run goes on. Other processes may index the same archive into the same store meanwhile: they share
+    the work.
 
-    Raises StoreIncompatible before any work if the store belongs to another model, MedlensError for a root that can't
-    be read, and for one to prune that is empty. On KeyboardInterrupt the batch that is being encoded is finished and
-    committed, then it is raised again. `on_progress` is called in this thread, several times a second.
+    Raises StoreIncompatible before any work if the store belongs to another model, MedlensError for an archive that
+    can't be read, and for one to prune that is empty. On KeyboardInterrupt the batch that is being encoded is finished
+    and committed, then it is raised again. `on_progress` is called in this thread, several times a second.
     """
     store.require_model(encoder.spec.to_json())
+    spec = encoder.spec
     settings = ReadSettings(
-        store.pseudonym_key, encoder.spec.preprocess, encoder.spec.render_profile, frames, keep_descriptions
+        store.pseudonym_key, spec.preprocess, spec.render_profile, options.frames, options.keep_descriptions
     )
     started = time.monotonic()
-    for root in roots:
-        iter_files(root, on_rejection=lambda rejection: None)  # a bad root is refused here
-    run = _Run(store, encoder, on_progress, CountedFiles(roots, skip, shard), store.erasures, readmit)
-    count = workers or max(os.cpu_count() or 1, 1)
+    sources = [Folder(archive) if isinstance(archive, Path) else archive for archive in archives]
+    for source in sources:
+        source.walk(lambda rejection: None)  # one that can't be read is refused here
+    run = _Run(store, encoder, options, on_progress, CountedFiles(sources, options.shard))
+    count = options.workers or max(os.cpu_count() or 1, 1)
     with (
         Worker(store.catalog) as worker,
         GuardedPool(read_file, workers=count, initializer=set_settings, initargs=(settings,)) as pool,
     ):
-        for root in roots:
-            run.index_root(root, pool, worker, skip, shard, prune)
+        for source in sources:
+            run.index(source, pool, worker)
     store.refresh()
     return run.report(time.monotonic() - started)
 
 
-@dataclass
 class _Run:
-    """What has been done so far."""
+    """One run over several archives. `tally` is what it has done so far, but for the archive in hand."""
 
-    store: Store
-    encoder: ClipEncoder
-    on_progress: OnProgress
-    counted: CountedFiles
-    erasures: Erasures
-    readmit: bool
-    files: int = 0  # done with
-    indexed: int = 0
-    unchanged: int = 0
-    updated: int = 0
-    removed: int = 0
-    moved: int = 0
-    erased: int = 0
-    duplicates: int = 0
-    frames: int = 0
-    reports: int = 0
-    commits: int = 0
-    not_embedded: Counter[str] = field(default_factory=Counter)
-    rejected: list[Rejection] = field(default_factory=list)
-    reasons: Counter[str] = field(default_factory=Counter)
-    warnings: Counter[str] = field(default_factory=Counter)
-    clock: Clock = field(default_factory=Clock)
-
-    def index_root(
+    def __init__(
         self,
-        root: Path,
-        pool: GuardedPool[FileToRead, ReadFile | SameBytes],
-        worker: Worker,
-        skip: Sequence[Path],
-        shard: Shard,
-        prune: bool,
+        store: Store,
+        encoder: IndexingEncoder,
+        options: IndexOptions,
+        on_progress: OnProgress,
+        counted: CountedFiles,
     ) -> None:
-        changes = ArchiveChanges(
-            self.store.catalog,
-            root,
-            worker,
-            skip=skip,
-            shard=shard,
-            erased=None if self.readmit else self.erasures,
-            on_rejection=self._reject,
-        )
+        self.tally = Tally()
+        self._commits = 0
+        self._clock = Clock()
+        self._catalog = store.catalog
+        self._erasures = store.erasures
+        self._encoder = encoder
+        self._options = options
+        self._on_progress = on_progress
+        self._counted = counted
+
+    def index(self, source: Source, pool: GuardedPool[FileToRead, ReadFile | SameBytes], worker: Worker) -> None:
+        options = self._options
+        erased = None if options.readmit else self._erasures
+        changes = ArchiveChanges(self._catalog, source, worker, shard=options.shard, erased=erased)
         stale: list[FileStat] = []
 
         def read(files: Iterator[FileToRead]) -> Iterator[Batch]:
             until_stopped = takewhile(lambda _: not line.stopping.is_set(), pool.map(files))
-            for batch in batches(until_stopped, self.encoder.batch_size):
-                yield batch.without_copies(self.store.catalog.hashes_known)
+            for batch in batches(until_stopped, self._encoder.batch_size):
+                yield batch.without_copies(self._catalog.files.hashes_known)
 
         def encode(batch: Batch) -> tuple[Batch, list[IndexedFile]]:
-            return batch, encoded(batch, self.encoder)
+            return batch, encoded(batch, self._encoder)
 
         def commit(ready: tuple[Batch, list[IndexedFile]]) -> None:
             stale.extend(self._commit(changes.archive_id, *ready))
 
-        def tell() -> None:
-            self._tell(changes)
-
-        line = Line(encode, commit, tell, self.clock)
+        line = Line(encode, commit, lambda: self._tell(changes.tally), self._clock)
         try:
             for to_read in changes.rounds():
                 line.run(read(to_read))
                 changes.put_back(stale)
                 stale.clear()
+            changes.finish(options.prune)
         finally:
-            self.files += changes.unchanged + changes.erased
-            self.unchanged += changes.unchanged
-            self.erased += changes.erased
-        gone = changes.finish(prune)
-        self.removed += gone.removed
-        self.moved += gone.moved
+            self.tally.add(changes.tally)
         self._tell()
 
     def report(self, seconds: float) -> IndexReport:
+        names = {field.name for field in fields(IndexReport)}
+        done = {name: value for name, value in vars(self.tally).items() if name in names}
         return IndexReport(
-            indexed=self.indexed,
-            unchanged=self.unchanged,
-            updated=self.updated,
-            removed=self.removed,
-            moved=self.moved,
-            erased=self.erased,
-            duplicates=self.duplicates,
-            frames=self.frames,
-            reports=self.reports,
-            not_embedded=dict(self.not_embedded),
-            rejected=tuple(self.rejected),
-            warnings=dict(self.warnings),
-            loads=self.clock.loads(),
-            seconds=seconds,
+            **done | {"rejected": tuple(self.tally.rejected)}, loads=self._clock.loads(), seconds=seconds
         )
 
-    def _reject(self, rejection: Rejection) -> None:
-        """Of a file that needed no reading."""
-        self.files += 1
-        self.rejected.append(rejection)
-        self.reasons[rejection.reason] += 1
-
-    def _tell(self, changes: ArchiveChanges | None = None) -> None:
-        """`changes` are those of the archive in hand."""
-        files = self.files + (changes.unchanged + changes.erased if changes else 0)
-        reasons = dict(self.reasons)
-        self.on_progress(Progress(files, self.counted.total, self.frames, reasons, self.commits, self.clock.loads()))
+    def _tell(self, in_hand: Tally | None = None) -> None:
+        """`in_hand` counts what needed no reading in the archive in hand."""
+        in_hand = in_hand or Tally()
+        reasons = Counter(dict(self.tally.reasons))  # dict() copies at once: other threads add to both
+        reasons.update(dict(in_hand.reasons))
+        self._on_progress(
+            Progress(
+                files=self.tally.files + in_hand.files,
+                total=self._counted.total,
+                frames=self.tally.frames,
+                rejected=dict(reasons),
+                commits=self._commits,
+                loads=self._clock.loads(),
+            )
+        )
 
     def _commit(self, archive_id: int, batch: Batch, files: Sequence[IndexedFile]) -> Sequence[FileStat]:
         """One transaction. Returns the files that have to be read again."""
-        outcome = self.store.catalog.commit(
-            archive_id, files, batch.refused, batch.copies, erased=self.erasures, readmit=self.readmit
+        outcome = self._catalog.files.commit(
+            archive_id, files, batch.refused, batch.copies, erased=self._erasures, readmit=self._options.readmit
         )
-        self.files += len(batch) - len(outcome.stale)
-        self.erased += outcome.erased
-        self.indexed += outcome.added
-        self.updated += outcome.updated
-        self.unchanged += outcome.unchanged
-        self.removed += outcome.removed
-        self.duplicates += outcome.duplicates
-        self.frames += outcome.frames
-        self.reports += outcome.reports
-        self.commits += 1
-        rejected = [rejection for _, rejection in batch.refused] + list(outcome.conflicts)
-        self.rejected += rejected
-        self.reasons.update(rejection.reason for rejection in rejected)
+        self.tally.add(outcome.tally)
+        self._commits += 1
         for _, read in batch.read:
             if read.record.kind == "other":
-                self.not_embedded[str(read.record.attributes.get("modality") or "unknown")] += 1
-            self.warnings.update(read.record.warnings)
+                self.tally.not_embedded[str(read.record.attributes.get("modality") or "unknown")] += 1
+            self.tally.warnings.update(read.record.warnings)
         return outcome.stale

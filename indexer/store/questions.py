@@ -1,20 +1,22 @@
-"""A store answers queries: its model opened when something is encoded, query images read, their patients looked up."""
+"""What can be asked of a store: its model opened when something is encoded, query images read, their patients known."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from indexer.records import Origin
-from indexer.store.slices import with_places
+from indexer.store.derived import CPU, DerivedFiles
+from indexer.store.place import StorePlace
+from indexer.store.slices import no_places_yet, with_places
 from retrieval.encoders.spec import profile_from_json
 from retrieval.errors import QueryError, StoreError
 from retrieval.search.describe import (
@@ -25,15 +27,24 @@ from retrieval.search.describe import (
     nearest_sentences,
 )
 from retrieval.search.query import ImagePart, Query, Ranker
+from retrieval.search.ranking import RankingStep
 from retrieval.search.searcher import Searcher
 from retrieval.types import Embeddings, Encoder, SearchResults, Uint8Image, VectorIndex
 
 if TYPE_CHECKING:
-    from indexer.store.store import Store
     from retrieval.encoders.clip import ClipEncoder
     from retrieval.encoders.numpy_text.encoder import LightEncoder
 
 log = logging.getLogger(__name__)
+
+
+class OfOneModel(Protocol):
+    """What belongs to a model, as a store does."""
+
+    @property
+    def model(self) -> dict[str, Any]: ...
+
+    def require_model(self, spec_json: Mapping[str, Any]) -> None: ...
 
 
 class StoreEncoder:
@@ -44,7 +55,7 @@ class StoreEncoder:
     loaded, if that is another model.
     """
 
-    def __init__(self, store: Store, model: str | None = None, device: str = "auto") -> None:
+    def __init__(self, store: OfOneModel, model: str | None = None, device: str = "auto") -> None:
         self._store = store
         self._asked = (model, device)
 
@@ -58,7 +69,7 @@ class StoreEncoder:
 
     @property
     def device(self) -> str:
-        """The device that was asked for: cuda has the index searched there, too."""
+        """The device that was asked for."""
         return self._asked[1]
 
     def encode_images(self, images: Sequence[Uint8Image]) -> Embeddings:
@@ -80,7 +91,7 @@ class StoreEncoder:
         return store_model(self._store, *self._asked)
 
 
-def store_model(store: Store, model: str | None, device: str) -> LightEncoder | ClipEncoder:
+def store_model(store: OfOneModel, model: str | None, device: str) -> LightEncoder | ClipEncoder:
     """The store's own model, or the one asked for if it is the same: for words, torch stays away where it can.
 
     Raises StoreIncompatible for another model."""
@@ -91,45 +102,129 @@ def store_model(store: Store, model: str | None, device: str) -> LightEncoder | 
     return encoder
 
 
-def search(store: Store, query: Query, encoder: Encoder) -> SearchResults:
-    """See `Store.search`."""
-    opened = _opened(store, query.images) if query.ranker is not Ranker.TEXT or query.exclude_same_patient else []
-    excluded = _patients(query.images, [origin for _, origin in opened]) if query.exclude_same_patient else []
-    wants_reports = query.ranker is not Ranker.DENSE and query.texts
-    reports = store.reports_index() if wants_reports else None
-    frames = partial(store.frames_index, encoder.device if isinstance(encoder, StoreEncoder) else "cpu")
-    searcher = Searcher(encoder, _beside(frames, encoder, query), store.catalog, reports)
-    results = searcher.search(query, pictures=[picture for picture, _ in opened], excluded_patients=excluded)
-    return with_places(results, store.catalog, store.places)
+class Questions:
+    """Search and description over one store, and the encoders that were loaded for them."""
 
+    def __init__(self, place: StorePlace, derived: DerivedFiles) -> None:
+        self._place = place
+        self._derived = derived
+        self._catalog = place.catalog
+        self._slices = no_places_yet(place.catalog)
+        self._encoders: dict[str, StoreEncoder] = {}  # by the device that was asked for
 
-def describe(
-    store: Store,
-    image: Path | ImagePart,
-    encoder: Encoder,
-    *,
-    k: int = 5,
-    phrases: Sequence[str] = (),
-    borrow: int = 0,
-) -> tuple[SentenceHit, ...]:
-    """See `Store.describe`."""
-    if borrow < 0:
-        raise QueryError(f"borrow is {borrow}, expected a whole number from 0")
-    index = store.sentences_index()
-    if not phrases and not len(index):
-        raise QueryError(
-            "the store has no report sentences", hint="Index an archive whose studies carry structured reports (SR)."
+    def search(
+        self, query: Query, encoder: Encoder | None, device: str | None, steps: Sequence[RankingStep]
+    ) -> SearchResults:
+        """See `Store.search`."""
+        encoder, device = self._placed(encoder, device)
+        needs_pictures = query.ranker is not Ranker.TEXT or query.exclude_same_patient
+        opened = self._pictures(query.images) if needs_pictures else []
+        excluded = _patients(query.images, [origin for _, origin in opened]) if query.exclude_same_patient else []
+        wants_reports = query.ranker is not Ranker.DENSE and query.texts
+        reports = self._derived.reports() if wants_reports else None
+        frames = _beside(partial(self._derived.index, "frame", device), encoder, query)
+        searcher = Searcher(encoder, frames, self._catalog.frames, reports)
+        pictures = [picture for picture, _ in opened]
+        results = searcher.search(query, pictures=pictures, excluded_patients=excluded, steps=steps)
+        return with_places(results, self._catalog, self._slices)
+
+    def describe(
+        self,
+        image: Path | ImagePart,
+        encoder: Encoder | None,
+        device: str | None,
+        *,
+        k: int,
+        phrases: Sequence[str],
+        borrow: int,
+    ) -> tuple[SentenceHit, ...]:
+        """See `Store.describe`."""
+        if borrow < 0:
+            raise QueryError(f"borrow is {borrow}, expected a whole number from 0")
+        encoder, device = self._placed(encoder, device)
+        index = self._derived.index("sentence", device)
+        if not phrases and not len(index):
+            raise QueryError(
+                "the store has no report sentences",
+                hint="Index an archive whose studies carry structured reports (SR).",
+            )
+        [(picture, origin)] = self._pictures([image if isinstance(image, ImagePart) else ImagePart(image)])
+        vector = encoder.encode_images([picture])[0]
+        if phrases:
+            return nearest_phrases(vector, k, phrases, encoder.encode_text(phrases))
+        known, patient = origin.study_instance_uid, origin.patient_pseudonym
+        found = nearest_sentences(vector, k, index, self._catalog.reports, study=known, patient=patient)
+        if not borrow:
+            return found
+        neighbours = self._neighbours(self._derived.index("frame", device), vector, known, borrow)
+        return found + borrowed_sentences(vector, neighbours, index, self._catalog.reports, patient=patient)
+
+    def _placed(self, encoder: Encoder | None, device: str | None) -> tuple[Encoder, str]:
+        """The encoder, the store's own if none is given, and where the index is searched: where the encoder runs, if
+        nothing else was asked for."""
+        if encoder is None:
+            asked = device or "auto"
+            encoder = self._encoders.setdefault(asked, StoreEncoder(self._place, device=asked))
+        return encoder, device or _device_of(encoder)
+
+    def _pictures(self, images: Sequence[ImagePart]) -> list[tuple[Uint8Image, Origin]]:
+        """The pixels of query images, rendered as the store's model wants them, and whose they are.
+
+        The patient is told by PatientID under the store's key, else by the store's own row of the same instance.
+        """
+        if not images:
+            return []
+        from indexer.reading.files import PictureRequest
+        from indexer.reading.pictures import QueryImage, load_query_images  # and pydicom: not for a query in words
+
+        try:
+            key: bytes | None = self._place.pseudonym_key
+        except StoreError as exc:
+            log.warning("whose the query image is can be told by its UID only: %s", exc)
+            key = None
+        profile = profile_from_json(self._place.model["render_profile"])
+        files = [(part.image, part.frame_number) for part in images if isinstance(part.image, Path)]
+        loaded = iter(
+            load_query_images([QueryImage(PictureRequest(path, profile, frame), key) for path, frame in files])
+            if files
+            else ()
         )
-    [(picture, origin)] = _opened(store, [image if isinstance(image, ImagePart) else ImagePart(image)])
-    vector = encoder.encode_images([picture])[0]
-    if phrases:
-        return nearest_phrases(vector, k, phrases, encoder.encode_text(phrases))
-    known, patient = origin.study_instance_uid, origin.patient_pseudonym
-    found = nearest_sentences(vector, k, index, store.catalog, study=known, patient=patient)
-    if not borrow:
-        return found
-    neighbours = _neighbours(store, vector, known, borrow)
-    return found + borrowed_sentences(vector, neighbours, index, store.catalog, patient=patient)
+        opened = [next(loaded) if isinstance(part.image, Path) else (part.image, Origin()) for part in images]
+        nameless = [o.sop_instance_uid for _, o in opened if o.sop_instance_uid and o.patient_pseudonym is None]
+        known = self._catalog.instances.patients_of(nameless)
+        return [
+            (
+                picture,
+                replace(origin, patient_pseudonym=known.get(origin.sop_instance_uid or "", origin.patient_pseudonym)),
+            )
+            for picture, origin in opened
+        ]
+
+    def _neighbours(
+        self, frames: VectorIndex, vector: npt.NDArray[np.float32], own: str | None, count: int
+    ) -> list[Neighbour]:
+        """The studies with a report whose best picture is most like a vector; without the picture's own."""
+        asked = 16 * count
+        while True:
+            ranked = frames.search(vector[None, :], asked)[0]
+            lineage = self._catalog.frames.lineage(i for i, _ in ranked)
+            best: dict[str, float] = {}
+            for i, score in ranked:
+                if i in lineage and lineage[i].study != own:
+                    best.setdefault(lineage[i].study, score)
+            sentences = self._catalog.reports.sentences_of(best)
+            found = [
+                Neighbour(s, score, np.array(sentences[s], np.int64)) for s, score in best.items() if s in sentences
+            ]
+            if len(found) >= count or len(ranked) < asked:
+                return found[:count]
+            asked *= 4
+
+
+def _device_of(encoder: Encoder) -> str:
+    """The device that an encoder says it runs on: its name, or a `Device`. The processor, if it does not say."""
+    device = getattr(encoder, "device", CPU)
+    return str(getattr(device, "name", device))
 
 
 def _beside(index: Callable[[], VectorIndex], encoder: Encoder, query: Query) -> VectorIndex:
@@ -140,37 +235,6 @@ def _beside(index: Callable[[], VectorIndex], encoder: Encoder, query: Query) ->
         opening = beside.submit(index)
         encoder.load()
         return opening.result()
-
-
-def _opened(store: Store, images: Sequence[ImagePart]) -> list[tuple[Uint8Image, Origin]]:
-    """The pixels of query images, rendered as the store's model wants them, and whose they are.
-
-    The patient is told by PatientID under the store's key, else by the store's own row of the same instance.
-    """
-    if not images:
-        return []
-    from indexer.reading.files import PictureRequest
-    from indexer.reading.pictures import QueryImage, load_query_images  # and pydicom: not for a query in words
-
-    try:
-        key: bytes | None = store.pseudonym_key
-    except StoreError as exc:
-        log.warning("whose the query image is can be told by its UID only: %s", exc)
-        key = None
-    profile = profile_from_json(store.model["render_profile"])
-    files = [(part.image, part.frame_number) for part in images if isinstance(part.image, Path)]
-    loaded = iter(
-        load_query_images([QueryImage(PictureRequest(path, profile, frame), key) for path, frame in files])
-        if files
-        else ()
-    )
-    opened = [next(loaded) if isinstance(part.image, Path) else (part.image, Origin()) for part in images]
-    nameless = [o.sop_instance_uid for _, o in opened if o.sop_instance_uid and o.patient_pseudonym is None]
-    known = store.catalog.patients_of(nameless)
-    return [
-        (picture, replace(origin, patient_pseudonym=known.get(origin.sop_instance_uid or "", origin.patient_pseudonym)))
-        for picture, origin in opened
-    ]
 
 
 def _patients(images: Sequence[ImagePart], origins: Sequence[Origin]) -> list[str]:
@@ -187,21 +251,3 @@ def _patients(images: Sequence[ImagePart], origins: Sequence[Origin]) -> list[st
             )
         patients.append(origin.patient_pseudonym)
     return patients
-
-
-def _neighbours(store: Store, vector: npt.NDArray[np.float32], own: str | None, count: int) -> list[Neighbour]:
-    """The studies with a report whose best picture is most like a vector; without the picture's own."""
-    frames = store.frames_index()
-    asked = 16 * count
-    while True:
-        ranked = frames.search(vector[None, :], asked)[0]
-        lineage = store.catalog.lineage(i for i, _ in ranked)
-        best: dict[str, float] = {}
-        for i, score in ranked:
-            if i in lineage and lineage[i].study != own:
-                best.setdefault(lineage[i].study, score)
-        sentences = store.catalog.sentences_of(best)
-        found = [Neighbour(s, score, np.array(sentences[s], np.int64)) for s, score in best.items() if s in sentences]
-        if len(found) >= count or len(ranked) < asked:
-            return found[:count]
-        asked *= 4

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from indexer.catalog.sql_catalog import SqlCatalog
-from indexer.on_disk import locked, remove, unfinished_name
+from indexer.on_disk import locked
 from retrieval.errors import StoreError
+from retrieval.on_disk import folder_written_whole
 from retrieval.search.bm25 import ReportIndex, build_report_index
 
 log = logging.getLogger(__name__)
@@ -21,7 +22,7 @@ log = logging.getLogger(__name__)
 FOLDER = "reports"
 STALE = "it may hold words of reports that were deleted"
 _MARK = "mark.json"
-_VERSION = 3  # of the words' treatment and the files
+_VERSION = 4  # of the words' treatment and the files
 
 
 def open_report_index(parent: Path, catalog: SqlCatalog, store_id: str) -> ReportIndex:
@@ -29,7 +30,7 @@ def open_report_index(parent: Path, catalog: SqlCatalog, store_id: str) -> Repor
 
     An index that can't be written is used all the same, with a warning.
     """
-    state = catalog.report_mark()
+    state = catalog.reports.mark()
     mark = {"store_id": store_id, "mark": state, "version": _VERSION}
     folder = parent / FOLDER
     try:
@@ -39,10 +40,10 @@ def open_report_index(parent: Path, catalog: SqlCatalog, store_id: str) -> Repor
         pass
     except (OSError, ValueError) as exc:
         log.warning("the index of the reports is damaged (%s); building it anew", type(exc).__name__)
-    index = build_report_index(catalog.report_texts())
+    index = build_report_index(catalog.reports.texts())
     try:
         with locked(parent):
-            if catalog.report_mark()[1] == state[1]:  # else it has what was deleted meanwhile
+            if catalog.reports.mark()[1] == state[1]:  # else it has what was deleted meanwhile
                 _write(index, parent, mark)
     except OSError as exc:
         log.warning("the index of the reports can't be written: %s", exc.strerror or type(exc).__name__)
@@ -52,7 +53,7 @@ def open_report_index(parent: Path, catalog: SqlCatalog, store_id: str) -> Repor
 def refresh_report_index(parent: Path, catalog: SqlCatalog, store_id: str) -> None:
     """Bring the files up to the catalog. StoreError if that fails while they hold words of deleted reports."""
     while True:
-        last_deletion = catalog.report_mark()[1]
+        last_deletion = catalog.reports.mark()[1]
         open_report_index(parent, catalog, store_id)
         try:
             written = _mark_of(parent / FOLDER)
@@ -62,7 +63,7 @@ def refresh_report_index(parent: Path, catalog: SqlCatalog, store_id: str) -> No
             return
         except (OSError, ValueError) as exc:
             log.info("what the index of the reports is of can't be read: %s", type(exc).__name__)
-        if catalog.report_mark()[1] == last_deletion:  # else somebody deleted more while it was built
+        if catalog.reports.mark()[1] == last_deletion:  # else somebody deleted more while it was built
             raise StoreError(
                 "the index of the reports can't be replaced, and may hold words of reports that were deleted",
                 hint=f"Delete the folder {FOLDER!r} in the store; it is built anew.",
@@ -81,7 +82,7 @@ def report_index_problem(parent: Path, catalog: SqlCatalog, store_id: str) -> st
         return f"it is damaged ({type(exc).__name__})"
     if mark["store_id"] != store_id:
         return "it belongs to another store"
-    return STALE if mark["mark"][1] < catalog.report_mark()[1] else None
+    return STALE if mark["mark"][1] < catalog.reports.mark()[1] else None
 
 
 def _mark_of(folder: Path) -> dict[str, Any]:
@@ -94,14 +95,6 @@ def _mark_of(folder: Path) -> dict[str, Any]:
 
 def _write(index: ReportIndex, parent: Path, mark: dict[str, Any]) -> None:
     """Into a folder beside the place, then moved there: a reader sees the old files, the new ones, or none."""
-    made, old = unfinished_name(parent / FOLDER), unfinished_name(parent / FOLDER)
-    try:
-        made.mkdir()
+    with folder_written_whole(parent / FOLDER) as made:
         index.save(made)
         (made / _MARK).write_text(json.dumps(mark), encoding="utf-8")
-        if (parent / FOLDER).exists():
-            (parent / FOLDER).rename(old)
-        made.rename(parent / FOLDER)
-    finally:
-        remove(made)
-        remove(old)

@@ -5,12 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
+from indexer.catalog.instances import SliceRow
 from indexer.catalog.remembered import Remembered
-from indexer.catalog.sql_catalog import SliceRow, SqlCatalog
+from indexer.catalog.sql_catalog import SqlCatalog
 from indexer.reading.frames import Place, slice_places
 from retrieval.types import SearchResults
 
 Places = Remembered[str, Mapping[str, Place]]  # by series, then by SOP Instance UID
+_SERIES = 256  # that are remembered
+
+
+def no_places_yet(catalog: SqlCatalog) -> Places:
+    """What `with_places` fills."""
+    return Remembered(catalog.state, _SERIES)
 
 
 def with_places(results: SearchResults, catalog: SqlCatalog, known: Places) -> SearchResults:
@@ -21,7 +28,7 @@ def with_places(results: SearchResults, catalog: SqlCatalog, known: Places) -> S
 
     def work(series: list[str]) -> dict[str, Mapping[str, Place]]:
         found: dict[str, list[SliceRow]] = {uid: [] for uid in series}
-        for row in catalog.slices_of(series):
+        for row in catalog.instances.slices_of(series):
             found[row.attributes["series_instance_uid"]].append(row)
         return {uid: slice_places(rows) for uid, rows in found.items()}
 

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from indexer.reading.files import PictureRequest
 from indexer.reading.pictures import load_pictures
-from indexer.sources.folders import real_path
+from indexer.sources.opening import locate
 from indexer.store.store import Store
 from retrieval.encoders.spec import profile_from_json
-from retrieval.errors import DicomError
+from retrieval.errors import DicomError, FileUnreadable
 from retrieval.types import Embeddings, Hit, SearchFilter, Uint8Image
 
 
@@ -33,11 +32,11 @@ def hit_pictures(store: Store, hits: Sequence[Hit], *, longest: int) -> dict[int
     pictures: dict[int, HitPicture] = {}
     for hit in hits:
         try:
-            path = real_path(Path(hit.attributes["archive_root"]), hit.attributes["file_path"])
-        except ValueError as error:
+            where = locate(hit.attributes["archive_root"], hit.attributes["file_path"])
+        except FileUnreadable as error:
             pictures[hit.rank] = HitPicture(None, str(error))
         else:
-            requests[hit.rank] = PictureRequest(path, profile, hit.key.frame_number, longest=longest)
+            requests[hit.rank] = PictureRequest(where, profile, hit.key.frame_number, longest=longest)
     for rank, (_, outcome) in zip(requests, load_pictures(requests.values()), strict=True):
         if isinstance(outcome, DicomError):
             pictures[rank] = HitPicture(None, str(outcome))
@@ -54,11 +53,13 @@ def best_sentences(store: Store, hits: Sequence[Hit], words: Embeddings | None =
     """
     studies = tuple(dict.fromkeys(str(hit.attributes["study_instance_uid"]) for hit in hits))
     catalog = store.catalog
-    ids = catalog.ids_matching(SearchFilter({"study_instance_uid": studies}), kind="sentence") if studies else ()
+    ids = (
+        catalog.vectors.ids_matching(SearchFilter({"study_instance_uid": studies}), kind="sentence") if studies else ()
+    )
     if not len(ids):
         return {}
-    found, vectors = catalog.vectors_of(ids, "sentence")
-    rows = catalog.sentence_rows(found.tolist())
+    found, vectors = catalog.vectors.vectors_of(ids, "sentence")
+    rows = catalog.reports.sentence_rows(found.tolist())
     by_study: dict[str, list[int]] = {}
     for at, i in enumerate(found.tolist()):
         if i in rows:
@@ -75,7 +76,7 @@ def best_sentences(store: Store, hits: Sequence[Hit], words: Embeddings | None =
 
 
 def _own_vector(store: Store, hit: Hit) -> np.ndarray[Any, np.dtype[np.float32]] | None:
-    ids = store.catalog.ids_matching(SearchFilter({"sop_instance_uid": (hit.key.sop_instance_uid,)})).tolist()
-    same = [i for i, (key, _) in store.catalog.get(ids).items() if key == hit.key]
-    _, vectors = store.catalog.vectors_of(same)
+    ids = store.catalog.frames.ids_matching(SearchFilter({"sop_instance_uid": (hit.key.sop_instance_uid,)})).tolist()
+    same = [i for i, (key, _) in store.catalog.frames.get(ids).items() if key == hit.key]
+    _, vectors = store.catalog.frames.vectors_of(same)
     return vectors[0].astype(np.float32) if len(vectors) else None

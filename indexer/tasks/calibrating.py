@@ -121,7 +121,7 @@ def _stored(store: Store, truth: Truth) -> tuple[list[TruthRow], Embeddings, lis
     met: set[int] = set()
     for start in range(0, len(uids), _UIDS):
         where = SearchFilter({"sop_instance_uid": tuple(uids[start : start + _UIDS])})
-        for batch in store.catalog.label_scores.iter_frames(where):
+        for batch in store.catalog.frames.batches(where):
             frames = zip(batch.sop_instance_uids, batch.frame_numbers, batch.patients, strict=True)
             for i, (uid, number, pseudonym) in enumerate(frames):
                 for mine in (row for row in wanted[uid] if row.frame in (None, number)):

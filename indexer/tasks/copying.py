@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import re
 import shutil
-import stat
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from indexer.sources.folders import real_path
-from retrieval.errors import FileUnreadable, MedlensError
+from indexer.sources.opening import locate, opened
+from indexer.sources.source import Where
+from retrieval.errors import DicomError, FileUnreadable, MedlensError
 
 
 @dataclass(frozen=True)
@@ -58,28 +58,17 @@ def copy_files(instances: Iterable[Mapping[str, Any]], folder: Path) -> CopiedFi
     for number, (uid, instance) in enumerate(by_uid.items(), 1):
         target = folder / f"{number:04d}_{re.sub('[^0-9A-Za-z.-]', '_', uid)[:64]}.dcm"
         try:
-            _copy(_path(instance), target)
-        except FileUnreadable as error:
+            _copy(locate(instance["archive_root"], instance["file_path"]), target)
+        except DicomError as error:
             problems.append((uid, str(error)))
         else:
             copied += 1
     return CopiedFiles(copied, tuple(problems))
 
 
-def _path(values: Mapping[str, Any]) -> Path:
-    try:
-        return real_path(Path(values["archive_root"]), values["file_path"])
-    except ValueError as exc:
-        raise FileUnreadable(str(exc)) from exc
-
-
-def _copy(source: Path, target: Path) -> None:
-    """Raises FileUnreadable: no such file, no file at all, or something in the place of the copy."""
-    with _as_unreadable("the file can't be read"):
-        if not stat.S_ISREG(source.stat().st_mode):
-            raise FileUnreadable("the file can't be read: no regular file")  # a FIFO would block for ever
-        data = source.open("rb")
-    with data:
+def _copy(where: Where, target: Path) -> None:
+    """Raises FileUnreadable: no such file, or something in the place of the copy; NotDicomError: no regular file."""
+    with _as_unreadable("the file can't be read"), opened(where) as data:
         with _as_unreadable(f"{target.name!r} can't be made"):
             copy = target.open("xb")
         try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from indexer.catalog.filters import require_valid
+from indexer.catalog.conditions import require_valid
 from indexer.store.store import Store
 from retrieval.errors import QueryError
 from retrieval.types import SearchFilter
@@ -45,7 +45,7 @@ def plan_erasure(
             hint="Give --patient, --study, --series or --where; all that are given must hold.",
         )
     require_valid(chosen)
-    return ErasurePlan(chosen, store.catalog.count_matching(chosen))
+    return ErasurePlan(chosen, store.catalog.instances.count_matching(chosen))
 
 
 def erase(store: Store, plan: ErasurePlan, *, keep_out: bool = True) -> int:

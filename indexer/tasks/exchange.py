@@ -97,7 +97,7 @@ def import_frames(store: Store, path: Path, *, any_model: bool = False) -> Impor
             f"{int(off.sum())} vectors of {path.name} are not of unit norm; nothing was imported",
             hint="Divide each vector by its length.",
         )
-    replaced = store.catalog.replace_vectors(rows.uids, rows.frame_numbers, rows.vectors.astype("<f2"))
+    replaced = store.catalog.frames.replace_vectors(rows.uids, rows.frame_numbers, rows.vectors.astype("<f2"))
     if replaced:
         store.refresh()
     return Imported(replaced, len(rows.uids) - replaced)
@@ -105,8 +105,8 @@ def import_frames(store: Store, path: Path, *, any_model: bool = False) -> Impor
 
 def _batches(store: Store) -> Iterator[tuple[Any, Any, list[tuple[str, int, dict[str, Any]]]]]:
     """Ids, vectors, and (SOP Instance UID, frame number, attributes) of the frames, some at a time."""
-    for ids, vectors in store.catalog.iter_vectors("frame", batch=_CHUNK):
-        found = store.catalog.get(ids.tolist())
+    for ids, vectors in store.catalog.vectors.iter_vectors("frame", batch=_CHUNK):
+        found = store.catalog.frames.get(ids.tolist())
         there = np.array([i in found for i in ids.tolist()], dtype=np.bool_)  # one may be deleted meanwhile
         keys = [
             (key.sop_instance_uid, key.frame_number, {name: attributes.get(name) for name in _KEPT})
@@ -180,7 +180,9 @@ def _write_faiss(store: Store, path: Path) -> int:
             ids.append(some_ids)
         _sync(file)
     listed = np.concatenate(ids) if ids else np.empty(0, np.int64)
-    vectors = (store.catalog.vectors_of(listed[i : i + _CHUNK].tolist())[1] for i in range(0, len(listed), _CHUNK))
+    vectors = (
+        store.catalog.frames.vectors_of(listed[i : i + _CHUNK].tolist())[1] for i in range(0, len(listed), _CHUNK)
+    )
     with path.open("wb") as out:
         write_flat(out, int(store.model["embed_dim"]), listed, vectors)
         _sync(out)

@@ -27,6 +27,6 @@ def store_facts(store: Store) -> StoreFacts:
     return StoreFacts(
         model=store.model,
         counts=store.catalog.counts(),
-        labelled_frames={saved.label_set: saved.frames for saved in store.catalog.label_scores.saved_sets()},
+        labelled_frames={saved.label_set: saved.frames for saved in store.catalog.labels.saved_sets()},
         indexes=index_facts(store),
     )

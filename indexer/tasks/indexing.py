@@ -8,9 +8,9 @@ from pathlib import Path
 
 from indexer.reading.frames import FramePolicy
 from indexer.records import IndexReport
-from indexer.run.changes import Shard
-from indexer.run.pipeline import OnProgress, index_archive
-from indexer.sources.folders import iter_files
+from indexer.run.options import IndexOptions, OnProgress, Shard
+from indexer.run.pipeline import index_archive
+from indexer.sources.folders import Folder, iter_files
 from indexer.store.store import Store, is_url
 from retrieval.encoders.clip import ClipEncoder
 from retrieval.encoders.model_source import resolve_model
@@ -53,16 +53,10 @@ def index(
     with store:
         on_model(encoder)
         return index_archive(
-            archives,
+            [Folder(archive, skip) for archive in archives],
             store,
             encoder,
-            frames=frames,
-            workers=workers,
-            prune=prune,
-            shard=shard,
-            readmit=readmit,
-            keep_descriptions=keep_descriptions,
-            skip=skip,
+            IndexOptions(frames, workers, prune, shard, readmit, keep_descriptions),
             on_progress=on_progress,
         )
 

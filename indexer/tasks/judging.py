@@ -9,16 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from indexer.reading.files import PictureRequest
-from indexer.sources.folders import real_path
-from retrieval.errors import EvaluationError
-from retrieval.evaluation.rows import EvaluationRows, draw_groups, plain
+from indexer.sources.opening import locate
+from retrieval.errors import EvaluationError, FileUnreadable
+from retrieval.evaluation.rows import EvaluationRows, draw_groups
+from retrieval.row_files import plain
 from retrieval.types import Embeddings, RenderProfile, SearchFilter
 
 if TYPE_CHECKING:
@@ -48,8 +48,8 @@ class StoreTruth:
         out = []
         for root, path, number in self.places:
             try:
-                out.append(PictureRequest(real_path(Path(root), path), profile, number))
-            except ValueError as exc:
+                out.append(PictureRequest(locate(root, path), profile, number))
+            except FileUnreadable as exc:
                 raise EvaluationError(f"a file of the store can't be read: {exc}") from exc
         return out
 
@@ -60,7 +60,7 @@ def store_truth(store: Store, *, limit: int, seed: int = 0) -> StoreTruth:
     Raises EvaluationError if the store has no frames.
     """
     catalog = store.catalog
-    ids = catalog.ids_matching(SearchFilter())
+    ids = catalog.frames.ids_matching(SearchFilter())
     if not len(ids):
         raise EvaluationError("the store has no frames to be judged on", hint="Index an archive into it first.")
     said = sentences_by_study(store)
@@ -81,13 +81,13 @@ def store_truth(store: Store, *, limit: int, seed: int = 0) -> StoreTruth:
     if nameless:
         notes.append(f"{nameless} frames name no patient: their study stands in, so intervals may be too narrow")
 
-    found, vectors = catalog.vectors_of(kept)
+    found, vectors = catalog.frames.vectors_of(kept)
     order = np.searchsorted(found, kept)
     studies = [str(frames[i]["study_instance_uid"]) for i in kept]
     texts = {study: tuple(dict.fromkeys(text for _, text in said.get(study, ()))) for study in set(studies)}
     asking = {study: max(own, key=len) for study, own in texts.items() if len(own) > 1}
     wanted = {i: text for study in texts for i, text in said.get(study, ())}
-    sentence_ids, sentence_vectors = catalog.vectors_of(wanted, "sentence")
+    sentence_ids, sentence_vectors = catalog.vectors.vectors_of(wanted, "sentence")
     known = {wanted[int(i)]: v for i, v in zip(sentence_ids, unit(sentence_vectors), strict=True)}
     rows = EvaluationRows(
         name=store.label.strip("'"),
@@ -146,17 +146,17 @@ def frame_rows(store: Store, ids: npt.NDArray[np.int64]) -> dict[int, dict[str, 
     )
     out = {}
     for start in range(0, len(ids), READ):
-        for i, (key, attributes) in store.catalog.get(ids[start : start + READ]).items():
+        for i, (key, attributes) in store.catalog.frames.get(ids[start : start + READ]).items():
             out[i] = {name: attributes[name] for name in keep} | {"frame_number": key.frame_number}
     return out
 
 
 def sentences_by_study(store: Store) -> dict[str, list[tuple[int, str]]]:
     """Sentences (id, text) by study."""
-    ids = store.catalog.ids_matching(SearchFilter(), "sentence")
+    ids = store.catalog.vectors.ids_matching(SearchFilter(), "sentence")
     out: dict[str, list[tuple[int, str]]] = {}
     for start in range(0, len(ids), READ):
-        for row in store.catalog.sentence_rows(ids[start : start + READ]).values():
+        for row in store.catalog.reports.sentence_rows(ids[start : start + READ]).values():
             if row.study_instance_uid and plain(row.text):
                 out.setdefault(row.study_instance_uid, []).append((row.id, plain(row.text)))
     return out

@@ -7,7 +7,8 @@ from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from indexer.catalog.label_scores import FrameBatch, SavedSet
+from indexer.catalog.frames import FrameBatch
+from indexer.catalog.labels import SavedSet
 from indexer.reading.files import PictureRequest
 from indexer.sources.folders import iter_files
 from indexer.store.questions import store_model
@@ -155,11 +156,11 @@ class StoreLabeller:
         self, where: SearchFilter, save: bool, on_progress: Callable[[int], None]
     ) -> Iterator[tuple[FrameBatch, LabelOutcome]]:
         saved = _saved_set(self.labeller) if save else None
-        scores, done = self._store.catalog.label_scores, 0
-        for batch in scores.iter_frames(where):
+        labels, done = self._store.catalog.labels, 0
+        for batch in self._store.catalog.frames.batches(where):
             outcome = self.labeller.label(batch.vectors)
             if saved is not None:
-                scores.save(saved, [(batch.ids, outcome.values)])
+                labels.save(saved, [(batch.ids, outcome.values)])
             yield batch, outcome
             done += len(batch)
             on_progress(done)

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from indexer.store.store import INDEX_FILES, Store
+from indexer.store.store import Store
+from indexer.vector_sets import VECTOR_SETS, VectorKind
 from retrieval.errors import StoreError
 
 if TYPE_CHECKING:
-    from indexer.records import VectorKind
     from indexer.vectors.choose import IndexKind
 
 MANIFEST_KEY = "vector_indexes"
@@ -26,19 +26,18 @@ def optimize_store(
     memory: int | None = None,
     on_progress: Callable[[int], None] | None = None,
 ) -> dict[str, dict[str, Any]]:
-    """Choose, build and write both indexes. Returns what was measured, by `frame` and `sentence`, where there are any.
+    """Choose, build and write every index. Returns what was measured, by the set of vectors, where there are any.
 
-    `memory` in bytes is for both together: the frames come first, the sentences have what is left.
+    `memory` in bytes is for all together: the frames come first, the others have what is left.
     """
     from indexer.vectors.choose import optimize
 
     measured: dict[str, dict[str, Any]] = {}
-    pairs: tuple[tuple[VectorKind, VectorKind], ...] = (("frame", "sentence"), ("sentence", "frame"))
-    for vectors, other in pairs:
+    for vectors, of_set in VECTOR_SETS.items():
         outcome = optimize(
-            store.index_place(vectors),
-            store.catalog,
-            _some_vectors(store, other),
+            store.derived.index_place(vectors),
+            store.catalog.vectors,
+            _some_vectors(store, of_set.asked_with),
             kind=kind,
             memory=memory,
             on_progress=on_progress,
@@ -50,7 +49,7 @@ def optimize_store(
         measured[vectors]["measured_at"] = datetime.now(UTC).isoformat(timespec="seconds")
         if memory is not None:
             memory = max(0, memory - outcome[1].memory_bytes)
-    store.forget_indexes()
+    store.derived.forget()
     store.manifest[MANIFEST_KEY] = measured
     return measured
 
@@ -61,9 +60,9 @@ def index_facts(store: Store) -> dict[str, dict[str, Any]]:
 
     measured = store.manifest.get(MANIFEST_KEY, {})
     facts: dict[str, dict[str, Any]] = {}
-    for vectors in INDEX_FILES:
+    for vectors in VECTOR_SETS:
         try:
-            meta = open_file(store.index_place(vectors).path).meta
+            meta = open_file(store.derived.index_place(vectors).path).meta
         except (FileNotFoundError, StoreError):
             continue
         kind = "ivf-rabitq" if "compressed_at" in meta else "flat"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from indexer.catalog.filters import require_valid
+from indexer.catalog.conditions import require_valid
 from indexer.catalog.selection import SelectionLevel
 from indexer.store.store import Store
 from retrieval.types import SearchFilter
@@ -20,4 +20,4 @@ def select(
     which can hold names of patients. No model is asked. Raises QueryError for a filter that makes no sense.
     """
     require_valid(where)
-    return store.catalog.select(where, level)
+    return store.catalog.instances.select(where, level)

@@ -15,9 +15,10 @@ from indexer.tasks.training_pairs import Exported, ExportSettings, export_pairs
 from retrieval.encoders.clip import choose_device
 from retrieval.training.checkpoint import STATE_NAME, work_folder
 from retrieval.training.config import TrainingConfig
+from retrieval.training.context import OnEpoch
 from retrieval.training.data import Progress
 from retrieval.training.loop import CANVAS
-from retrieval.training.run import OnEpoch, TrainingResult
+from retrieval.training.run import TrainingResult
 from retrieval.training.run import train as train_on_pairs
 from retrieval.training.teacher import Taught
 

@@ -17,14 +17,15 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
-from indexer.catalog.filters import require_valid
-from indexer.on_disk import locked, remove, unfinished_name
+from indexer.catalog.conditions import require_valid
+from indexer.on_disk import locked
 from indexer.reading.files import PictureRequest
 from indexer.reading.pictures import load_pictures
-from indexer.sources.folders import real_path
+from indexer.sources.opening import locate
 from indexer.tasks.judging import FIELDS, frame_rows, plane_of, sentences_by_study
-from retrieval.errors import DicomError, TrainingError
-from retrieval.evaluation.rows import plain
+from retrieval.errors import DicomError, FileUnreadable, TrainingError
+from retrieval.on_disk import folder_written_whole
+from retrieval.row_files import plain
 from retrieval.types import RenderProfile, SearchFilter, Uint8Image
 
 if TYPE_CHECKING:
@@ -85,14 +86,12 @@ def export_pairs(
         there = _stamp_of(folder)
         if there and (there["plan"] == stamp["plan"] or (keep and there["settings"] == stamp["settings"])):
             return Exported(folder / PAIRS_NAME, **there["outcome"], changed=there["plan"] != stamp["plan"])
-        made = unfinished_name(folder)
-        (made / "images").mkdir(parents=True)
-        made.chmod(0o700)  # pictures and reports of patients
-        outcome = _write(frames, made, settings, workers, progress)
-        outcome["without_report"] = without_report
-        (made / STAMP_NAME).write_text(json.dumps(stamp | {"outcome": outcome}), encoding="utf-8")
-        remove(folder)
-        made.rename(folder)
+        with folder_written_whole(folder) as made:
+            made.chmod(0o700)  # pictures and reports of patients
+            (made / "images").mkdir()
+            outcome = _write(frames, made, settings, workers, progress)
+            outcome["without_report"] = without_report
+            (made / STAMP_NAME).write_text(json.dumps(stamp | {"outcome": outcome}), encoding="utf-8")
     return Exported(folder / PAIRS_NAME, **outcome)
 
 
@@ -106,7 +105,7 @@ def _plan(store: Store, settings: ExportSettings) -> tuple[list[_Frame], int]:
     """The rows, and how many frames have no report."""
     chosen = SearchFilter(where=settings.where)
     require_valid(chosen)
-    ids = store.catalog.ids_matching(chosen)
+    ids = store.catalog.frames.ids_matching(chosen)
     said = sentences_by_study(store)
     frames, without = [], 0
     for number, values in frame_rows(store, ids).items():
@@ -144,8 +143,8 @@ def _write(
     for frame in frames:
         root, path, number = frame.place
         try:
-            place = real_path(Path(root), path)
-        except ValueError:
+            place = locate(root, path)
+        except FileUnreadable:
             unreadable[NOWHERE] += 1
             continue
         requests.append(PictureRequest(place, settings.profile, number, longest=settings.longest))

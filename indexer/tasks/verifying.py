@@ -10,17 +10,20 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
 
 import numpy as np
 
 from indexer.catalog.checks import CatalogChecks
-from indexer.records import VectorKind
-from indexer.sources.folders import real_path
+from indexer.catalog.claims import Claims
+from indexer.sources.opening import source_at
+from indexer.sources.source import Source
 from indexer.store.report_index import STALE
 from indexer.store.store import Store
-from retrieval.errors import StoreCorrupt, StoreError
+from indexer.vector_sets import VECTOR_SETS, VectorKind
+from retrieval.errors import FileUnreadable, StoreCorrupt, StoreError
 
 log = logging.getLogger(__name__)
 
@@ -64,13 +67,11 @@ def verify_store(
         "rows": lambda: _lone_rows(checks, counts.instances, repair),
         "indexed files": lambda: _empty_files(checks, counts.files, repair),
         "images": lambda: _blind_images(checks, counts.instances, repair),
-        "frame vectors": lambda: _vectors(store, "frame", repair),
-        "sentence vectors": lambda: _vectors(store, "sentence", repair),
-        "frame index": lambda: _index(store, "frame", repair),
-        "sentence index": lambda: _index(store, "sentence", repair),
+        **{f"{kind} vectors": partial(_vectors, store, kind, repair) for kind in VECTOR_SETS},
+        **{f"{kind} index": partial(_index, store, kind, repair) for kind in VECTOR_SETS},
         "report index": lambda: _report_index(store, repair),
         "leftovers": lambda: _leftovers(store, repair),
-        "dead workers": lambda: _workers(checks, repair),
+        "dead workers": lambda: _workers(store.catalog.claims, repair),
     }
     if files:
         steps["files"] = lambda: _files(store)
@@ -96,11 +97,11 @@ def _key(store: Store, repair: bool) -> Check:
         store.pseudonym_key  # noqa: B018 - reading it checks it
     except StoreError as exc:
         return Check("key", 1, 1, f"{exc}. {exc.hint or ''}".strip())
-    mode = store.key_mode()
+    mode = store.place.key_mode()
     if not mode & 0o077:
         return Check("key", 1)
     if repair:
-        store.protect_key()
+        store.place.protect_key()
     return Check("key", 1, 1, f"others may read it (mode {mode:04o}, expected 0600)", repaired=repair)
 
 
@@ -130,10 +131,9 @@ def _blind_images(checks: CatalogChecks, instances: int, repair: bool) -> Check:
 
 
 def _vectors(store: Store, kind: VectorKind, repair: bool) -> Check:
-    checks = store.catalog.checks
-    count, bad = checks.bad_vectors(kind, int(store.model["embed_dim"]))
+    count, bad = store.catalog.vectors.bad(kind, int(store.model["embed_dim"]))
     if bad and repair:
-        checks.drop_instances(checks.instances_of(kind, bad))
+        store.catalog.checks.drop_instances(store.catalog.vectors.instances_of(kind, bad))
     detail = f"of a wrong size, not finite or not of unit norm; {_AGAIN if repair else '--repair has them made again'}"
     return Check(f"{kind} vectors", count, len(bad), detail if bad else "", repaired=repair)
 
@@ -141,29 +141,29 @@ def _vectors(store: Store, kind: VectorKind, repair: bool) -> Check:
 def _index(store: Store, kind: VectorKind, repair: bool) -> Check:
     """Every id and every vector of the index that searches would use, and the file it comes from."""
     name = f"{kind} index"
-    problem = store.index_file_problem(kind)
-    index = store.frames_index() if kind == "frame" else store.sentences_index()
+    problem = store.derived.index_file_problem(kind)
+    index = store.index(kind)
     ids = index.ids
     looked_at, wrong = len(ids), int(problem is not None)
     for start in range(0, len(ids), _BATCH):
         part = ids[start : start + _BATCH]
-        found, vectors = store.catalog.vectors_of(part.tolist(), kind)
+        found, vectors = store.catalog.vectors.vectors_of(part.tolist(), kind)
         wrong += len(part) - len(found)  # not in the catalog
         wrong += int((vectors.view(np.uint16) != index.vectors_of(found).view(np.uint16)).any(axis=1).sum())
-    wrong += max(store.catalog.vector_count(kind) - looked_at, 0)
+    wrong += max(store.catalog.vectors.count(kind) - looked_at, 0)
     if not wrong:
         return Check(name, looked_at)
     if repair:
-        store.rebuild_indexes()
+        store.derived.rebuild()
     how = "built anew" if repair else "--repair builds it anew"
     return Check(name, looked_at, wrong, f"{problem or 'it differs from the catalog'}; {how}", repaired=repair)
 
 
 def _report_index(store: Store, repair: bool) -> Check:
     """That it is stale is no damage: opening it, as a search does, brings it up to the catalog."""
-    before = store.report_index_problem()
+    before = store.derived.report_index_problem()
     store.reports_index()
-    problem = store.report_index_problem() or (before if before != STALE else None)
+    problem = store.derived.report_index_problem() or (before if before != STALE else None)
     if problem and repair:
         store.refresh()
     detail = f"{problem}; {'built anew' if repair else '--repair builds it anew'}" if problem else ""
@@ -171,34 +171,34 @@ def _report_index(store: Store, repair: bool) -> Check:
 
 
 def _leftovers(store: Store, repair: bool) -> Check:
-    found = store.leftovers()
+    found = store.derived.leftovers()
     if repair:
-        store.remove_leftovers()
+        store.derived.remove_leftovers()
     detail = "unfinished files that a killed process has left; they may hold vectors and words of reports"
     return Check("leftovers", len(found), len(found), detail if found else "", repaired=repair)
 
 
-def _workers(checks: CatalogChecks, repair: bool) -> Check:
-    dead = checks.dead_workers()
+def _workers(claims: Claims, repair: bool) -> Check:
+    dead = claims.dead_workers()
     if dead and repair:
-        checks.bury()
+        claims.bury()
     detail = "processes that have died while indexing; the next run takes over their files" if dead else ""
     return Check("dead workers", len(dead), len(dead), detail, repaired=repair)
 
 
 def _files(store: Store) -> Check:
     started, looked_at, gone, changed = time.monotonic(), 0, 0, 0
-    for archive, root in store.catalog.archive_roots().items():
-        for path, known in store.catalog.known_files(archive):
+    for archive, root in store.catalog.files.archive_roots().items():
+        source: Source | None = None
+        with suppress(FileUnreadable):  # of a kind that can't be asked: all its files count as gone
+            source = source_at(root)
+        for path, known in store.catalog.files.known(archive):
             if known.status != "indexed":
                 continue
             looked_at += 1
-            try:
-                status = real_path(Path(root), path).stat()
-            except (OSError, ValueError):
-                gone += 1
-                continue
-            changed += (status.st_size, status.st_mtime_ns) != (known.size, known.mtime_ns)
+            found = source.stat(path) if source is not None else None
+            gone += found is None
+            changed += found is not None and found.version != known.version
     log.info("looked at %d files in %.1f s", looked_at, time.monotonic() - started)
     detail = f"{gone} gone, {changed} changed: run `medlens index` on the archive, with --prune to drop what is gone"
     return Check("files", looked_at, gone + changed, detail if gone + changed else "")

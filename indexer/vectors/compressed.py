@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from indexer.vectors.flat import load_faiss
-from indexer.vectors.parts import Part, Rows
+from indexer.vectors.proposing import Proposable, Rows
 from retrieval.types import Embeddings
 
 _QUERY_BITS = 8  # of the query's numbers while it is compared with the codes
@@ -58,7 +58,7 @@ class Compressed:
     def tuned(self, tuning: Tuning) -> Compressed:
         return Compressed(self.faiss_index, tuning, self)
 
-    def propose(self, queries: Embeddings, k: int, part: Part) -> list[Rows | None]:
+    def propose(self, queries: Embeddings, k: int, part: Proposable) -> list[Rows | None]:
         """Per query ascending rows, at least min(k, alive) of them; None where only an exact search will do."""
         wanted = k * self.tuning.per_answer
         visited = max(self.tuning.nprobe, -(-4 * wanted * self.nlist // part.alive))

@@ -21,11 +21,12 @@ from typing import IO, Any
 import numpy as np
 import numpy.typing as npt
 
-from indexer.on_disk import sync_folder, written_whole
 from indexer.vectors.compressed import Compressed, Tuning
 from indexer.vectors.flat import Flat, load_faiss, new_flat
-from indexer.vectors.parts import Ids, Part, RowFile, new_part
+from indexer.vectors.parts import Part, RowFile, new_part
 from retrieval.errors import StoreCorrupt
+from retrieval.on_disk import written_whole
+from retrieval.types import Ids
 
 _MAGIC = b"MEDLENS3"
 _FOOTER = struct.Struct("<IQ8s")  # crc of the JSON, its length, magic
@@ -43,12 +44,9 @@ class OpenedFile:
 def write_whole(path: Path, write: Callable[[IO[bytes]], dict[str, Any]]) -> None:
     """`write` fills a temporary file and returns the trailer; the file is sealed, synced and renamed, or nothing is."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with written_whole(path) as temporary, temporary.open("xb") as file:
+    with written_whole(path, durable=True) as temporary, temporary.open("xb") as file:
         text = json.dumps(write(file), sort_keys=True).encode()
         file.write(text + _FOOTER.pack(zlib.crc32(text), len(text), _MAGIC))
-        file.flush()
-        os.fsync(file.fileno())
-    sync_folder(path.parent)
 
 
 def write_flat(file: IO[bytes], dim: int, ids: Ids, vectors: Iterable[npt.NDArray[np.float16]]) -> dict[str, Any]:

@@ -29,7 +29,8 @@ import numpy as np
 from indexer.vectors.compressed import default_nlist
 from indexer.vectors.flat import load_faiss
 from indexer.vectors.index import CatalogIndex
-from indexer.vectors.parts import Part, Proposer, Rows, search_part
+from indexer.vectors.parts import Part, search_part
+from indexer.vectors.proposing import Proposable, Proposer, Rows
 from retrieval.errors import StoreError
 from retrieval.types import Embeddings
 
@@ -54,7 +55,7 @@ class DeviceRows:
         self._searched = searched
         self._most = most
 
-    def propose(self, queries: Embeddings, k: int, part: Part) -> list[Rows | None]:
+    def propose(self, queries: Embeddings, k: int, part: Proposable) -> list[Rows | None]:
         proposed: list[Rows | None] = [None] * len(queries)
         pending = np.arange(len(queries))
         total = len(part.ids)
@@ -87,7 +88,7 @@ class ListedRows:
         self._searched = searched
         self.nprobe = nprobe
 
-    def propose(self, queries: Embeddings, k: int, part: Part) -> list[Rows | None]:
+    def propose(self, queries: Embeddings, k: int, part: Proposable) -> list[Rows | None]:
         wanted = min(_PER_ANSWER * k + _SLACK, len(part.ids))
         if wanted > _MOST:
             return [None] * len(queries)

@@ -18,16 +18,14 @@ from typing import IO, Any
 import numpy as np
 import numpy.typing as npt
 
-from indexer.records import VectorKind
+from indexer.vector_sets import VectorKind
 from indexer.vectors.compressed import Tuning, build
 from indexer.vectors.file import open_file, read_part, reason, write_compressed, write_flat, write_whole
 from indexer.vectors.flat import Flat
 from indexer.vectors.parts import (
     Hits,
-    Ids,
     Mark,
     Part,
-    Proposer,
     State,
     VectorSource,
     ascending,
@@ -35,8 +33,9 @@ from indexer.vectors.parts import (
     new_part,
     search_part,
 )
+from indexer.vectors.proposing import Proposer
 from retrieval.errors import StoreCorrupt, StoreError
-from retrieval.types import Embeddings
+from retrieval.types import Embeddings, Ids, RowFilter
 
 
 @dataclass(frozen=True)
@@ -51,7 +50,7 @@ class CaughtUp:
 
 
 class CatalogIndex:
-    """Exact inner-product search over float16 vectors by id. See `retrieval.types.VectorIndex`.
+    """Exact inner-product search over float16 vectors by id. A `StoreIndex`, see `port`.
 
     Searches may run in several threads, also while another adds or removes: each sees one state.
     """
@@ -81,12 +80,19 @@ class CatalogIndex:
         """Ascending ids of all vectors [n]."""
         return self._state.ids()
 
-    def search(self, queries: Embeddings, k: int, ids: Ids | None = None, *, exact: bool = False) -> Hits:
+    def search(self, queries: Embeddings, k: int, allowed: RowFilter | None = None, *, exact: bool = False) -> Hits:
         """Per query at most k pairs of (id, inner product), best first, equal scores by ascending id.
 
-        `queries` is [D] or [Q, D] and finite, else ValueError. With `ids` (any order) only those are searched, and
+        `queries` is [D] or [Q, D] and finite, else ValueError. With `allowed` only the rows that pass are searched, and
         exactly. Without, a compressed index is asked where there is one, unless `exact`.
         """
+        return self._nearest(queries, k, None if allowed is None else allowed.ids, exact)
+
+    def scores(self, queries: Embeddings, ids: Ids) -> list[dict[int, float]]:
+        """Per query the inner product with each of `ids` (any order) that is here. ValueError as for `search`."""
+        return [dict(found) for found in self._nearest(queries, len(ids), ids, exact=True)]
+
+    def _nearest(self, queries: Embeddings, k: int, ids: Ids | None, exact: bool) -> Hits:
         array = np.asarray(queries, dtype=np.float32)
         array = self._checked(array[None, :] if array.ndim == 1 else array, "queries")
         if k < 0:

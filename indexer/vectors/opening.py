@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from indexer.on_disk import locked
-from indexer.records import VectorKind
+from indexer.vector_sets import VectorKind
 from indexer.vectors.file import reason
 from indexer.vectors.index import CatalogIndex, CaughtUp
 from indexer.vectors.parts import VectorSource

@@ -11,20 +11,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from io import FileIO
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from indexer.records import VectorKind
+from indexer.vector_sets import VectorKind
+from indexer.vectors.compressed import Compressed
 from indexer.vectors.flat import Flat, Vectors, load_faiss
-from retrieval.types import Embeddings
+from indexer.vectors.proposing import Proposer, Rows
+from retrieval.types import Embeddings, Ids
 
-if TYPE_CHECKING:
-    from indexer.vectors.compressed import Compressed
-
-Ids = npt.NDArray[np.int64]
-Rows = npt.NDArray[np.int64]  # positions in one part of an index
 Hits = list[list[tuple[int, float]]]
 
 _DIRECT = 2048  # up to so many allowed rows are scored one by one, without FAISS
@@ -40,17 +37,9 @@ class VectorSource(Protocol):
         self, kind: VectorKind, after_id: int = 0, batch: int = 4096
     ) -> Iterator[tuple[Ids, npt.NDArray[np.float16]]]: ...
 
-    def vectors_of(self, ids: Any, kind: VectorKind = "frame") -> tuple[Ids, npt.NDArray[np.float16]]: ...
+    def vectors_of(self, ids: Any, kind: VectorKind) -> tuple[Ids, npt.NDArray[np.float16]]: ...
 
     def deleted_since(self, kind: VectorKind, seq: int) -> tuple[int, Ids]: ...
-
-
-class Proposer(Protocol):
-    """Something quicker than a scan that names rows which may be the nearest, for an exact score."""
-
-    def propose(self, queries: Embeddings, k: int, part: Part) -> list[Rows | None]:
-        """Per query ascending rows that are not dead, at least min(k, part.alive); None asks for an exact search."""
-        ...
 
 
 @dataclass(frozen=True)

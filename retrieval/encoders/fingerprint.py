@@ -12,10 +12,11 @@ import hashlib
 import json
 import logging
 import os
-import tempfile
 import time
 from pathlib import Path
 from typing import Any
+
+from retrieval.on_disk import written_whole
 
 logger = logging.getLogger(__name__)
 
@@ -71,11 +72,5 @@ def _note_for(path: Path) -> Path:
 def _write(note: Path, values: dict[str, Any]) -> None:
     """Whole or not at all."""
     note.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    handle, name = tempfile.mkstemp(dir=note.parent)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            json.dump(values, file)
-        Path(name).replace(note)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+    with written_whole(note) as made:
+        made.write_text(json.dumps(values), encoding="utf-8")

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from retrieval.encoders.preprocess import Preprocess
-from retrieval.types import RenderProfile, Window
+from retrieval.types import Encoder, RenderProfile, Window
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,17 @@ class EncoderSpec:
             preprocess=Preprocess.from_json(values["preprocess"]),
             render_profile=profile_from_json(values["render_profile"]),
         )
+
+
+@runtime_checkable
+class IndexingEncoder(Encoder, Protocol):
+    """What an indexing run asks of an encoder, besides vectors: which model it is, and its batch size."""
+
+    @property
+    def spec(self) -> EncoderSpec: ...
+
+    @property
+    def batch_size(self) -> int: ...
 
 
 def profile_to_json(profile: RenderProfile) -> dict[str, Any]:

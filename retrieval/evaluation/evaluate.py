@@ -29,7 +29,7 @@ from retrieval.evaluation.retrieval import (
 from retrieval.evaluation.rows import LEAST, EvaluationRows, of_rows
 from retrieval.evaluation.text_ranking import bm25_scores, fused
 from retrieval.evaluation.wording import Wording, judge_wordings
-from retrieval.statistics.metrics import Difference, Estimate, Spread, differences
+from retrieval.statistics.bootstrap import Difference, Estimate, Spread, differences
 from retrieval.types import Embeddings, Encoder
 from retrieval.zeroshot.calibration import Calibration
 from retrieval.zeroshot.labels import LabelSet

@@ -14,11 +14,11 @@ from retrieval.evaluation.rows import LEAST, EvaluationRows, findings_of, of_row
 from retrieval.evaluation.zero_shot import (
     ACCURACY,
     AUROC,
+    BINS,
     ECE,
     Findings,
     LabelFigures,
     Labelled,
-    ReliabilityBin,
     confusion,
     exclusive_statistics,
     finding_figures,
@@ -26,9 +26,10 @@ from retrieval.evaluation.zero_shot import (
     judge_exclusive,
     judge_findings,
     label_figures,
-    reliability,
 )
-from retrieval.statistics.metrics import Estimate, Ints, Judgement, Spread, Statistic
+from retrieval.statistics.bootstrap import Estimate, Judgement, Spread
+from retrieval.statistics.measures import Ints, Statistic
+from retrieval.statistics.reliability import ReliabilityBin, reliability
 from retrieval.types import Embeddings, Encoder
 from retrieval.zeroshot.calibration import Calibration
 from retrieval.zeroshot.classify import Floats, ZeroShotClassifier
@@ -180,7 +181,7 @@ def _choice(rows: EvaluationRows, labels: LabelSet, field: str) -> _Way:
         judge_exclusive,
         exclusive_statistics,
         label_figures,
-        lambda own: reliability(own.confidence, own.right),
+        lambda own: reliability(own.confidence, own.right, BINS),
         lambda own: "" if len(own.occurring) >= LEAST else f"{len(own.occurring)} of the labels",
         (ACCURACY, AUROC, ECE),
     )
@@ -217,4 +218,5 @@ def _spreads(told: Sequence[Mapping[str, Statistic]], rows: int, names: Sequence
 
 def _pooled(findings: Findings) -> list[ReliabilityBin]:
     """All findings that can be judged in one diagram."""
-    return reliability(findings.scores[:, findings.judged].ravel(), findings.truth[:, findings.judged].ravel())
+    judged = findings.judged
+    return reliability(findings.scores[:, judged].ravel(), findings.truth[:, judged].ravel(), BINS)

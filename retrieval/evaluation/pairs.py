@@ -9,18 +9,17 @@ from __future__ import annotations
 
 import hashlib
 import io
-import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
 from retrieval.errors import EvaluationError
-from retrieval.evaluation.rows import SEVERAL, EvaluationRows, draw_groups, plain
+from retrieval.evaluation.rows import SEVERAL, EvaluationRows, draw_groups
+from retrieval.row_files import TRAIN, Line, plain, read_row_file
 
 FILE_NAMES = ("pairs.jsonl", "labels.jsonl")
 ALL = "all"
@@ -33,35 +32,42 @@ Fingerprint = tuple[str, npt.NDArray[np.float32]]
 
 
 @dataclass(frozen=True)
-class Line:
-    """One line of a pairs file, as it stands there. `number` counts from 1."""
+class Pair:
+    """One row of a pairs file and where its image lies."""
 
-    number: int
+    line: Line
     image: Path
     group: str
-    split: str | None
-    values: Mapping[str, Any]
+    split: str
+
+    @property
+    def number(self) -> int:
+        return self.line.number
 
 
 @dataclass(frozen=True)
 class PairsFile:
-    """All lines of a pairs file, and its SHA-256."""
+    """All rows of a pairs file, and its SHA-256."""
 
     path: Path
     sha256: str
-    lines: tuple[Line, ...]
+    pairs: tuple[Pair, ...]
 
     @property
     def name(self) -> str:
         return f"{self.path.absolute().parent.name}/{self.path.name}"
 
-    def of_split(self, split: str) -> list[Line]:
-        """Raises EvaluationError, naming the splits that there are, if no line has it."""
+    @property
+    def training_rows(self) -> list[Pair]:
+        return [pair for pair in self.pairs if pair.split == TRAIN]
+
+    def of_split(self, split: str) -> list[Pair]:
+        """Raises EvaluationError, naming the splits that there are, if no row has it."""
         if split == ALL:
-            return list(self.lines)
-        found = [line for line in self.lines if line.split == split]
+            return list(self.pairs)
+        found = [pair for pair in self.pairs if pair.split == split]
         if not found:
-            there = sorted({line.split or "none" for line in self.lines})
+            there = sorted({pair.line.text("split") or "none (for training)" for pair in self.pairs})
             raise EvaluationError(
                 f"{self.name} has no row of the split {split!r}; its splits are: {', '.join(there)}",
                 hint=f"Name another with --split, or --split {ALL} for every row.",
@@ -76,14 +82,14 @@ def read_pairs(path: Path) -> PairsFile:
         if not inside:
             raise EvaluationError(f"the folder {path.absolute().name!r} holds none of {', '.join(FILE_NAMES)}")
         path = inside[0]
-    try:
-        content = path.read_bytes()
-    except OSError as exc:
-        raise EvaluationError(f"the pairs file {path.name!r} can't be read: {exc.strerror}") from exc
-    lines = [_line(path, number, line) for number, line in enumerate(content.splitlines(), 1) if line.strip()]
-    if not lines:
+    file = read_row_file(path, what="pairs file", error=EvaluationError)
+    if not file.lines:
         raise EvaluationError(f"the pairs file {path.name!r} is empty")
-    return PairsFile(path, hashlib.sha256(content).hexdigest(), tuple(lines))
+    pairs = []
+    for line in file.lines:
+        line.require("image", "group", error=EvaluationError)
+        pairs.append(Pair(line, file.folder / str(line.values["image"]), line.text("group"), line.split))
+    return PairsFile(path, file.sha256, tuple(pairs))
 
 
 def evaluation_rows(
@@ -104,31 +110,30 @@ def evaluation_rows(
     and patients or files that are on both sides.
     """
     whole = pairs.of_split(split)
-    kept = draw_groups([line.group for line in whole], limit or len(whole), seed)
+    kept = draw_groups([pair.group for pair in whole], limit or len(whole), seed)
     chosen = [whole[i] for i in kept]
     _require_images(pairs, chosen)
     if query:
         _require_field(pairs, chosen, query, "--query")
     if text != "text":
         _require_field(pairs, chosen, text, "--text")
-    others = [line for line in pairs.lines if split != ALL and line.split != split]
+    others = [pair for pair in pairs.pairs if split != ALL and pair.split != split]
     _refuse_shared_groups(pairs, chosen, others, f"another split of {pairs.name}")
-    seen = [line for line in others if line.split in (None, "train")]
+    seen = [pair for pair in others if pair.split == TRAIN]
     for file in trained_on:
-        learned = [line for line in file.lines if line.split in (None, "train")]
-        _refuse_shared_groups(pairs, chosen, learned, f"the training rows of {file.name}")
-        seen += learned
-    notes = _check_pictures(pairs, chosen, [line for line in seen if line.image.is_file()], progress)
-    own = [plain(line.values.get(text)) for line in chosen]
-    names = dict.fromkeys(name for line in chosen for name in line.values if name not in (*_OWN, text, query))
+        _refuse_shared_groups(pairs, chosen, file.training_rows, f"the training rows of {file.name}")
+        seen += file.training_rows
+    notes = _check_pictures(pairs, chosen, [pair for pair in seen if pair.image.is_file()], progress)
+    own = [pair.line.text(text) for pair in chosen]
+    names = dict.fromkeys(name for pair in chosen for name in pair.line.values if name not in (*_OWN, text, query))
     if len(chosen) < len(whole):
         notes.append(f"{len(chosen)} of {len(whole)} rows were drawn, by whole groups")
     rows = EvaluationRows(
         name=pairs.path.absolute().parent.name,
         texts=tuple((t,) if t else () for t in own),
-        groups=tuple(line.group for line in chosen),
-        fields={name: tuple(_value(line.values.get(name)) for line in chosen) for name in names},
-        asked=tuple(plain(line.values.get(query)) or None for line in chosen) if query else None,
+        groups=tuple(pair.group for pair in chosen),
+        fields={name: tuple(_value(pair.line.values.get(name)) for pair in chosen) for name in names},
+        asked=tuple(pair.line.text(query) or None for pair in chosen) if query else None,
         documents=tuple(own) if query else None,
         facts={
             "pairs": pairs.name,
@@ -142,25 +147,7 @@ def evaluation_rows(
         },
         notes=tuple(notes),
     )
-    return rows, [line.image for line in chosen]
-
-
-def _line(path: Path, number: int, line: bytes) -> Line:
-    where = f"{path.name}, line {number}"
-    try:
-        values = json.loads(line)
-    except ValueError as exc:
-        raise EvaluationError(f"{where} is no JSON: {exc}") from exc
-    if not isinstance(values, dict):
-        raise EvaluationError(f"{where} is {type(values).__name__}, expected an object with image and group")
-    missing = [name for name in ("image", "group") if not plain(values.get(name))]
-    if missing:
-        raise EvaluationError(
-            f"{where} has no {' and no '.join(missing)}",
-            hint="Every row needs an image and its group: the patient or case, over which intervals are taken.",
-        )
-    split = plain(values.get("split")) or None
-    return Line(number, path.parent / str(values["image"]), plain(values["group"]), split, values)
+    return rows, [pair.image for pair in chosen]
 
 
 def _value(value: object) -> str | None:
@@ -170,30 +157,30 @@ def _value(value: object) -> str | None:
     return None if isinstance(value, dict) else plain(value) or None
 
 
-def _require_images(pairs: PairsFile, lines: Sequence[Line]) -> None:
-    gone = [line for line in lines if not line.image.is_file()]
+def _require_images(pairs: PairsFile, rows: Sequence[Pair]) -> None:
+    gone = [pair for pair in rows if not pair.image.is_file()]
     if gone:
         raise EvaluationError(
-            f"{len(gone)} of {len(lines)} images of {pairs.name} are missing, the first of line {gone[0].number}",
+            f"{len(gone)} of {len(rows)} images of {pairs.name} are missing, the first of line {gone[0].number}",
             hint="Images are looked for relative to the pairs file. Take the rows out, or bring the images back: "
             "a gallery without them would be an easier one.",
         )
 
 
-def _require_field(pairs: PairsFile, lines: Sequence[Line], name: str, option: str) -> None:
-    if not any(plain(line.values.get(name)) for line in lines):
-        there = dict.fromkeys(key for line in lines for key in line.values if key not in _OWN)
+def _require_field(pairs: PairsFile, rows: Sequence[Pair], name: str, option: str) -> None:
+    if not any(pair.line.text(name) for pair in rows):
+        there = dict.fromkeys(key for pair in rows for key in pair.line.values if key not in _OWN)
         raise EvaluationError(
             f"no row of {pairs.name} has the field {name!r}; there are: {', '.join(there)}",
             hint=f"Name one of them with {option}.",
         )
 
 
-def _refuse_shared_groups(pairs: PairsFile, chosen: Sequence[Line], others: Sequence[Line], where: str) -> None:
+def _refuse_shared_groups(pairs: PairsFile, chosen: Sequence[Pair], others: Sequence[Pair], where: str) -> None:
     mine: dict[str, int] = {}
-    for line in chosen:
-        mine.setdefault(line.group, line.number)
-    shared = {line.group: line.number for line in others if line.group in mine}
+    for pair in chosen:
+        mine.setdefault(pair.group, pair.number)
+    shared = {pair.group: pair.number for pair in others if pair.group in mine}
     if shared:
         group, elsewhere = next(iter(shared.items()))
         raise EvaluationError(
@@ -203,25 +190,25 @@ def _refuse_shared_groups(pairs: PairsFile, chosen: Sequence[Line], others: Sequ
         )
 
 
-def _check_pictures(pairs: PairsFile, chosen: Sequence[Line], seen: Sequence[Line], progress: Progress) -> list[str]:
+def _check_pictures(pairs: PairsFile, chosen: Sequence[Pair], seen: Sequence[Pair], progress: Progress) -> list[str]:
     """Refuse equal files among what the model has seen; say how many look alike."""
     if not seen:
         return []
     total = len(chosen) + len(seen)
     mine: list[Fingerprint] = []
     theirs: list[Fingerprint] = []
-    for at, line in enumerate([*chosen, *seen], 1):
-        (mine if at <= len(chosen) else theirs).append(_fingerprint(line))
+    for at, pair in enumerate([*chosen, *seen], 1):
+        (mine if at <= len(chosen) else theirs).append(_fingerprint(pair))
         progress("comparing with the training images", at, total)
     known = {digest for digest, _ in theirs}
-    equal = [line for line, (digest, _) in zip(chosen, mine, strict=True) if digest in known]
+    equal = [pair for pair, (digest, _) in zip(chosen, mine, strict=True) if digest in known]
     if equal:
         raise EvaluationError(
             f"{len(equal)} images of {pairs.name} are training images too, the first of line {equal[0].number}",
             hint="Take them out of one side: a model is not judged on pictures that it has seen.",
         )
     most = (np.stack([t for _, t in mine]) @ np.stack([t for _, t in theirs]).T).max(axis=1)
-    alike = [line.number for line, value in zip(chosen, most, strict=True) if value >= ALIKE]
+    alike = [pair.number for pair, value in zip(chosen, most, strict=True) if value >= ALIKE]
     if not alike:
         return []
     shown = ", ".join(map(str, alike[:5])) + (" ..." if len(alike) > 5 else "")
@@ -231,9 +218,9 @@ def _check_pictures(pairs: PairsFile, chosen: Sequence[Line], seen: Sequence[Lin
     ]
 
 
-def _fingerprint(line: Line) -> Fingerprint:
+def _fingerprint(pair: Pair) -> Fingerprint:
     """SHA-256 of the file, and a thumbnail of zero mean and unit norm [THUMBNAIL * THUMBNAIL]; zeros if it is none."""
-    content = line.image.read_bytes()
+    content = pair.image.read_bytes()
     digest = hashlib.sha256(content).hexdigest()
     try:
         with Image.open(io.BytesIO(content)) as picture:

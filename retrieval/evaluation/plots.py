@@ -12,8 +12,10 @@ import numpy as np
 from retrieval.errors import EvaluationError
 from retrieval.evaluation.evaluate import Way
 from retrieval.evaluation.labelling import ZeroShot
-from retrieval.evaluation.zero_shot import BINS, ReliabilityBin
-from retrieval.statistics.metrics import Difference, Ints
+from retrieval.evaluation.zero_shot import BINS
+from retrieval.statistics.bootstrap import Difference
+from retrieval.statistics.measures import Ints
+from retrieval.statistics.reliability import ReliabilityBin
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

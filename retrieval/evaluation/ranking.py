@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from retrieval.statistics.metrics import Bools, Floats, Ints
+from retrieval.statistics.measures import Bools, Floats, Ints
 
 DEPTH = 10  # of nDCG
 DECIMALS = 7  # of a score: what float32 can't tell apart is tied

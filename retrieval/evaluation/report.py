@@ -14,7 +14,7 @@ from retrieval.evaluation.evaluate import Compared, Evaluation, Way
 from retrieval.evaluation.labelling import ZeroShot
 from retrieval.evaluation.results import SHOWN, document, held_out_rows, one_figure, said, signed, wording_rows
 from retrieval.evaluation.zero_shot import ACCURACY, AUROC, BINS
-from retrieval.statistics.metrics import Estimate
+from retrieval.statistics.bootstrap import Estimate
 
 METRICS, REPORT = "metrics.json", "report.html"
 _STYLE = """

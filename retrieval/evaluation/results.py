@@ -11,7 +11,7 @@ from retrieval.evaluation.labelling import OWN, PLAIN, Calibrated, ZeroShot
 from retrieval.evaluation.retrieval import MEDIAN, RECALL_AT
 from retrieval.evaluation.wording import AS_SAID, TAKEN_APART, Wording
 from retrieval.evaluation.zero_shot import AUROC, ECE
-from retrieval.statistics.metrics import Difference, Estimate
+from retrieval.statistics.bootstrap import Difference, Estimate
 
 Row = dict[str, Any]
 HELD_OUT = ", held out from the calibration"

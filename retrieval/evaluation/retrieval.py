@@ -9,17 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from retrieval.evaluation.ranking import QueryFigures, chance_median, judge
-from retrieval.statistics.metrics import (
-    Bools,
-    Estimate,
-    Floats,
-    Ints,
-    Judgement,
-    Spread,
-    Statistic,
-    mean_where,
-    median_of,
-)
+from retrieval.statistics.bootstrap import Estimate, Judgement, Spread
+from retrieval.statistics.measures import Bools, Floats, Ints, Statistic, mean_where, median_of
 from retrieval.types import Embeddings
 
 RECALL_AT = (1, 5, 10)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from retrieval.errors import EvaluationError
-from retrieval.statistics.metrics import Ints
+from retrieval.statistics.measures import Ints
 from retrieval.zeroshot.labels import LabelSet
 
 LEAST = 2  # entries of a gallery
@@ -64,11 +64,6 @@ def findings_of(labels: LabelSet, value: str | None) -> list[int] | None:
     if any(i is None and part.casefold() not in NOTHING for i, part in zip(found, named, strict=True)):
         return None
     return [i for i in found if i is not None]
-
-
-def plain(text: object) -> str:
-    """A text with its blanks made single; empty for None."""
-    return "" if text is None else " ".join(str(text).split())
 
 
 def of_rows(values: Sequence[str], rows: Ints) -> list[str]:

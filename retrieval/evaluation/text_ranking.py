@@ -10,7 +10,7 @@ import numpy.typing as npt
 from retrieval.search.bm25 import build_report_index
 from retrieval.search.hybrid import SHARE
 from retrieval.search.query import Query
-from retrieval.statistics.metrics import Floats
+from retrieval.statistics.measures import Floats
 
 DEPTH = Query.depth
 

@@ -15,7 +15,8 @@ import numpy as np
 from retrieval.evaluation.rows import EvaluationRows
 from retrieval.language.captions import exchanged, negated, sentences_of
 from retrieval.language.negation import weighted_texts
-from retrieval.statistics.metrics import Estimate, Judgement, mean_of
+from retrieval.statistics.bootstrap import Estimate, Judgement
+from retrieval.statistics.measures import mean_of
 from retrieval.types import Embeddings
 
 SIDES, DENIAL = "sides exchanged", "a finding denied"

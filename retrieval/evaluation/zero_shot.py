@@ -8,21 +8,18 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from retrieval.statistics.metrics import (
+from retrieval.statistics.bootstrap import Estimate, Judgement, estimate
+from retrieval.statistics.measures import (
     Bools,
-    Estimate,
     Floats,
     Ints,
-    Judgement,
     Statistic,
     auroc_of,
-    bin_of,
-    calibration_error_of,
-    estimate,
     mean_of,
     mean_statistic,
     share_right_of,
 )
+from retrieval.statistics.reliability import calibration_error_of, calibration_floor
 
 BINS = 15  # of confidence, as Guo et al. 2017
 ACCURACY, BALANCED, AUROC, ECE = "accuracy", "balanced accuracy", "macro AUROC", "ECE"
@@ -40,15 +37,6 @@ class LabelFigures:
     recall: float
     precision: float
     auroc: Estimate | None
-
-
-@dataclass(frozen=True)
-class ReliabilityBin:
-    """Answers whose confidence lies in one of the bins: how sure they were, and how many were right."""
-
-    rows: int
-    confidence: float
-    right: float
 
 
 @dataclass(frozen=True)
@@ -203,24 +191,6 @@ def confusion(labelled: Labelled) -> Ints:
     n = len(labelled.names)
     counts: Ints = np.bincount(labelled.truth * n + labelled.answer, minlength=n * n).reshape(n, n).astype(np.int64)
     return counts
-
-
-def reliability(confidence: Floats, right: Bools, bins: int = BINS) -> list[ReliabilityBin]:
-    """The bins that hold an answer, by confidence. What a reliability diagram shows."""
-    member = bin_of(confidence, bins)
-    return [
-        ReliabilityBin(int(here.sum()), float(confidence[here].mean()), float(right[here].mean()))
-        for here in (member == number for number in range(bins))
-        if here.any()
-    ]
-
-
-def calibration_floor(confidence: Floats, bins: int, *, times: int = 200) -> float:
-    """The mean ECE where each answer is right with exactly the probability that it states."""
-    rng = np.random.default_rng(0)
-    weight = np.ones((1, len(confidence)))
-    drawn = (rng.random(len(confidence)) < confidence for _ in range(times))
-    return float(np.mean([calibration_error_of(confidence, right, bins)(weight)[0] for right in drawn]))
 
 
 @dataclass(frozen=True)

@@ -3,28 +3,26 @@
 Image-text models hardly tell "left" from "right" or "no effusion" from "effusion" unless training makes them
 (Yuksekgonul et al. 2023). These functions write the caption that is almost the same and wrong. They work on words, not
 on grammar: where it is not plain what a text claims (a suspicion, a comparison, a finding told of
-elsewhere), they return None.
+elsewhere), they return None. Time is linear in a text's length, but for a logarithm.
 """
 
 from __future__ import annotations
 
 import re
+from bisect import bisect_left, bisect_right
+from collections.abc import Sequence
 
-from retrieval.language.negation import polarity
+from retrieval.language.negation import NEGATING, polarity
+from retrieval.language.sides import BOTH_SIDES, LOBES_AND_LIMBS, NO_SIDE_BEFORE
 
-_OTHER = {"left": "right", "lt": "rt", "l": "r"} | {
-    f"l{rest}": f"r{rest}" for rest in ("ul", "ll", "uq", "lq", "ue", "le")
-}
+_OTHER = {"left": "right", "lt": "rt", "l": "r"} | {f"l{rest}": f"r{rest}" for rest in LOBES_AND_LIMBS}
 _OTHER |= {other: side for side, other in _OTHER.items()}
-# "left" of leaving and "right" of now are no sides; L4 is a vertebra, so that letters alone need a word behind them.
+_CAPITALS = "|".join(LOBES_AND_LIMBS).upper()
+# L4 is a vertebra, so that letters alone need a word behind them.
 _SIDE = re.compile(
-    r"\b(?:"
-    r"(?i:left|right)(?=\b|ward|sided)"
-    r"(?!(?i:\s+(?:the|untreated|alone|behind|without|against|home|in (?:place|situ)|now|away|before|after|at)\b"
-    r"|[-\s]+handed))"
-    r"|(?i:lt|rt)\b|[LR](?:UL|LL|UQ|LQ|UE|LE)\b|[LR](?=\s[a-z]))"
+    rf"\b(?:(?i:left|right)(?=\b|ward|sided)(?!(?i:{NO_SIDE_BEFORE}))|(?i:lt|rt)\b|[LR](?:{_CAPITALS})\b|[LR](?=\s[a-z]))"
 )
-_BOTH = re.compile(r"(?i)\b(?:left|right)\s*(?:and|or|&|/)\s*(?:the\s+)?(?:left|right)\b|\bbilateral(?:ly)?\b")
+_BOTH = re.compile(rf"(?i){BOTH_SIDES}|\bbilateral(?:ly)?\b")
 _ONE_SIDED = re.compile(  # what a mirror would put on the wrong side whatever the text says
     r"(?i)\b(?:hearts?|cardiac|ventric\w+|atri(?:al|um|a)|aort\w+|liver|hepat\w+|spleen|splen\w+|stomach|gastric"
     r"|gall ?bladder|biliary|append\w+|c(?:a)?ecum|sigmoid|duoden\w+|pancrea\w+|dextro\w+|levo\w+|situs|clockwise"
@@ -64,23 +62,25 @@ _DENIAL = re.compile(
     r"|(?P<neg>negative for)|(?P<abs>absence of)|(?P<free>free of))(?: (?:any|an?))? $"
 )
 _POSITIVE = {"no": "", "out": "with ", "neg": "positive for ", "abs": "presence of ", "free": "with "}
-_NEGATION = re.compile(r"(?i)\b(?:no|not|nor|neither|never|without|absen(?:t|ce)|negative|free of|denies|lacks?)\b")
+_LONGEST_DENIAL = 80  # characters
+_NEGATION = re.compile(f"(?i){NEGATING}")
+_CLAUSE_END = re.compile(r"[.;:,]")
 _DOUBT = re.compile(
     r"(?i)\?|\b(?:rule[ds]? out|r/o|exclude[ds]?|possib\w+|suspect\w*|suspicio\w+|question\w*|probabl[ey]|likely|may"
     r"|might|versus|vs|histor(?:y|ies)|evaluat\w+|concern\w*|prior|previous\w*|resol(?:ved|ution|ving)|unlikely)\b"
 )
-_SENTENCE_END = re.compile(r"(?<=[.!?;])\s+(?=[A-Z0-9(\[•-])|\s+•\s+")
+_SENTENCE_END = re.compile(r"(?<=[.!?;])\s+(?=[A-Z0-9(\[•-])|(?<!\s)\s+•\s+")
 _SHORTEST = 3  # words that make a sentence worth asking for
 
 
 def exchanged(text: str) -> str | None:
     """The same with left and right exchanged, None if it names neither. "Left and right" stays: it is both."""
-    held = [match.span() for match in _BOTH.finditer(text)]
+    held = _Places(_BOTH, text)
     found = 0
 
     def other(match: re.Match[str]) -> str:
         nonlocal found
-        if any(start <= match.start() < end for start, end in held):
+        if held.covers(match.start()):
             return match.group()
         found += 1
         word = match.group()
@@ -101,24 +101,24 @@ def mirrored(text: str) -> str | None:
 
 def negated(text: str) -> str | None:
     """The same with its first plain finding denied, or affirmed if it was denied; None if it names none."""
+    doubts, negations, ends = _Places(_DOUBT, text), _Places(_NEGATION, text), _Places(_CLAUSE_END, text)
     for match in _FINDING.finditer(text):
         start = _phrase_start(text, match.start())
-        clause_start = max((text.rfind(sign, 0, start) for sign in ".;:,"), default=-1) + 1
-        before = text[clause_start:start]
-        after = re.split(r"[.;:,]", text[match.end() :], maxsplit=1)[0]
-        if _DOUBT.search(text[clause_start : match.end()] + after) or _NEGATION.search(after):
+        clause_start, clause_end = ends.last_end_before(start), ends.first_start_from(match.end(), len(text))
+        if doubts.any_within(clause_start, clause_end) or negations.any_within(match.end(), clause_end):
             continue
-        if denial := _DENIAL.search(text, 0, start):
-            if denial.end() == start and not _NEGATION.search(text[clause_start : denial.start()]):
+        if denial := _DENIAL.search(text, max(clause_start, start - _LONGEST_DENIAL), start):
+            if not negations.any_within(clause_start, denial.start()):
                 return text[: denial.start()] + _POSITIVE[denial.lastgroup or "no"] + text[start:]
             continue
-        if _NEGATION.search(before):
+        if negations.any_within(clause_start, start):
             continue
-        last = re.search(r"([\w-]+)\s+$", before)
-        if last is not None and _POINTED.fullmatch(last.group(1)):
+        word_start, word_end = _word_before(text, start)
+        word = text[max(word_start, clause_start) : word_end]
+        if _POINTED.fullmatch(word):
             continue
-        if last is not None and last.group(1).casefold() in ("a", "an"):
-            return f"{text[: clause_start + last.start(1)]}no {text[start:]}"
+        if word.casefold() in ("a", "an"):
+            return f"{text[: word_end - len(word)]}no {text[start:]}"
         return f"{text[:start]}no {text[start:]}"
     return None
 
@@ -155,8 +155,58 @@ def sentences_of(text: str) -> list[str]:
 def _phrase_start(text: str, at: int) -> int:
     """Where the adjectives before the word at `at` begin: at most five words, none of them an end."""
     for _ in range(5):
-        before = re.search(r"(\d+\.\d+\w*|[\w/-]+)\s+$", text[:at])
-        if before is None or _END.fullmatch(before.group(1)):
+        start, end = _word_before(text, at, others="-/")
+        if start > 1 and text[start - 1] == "." and text[start:end][:1].isdecimal() and _is_word(text[start:end]):
+            digits = start - 1  # those before the point: 2.9
+            while digits and text[digits - 1].isdecimal():
+                digits -= 1
+            if digits < start - 1:
+                start = digits
+        if start == end or _END.fullmatch(text, start, end):
             break
-        at = before.start(1)
+        at = start
     return at
+
+
+def _word_before(text: str, at: int, others: str = "-") -> tuple[int, int]:
+    """Start and end of the word, of letters, digits, "_" and `others`, that only blanks part from `at`; empty if there
+    is none."""
+    end = at
+    while end and text[end - 1].isspace():
+        end -= 1
+    start = end
+    while start and end < at and (_is_word(text[start - 1]) or text[start - 1] in others):
+        start -= 1
+    return start, end
+
+
+def _is_word(text: str) -> bool:
+    return text.replace("_", "a").isalnum()
+
+
+class _Places:
+    """Where a pattern matches in a text, asked for by position."""
+
+    def __init__(self, pattern: re.Pattern[str], text: str) -> None:
+        spans = [match.span() for match in pattern.finditer(text)]
+        self._starts: Sequence[int] = [start for start, _ in spans]
+        self._ends: Sequence[int] = [end for _, end in spans]
+
+    def covers(self, at: int) -> bool:
+        """Whether `at` lies inside of a match."""
+        number = bisect_right(self._starts, at) - 1
+        return number >= 0 and at < self._ends[number]
+
+    def any_within(self, start: int, end: int) -> bool:
+        """Whether a match lies between `start` and `end`."""
+        number = bisect_left(self._starts, start)
+        return number < len(self._starts) and self._ends[number] <= end
+
+    def last_end_before(self, at: int) -> int:
+        """The end of the last match that starts before `at`, else 0."""
+        number = bisect_left(self._starts, at)
+        return self._ends[number - 1] if number else 0
+
+    def first_start_from(self, at: int, otherwise: int) -> int:
+        number = bisect_left(self._starts, at)
+        return self._starts[number] if number < len(self._starts) else otherwise

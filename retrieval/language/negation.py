@@ -5,18 +5,21 @@ and a search for it finds effusions (published AUROC 0.39 to 0.49; benchmarks/ze
 taken apart before they are embedded, after NegEx (Chapman et al. 2001): a trigger such as "no", "without" or "negative
 for" negates what follows, up to the end of its scope. What is absent is then searched as a difference: towards NEUTRAL,
 away from the finding.
+
+Reports and queries are strangers' texts: time is linear in their length. A clause is walked once, by positions: nothing
+is cut off and searched again.
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
-
-from retrieval.search.query import Part, Query, TextPart
+from dataclasses import dataclass
 
 NEUTRAL = "normal"  # the word that the absence of a finding is said by
 ABSENT_WEIGHT = 0.25  # of the absent findings beside something present; 0.5 costs one caption in 31 its image
 
+# A word that negates something, whatever it is: for texts that are compared, not taken apart.
+NEGATING = r"\b(?:no|not|nor|neither|never|without|absen(?:t|ce)|negative|free of|denies|lacks?)\b"
 # What looks like a negation and is none: of technique, of comparison, of doubt.
 _PSEUDO = (
     r"(?:with(?:out)?|no|non)[ -](?:and without )?(?:(?:iv|intravenous|oral|gadolinium)[ -])*contrast",
@@ -63,7 +66,16 @@ _SEEN_RE = re.compile(  # "no mass is seen in the liver": the finding is the mas
     r"\b(?:(?:is|are|was|were) )?(?:seen|identified|visible|evident|detected|found|noted|present|demonstrated)\b",
     _FLAGS,
 )
+_OR_RE = re.compile(r"\b(?:or|nor)\b", _FLAGS)
+_SENTENCE_END_RE = re.compile(r"(?<=[.;!?])\s+")
+_BLANKS_BEFORE_MARK_RE = re.compile(r"(?<!\s)\s+([,.;])")
+# What a phrase does not begin or end with.
+_LEAD_RE = re.compile(r"(?:[\s,.;:]|and\b|or\b|nor\b|with\b|an?\s|the\s|any\s|there (?:is|are|was|were)\b)+", _FLAGS)
+_TAIL_MARKS = ",.;:"
+_TAIL_WORDS = ("there is", "there are", "there was", "there were", "is", "are", "and", "or", "with")
+_LONGEST_TAIL = max(map(len, _TAIL_WORDS))
 _HELD = "\u0001"  # stands for a pseudo-negation, so that no trigger is seen in it
+_HELD_RE = re.compile(f"{_HELD}{{2}}(.){_HELD}")
 
 
 @dataclass(frozen=True)
@@ -84,18 +96,19 @@ def polarity(text: str) -> Polarity:
         return _HELD * 2 + chr(0xE000 + len(held) - 1) + _HELD
 
     def released(part: str) -> str:
-        return re.sub(f"{_HELD}{{2}}(.){_HELD}", lambda m: held[ord(m.group(1)) - 0xE000], part)
+        return _HELD_RE.sub(lambda m: held[ord(m.group(1)) - 0xE000], part)
 
     rest = _PSEUDO_RE.sub(hold, text) if text.isprintable() else text
     absent: list[str] = []
     kept: list[str] = []
-    for clause in re.split(r"(?<=[.;!?])\s+", rest):
+    for clause in _SENTENCE_END_RE.split(rest):
         present, found = _clause(clause)
         kept.append(present)
         absent += found
     if not absent:
         return Polarity(text)
-    present = re.sub(r"\s+([,.;])", r"\1", " ".join(part if part[-1] in ".,;" else f"{part}." for part in kept if part))
+    sentences = " ".join(part if part[-1] in ".,;" else f"{part}." for part in kept if part)
+    present = _BLANKS_BEFORE_MARK_RE.sub(r"\1", sentences)
     return Polarity(_trimmed(released(present)), tuple(dict.fromkeys(released(part) for part in absent)))
 
 
@@ -104,10 +117,11 @@ def weighted_texts(text: str) -> tuple[tuple[str, float], ...]:
 
     A text without a negation is itself with weight 1.
     """
-    return _weighted(polarity(text))
+    return weighted(polarity(text))
 
 
-def _weighted(found: Polarity) -> tuple[tuple[str, float], ...]:
+def weighted(found: Polarity) -> tuple[tuple[str, float], ...]:
+    """The same for a text that was taken apart already."""
     if not found.absent:
         return ((found.present, 1.0),)
     if not found.present:
@@ -127,69 +141,65 @@ def affirmed(report: str) -> str:
     return " ".join(line for line in lines if line) or NEUTRAL
 
 
-def heard(query: Query) -> Query:
-    """The query with the negations of its words as parts of their own. One without any comes back as it is."""
-    if query.literal:
-        return query
-    parts: list[Part] = []
-    for part in query.parts:
-        if not isinstance(part, TextPart) or part.weight < 0:
-            parts.append(part)
-            continue
-        found = polarity(part.text)
-        for text, weight in _weighted(found):
-            # Reports are asked for what the query names, not for the word that stands for an absence.
-            named = weight < 0 or bool(found.present)
-            parts.append(TextPart(text, part.weight * weight, part.in_reports and named))
-    return query if tuple(parts) == query.parts else replace(query, ask=parts)
-
-
 def _clause(clause: str) -> tuple[str, list[str]]:
     """One sentence: what is left of it, and its absent findings."""
     absent: list[str] = []
-    kept = ""
-    rest = clause
-    if match := _AFTER_RE.search(rest):
-        start = max(rest.rfind(sign, 0, match.start()) for sign in (",", ";", ":")) + 1
-        found = [part for part in map(_finding, _LIST_RE.split(rest[start : match.start()])) if part]
-        if found and not _BEFORE_RE.search(rest[start : match.start()]):
+    if match := _AFTER_RE.search(clause):
+        start = max(clause.rfind(sign, 0, match.start()) for sign in (",", ";", ":")) + 1
+        found = _findings(clause[start : match.start()])
+        if found and not _BEFORE_RE.search(clause, start, match.start()):
             absent += found
-            rest = rest[:start] + rest[match.end() :]
-    while match := _BEFORE_RE.search(rest):
-        after = rest[match.end() :]
-        end = _END_RE.search(after)
-        scope = after[: end.start()] if end else after
-        tail = after[end.start() :] if end else ""
-        if again := _BEFORE_RE.search(scope):  # "no mass and no effusion"
-            scope, tail = scope[: again.start()], scope[again.start() :] + tail
-        scope, more = _listed(scope)
-        found = [part for part in map(_finding, _LIST_RE.split(scope)) if part]
-        kept += rest[: match.start()]
+            clause = clause[:start] + clause[match.end() :]
+    kept: list[str] = []
+    at = 0  # what is before it is settled
+    scope_end = -1  # the first end of a scope after the trigger; searched for again once it is passed
+    while trigger := _BEFORE_RE.search(clause, at):
+        if scope_end < trigger.end():
+            found_end = _END_RE.search(clause, trigger.end())
+            scope_end = found_end.start() if found_end else len(clause)
+        again = _BEFORE_RE.search(clause, trigger.end(), scope_end)  # "no mass and no effusion"
+        scope = clause[trigger.end() : again.start() if again else scope_end]
+        negated = _negated_part(scope)
+        found = _findings(negated)
+        kept.append(clause[at : trigger.start()])
+        at = trigger.end() + len(negated)
         if found:
             absent += found
         else:
-            kept += match.group()  # "not" before nothing is no negation of a finding
-        rest = f"{more}{tail}"
-        if not found and rest == after:
-            break
-    kept += rest
-    return _trimmed(kept), absent
+            kept.append(trigger.group())  # "not" before nothing is no negation of a finding
+            if not negated:
+                break
+    kept.append(clause[at:])
+    return _trimmed("".join(kept)), absent
 
 
-def _listed(scope: str) -> tuple[str, str]:
+def _negated_part(scope: str) -> str:
     """What of a scope is negated: all of a list that "or" or "nor" closes, else up to its first comma."""
-    parts = scope.split(",")
-    closed = [i for i, part in enumerate(parts) if re.search(r"\b(?:or|nor)\b", part, _FLAGS)]
-    last = max(closed, default=0)
-    return ",".join(parts[: last + 1]), "".join("," + part for part in parts[last + 1 :])
+    last = max((match.end() for match in _OR_RE.finditer(scope)), default=0)
+    comma = scope.find(",", last)
+    return scope if comma < 0 else scope[:comma]
 
 
-def _finding(part: str) -> str:
-    return _trimmed(" ".join(_SEEN_RE.sub(" ", part).split()))
+def _findings(listed: str) -> list[str]:
+    parts = (" ".join(_SEEN_RE.sub(" ", part).split()) for part in _LIST_RE.split(listed))
+    return [finding for part in parts if (finding := _trimmed(part))]
 
 
 def _trimmed(part: str) -> str:
-    part = re.sub(
-        r"^(?:[\s,.;:]|and\b|or\b|nor\b|with\b|an?\s|the\s|any\s|there (?:is|are|was|were)\b)+", "", part, flags=_FLAGS
-    )
-    return re.sub(r"(?:[\s,.;:]|\bis|\bare|\band|\bor|\bwith|\bthere (?:is|are|was|were))+$", "", part, flags=_FLAGS)
+    """Without marks, articles and joining words at its ends."""
+    lead = _LEAD_RE.match(part)
+    start, end = lead.end() if lead else 0, len(part)
+    while end > start:
+        if part[end - 1] in _TAIL_MARKS or part[end - 1].isspace():
+            end -= 1
+            continue
+        tail = part[max(start, end - _LONGEST_TAIL - 1) : end].lower()
+        word = next((w for w in _TAIL_WORDS if tail.endswith(w) and _begins_word(tail, len(tail) - len(w))), None)
+        if word is None:
+            break
+        end -= len(word)
+    return part[start:end]
+
+
+def _begins_word(text: str, at: int) -> bool:
+    return not at or not (text[at - 1].isalnum() or text[at - 1] == "_")

@@ -1,4 +1,4 @@
-"""Left and right: which words of a report belong to which side, and which pictures are of the side that is asked for.
+"""Left and right: which words of a text name a side, and which words are said of it.
 
 A report says "opacity on the right; the left lung is clear", and as a bag of words that is as good an answer to "left
 opacity" as the report that means it. So a word gets a second form with its side ("left_opacity"), in reports and in
@@ -6,21 +6,12 @@ queries: those that say so come before those that have the words and mean the ot
 
 The rule is of words, not of grammar. Within a clause a side holds for the words after it, up to the next side; those
 before the first side are of that one. "Left and right" and "bilateral" are both sides.
-
-Of a picture of one of a pair (a breast, a knee) the header says which: (0020,0062) Image Laterality, else (0020,0060)
-Laterality of its series. Most pictures show both sides, and their headers say nothing.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import Protocol
-
-import numpy as np
-import numpy.typing as npt
-
-from retrieval.types import SearchFilter
 
 LEFT, RIGHT = "left", "right"
 _SIDE_OF = {
@@ -33,17 +24,19 @@ _SIDE_OF = {
     "rightward": RIGHT,
     "rightsided": RIGHT,
 }
-_WORD = re.compile(r"[^\W_]+")
-_SAID_OF = {LEFT: "L", RIGHT: "R"}  # as DICOM writes them
-_NOT_ONE = ("B", "U")  # both, unpaired
+LOBES_AND_LIMBS = ("ul", "ll", "uq", "lq", "ue", "le")  # after an L or an R: LUL is the left upper lobe
+_LETTERS = {f"{side[0]}{rest}": side for side in (LEFT, RIGHT) for rest in LOBES_AND_LIMBS} | {"rml": RIGHT}
 _BOTH = {"bilateral", "bilaterally", "both"}
-_CLAUSE_END = re.compile(r"[.;:!?\n,]+(?=\s|$)|\b(?:but|while|whereas|although|however)\b")
-_JOINED = re.compile(r"\b(left|right)\s*(?:and|or|&|/)\s*(?:the\s+)?(left|right)\b")
-_NO_SIDE = re.compile(  # of leaving, of now, of being correct, of who writes with which hand
-    r"\b(?:left|right)(?=\s+(?:the|untreated|alone|behind|without|against|home|in (?:place|situ)|now|away|after)\b"
+# What follows a "left" of leaving or a "right" of now: neither names a side. "On the left at the base" does.
+NO_SIDE_BEFORE = (
+    r"(?:\s+(?:the|untreated|alone|behind|without|against|home|in (?:place|situ)|now|away|before|after)\b"
     r"|[-\s]+handed)"
 )
-_LETTERS = {f"{side[0]}{rest}": side for side in (LEFT, RIGHT) for rest in ("ul", "ll", "uq", "lq")} | {"rml": RIGHT}
+BOTH_SIDES = r"\b(?:left|right)\s*(?:and|or|&|/)\s*(?:the\s+)?(?:left|right)\b"
+_WORD = re.compile(r"[^\W_]+")
+_CLAUSE_END = re.compile(r"(?<![.;:!?\n,])[.;:!?\n,]+(?=\s|$)|\b(?:but|while|whereas|although|however)\b")
+_JOINED = re.compile(BOTH_SIDES)
+_NO_SIDE = re.compile(rf"\b(?:left|right)(?={NO_SIDE_BEFORE})")
 
 
 def clauses(text: str) -> list[str]:
@@ -81,21 +74,3 @@ def only_side(texts: Iterable[str]) -> str | None:
     words = (word for text in texts for clause in clauses(text.casefold()) for word in _WORD.findall(clause))
     found = {side for word in words for side in side_of(word)}
     return found.pop() if len(found) == 1 else None
-
-
-class FrameFilter(Protocol):
-    """What is asked of the catalog."""
-
-    def ids_matching(self, where: SearchFilter) -> npt.NDArray[np.int64]: ...
-
-
-def of_other_side(side: str, catalog: FrameFilter) -> npt.NDArray[np.int64]:
-    """Ids of the frames whose header says that they show the other side. What it says of the image counts
-    before what it says of the series."""
-    own, other = (_SAID_OF[name] for name in ((side, RIGHT) if side == LEFT else (side, LEFT)))
-    images = catalog.ids_matching(SearchFilter({"image_laterality": (other,)}))
-    series = catalog.ids_matching(SearchFilter({"laterality": (other,)}))
-    if len(series):
-        otherwise = catalog.ids_matching(SearchFilter({"image_laterality": (own, *_NOT_ONE)}))
-        series = series[~np.isin(series, otherwise)]
-    return np.concatenate([images, series])

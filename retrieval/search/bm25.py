@@ -7,6 +7,9 @@ Words are lower-cased, stripped of accents, stemmed by Snowball's English rules 
 most words as they are), and the commonest function words dropped, but not "no" and "without". BM25 knows no negation,
 so what a report rules out is left out of its words. Nor does it know sides: a word that is said of one side stands a
 second time with it (see `sides`).
+
+The index is built by whoever reads first, so that no report may hold that up: time is linear in the texts, and the
+longest that a catalog keeps (200,000 characters) took half a second at the worst (66,000 times "no").
 """
 
 from __future__ import annotations
@@ -14,7 +17,6 @@ from __future__ import annotations
 import json
 import logging
 import re
-import unicodedata
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +24,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from retrieval.language.letters import without_accents
 from retrieval.language.negation import affirmed
 from retrieval.language.sides import clauses, sided
 
@@ -123,7 +126,7 @@ def tokens(text: str) -> list[str]:
 
 
 def _plain(text: str) -> str:
-    return "".join(c for c in unicodedata.normalize("NFKD", text.casefold()) if not unicodedata.combining(c))
+    return without_accents(text.casefold())
 
 
 def _words(plain: str) -> list[str]:

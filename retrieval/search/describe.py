@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from retrieval.errors import QueryError
+from retrieval.search.ranking import best_first
 from retrieval.types import VectorIndex
 
 Vector = npt.NDArray[np.float32]
@@ -78,7 +79,7 @@ def nearest_sentences(
         raise QueryError(f"k is {k}, expected a whole number from 1")
     asked = 4 * k
     while True:
-        ranked = index.search(vector[None, :], asked, None)[0]
+        ranked = index.search(vector[None, :], asked)[0]
         rows = catalog.sentence_rows(i for i, _ in ranked)
         folded: dict[str, tuple[float, str, list[SentenceRow]]] = {}
         for i, score in ranked:
@@ -103,9 +104,9 @@ def borrowed_sentences(
     """For each neighbour the sentence of its report that is nearest to the picture, in the neighbours' order."""
     hits: list[SentenceHit] = []
     for neighbour in neighbours:
-        ranked = index.search(vector[None, :], 1, neighbour.sentences)[0]
-        rows = catalog.sentence_rows(i for i, _ in ranked)
-        for i, score in ranked:
+        nearest = best_first(index.scores(vector[None, :], neighbour.sentences)[0])[:1]
+        rows = catalog.sentence_rows(i for i, _ in nearest)
+        for i, score in nearest:
             if i in rows:
                 row = rows[i]
                 hit = _hit(len(hits) + 1, score, row.text, [row], None, patient)

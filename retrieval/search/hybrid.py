@@ -22,8 +22,8 @@ import numpy.typing as npt
 
 from retrieval.search.bm25 import ReportIndex
 from retrieval.search.query import RRF_CONSTANT, Query, TextPart
-from retrieval.search.ranking import Ids, Ranked, Ranking, ReciprocalRanks, best_first
-from retrieval.types import Lineage
+from retrieval.search.ranking import Ranked, Ranking, ReciprocalRanks, best_first
+from retrieval.types import Lineage, RowFilter
 
 SHARE = 0.5
 REPORT = "report"
@@ -67,12 +67,14 @@ class ReportScores:
 class TextRanking:
     """Frames by the BM25 of their study's reports; those of studies that match nothing are not ranked."""
 
+    scale = "BM25 of the study's report"
     additive = True
+    depth = None
 
-    def __init__(self, found: ReportScores, catalog: FrameFinder, ids: Ids | None) -> None:
+    def __init__(self, found: ReportScores, catalog: FrameFinder, allowed: RowFilter | None) -> None:
         self.found = found
         self.catalog = catalog
-        self.frames = _StudyFrames(found, catalog, ids)
+        self.frames = _StudyFrames(found, catalog, allowed)
 
     def top(self, n: int) -> Ranked:
         while True:
@@ -97,12 +99,17 @@ class TextRanking:
 class HybridRanking:
     """Frames by the fusion that the module describes. `found` matches at least one report."""
 
-    def __init__(self, dense: Ranking, found: ReportScores, catalog: FrameFinder, ids: Ids | None, depth: int) -> None:
+    scale = "half the picture's and half the report's score, each from 0 to 1; the picture's where there is no report"
+    additive = True
+    depth = None
+
+    def __init__(
+        self, dense: Ranking, found: ReportScores, catalog: FrameFinder, allowed: RowFilter | None, depth: int
+    ) -> None:
         self.dense = dense
         self.found = found
         self.catalog = catalog
-        self.additive = True
-        self.frames = _StudyFrames(found, catalog, ids)
+        self.frames = _StudyFrames(found, catalog, allowed)
         self._rows: dict[int, int | None] = {}
         first = dense.top(depth)
         self._high, self._low = (first[0][1], first[-1][1]) if first else (0.0, 0.0)
@@ -165,13 +172,13 @@ class HybridRanking:
 
 
 def with_reports(
-    dense: ReciprocalRanks, found: ReportScores, catalog: FrameFinder, ids: Ids | None, depth: int
+    dense: ReciprocalRanks, found: ReportScores, catalog: FrameFinder, allowed: RowFilter | None
 ) -> ReciprocalRanks:
     """Reciprocal ranks with the reports as one more list of weight 1; see the module."""
     gains = {i: dict(parts) for i, parts in dense.gains.items()}
-    frames = _StudyFrames(found, catalog, ids)
-    ranks = {int(row): rank for rank, row in enumerate(found.order[:depth], 1)}
-    while frames.fetch() and len(frames.row_of) < depth:
+    frames = _StudyFrames(found, catalog, allowed)
+    ranks = {int(row): rank for rank, row in enumerate(found.order[: dense.depth], 1)}
+    while frames.fetch() and len(frames.row_of) < dense.depth:
         pass
     for i, row in frames.row_of.items():
         if row in ranks:
@@ -179,17 +186,17 @@ def with_reports(
     for i, lineage in catalog.lineage(dense.gains).items():
         if found.row(lineage.study) is None:
             gains[i][REPORT] = sum(dense.gains[i].values()) / dense.positive
-    return ReciprocalRanks((*dense.names, REPORT), gains, dense.positive + 1)
+    return ReciprocalRanks((*dense.names, REPORT), gains, dense.positive + 1, dense.depth)
 
 
 class _StudyFrames:
     """The frames of the studies whose reports match, best first, fetched some studies at a time."""
 
-    def __init__(self, found: ReportScores, catalog: FrameFinder, ids: Ids | None) -> None:
+    def __init__(self, found: ReportScores, catalog: FrameFinder, allowed: RowFilter | None) -> None:
         self.row_of: dict[int, int] = {}
         self._found = found
         self._catalog = catalog
-        self._ids = ids
+        self._allowed = allowed
         self._next = 0
         self._step = _FIRST_STUDIES
 
@@ -209,8 +216,7 @@ class _StudyFrames:
             for study, frames in self._catalog.frames_of("study_instance_uid", by_study).items()
             for i in frames
         }
-        if self._ids is not None and new:
-            frames = np.fromiter(new, np.int64)
-            new = {i: new[i] for i in frames[np.isin(frames, self._ids)].tolist()}
+        if self._allowed is not None and new:
+            new = {i: new[i] for i in self._allowed.passing(np.fromiter(new, np.int64)).tolist()}
         self.row_of.update(new)
         return bool(len(rows))

@@ -14,8 +14,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from retrieval.search.query import Holder, Level, Pooling, Query
-from retrieval.search.ranking import Ids, Ranking, WeightedSum
-from retrieval.types import Catalog, Lineage
+from retrieval.search.ranking import Ranking, RankingByParts
+from retrieval.types import Catalog, Lineage, RowFilter
 
 _COLUMNS = {Level.SERIES: "series_instance_uid", Level.STUDY: "study_instance_uid"}
 _FIELDS = {Level.INSTANCE: "instance", Level.SERIES: "series", Level.STUDY: "study"}
@@ -31,12 +31,12 @@ class Answer:
     folded: int = 0
 
 
-def answers(query: Query, ranking: Ranking, catalog: Catalog, ids: Ids | None) -> list[Answer]:
-    """The page that a query asks for, of the frames in `ids` (None: all)."""
+def answers(query: Query, ranking: Ranking, catalog: Catalog, allowed: RowFilter | None) -> list[Answer]:
+    """The page that a query asks for, of all frames or of those that are `allowed`."""
     asked = 2 * (query.offset + query.k)
     while True:
         lineage: dict[int, Lineage] = {}
-        found, complete = _candidates(query, ranking, catalog, ids, asked, lineage)
+        found, complete = _candidates(query, ranking, catalog, allowed, asked, lineage)
         page, full = _page(query, found, catalog, lineage)
         if full or complete:
             return page
@@ -44,18 +44,23 @@ def answers(query: Query, ranking: Ranking, catalog: Catalog, ids: Ids | None) -
 
 
 def _candidates(
-    query: Query, ranking: Ranking, catalog: Catalog, ids: Ids | None, asked: int, lineage: dict[int, Lineage]
+    query: Query,
+    ranking: Ranking,
+    catalog: Catalog,
+    allowed: RowFilter | None,
+    asked: int,
+    lineage: dict[int, Lineage],
 ) -> tuple[list[Answer], bool]:
     """Answers in their final order, and whether there are no others. Fills `lineage` for their frames."""
-    if query.pooling is Pooling.LATE and isinstance(ranking, WeightedSum):
-        return _late(query, ranking, catalog, ids, asked, lineage)
+    if query.pooling is Pooling.LATE and isinstance(ranking, RankingByParts):
+        return _late(query, ranking, catalog, allowed, asked, lineage)
     ranked = ranking.top(asked)
     complete = len(ranked) < asked
     lineage.update(catalog.lineage(i for i, _ in ranked))
     alive = [(i, score) for i, score in ranked if i in lineage]  # deleted since the index was read
     if query.pooling is Pooling.MEAN:
         uids = dict.fromkeys(_group(query.level, i, lineage) for i, _ in alive)
-        members = _members(query, uids, catalog, ids)
+        members = _members(query, uids, catalog, allowed)
         scores = ranking.scores([i for frames in members.values() for i in frames])
         pooled = []
         for frames in members.values():
@@ -73,18 +78,23 @@ def _candidates(
 
 
 def _late(
-    query: Query, ranking: WeightedSum, catalog: Catalog, ids: Ids | None, asked: int, lineage: dict[int, Lineage]
+    query: Query,
+    ranking: RankingByParts,
+    catalog: Catalog,
+    allowed: RowFilter | None,
+    asked: int,
+    lineage: dict[int, Lineage],
 ) -> tuple[list[Answer], bool]:
     """Each part's best over the group's frames, added up; shown by the frame that is best of all by the parts' sum."""
     signs = np.array([part.weight > 0 for part in query.parts])
-    lists = ranking.index.search(ranking.weighted, asked, ids)
+    lists = ranking.top_by_part(asked)
     if not lists[0]:
         return [], True
     complete = len(lists[0]) < asked
     positive = [ranked for ranked, sign in zip(lists, signs, strict=True) if sign]
     seen = catalog.lineage({i for ranked in positive for i, _ in ranked})
     uids = dict.fromkeys(_group(query.level, i, seen) for ranked in positive for i, _ in ranked if i in seen)
-    members = _members(query, uids, catalog, ids)
+    members = _members(query, uids, catalog, allowed)
     everyone = [i for frames in members.values() for i in frames]
     parts, total = ranking.breakdown(everyone), ranking.scores(everyone)
     found = []
@@ -130,21 +140,16 @@ def _mean_breakdowns(
     return out
 
 
-def _members(query: Query, uids: Iterable[str | int], catalog: Catalog, ids: Ids | None) -> dict[str, list[int]]:
+def _members(
+    query: Query, uids: Iterable[str | int], catalog: Catalog, allowed: RowFilter | None
+) -> dict[str, list[int]]:
     """The frames of each series or study, of those that may be searched."""
     found = catalog.frames_of(_COLUMNS[query.level], [str(uid) for uid in uids])
-    if ids is None:
+    if allowed is None:
         return {uid: list(frames) for uid, frames in found.items()}
-    return (
-        {uid: [i for i in frames if i in allowed] for uid, frames in found.items()}
-        if (allowed := _within(found.values(), ids))
-        else {}
-    )
-
-
-def _within(frames: Iterable[Sequence[int]], ids: Ids) -> set[int]:
-    array = np.array([i for some in frames for i in some], dtype=np.int64)
-    return set(array[np.isin(array, ids)].tolist())
+    every = np.array([i for frames in found.values() for i in frames], dtype=np.int64)
+    passing = set(allowed.passing(every).tolist())
+    return {uid: [i for i in frames if i in passing] for uid, frames in found.items()} if passing else {}
 
 
 def _group(level: Level, frame: int, lineage: Mapping[int, Lineage]) -> str | int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -11,9 +12,11 @@ from pathlib import Path
 from typing import TypeVar
 
 from retrieval.errors import EmptyQuery, QueryError
+from retrieval.language.letters import with_few_marks
 from retrieval.types import SearchFilter, Uint8Image
 
 _LIGHTEST, _HEAVIEST = 1e-4, 1e4  # weights that single precision can still add up
+_ENDLESS_NUMBER = re.compile(r"(?<!\d)\d{4001}")  # "&#999...;" of more digits is none that Python reads
 RRF_CONSTANT = 60  # Cormack, Clarke and Büttcher 2009: 1 / (60 + rank)
 
 
@@ -225,11 +228,13 @@ def _checked(value: str | Path | Part) -> Part:
             hint="Only how weights compare matters. Leave out a part that is not to count.",
         )
     if isinstance(part, TextPart):
-        text = " ".join(part.text.split())
+        text = " ".join(with_few_marks(part.text).split())
         if not text:
             raise EmptyQuery("the query is empty" if part.weight > 0 else "a negative part of the query is empty")
         if any("\ud800" <= c <= "\udfff" for c in text):
             raise QueryError("the query holds bytes that are no UTF-8 text", hint="Check the terminal's encoding.")
+        if _ENDLESS_NUMBER.search(text):
+            raise QueryError("the query holds a number of more than 4,000 digits", hint="Ask in words.")
         return TextPart(text, float(weight), part.in_reports)
     if part.frame_number < 1:
         raise QueryError(f"a query image's frame number is {part.frame_number}, expected 1 or more")

@@ -1,4 +1,7 @@
-"""Fusion of a query's parts into one exact ranking of frames.
+"""Rankings of frames, and the fusion of a query's parts into one exact ranking.
+
+A ranking may be made of another: hybrid fuses reports with a dense one, and a `RankingStep` that a caller hands to the
+search, a reranker for example, puts its own around what the query asks for. Whatever reads a ranking sees the protocol.
 
 The weighted sum of inner products is the inner product with the weighted sum of the vectors, so EMBEDDING, AVERAGE and
 SUM are one search each, rank alike, and differ in the scale of their scores. The best n under MAX are among the best n
@@ -7,31 +10,49 @@ of each part. RRF looks at the first `depth` of each part and takes what lies de
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Protocol
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
 from retrieval.errors import QueryError
 from retrieval.search.query import RRF_CONSTANT, Fusion, Query
-from retrieval.types import Embeddings, VectorIndex
+from retrieval.types import Embeddings, RowFilter, VectorIndex
 
-Ids = npt.NDArray[np.int64]
 Ranked = list[tuple[int, float]]  # (frame id, score), best first, equal scores by ascending id
 CANCELLED = 1e-4  # the sum of the weighted embeddings, relative to the weights, that counts as nothing
+_COSINE = "cosine similarity"
+_SCALES = {
+    Fusion.EMBEDDING: "cosine similarity to the weighted sum of the parts' embeddings",
+    Fusion.AVERAGE: "weighted average of the parts' cosine similarities",
+    Fusion.SUM: "weighted sum of the parts' cosine similarities",
+    Fusion.MAX: "best weighted cosine similarity of the parts",
+    Fusion.RRF: "weighted sum of 1 / (60 + rank)",
+}
 
 
+@runtime_checkable
 class Ranking(Protocol):
     """Frames by one score."""
+
+    @property
+    def scale(self) -> str:
+        """What the score is, in words."""
+        ...
 
     @property
     def additive(self) -> bool:
         """Whether the breakdown adds up to the score."""
         ...
 
+    @property
+    def depth(self) -> int | None:
+        """The rank below which frames are not ranked; None if all are."""
+        ...
+
     def top(self, n: int) -> Ranked:
-        """The n best frames, fewer if there are fewer."""
+        """The n best frames, fewer if there are fewer. What is asked with a greater n begins with the same frames."""
         ...
 
     def scores(self, ids: Sequence[int]) -> dict[int, float]:
@@ -43,8 +64,27 @@ class Ranking(Protocol):
         ...
 
 
-def dense_ranking(query: Query, vectors: Embeddings, index: VectorIndex, ids: Ids | None) -> Ranking:
-    """The ranking of frames by a query's parts, whose embeddings are `vectors` [parts, D], among `ids` (None: all).
+@runtime_checkable
+class RankingByParts(Ranking, Protocol):
+    """A ranking whose score is a sum over the parts, each of which ranks the frames by itself."""
+
+    @property
+    def names(self) -> Sequence[str]:
+        """The parts, as in the breakdown."""
+        ...
+
+    def top_by_part(self, n: int) -> list[Ranked]:
+        """The n best frames of each part, by what the part gives to the score."""
+        ...
+
+
+RankingStep = Callable[[Ranking, Query], Ranking]  # makes a ranking of the one that answers the query so far
+
+
+def dense_ranking(query: Query, vectors: Embeddings, index: VectorIndex, allowed: RowFilter | None) -> Ranking:
+    """The ranking of frames by a query's parts, whose embeddings are `vectors` [parts, D].
+
+    Of all frames, or of those that are `allowed`.
 
     Raises QueryError if the parts cancel out.
     """
@@ -55,11 +95,13 @@ def dense_ranking(query: Query, vectors: Embeddings, index: VectorIndex, ids: Id
     if query.fusion is not Fusion.MAX and norm < CANCELLED * size:
         raise cancelled()
     if query.fusion is Fusion.RRF:
-        return ReciprocalRanks.search(query, vectors, index, ids)
+        return ReciprocalRanks.search(query, vectors, index, allowed)
+    plain = len(weights) == 1 and (weights[0] == 1 or query.fusion in (Fusion.EMBEDDING, Fusion.AVERAGE))
+    scale = _COSINE if plain else _SCALES[query.fusion]
     if query.fusion is Fusion.MAX:
-        return BestPart(query.names, weighted, index, ids)
-    scale = {Fusion.EMBEDDING: 1 / norm if norm else 1.0, Fusion.AVERAGE: 1 / size, Fusion.SUM: 1.0}[query.fusion]
-    return WeightedSum(query.names, weighted * scale, index, ids)
+        return BestPart(query.names, weighted, index, allowed, scale)
+    factor = {Fusion.EMBEDDING: 1 / norm if norm else 1.0, Fusion.AVERAGE: 1 / size, Fusion.SUM: 1.0}[query.fusion]
+    return WeightedSum(query.names, weighted * factor, index, allowed, scale)
 
 
 def cancelled() -> QueryError:
@@ -74,52 +116,69 @@ class WeightedSum:
     """Score: the sum of the inner products with the `weighted` vectors [parts, D]."""
 
     additive = True
+    depth = None
 
     def __init__(
-        self, names: Sequence[str], weighted: npt.NDArray[np.float64], index: VectorIndex, ids: Ids | None
+        self,
+        names: Sequence[str],
+        weighted: npt.NDArray[np.float64],
+        index: VectorIndex,
+        allowed: RowFilter | None,
+        scale: str,
     ) -> None:
         self.names = tuple(names)
         self.weighted = weighted.astype(np.float32)
         self.index = index
-        self.ids = ids
+        self.allowed = allowed
+        self.scale = scale
         self.vector = weighted.sum(axis=0).astype(np.float32)
 
     def top(self, n: int) -> Ranked:
-        return self.index.search(self.vector[None, :], n, self.ids)[0]
+        return self.index.search(self.vector[None, :], n, self.allowed)[0]
+
+    def top_by_part(self, n: int) -> list[Ranked]:
+        return self.index.search(self.weighted, n, self.allowed)
 
     def scores(self, ids: Sequence[int]) -> dict[int, float]:
-        return _scores_of(self.vector[None, :], ids, self.index, self.ids)[0]
+        return _scores_of(self.vector[None, :], ids, self.index, self.allowed)[0]
 
     def breakdown(self, ids: Sequence[int]) -> dict[int, dict[str, float]]:
-        return _by_id(self.names, _scores_of(self.weighted, ids, self.index, self.ids))
+        return _by_id(self.names, _scores_of(self.weighted, ids, self.index, self.allowed))
 
 
 class BestPart:
     """Score: the best of the positive parts' weighted inner products, less those of the negative parts."""
 
     additive = False
+    depth = None
 
     def __init__(
-        self, names: Sequence[str], weighted: npt.NDArray[np.float64], index: VectorIndex, ids: Ids | None
+        self,
+        names: Sequence[str],
+        weighted: npt.NDArray[np.float64],
+        index: VectorIndex,
+        allowed: RowFilter | None,
+        scale: str,
     ) -> None:
         negative = np.array([name.startswith("not") for name in names])
         self.names = tuple(names)
         self.weighted = weighted.astype(np.float32)
         self.lifted = (weighted[~negative] + weighted[negative].sum(axis=0)).astype(np.float32)
         self.index = index
-        self.ids = ids
+        self.allowed = allowed
+        self.scale = scale
 
     def top(self, n: int) -> Ranked:
-        lists = self.index.search(self.lifted, n, self.ids)
+        lists = self.index.search(self.lifted, n, self.allowed)
         union = sorted({i for ranked in lists for i, _ in ranked})
         return best_first(self.scores(union))[:n]
 
     def scores(self, ids: Sequence[int]) -> dict[int, float]:
-        found = _scores_of(self.lifted, ids, self.index, self.ids)
+        found = _scores_of(self.lifted, ids, self.index, self.allowed)
         return {i: max(scores[i] for scores in found) for i in found[0]}
 
     def breakdown(self, ids: Sequence[int]) -> dict[int, dict[str, float]]:
-        return _by_id(self.names, _scores_of(self.weighted, ids, self.index, self.ids))
+        return _by_id(self.names, _scores_of(self.weighted, ids, self.index, self.allowed))
 
 
 class ReciprocalRanks:
@@ -130,25 +189,30 @@ class ReciprocalRanks:
     """
 
     additive = True
+    scale = _SCALES[Fusion.RRF]
 
-    def __init__(self, names: Sequence[str], gains: Mapping[int, Mapping[str, float]], positive: float) -> None:
+    def __init__(
+        self, names: Sequence[str], gains: Mapping[int, Mapping[str, float]], positive: float, depth: int
+    ) -> None:
         self.names = tuple(names)
         self.gains = gains
         self.positive = positive
+        self.depth = depth
         self._ranked = best_first({i: sum(parts.values()) for i, parts in gains.items()})
 
     @classmethod
-    def search(cls, query: Query, vectors: Embeddings, index: VectorIndex, ids: Ids | None) -> ReciprocalRanks:
+    def search(
+        cls, query: Query, vectors: Embeddings, index: VectorIndex, allowed: RowFilter | None
+    ) -> ReciprocalRanks:
         """The ranks of the frames under each part of a query."""
         gains: dict[int, dict[str, float]] = {}
-        parts = zip(
-            query.names, (part.weight for part in query.parts), index.search(vectors, query.depth, ids), strict=True
-        )
+        lists = index.search(vectors, query.depth, allowed)
+        parts = zip(query.names, (part.weight for part in query.parts), lists, strict=True)
         for name, weight, ranked in sorted(parts, key=lambda part: -part[1]):  # the positive ones say which are ranked
             for rank, (i, _) in enumerate(ranked, 1):
                 if weight > 0 or i in gains:
                     gains.setdefault(i, {})[name] = weight / (RRF_CONSTANT + rank)
-        return cls(query.names, gains, sum(part.weight for part in query.parts if part.weight > 0))
+        return cls(query.names, gains, sum(part.weight for part in query.parts if part.weight > 0), query.depth)
 
     def top(self, n: int) -> Ranked:
         return self._ranked[:n]
@@ -166,15 +230,13 @@ def best_first(scores: dict[int, float]) -> Ranked:
 
 
 def _scores_of(
-    vectors: npt.NDArray[np.float32], ids: Sequence[int], index: VectorIndex, allowed: Ids | None
+    vectors: npt.NDArray[np.float32], ids: Sequence[int], index: VectorIndex, allowed: RowFilter | None
 ) -> list[dict[int, float]]:
     """For each vector, the inner products with those of the frames that are in the index and allowed."""
     wanted = np.array(sorted(set(ids)), dtype=np.int64)  # np.unique imports numpy.ma
     if allowed is not None:
-        wanted = wanted[np.isin(wanted, allowed)]
-    if not len(wanted):
-        return [{} for _ in vectors]
-    return [dict(ranked) for ranked in index.search(vectors, len(wanted), wanted)]
+        wanted = allowed.passing(wanted)
+    return index.scores(vectors, wanted) if len(wanted) else [{} for _ in vectors]
 
 
 def _by_id(names: Sequence[str], found: Iterable[dict[int, float]]) -> dict[int, dict[str, float]]:

@@ -1,4 +1,7 @@
-"""A query in, ranked answers out. Sees protocols only: no torch, no FAISS, no SQL."""
+"""A query in, ranked answers out. Sees protocols only: no torch, no FAISS, no SQL.
+
+What may be an answer is said once, as a `RowFilter`, and goes into every call of the index.
+"""
 
 from __future__ import annotations
 
@@ -7,22 +10,24 @@ from collections.abc import Sequence
 import numpy as np
 
 from retrieval.errors import QueryError
-from retrieval.language.negation import heard
-from retrieval.language.sides import of_other_side, only_side
+from retrieval.language.sides import only_side
 from retrieval.search.bm25 import ReportIndex
 from retrieval.search.hybrid import HybridRanking, ReportScores, TextRanking, with_reports
+from retrieval.search.interpret import frames_of_other_side, separate_negations
 from retrieval.search.levels import answers
-from retrieval.search.query import Fusion, ImagePart, Pooling, Query, Ranker, TextPart
-from retrieval.search.ranking import Ids, Ranking, ReciprocalRanks, cancelled, dense_ranking
-from retrieval.types import Catalog, Embeddings, Encoder, Hit, SearchFilter, SearchResults, Uint8Image, VectorIndex
-
-_SCALES = {
-    Fusion.EMBEDDING: "cosine similarity to the weighted sum of the parts' embeddings",
-    Fusion.AVERAGE: "weighted average of the parts' cosine similarities",
-    Fusion.SUM: "weighted sum of the parts' cosine similarities",
-    Fusion.MAX: "best weighted cosine similarity of the parts",
-    Fusion.RRF: "weighted sum of 1 / (60 + rank)",
-}
+from retrieval.search.query import ImagePart, Pooling, Query, Ranker, TextPart
+from retrieval.search.ranking import Ranking, RankingStep, ReciprocalRanks, cancelled, dense_ranking
+from retrieval.types import (
+    Catalog,
+    Embeddings,
+    Encoder,
+    Hit,
+    RowFilter,
+    SearchFilter,
+    SearchResults,
+    Uint8Image,
+    VectorIndex,
+)
 
 
 class Searcher:
@@ -40,31 +45,38 @@ class Searcher:
         self.reports = reports
 
     def search(
-        self, query: Query, *, pictures: Sequence[Uint8Image] | None = None, excluded_patients: Sequence[str] = ()
+        self,
+        query: Query,
+        *,
+        pictures: Sequence[Uint8Image] | None = None,
+        excluded_patients: Sequence[str] = (),
+        steps: Sequence[RankingStep] = (),
     ) -> SearchResults:
         """The answers to a query.
 
         `pictures` are the pixels of its image parts, needed where those are files. `excluded_patients` are pseudonyms
-        of those who may not be among the answers.
+        of those who may not be among the answers. Each of `steps` makes a ranking of the one before; answers, levels
+        and pages are those of the last.
 
         Raises QueryError for parts that cancel out, and for the text ranker without words or without reports.
         """
-        said, query = query, heard(query)
-        ids = self._allowed(query.where, excluded_patients)
-        ids, notes = self._of_the_side(query, ids)
+        said, query = query, separate_negations(query)
+        allowed, notes = self._of_the_side(query, self._allowed(query.where, excluded_patients))
+        searched = None if allowed is None else len(allowed.ids)  # a filter that makes no sense is refused here
         ranker, found = self._ranker(query)
-        ranking = self._ranking(query, ranker, found, ids, pictures)
-        page = answers(query, ranking, self.catalog, ids)
-        if isinstance(ranking, ReciprocalRanks) and len(page) < query.k:
-            self._require_whole(query, len(self.index) if ids is None else len(ids))
+        ranking = self._ranking(query, ranker, found, allowed, pictures)
+        for step in steps:
+            ranking = step(ranking, query)
+        page = answers(query, ranking, self.catalog, allowed)
+        if ranking.depth is not None and len(page) < query.k:
+            _require_whole(ranking.depth, len(self.index) if searched is None else searched)
         own = ranking.breakdown([answer.frame for answer in page if answer.breakdown is None])
         rows = self.catalog.get(answer.frame for answer in page)
         hits = tuple(
             Hit(rank, answer.score, *rows[answer.frame], answer.breakdown or own.get(answer.frame, {}), answer.folded)
             for rank, answer in enumerate((a for a in page if a.frame in rows), query.offset + 1)
         )
-        searched = None if ids is None else len(ids)
-        return SearchResults(str(said), self.encoder.name, hits, searched, str(ranker), _scale(query, ranker), notes)
+        return SearchResults(str(said), self.encoder.name, hits, searched, str(ranker), _scale(query, ranking), notes)
 
     def search_text(self, query: str, k: int = 10, where: SearchFilter = SearchFilter()) -> SearchResults:
         """The `k` frames nearest to a text among those that pass `where`. Raises EmptyQuery for blanks."""
@@ -74,41 +86,32 @@ class Searcher:
         """The `k` frames nearest to a picture, uint8 [H, W] or [H, W, 3]."""
         return self.search(Query(ImagePart(image), ranker=Ranker.DENSE, k=k, where=where))
 
-    def _allowed(self, where: SearchFilter, excluded: Sequence[str]) -> Ids | None:
+    def _allowed(self, where: SearchFilter, excluded: Sequence[str]) -> RowFilter | None:
         if not where and not excluded:
             return None
-        ids = self.catalog.ids_matching(where)
-        if not excluded:
-            return ids
-        gone = self.catalog.ids_matching(SearchFilter({"patient_pseudonym": tuple(excluded)}))
-        return ids[~np.isin(ids, gone)]
+        theirs = self._passing(SearchFilter({"patient_pseudonym": tuple(excluded)}))
+        return self._passing(where).less(theirs) if excluded else self._passing(where)
 
-    def _of_the_side(self, query: Query, ids: Ids | None) -> tuple[Ids | None, tuple[str, ...]]:
+    def _passing(self, where: SearchFilter) -> RowFilter:
+        return RowFilter(where, self.catalog.ids_matching)
+
+    def _of_the_side(self, query: Query, allowed: RowFilter | None) -> tuple[RowFilter | None, tuple[str, ...]]:
         """Without the frames whose header says the side that the query does not ask for; and what is to be said of it.
 
         A model that was trained on captions hardly tells sides in pictures; the header knows, where it says."""
         side = None if query.literal else only_side(part.text for part in query.texts if part.weight > 0)
         if side is None:
-            return ids, ()
-        other = of_other_side(side, self.catalog)
-        if not len(other):
-            return ids, ()
-        kept = self.catalog.ids_matching(SearchFilter()) if ids is None else ids
-        left = kept[~np.isin(kept, other)]
-        gone = len(kept) - len(left)
+            return allowed, ()
+        others = frames_of_other_side(side, self.catalog.ids_matching)
+        if not any(len(other.ids) for other in others):
+            return allowed, ()
+        before = allowed or self._passing(SearchFilter())
+        after = before.less(*others)
+        gone = len(before.ids) - len(after.ids)
         if not gone:
-            return ids, ()
+            return allowed, ()
         said = f"{gone} frames whose header says the other side than {side} were left out; a literal query keeps them"
-        return left, (said,)
-
-    @staticmethod
-    def _require_whole(query: Query, searched: int) -> None:
-        """QueryError if a page is short because ranks end at a depth, and not because there is nothing more."""
-        if searched > query.depth:
-            raise QueryError(
-                f"reciprocal ranks go to a depth of {query.depth}, and this page lies deeper: {searched} are searched",
-                hint="Ask with a greater depth, or for an earlier page.",
-            )
+        return after, (said,)
 
     def _ranker(self, query: Query) -> tuple[Ranker, ReportScores | None]:
         """Which ranker answers, with the reports' scores if it needs them. What is missing is skipped if it can be."""
@@ -132,17 +135,17 @@ class Searcher:
         query: Query,
         ranker: Ranker,
         found: ReportScores | None,
-        ids: Ids | None,
+        allowed: RowFilter | None,
         pictures: Sequence[Uint8Image] | None,
     ) -> Ranking:
         if ranker is Ranker.TEXT and found is not None:
-            return TextRanking(found, self.catalog, ids)
-        dense = dense_ranking(query, self._encoded(query, pictures), self.index, ids)
+            return TextRanking(found, self.catalog, allowed)
+        dense = dense_ranking(query, self._encoded(query, pictures), self.index, allowed)
         if found is None:
             return dense
         if isinstance(dense, ReciprocalRanks):
-            return with_reports(dense, found, self.catalog, ids, query.depth)
-        return HybridRanking(dense, found, self.catalog, ids, query.depth)
+            return with_reports(dense, found, self.catalog, allowed)
+        return HybridRanking(dense, found, self.catalog, allowed, query.depth)
 
     def _encoded(self, query: Query, pictures: Sequence[Uint8Image] | None) -> Embeddings:
         """[parts, D], in the order of the parts."""
@@ -159,20 +162,19 @@ def _pixels(part: ImagePart) -> Uint8Image:
     return part.image
 
 
-def _scale(query: Query, ranker: Ranker) -> str:
-    """What a score is, in words."""
-    if ranker is Ranker.TEXT:
-        scale = "BM25 of the study's report"
-    elif ranker is Ranker.HYBRID and query.fusion is not Fusion.RRF:
-        scale = (
-            "half the picture's and half the report's score, each from 0 to 1; the picture's where there is no report"
+def _require_whole(depth: int, searched: int) -> None:
+    """QueryError if a page is short because ranks end at a depth, and not because there is nothing more."""
+    if searched > depth:
+        raise QueryError(
+            f"reciprocal ranks go to a depth of {depth}, and this page lies deeper: {searched} are searched",
+            hint="Ask with a greater depth, or for an earlier page.",
         )
-    else:
-        parts = query.parts
-        one = len(parts) == 1 and (parts[0].weight == 1 or query.fusion in (Fusion.EMBEDDING, Fusion.AVERAGE))
-        scale = "cosine similarity" if one and query.fusion is not Fusion.RRF else _SCALES[query.fusion]
+
+
+def _scale(query: Query, ranking: Ranking) -> str:
+    """What the answers' scores are, in words."""
     if query.pooling is Pooling.MEAN:
-        return f"{scale}; the mean of a {query.level}'s best {query.best} frames"
+        return f"{ranking.scale}; the mean of a {query.level}'s best {query.best} frames"
     if query.pooling is Pooling.LATE:
-        return f"{scale}; each part by the frame of the {query.level} that fits it best"
-    return scale
+        return f"{ranking.scale}; each part by the frame of the {query.level} that fits it best"
+    return ranking.scale

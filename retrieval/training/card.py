@@ -12,6 +12,7 @@ from retrieval.evaluation.zero_shot import ZeroShotFigures
 from retrieval.training.ablations import ablation_lines
 from retrieval.training.config import ImageTower, TextTower, TrainingConfig
 from retrieval.training.data import Corpus, source_names
+from retrieval.training.packaged import PREFIX
 from retrieval.training.unpaired import UnpairedSet
 
 if TYPE_CHECKING:
@@ -102,7 +103,7 @@ def model_card(
 
 def _start(start: str) -> str:
     """What training started from, without the folder it lay in."""
-    return start if start.startswith("package:") else Path(start).name
+    return start if start.startswith(PREFIX) else Path(start).name
 
 
 def _text_start(config: TrainingConfig) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import pickle
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from retrieval.encoders.model_source import CONFIG_NAME
 from retrieval.encoders.preprocess import Preprocess
 from retrieval.encoders.spec import profile_to_json
 from retrieval.errors import TrainingError
+from retrieval.on_disk import written_whole
 from retrieval.training.config import TrainingConfig
 from retrieval.training.model_folder import TEXT_FILES, WEIGHTS_NAME
 from retrieval.types import RenderProfile
@@ -28,12 +28,8 @@ def work_folder(config: TrainingConfig) -> Path:
 
 def save_state(work: Path, fingerprint: str, values: dict[str, Any]) -> None:
     """Write the state atomically: a kill leaves the old one or the new one, never half of one."""
-    partial = work / f"{STATE_NAME}.partial"
-    with partial.open("wb") as file:
-        torch.save(values | {"fingerprint": fingerprint}, file)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(work / STATE_NAME)
+    with written_whole(work / STATE_NAME, durable=True, alone=True) as made:
+        torch.save(values | {"fingerprint": fingerprint}, made)
 
 
 def load_state(work: Path, fingerprint: str) -> dict[str, Any] | None:
@@ -109,9 +105,8 @@ def export(model: torch.nn.Module, config: TrainingConfig, tower: Path, card: st
     for name in TEXT_FILES:
         (folder / name).write_bytes((tower / name).read_bytes())
     state = {k: _halved(v) for k, v in model.state_dict().items() if not k.endswith("num_batches_tracked")}
-    partial = folder / f"{WEIGHTS_NAME}.partial"
-    save_file(state, partial)
-    partial.replace(folder / WEIGHTS_NAME)
+    with written_whole(folder / WEIGHTS_NAME, alone=True) as made:
+        save_file(state, made)
     _write_json(folder / CONFIG_NAME, model_config(config, folder))
     _write_json(folder / "metrics.json", metrics)
     (folder / "README.md").write_text(card, encoding="utf-8")

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from retrieval.errors import TrainingError
 from retrieval.training.model_folder import filled, find_folder
+from retrieval.training.packaged import PREFIX
 from retrieval.zeroshot.labels import explain
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -322,7 +323,7 @@ def _anchored(config: TrainingConfig, folder: Path, data: Path) -> TrainingConfi
     sources = tuple(_anchored_source(source, data) for source in config.data)
 
     def start_of(start: str) -> str:
-        return start if start.startswith("package:") else str(folder / Path(start).expanduser())
+        return start if start.startswith(PREFIX) else str(folder / Path(start).expanduser())
 
     update: dict[str, Any] = {
         "label_sets": {

@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +17,8 @@ from PIL import Image
 from retrieval.encoders.preprocess import Preprocess
 from retrieval.errors import TrainingError
 from retrieval.language.captions import sentences_of
+from retrieval.on_disk import written_whole
+from retrieval.row_files import Line, RowFile, read_row_file
 from retrieval.training.config import Source
 from retrieval.zeroshot.labels import LabelSet
 
@@ -36,6 +37,7 @@ class Row:
     source: int
     texts: tuple[tuple[str, float], ...]
     labels: tuple[int, ...] = ()
+    line: int = 0  # of its file, 0 for an image from a folder
 
     @property
     def caption(self) -> str:
@@ -75,14 +77,9 @@ def read_corpus(sources: Sequence[Source], label_sets: Sequence[LabelSet]) -> Co
                 "a store is no pairs file: its images and reports have to be written down as one first",
                 hint="`medlens train` does that; from Python, use indexer.tasks.training_pairs.export_pairs.",
             )
-        content = _read(source.pairs)
-        digests[name] = hashlib.sha256(content).hexdigest()
-        found = [
-            _row(line, at, number, source, label_sets)
-            for at, line in enumerate(content.splitlines(), 1)
-            if line.strip()
-        ]
-        found = [row for row in found if row.texts]
+        file = read_pairs_file(source.pairs)
+        digests[name] = file.sha256
+        found = [row for line in file.lines if (row := _row(line, number, source, label_sets)).texts]
         if not any(row.split == "train" for row in found):
             raise TrainingError(
                 f"{source.pairs.name} has no row with a text whose split is 'train'",
@@ -107,16 +104,15 @@ def cache_pixels(rows: Sequence[Row], preprocess: Preprocess, path: Path, progre
     if path.is_file() and stamp.is_file() and stamp.read_text(encoding="utf-8") == key:
         return np.memmap(path, np.uint8, "r", shape=shape)
     stamp.unlink(missing_ok=True)
-    partial = path.with_suffix(".partial")  # a new file: to cut one that is mapped would kill its reader
-    pixels = np.memmap(partial, np.uint8, "w+", shape=shape)
-    with ThreadPoolExecutor() as threads:  # decoding and resizing let go of Python's lock
-        for start in range(0, len(rows), _READ_AHEAD):
-            read = threads.map(lambda row: preprocess.fit(read_grey(row)), rows[start : start + _READ_AHEAD])
-            for i, picture in enumerate(read, start):
-                pixels[i] = picture
-                progress("reading images", i + 1, len(rows))
-    pixels.flush()
-    partial.replace(path)
+    with written_whole(path, alone=True) as made:  # a new file: to cut one that is mapped would kill its reader
+        pixels = np.memmap(made, np.uint8, "w+", shape=shape)
+        with ThreadPoolExecutor() as threads:  # decoding and resizing let go of Python's lock
+            for start in range(0, len(rows), _READ_AHEAD):
+                read = threads.map(lambda row: preprocess.fit(read_grey(row)), rows[start : start + _READ_AHEAD])
+                for i, picture in enumerate(read, start):
+                    pixels[i] = picture
+                    progress("reading images", i + 1, len(rows))
+        pixels.flush()
     stamp.write_text(key, encoding="utf-8")
     return np.memmap(path, np.uint8, "r", shape=shape)
 
@@ -156,34 +152,34 @@ def epoch_order(corpus: Corpus, sources: Sequence[Source], seed: int, epoch: int
     return order
 
 
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as exc:
-        raise TrainingError(
-            f"the pairs file {Path(*path.parts[-2:])} can't be read: {exc.strerror}",
-            hint="Pairs files are looked for in the folder given with --data, else beside the configuration.",
-        ) from exc
+def read_pairs_file(path: Path) -> RowFile:
+    """A source's rows, each with an image, a group and one of SPLITS. Raises TrainingError for any other."""
+    file = read_row_file(
+        path,
+        what="pairs file",
+        error=TrainingError,
+        name="/".join(path.parts[-2:]),
+        hint="Pairs files are looked for in the folder given with --data, else beside the configuration.",
+    )
+    for line in file.lines:
+        line.require("image", "group", error=TrainingError)
+        require_split(line)
+    return file
 
 
-def _row(line: bytes, at: int, number: int, source: Source, label_sets: Sequence[LabelSet]) -> Row:
-    where = f"{source.pairs.name}, line {at}"
-    try:
-        values: dict[str, Any] = json.loads(line)
-        image, group = source.pairs.parent / str(values["image"]), str(values["group"])
-    except (ValueError, TypeError) as exc:
-        raise TrainingError(f"{where} is no JSON object: {exc}") from exc
-    except KeyError as exc:
-        raise TrainingError(f"{where} has no {exc.args[0]!r}, expected image, group and a text") from exc
-    split = str(values.get("split") or "train")
-    if split not in SPLITS:
-        raise TrainingError(f"{where} has the split {split!r}, expected one of {', '.join(SPLITS)}")
-    texts = [(" ".join(str(values[f]).split()), w) for f, w in source.texts.items() if str(values.get(f) or "").strip()]
+def require_split(line: Line) -> None:
+    if line.split not in SPLITS:
+        raise TrainingError(f"{line} has the split {line.split!r}, expected one of {', '.join(SPLITS)}")
+
+
+def _row(line: Line, number: int, source: Source, label_sets: Sequence[LabelSet]) -> Row:
+    values = line.values
+    texts = [(text, weight) for name, weight in source.texts.items() if (text := line.text(name))]
     lowered = {k: str(v).casefold() for k, v in values.items() if v not in (None, "")}
     # A template that names a field which this row lacks says nothing about it.
     texts += [(t.format(**lowered), w) for t, w in source.templates.items() if _fields_of(t) <= lowered.keys()]
     for name, weight in source.sentences.items():
-        found = sentences_of(" ".join(str(values.get(name) or "").split()))
+        found = sentences_of(line.text(name))
         texts += [(sentence, weight / len(found)) for sentence in found]
     labels = []
     for label_set in label_sets:
@@ -196,7 +192,8 @@ def _row(line: bytes, at: int, number: int, source: Source, label_sets: Sequence
             value = values.get(template)
         index = label_set.label_of(value) if value else None
         labels.append(-1 if index is None else index)
-    return Row(image, group, split, number, tuple(texts), tuple(labels))
+    image = source.pairs.parent / str(values["image"])
+    return Row(image, line.text("group"), line.split, number, tuple(texts), tuple(labels), line.number)
 
 
 def _fields_of(template: str) -> set[str]:
@@ -204,10 +201,11 @@ def _fields_of(template: str) -> set[str]:
 
 
 def _refuse_leaks(rows: Sequence[Row]) -> None:
-    train = {row.group for row in rows if row.split == "train"}
-    both = sorted({row.group for row in rows if row.split != "train"} & train)
-    if both:
+    trained = {row.group: row.line for row in rows if row.split == "train"}
+    held = {row.group: row.line for row in rows if row.split != "train" and row.group in trained}
+    if held:
+        group, line = next(iter(held.items()))
         raise TrainingError(
-            f"{len(both)} groups lie on both sides of the split (first: {both[0]!r})",
+            f"{len(held)} groups lie on both sides of the split (the first: lines {trained[group]} and {line})",
             hint="Split by patient: all rows of a group belong to one side.",
         )

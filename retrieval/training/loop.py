@@ -1,4 +1,4 @@
-"""The state of a run, and one step of it.
+"""The loop of a training run: its state, one epoch, one step.
 
 Every random number is a function of the seed and of the step, so a run that is killed and goes on from its last state
 gives the same weights as one that was not (on the same machine, on the CPU).
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from copy import deepcopy
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,14 +19,11 @@ from torch.optim.swa_utils import AveragedModel
 
 from retrieval.errors import TrainingError
 from retrieval.training.augment import augment
-from retrieval.training.checkpoint import preprocess_of
 from retrieval.training.chunks import Chunks
 from retrieval.training.config import TrainingConfig
-from retrieval.training.continuing import load_weights, prepare_text_tower
-from retrieval.training.data import Corpus, Progress, Row, cache_pixels, epoch_order
-from retrieval.training.image_tower import find_weights, load_start, lock_groups
+from retrieval.training.context import TrainingContext
+from retrieval.training.data import Row
 from retrieval.training.judging import Judge, normalised
-from retrieval.training.model import build_model, write_model_config
 from retrieval.training.objective import (
     HardNegatives,
     multi_positive_infonce,
@@ -35,77 +32,46 @@ from retrieval.training.objective import (
     prompt_cross_entropy,
 )
 from retrieval.training.other_findings import OtherFindings
-from retrieval.training.processes import Processes
 from retrieval.training.scalars import Scalars
-from retrieval.training.schedule import image_side, make_optimizer, rate_at, step_seed, warmed_ema
+from retrieval.training.schedule import image_side, rate_at, step_seed
 from retrieval.training.teacher import Distillation, Lesson
-from retrieval.training.text_tower import lock_text_groups
 from retrieval.training.texts import TextEncoder, Texts
-from retrieval.zeroshot.labels import LabelSet
 
 CANVAS = 1.25  # training images are kept this much larger than the model's input, for the crops
 SCALE_MAX = 100.0  # CLIP's bound on the logit scale
 
 
-class Run:
-    """The state of a run: model, averaged model, optimizer, and everything computed once."""
+@dataclass(eq=False)
+class Loop:
+    """What changes from step to step (model, averaged model, optimizer, counts), and what was computed once for all of
+    them. `set_up.set_up` makes one.
 
-    def __init__(
-        self,
-        config: TrainingConfig,
-        corpus: Corpus,
-        label_sets: list[LabelSet],
-        work: Path,
-        device: torch.device,
-        processes: Processes,
-        progress: Progress,
-    ) -> None:
-        """`work` is filled by the first process, before the others read it."""
-        self.processes = processes
-        if not processes.first:
-            processes.wait()
-        self.config, self.corpus, self.label_sets, self.device = config, corpus, label_sets, device
-        self.label_weights = list(config.label_sets.values())
-        self.epoch = self.step = 0
-        torch.manual_seed(config.seed)
-        self.texts = Texts(corpus, label_sets, config)
-        if processes.first:
-            prepare_text_tower(config, self.texts.all, work / "text")
-            write_model_config(config, work / "text")
-        self.model, tokenizer = build_model(config, work)
-        self.encode_texts = TextEncoder(self.texts, tokenizer, device)
-        trunk = self.model.visual.trunk
-        if config.continue_from is not None:
-            load_weights(self.model, config.continue_from)
-        elif config.image.start is not None:
-            load_start(trunk, find_weights(config.image.start))
-        self.locked_norms = lock_groups(trunk, config.image.locked_groups)
-        self.model.to(device)
-        if config.text.locked:
-            self.model.text.transformer.requires_grad_(False)
-        else:
-            lock_text_groups(self.model.text, config.text.locked_groups)
-        self.ema = AveragedModel(self.model, multi_avg_fn=warmed_ema(config.schedule.ema)).requires_grad_(False)
-        self.optimizer = make_optimizer(self.model, config)
-        self.distillation: Distillation | None = None
-        if config.text.locked:
-            self.encode_texts.lock(self.model, progress)
+    `train_numbers` are the rows of the corpus that are trained on, ascending, and `canvas` their grey images.
+    """
 
-        self.train_numbers = corpus.of_split("train")  # ascending
-        train = [corpus.rows[i] for i in self.train_numbers]
-        asked = "finding" in config.objective.hard_negatives
-        self.other_findings = OtherFindings(train, label_sets, config, self.encode_texts) if asked else None
-        self.canvas = cache_pixels(train, preprocess_of(config, CANVAS), work / "train.pixels", progress)
-        dev = [row for row in corpus.rows if row.split == "dev"]
-        pixels = cache_pixels(dev, preprocess_of(config), work / "dev.pixels", progress)
-        self.judge = Judge(config, label_sets, dev, pixels, self.encode_texts)
-        if processes.first:
-            processes.wait()
-        self.steps_per_epoch = len(self._order(0)) // config.schedule.batch_size
-        if not self.steps_per_epoch:
-            raise TrainingError(
-                f"an epoch has {len(self._order(0))} images, fewer than one batch of {config.schedule.batch_size}"
-            )
+    context: TrainingContext
+    texts: Texts
+    encode_texts: TextEncoder
+    model: Any
+    ema: AveragedModel
+    optimizer: torch.optim.Optimizer
+    locked_norms: list[torch.nn.Module]
+    train_numbers: npt.NDArray[np.int64]
+    canvas: npt.NDArray[np.uint8]
+    judge: Judge
+    steps_per_epoch: int
+    other_findings: OtherFindings | None = None
+    distillation: Distillation | None = None
+    epoch: int = 0
+    step: int = 0
+
+    @property
+    def config(self) -> TrainingConfig:
+        return self.context.config
+
+    @property
+    def device(self) -> torch.device:
+        return self.context.device
 
     def learn_from(self, lesson: Lesson) -> None:
         """Let a teacher's embeddings join the objective, before the first step or `load`."""
@@ -114,20 +80,22 @@ class Run:
         if head := list(self.distillation.parameters()):
             self.optimizer.add_param_group({"params": head, "lr": peak, "peak": peak, "weight_decay": 0.0})
 
-    def train_epoch(self, progress: Progress, scalars: Scalars) -> tuple[float, int]:
+    def train_epoch(self, scalars: Scalars) -> tuple[float, int]:
         """One pass over the training rows. Returns the mean loss and the number of images seen."""
-        order, size = self._order(self.epoch), self.config.schedule.batch_size
+        order, size = self.context.order_of_epoch(self.epoch), self.config.schedule.batch_size
         losses = []
         for number in range(self.steps_per_epoch):
             batch = order[number * size : (number + 1) * size]
             losses.append(self._train_step(batch))
             scalars.step(self.step, {"loss": losses[-1]} | self._pace())
-            progress(f"epoch {self.epoch + 1} of {self.config.schedule.epochs}", number + 1, self.steps_per_epoch)
+            self.context.on_progress(
+                f"epoch {self.epoch + 1} of {self.config.schedule.epochs}", number + 1, self.steps_per_epoch
+            )
         self.epoch += 1
         return float(np.mean(losses)), self.steps_per_epoch * size
 
     def _train_step(self, batch: npt.NDArray[np.int64]) -> float:
-        config, rows = self.config, [self.corpus.rows[i] for i in batch]
+        config, rows = self.config, [self.context.corpus.rows[i] for i in batch]
         generator = torch.Generator().manual_seed(step_seed(config.seed, self.step, 0))
         torch.manual_seed(step_seed(config.seed, self.step, 1))  # drop path
         rng = np.random.default_rng([config.seed, self.step, 2])
@@ -153,7 +121,7 @@ class Run:
             config.schedule.chunk_size,
             self.model,
             lambda number: step_seed(config.seed, self.step, 1, number),
-            self.processes,
+            self.context.processes,
         )
         images = chunks.features(
             lambda part: self.encoded_images(pixels[part]),
@@ -165,16 +133,17 @@ class Run:
         loss = self._contrast(images, captions, chosen, self._wrong(rows, chosen), scale, chunks)
         if self.distillation is not None:
             loss = loss + self.distillation(images, captions, numbers, chosen, scale, straight)
-        for number, labels in enumerate(self.label_sets):
+        weights = list(config.label_sets.values())
+        for number, labels in enumerate(self.context.label_sets):
             said = [self.texts.ids[label.prompts[rng.integers(len(label.prompts))]] for label in labels.labels]
             truth = torch.tensor([row.labels[number] for row in rows], device=self.device)
-            weight = config.objective.prompt_weight * self.label_weights[number]
+            weight = config.objective.prompt_weight * weights[number]
             smoothing = config.objective.label_smoothing
             loss = loss + weight * prompt_cross_entropy(images, self._encoded(said, chunks), scale, truth, smoothing)
 
         self.optimizer.zero_grad(set_to_none=True)
         chunks.backward(loss)
-        self.processes.average_statistics(self.model)
+        self.context.processes.average_statistics(self.model)
         torch.nn.utils.clip_grad_norm_([p for g in self.optimizer.param_groups for p in g["params"]], 1.0)
         self.optimizer.step()
         with torch.no_grad():
@@ -283,9 +252,6 @@ class Run:
         self.optimizer.load_state_dict(state["optimizer"])
         if self.distillation is not None:
             self.distillation.load_state_dict(state["distillation"])
-
-    def _order(self, epoch: int) -> npt.NDArray[np.int64]:
-        return epoch_order(self.corpus, self.config.data, self.config.seed, epoch)
 
 
 def _draw(rng: np.random.Generator, texts: tuple[tuple[str, float], ...]) -> str:

@@ -6,8 +6,7 @@ import hashlib
 import json
 import logging
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,18 +19,20 @@ from retrieval.training.ablations import ablation_lines
 from retrieval.training.card import model_card
 from retrieval.training.checkpoint import export, load_state, save_state, work_folder
 from retrieval.training.config import TrainingConfig
+from retrieval.training.context import OnEpoch, OnTeacher, TrainingContext, silent
 from retrieval.training.continuing import continuing_lines, keep_start_card, rehearsed, require_same_model
 from retrieval.training.data import Corpus, Progress, read_corpus, source_names
 from retrieval.training.forgetting import Forgetting, compared
 from retrieval.training.judging import Epoch, Figures
-from retrieval.training.loop import Run
+from retrieval.training.loop import Loop
 from retrieval.training.model_folder import WEIGHTS_NAME
-from retrieval.training.processes import Processes, joined
+from retrieval.training.processes import joined
 from retrieval.training.scalars import NoScalars, Scalars, TensorBoardScalars, require_tensorboard
+from retrieval.training.set_up import set_up
 from retrieval.training.teacher import Lesson, Taught, open_teacher
 from retrieval.training.unpaired import read_unpaired
 from retrieval.training.warm_up import warm_up
-from retrieval.zeroshot.labels import LabelSet, load_labels
+from retrieval.zeroshot.labels import load_labels
 
 logger = logging.getLogger(__name__)
 
@@ -51,18 +52,15 @@ class TrainingResult:
     taught: Taught | None = None
 
 
-OnEpoch = Callable[[int, float, Figures | None], None]
-
-
 def train(
     config: TrainingConfig,
     *,
     device: str = "cpu",
     restart: bool = False,
     tensorboard: Path | None = None,
-    on_progress: Progress = lambda what, done, total: None,
-    on_epoch: OnEpoch = lambda epoch, loss, figures: None,
-    on_teacher: Callable[[Taught], None] = lambda taught: None,
+    on_progress: Progress = silent,
+    on_epoch: OnEpoch = silent,
+    on_teacher: OnTeacher = silent,
 ) -> TrainingResult:
     """Train, or go on training, and write `config.output`.
 
@@ -82,113 +80,100 @@ def train(
     require_same_model(config)
     rehearsal = rehearsed(config, corpus)
     with joined(torch.device(choose_device(device, "fp32").name)) as (processes, place):
-        if not processes.first:
-            on_progress, on_epoch, on_teacher, tensorboard = _silent, _silent, _silent, None
-        return _train(
-            config,
-            corpus,
-            label_sets,
-            place,
-            processes,
-            restart,
-            tensorboard,
-            rehearsal,
-            on_progress,
-            on_epoch,
-            on_teacher,
+        context = TrainingContext(
+            config, corpus, label_sets, work_folder(config), place, processes, restart=restart, rehearsal=rehearsal
         )
+        if processes.first:  # one table and one bar are enough
+            context = replace(
+                context, tensorboard=tensorboard, on_progress=on_progress, on_epoch=on_epoch, on_teacher=on_teacher
+            )
+        return _train(context)
 
 
-def _train(
-    config: TrainingConfig,
-    corpus: Corpus,
-    label_sets: list[LabelSet],
-    place: torch.device,
-    processes: Processes,
-    restart: bool,
-    tensorboard: Path | None,
-    rehearsal: list[str],
-    on_progress: Progress,
-    on_epoch: OnEpoch,
-    on_teacher: Callable[[Taught], None],
-) -> TrainingResult:
-    unpaired = read_unpaired(config, corpus)
-    work = work_folder(config)
+def _train(context: TrainingContext) -> TrainingResult:
+    config, processes, work = context.config, context.processes, context.work
+    unpaired = read_unpaired(config, context.corpus)
     work.mkdir(parents=True, exist_ok=True)
-    teacher = open_teacher(config, str(place))
-    fingerprint = _fingerprint(config, corpus, label_sets, teacher)
-    state = None if restart else load_state(work, fingerprint)
+    teacher = open_teacher(config, str(context.device))
+    fingerprint = _fingerprint(context, teacher)
+    state = None if context.restart else load_state(work, fingerprint)
     processes.wait()  # until all have read the state that the first will write anew
 
-    run = Run(config, corpus, label_sets, work, place, processes, on_progress)
-    taught = _taught(run, teacher, work, on_progress) if teacher is not None else None
+    loop = set_up(context)
+    taught = _taught(loop, teacher) if teacher is not None else None
     del teacher  # its weights can go
     if taught is not None:
-        on_teacher(taught)
-    before = run.judge.recalled(run.averaged(), rehearsal) if rehearsal and processes.first else {}
-    progress = _Progress(config)
+        context.on_teacher(taught)
+    recalled = processes.first and context.rehearsal
+    before = loop.judge.recalled(loop.averaged(), context.rehearsal) if recalled else {}
+    history = _History(config)
     if state is not None:
-        run.load(state)
-        progress.load(state)
-        logger.info("going on after epoch %d", run.epoch)
+        loop.load(state)
+        history.load(state)
+        logger.info("going on after epoch %d", loop.epoch)
     else:
-        warm_up(run, unpaired, work / "warm_up", fingerprint, restart=restart, progress=on_progress)
-    scalars: Scalars = NoScalars()
-    if tensorboard is not None:
-        scalars = TensorBoardScalars(tensorboard / config.name, run.step)
-    started, seen = time.monotonic(), 0
-    while run.epoch < config.schedule.epochs and not progress.stopped:
-        loss, images = run.train_epoch(on_progress, scalars)
-        seen += images
-        last = run.epoch == config.schedule.epochs
-        figures = None
-        if last or run.epoch % config.schedule.evaluate_every == 0:
-            model = run.averaged()
-            figures = processes.told_by_first(run.judge.figures(model, resamples=1) if processes.first else None)
-            progress.note(Epoch.of(run.epoch, loss, figures), figures, model)
-            scalars.evaluation(run.step, figures)
-            if processes.first:
-                save_state(work, fingerprint, run.state() | progress.state())
-        else:
-            progress.note(Epoch.of(run.epoch, loss, None), None, None)
-        on_epoch(run.epoch, loss, figures)
+        warm_up(loop, unpaired, fingerprint)
+    started = time.monotonic()
+    seen = _epochs(loop, history, fingerprint)
     rate = seen / max(time.monotonic() - started, 1e-9)
-    scalars.close()
 
-    model = run.averaged()
-    if progress.best is not None:
-        model.load_state_dict(progress.best["model"])
-    figures = processes.told_by_first(run.judge.figures(model) if processes.first else None)
+    model = loop.averaged()
+    if history.best is not None:
+        model.load_state_dict(history.best["model"])
+    figures = processes.told_by_first(loop.judge.figures(model) if processes.first else None)
     forgetting = None
     if processes.first:
-        if rehearsal:
-            forgetting = compared(before, run.judge.recalled(model, rehearsal), config.gate.most_lost)
-        about = continuing_lines(config, corpus, work / "text", forgetting)
-        card, metrics = model_card(config, corpus, unpaired, taught, figures, progress.epochs, progress.kept, about)
+        if context.rehearsal:
+            forgetting = compared(before, loop.judge.recalled(model, context.rehearsal), config.gate.most_lost)
+        about = continuing_lines(config, context.corpus, work / "text", forgetting)
+        card, metrics = model_card(
+            config, context.corpus, unpaired, taught, figures, history.epochs, history.kept, about
+        )
         if forgetting is not None:
             metrics["forgetting"] = asdict(forgetting)
         folder = export(model, config, work / "text", card, metrics)
         if config.continue_from is not None:
             keep_start_card(config.continue_from, folder)
     forgetting = processes.told_by_first(forgetting)
-    return TrainingResult(config.output, figures, run.epoch, progress.kept, rate, forgetting, processes.first, taught)
+    return TrainingResult(config.output, figures, loop.epoch, history.kept, rate, forgetting, processes.first, taught)
 
 
-def _taught(run: Run, teacher: ClipEncoder, work: Path, progress: Progress) -> Taught:
-    """Let a run learn from a teacher."""
-    lesson = Lesson(teacher, run.texts, run.corpus.rows, work, run.processes, progress)
-    run.learn_from(lesson)
-    spec = teacher.spec
-    return Taught(
-        spec.name, spec.weights_sha256, spec.embed_dim, str(teacher.device), lesson.figures(run.judge, run.texts)
-    )
+def _epochs(loop: Loop, history: _History, fingerprint: str) -> int:
+    """Train, judge and keep the state until the last epoch, or until patience ends. Returns the images seen."""
+    context, schedule = loop.context, loop.config.schedule
+    scalars: Scalars = NoScalars()
+    if context.tensorboard is not None:
+        scalars = TensorBoardScalars(context.tensorboard / context.config.name, loop.step)
+    seen = 0
+    while loop.epoch < schedule.epochs and not history.stopped:
+        loss, images = loop.train_epoch(scalars)
+        seen += images
+        figures = None
+        if loop.epoch == schedule.epochs or loop.epoch % schedule.evaluate_every == 0:
+            model = loop.averaged()
+            first = context.processes.first
+            figures = context.processes.told_by_first(loop.judge.figures(model, resamples=1) if first else None)
+            history.note(Epoch.of(loop.epoch, loss, figures), figures, model)
+            scalars.evaluation(loop.step, figures)
+            if first:
+                save_state(context.work, fingerprint, loop.state() | history.state())
+        else:
+            history.note(Epoch.of(loop.epoch, loss, None), None, None)
+        context.on_epoch(loop.epoch, loss, figures)
+    scalars.close()
+    return seen
 
 
-def _silent(*_: object) -> None:
-    """In all processes but the first: one table and one bar are enough."""
+def _taught(loop: Loop, teacher: ClipEncoder) -> Taught:
+    """Let a loop learn from a teacher."""
+    context, spec = loop.context, teacher.spec
+    lesson = Lesson(teacher, loop.texts, context.corpus.rows, context.work, context.processes, context.on_progress)
+    loop.learn_from(lesson)
+    figures = lesson.figures(loop.judge, loop.texts)
+    return Taught(spec.name, spec.weights_sha256, spec.embed_dim, str(teacher.device), figures)
 
 
-class _Progress:
+class _History:
     """The table of epochs and, under `schedule.keep_best`, the weights of the best one."""
 
     def __init__(self, config: TrainingConfig) -> None:
@@ -241,13 +226,12 @@ def _check_judged(config: TrainingConfig, corpus: Corpus) -> None:
         )
 
 
-def _fingerprint(
-    config: TrainingConfig, corpus: Corpus, label_sets: list[LabelSet], teacher: ClipEncoder | None
-) -> str:
+def _fingerprint(context: TrainingContext, teacher: ClipEncoder | None) -> str:
     """What must agree for a state to go on: the configuration but for where the result goes, data, labels, teacher."""
+    config = context.config
     values = config.model_dump(mode="json", exclude={"output", "description", "ablations"})
-    labels = [label_set.model_dump(mode="json") for label_set in label_sets]
-    known = [values, corpus.digests, labels]
+    labels = [label_set.model_dump(mode="json") for label_set in context.label_sets]
+    known = [values, context.corpus.digests, labels]
     if config.continue_from is not None:
         known.append(sha256_of(config.continue_from / WEIGHTS_NAME))
     if teacher is not None:

@@ -24,6 +24,7 @@ import torch.nn.functional as F  # noqa: N812
 
 from retrieval.encoders.clip import ClipEncoder
 from retrieval.errors import TrainingError
+from retrieval.on_disk import written_whole
 from retrieval.training.config import Teacher, TrainingConfig
 from retrieval.training.data import Progress, Row, read_grey
 from retrieval.training.judging import Figures, Judge
@@ -170,9 +171,8 @@ def _kept(
             end = min(start + encoder.batch_size, len(items))
             found[start:end] = encode(start, end)
             progress(what, end, len(items))
-        partial = path.with_suffix(".partial.npy")
-        np.save(partial, found)
-        partial.replace(path)
+        with written_whole(path, alone=True) as made, made.open("wb") as file:
+            np.save(file, found)
         stamp.write_text(key, encoding="utf-8")
     mapped: Floats = np.load(path, mmap_mode="r")
     return mapped

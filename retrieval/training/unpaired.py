@@ -7,17 +7,16 @@ one, nor another image of its patient.
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from retrieval.errors import TrainingError
+from retrieval.row_files import TRAIN, read_row_file
 from retrieval.training.config import Source, TrainingConfig, Unpaired
-from retrieval.training.data import SPLITS, Corpus, Row
+from retrieval.training.data import Corpus, Row, read_pairs_file, require_split
 
 logger = logging.getLogger(__name__)
 
@@ -69,11 +68,11 @@ class _HeldOut:
         self._groups: set[str] = set()
         self._images: set[Path] = set()
         for source in sources:
-            for values in _lines(source.pairs):
-                image = (source.pairs.parent / str(values["image"])).resolve()
-                self.groups_of[image] = str(values["group"])
-                if values.get("split", "train") not in (None, "", "train"):
-                    self._groups.add(str(values["group"]))
+            for line in read_pairs_file(source.pairs).lines:
+                image, group = (source.pairs.parent / str(line.values["image"])).resolve(), line.text("group")
+                self.groups_of[image] = group
+                if line.split != TRAIN:
+                    self._groups.add(group)
                     self._images.add(image)
         self._sizes = Counter(path.stat().st_size for path in self._images if path.is_file())
         self._digests: set[str] | None = None
@@ -96,31 +95,19 @@ def _rows_of(entry: Unpaired, held: _HeldOut) -> tuple[list[Row], str | None]:
         files = sorted(path for path in entry.path.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
         groups = (held.groups_of.get(path.resolve(), str(path.relative_to(entry.path))) for path in files)
         return [Row(path, group, "train", -1, ()) for path, group in zip(files, groups, strict=True)], None
+    file = read_row_file(
+        entry.path,
+        what="list of images",
+        error=TrainingError,
+        hint="warm_up.images names folders of pictures and JSON-lines files, relative as pairs files are.",
+    )
     rows = []
-    for number, values in enumerate(_lines(entry.path), 1):
-        image, split = values.get("image"), str(values.get("split") or "train")
-        if not image or split not in SPLITS:
-            raise TrainingError(
-                f"{entry.path.name}, line {number} has the image {image!r} and the split {split!r}, "
-                f"expected a path and one of {', '.join(SPLITS)}"
-            )
-        rows.append(Row(entry.path.parent / str(image), str(values.get("group") or image), split, -1, ()))
-    return rows, _sha256(entry.path)
-
-
-def _lines(path: Path) -> list[dict[str, Any]]:
-    try:
-        found = [json.loads(line) for line in path.read_bytes().splitlines() if line.strip()]
-    except OSError as exc:
-        raise TrainingError(
-            f"{Path(*path.parts[-2:])} can't be read: {exc.strerror}",
-            hint="warm_up.images names folders of pictures and JSON-lines files, relative as pairs files are.",
-        ) from exc
-    except ValueError as exc:
-        raise TrainingError(f"{path.name} is no JSON-lines file: {exc}") from exc
-    if not all(isinstance(values, dict) for values in found):
-        raise TrainingError(f"{path.name} has a line that is no JSON object")
-    return found
+    for line in file.lines:
+        line.require("image", error=TrainingError)
+        require_split(line)
+        image = str(line.values["image"])
+        rows.append(Row(file.folder / image, line.text("group") or image, line.split, -1, (), line=line.number))
+    return rows, file.sha256
 
 
 def _sha256(path: Path) -> str:

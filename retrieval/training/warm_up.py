@@ -25,7 +25,7 @@ from retrieval.training.checkpoint import load_state, preprocess_of, save_state
 from retrieval.training.chunks import Chunks
 from retrieval.training.config import Schedule, TrainingConfig, WarmUp
 from retrieval.training.data import Progress, cache_pixels
-from retrieval.training.loop import CANVAS, Run
+from retrieval.training.loop import CANVAS, Loop
 from retrieval.training.schedule import image_side, make_optimizer, rate_at, step_seed
 from retrieval.training.unpaired import UnpairedSet
 
@@ -46,30 +46,29 @@ def two_views(first: torch.Tensor, second: torch.Tensor, groups: torch.Tensor, t
     return F.cross_entropy(logits, other)
 
 
-def warm_up(
-    run: Run, sets: Sequence[UnpairedSet], work: Path, fingerprint: str, *, restart: bool, progress: Progress
-) -> None:
-    """Train `run`'s image tower on its training images and those of `sets`, or go on from the state in `work`.
+def warm_up(loop: Loop, sets: Sequence[UnpairedSet], fingerprint: str) -> None:
+    """Train a loop's image tower on its training images and those of `sets`, or go on from the state in its folder.
 
     `fingerprint` is the run's. Raises TrainingError if there are fewer images than one batch, or if the loss is no
     number; KeyboardInterrupt leaves the last state.
     """
-    settings, processes = run.config.warm_up, run.processes
+    settings, context = loop.config.warm_up, loop.context
     if settings is None:
         return
+    work = context.work / "warm_up"
     work.mkdir(parents=True, exist_ok=True)
     paths = [str(row.image) for each in sets for row in each.rows]
     fingerprint = hashlib.sha256(json.dumps([fingerprint, paths]).encode()).hexdigest()
-    state = None if restart else load_state(work, fingerprint)
-    processes.wait()  # until all have read it
-    training = _WarmUp(run, settings, sets, work, progress)
+    state = None if context.restart else load_state(work, fingerprint)
+    context.processes.wait()  # until all have read it
+    training = _WarmUp(loop, settings, sets, work)
     if state is not None:
         training.epoch, training.step = state["epoch"], state["step"]
         training.tower.load_state_dict(state["tower"])
         training.optimizer.load_state_dict(state["optimizer"])
     while training.epoch < settings.epochs:
-        training.train_epoch(progress)
-        if processes.first and (training.epoch % run.config.schedule.evaluate_every == 0 or training.done):
+        training.train_epoch(context.on_progress)
+        if context.processes.first and (training.epoch % loop.config.schedule.evaluate_every == 0 or training.done):
             values = {"tower": training.tower.state_dict(), "optimizer": training.optimizer.state_dict()}
             save_state(work, fingerprint, values | {"epoch": training.epoch, "step": training.step})
 
@@ -86,19 +85,20 @@ class _Tower(torch.nn.Module):
 
 
 class _WarmUp:
-    def __init__(self, run: Run, settings: WarmUp, sets: Sequence[UnpairedSet], work: Path, progress: Progress) -> None:
-        self.run, self.settings = run, settings
+    def __init__(self, loop: Loop, settings: WarmUp, sets: Sequence[UnpairedSet], work: Path) -> None:
+        self.loop, self.settings = loop, settings
+        processes, progress = loop.context.processes, loop.context.on_progress
         self.epoch = self.step = 0
-        torch.manual_seed(step_seed(run.config.seed, 0, 6))
-        self.tower = _Tower(run.model.visual, run.config.embed_dim).to(run.device)
-        self.optimizer = make_optimizer(self.tower, _as_a_run(run.config, settings))
+        torch.manual_seed(step_seed(loop.config.seed, 0, 6))
+        self.tower = _Tower(loop.model.visual, loop.config.embed_dim).to(loop.device)
+        self.optimizer = make_optimizer(self.tower, _as_a_run(loop.config, settings))
         rows = [row for each in sets for row in each.rows]
-        if not run.processes.first:
-            run.processes.wait()
-        self.more = cache_pixels(rows, preprocess_of(run.config, CANVAS), work / "unpaired.pixels", progress)
-        if run.processes.first:
-            run.processes.wait()
-        train = [row.group for row in run.corpus.rows if row.split == "train"]
+        if not processes.first:
+            processes.wait()
+        self.more = cache_pixels(rows, preprocess_of(loop.config, CANVAS), work / "unpaired.pixels", progress)
+        if processes.first:
+            processes.wait()
+        train = [row.group for row in loop.context.corpus.rows if row.split == "train"]
         numbers: dict[str, int] = {}
         self.groups = torch.tensor([numbers.setdefault(g, len(numbers)) for g in [*train, *(r.group for r in rows)]])
         self.steps = len(self.groups) // settings.batch_size
@@ -114,7 +114,7 @@ class _WarmUp:
 
     def train_epoch(self, progress: Progress) -> None:
         size = self.settings.batch_size
-        order = np.random.default_rng([self.run.config.seed, self.epoch, 5]).permutation(len(self.groups))
+        order = np.random.default_rng([self.loop.config.seed, self.epoch, 5]).permutation(len(self.groups))
         losses: list[float] = []
         for number in range(self.steps):
             losses.append(self._train_step(order[number * size : (number + 1) * size]))
@@ -123,31 +123,31 @@ class _WarmUp:
         self.epoch += 1
 
     def _train_step(self, batch: npt.NDArray[np.int64]) -> float:
-        run, seed = self.run, self.run.config.seed
+        loop, seed = self.loop, self.loop.config.seed
         generator = torch.Generator().manual_seed(step_seed(seed, self.step, 7))
         torch.manual_seed(step_seed(seed, self.step, 8))  # drop path
         self.tower.train()
-        for norm in run.locked_norms:
+        for norm in loop.locked_norms:
             norm.eval()
-        schedule = _as_a_run(run.config, self.settings).schedule
+        schedule = _as_a_run(loop.config, self.settings).schedule
         for group in self.optimizer.param_groups:
             group["lr"] = group["peak"] * rate_at(schedule, self.step, self.steps * self.settings.epochs)
 
-        canvas, side = self._canvas(batch), image_side(run.config, 0)
+        canvas, side = self._canvas(batch), image_side(loop.config, 0)
         views = [augment(canvas, (side, side), self.settings.augmentation, generator) for _ in range(2)]
         pixels = torch.cat(views)
         chunks = Chunks(
-            run.config.schedule.chunk_size,
+            loop.config.schedule.chunk_size,
             self.tower,
             lambda number: step_seed(seed, self.step, 8, number),
-            run.processes,
+            loop.context.processes,
         )
         found = chunks.features(lambda part: self._projected(pixels[part]), len(pixels), PROJECTED)
         first, second = found.chunk(2)
-        loss = two_views(first, second, self.groups[batch].to(run.device), self.settings.temperature)
+        loss = two_views(first, second, self.groups[batch].to(loop.device), self.settings.temperature)
         self.optimizer.zero_grad(set_to_none=True)
         chunks.backward(loss)
-        run.processes.average_statistics(self.tower)
+        loop.context.processes.average_statistics(self.tower)
         torch.nn.utils.clip_grad_norm_(self.tower.parameters(), 1.0)
         self.optimizer.step()
         self.step += 1
@@ -160,12 +160,12 @@ class _WarmUp:
 
     def _canvas(self, batch: npt.NDArray[np.int64]) -> torch.Tensor:
         """[N, 1, H, W] uint8 on the run's device: training images of the run first, then those without captions."""
-        own = len(self.run.canvas)
-        images = [self.run.canvas[i] if i < own else self.more[i - own] for i in batch]
-        return torch.from_numpy(np.stack(images)).unsqueeze(1).to(self.run.device)
+        own = len(self.loop.canvas)
+        images = [self.loop.canvas[i] if i < own else self.more[i - own] for i in batch]
+        return torch.from_numpy(np.stack(images)).unsqueeze(1).to(self.loop.device)
 
     def _projected(self, pixels: torch.Tensor) -> torch.Tensor:
-        return F.normalize(self.tower.projector(self.run.encoded_images(pixels)), dim=-1)
+        return F.normalize(self.tower.projector(self.loop.encoded_images(pixels)), dim=-1)
 
 
 def _as_a_run(config: TrainingConfig, settings: WarmUp) -> TrainingConfig:

@@ -16,16 +16,9 @@ import numpy as np
 import numpy.typing as npt
 
 from retrieval.errors import CalibrationError
-from retrieval.evaluation.zero_shot import calibration_floor, reliability
-from retrieval.statistics.metrics import (
-    Judgement,
-    Statistic,
-    auroc_of,
-    calibration_error_of,
-    mean_of,
-    mean_statistic,
-    mean_where,
-)
+from retrieval.statistics.bootstrap import Judgement
+from retrieval.statistics.measures import Statistic, auroc_of, mean_of, mean_statistic, mean_where
+from retrieval.statistics.reliability import calibration_error_of, calibration_floor, reliability
 from retrieval.types import Embeddings
 from retrieval.zeroshot.calibration import (
     Calibration,

@@ -83,33 +83,35 @@ class LabelOutcome:
 
     def image(self, i: int) -> ImageLabels:
         """Image i, from 0, as plain values."""
+        return self._image(i, self.values[i].tolist())
+
+    def images(self) -> Iterator[ImageLabels]:
+        """All of them, in order."""
+        return map(self._image, range(len(self)), self.values.tolist())
+
+    def _image(self, i: int, values: list[float]) -> ImageLabels:
         known = self.unknown is None or not self.unknown[i]
-
-        def named(chosen: npt.NDArray[np.bool_]) -> tuple[str, ...]:
-            return tuple(n for n, c in zip(self.names, chosen.tolist(), strict=True) if c) if known else ()
-
         possible = present = uncertain = None
         if self.possible is not None and self.independent:
             absent_too, present_too = self.possible[i].T
-            present, uncertain = named(present_too & ~absent_too), named(present_too == absent_too)
+            present = self._named(present_too & ~absent_too, known)
+            uncertain = self._named(present_too == absent_too, known)
         elif self.possible is not None:
-            possible = named(self.possible[i])
-        values = self.values[i].tolist()
+            possible = self._named(self.possible[i], known)
         return ImageLabels(
             values={n: v if v == v else None for n, v in zip(self.names, values, strict=True)},
             calibrated=self.calibrated,
             exclusive=not self.independent,
-            label=self.names[int(self.best[i])] if self.best is not None and known else None,
-            found=None if self.found is None else named(self.found[i]),
+            label=self.names[self.best[i]] if self.best is not None and known else None,
+            found=None if self.found is None else self._named(self.found[i], known),
             possible=possible,
             present=present,
             uncertain=uncertain,
             unknown=None if self.unknown is None else not known,
         )
 
-    def images(self) -> Iterator[ImageLabels]:
-        """All of them, in order."""
-        return map(self.image, range(len(self)))
+    def _named(self, chosen: npt.NDArray[np.bool_], known: bool) -> tuple[str, ...]:
+        return tuple(n for n, c in zip(self.names, chosen.tolist(), strict=True) if c) if known else ()
 
 
 class Labeller:

@@ -13,6 +13,8 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+from collections import Counter
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -21,6 +23,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from retrieval.errors import LabelSetError
 from retrieval.resources import data_folder
+
+MOST_BYTES = 1_000_000  # of a label file; the largest that ships has 3,000
 
 NonEmpty = Annotated[str, Field(min_length=1, pattern=r"\S")]
 
@@ -80,8 +84,8 @@ class LabelSet(BaseModel):
 
     @model_validator(mode="after")
     def _no_label_twice(self) -> LabelSet:
-        names = [label.name.casefold() for label in self.labels]
-        twice = sorted({name for name in names if names.count(name) > 1})
+        counts = Counter(label.name.casefold() for label in self.labels)
+        twice = sorted(name for name, count in counts.items() if count > 1)
         if twice:
             raise ValueError(f"labels given twice: {', '.join(twice)}")
         return self
@@ -97,11 +101,16 @@ class LabelSet(BaseModel):
 
     def label_of(self, value: object) -> int | None:
         """Index of the label that an attribute value means, None if there is none."""
-        wanted = str(value).casefold()
+        return self._index_of.get(str(value).casefold())
+
+    @cached_property
+    def _index_of(self) -> dict[str, int]:
+        """By name and value. A copy of the set keeps it, so copies change how labels are said, not which there are."""
+        found: dict[str, int] = {}
         for i, label in enumerate(self.labels):
-            if wanted == label.name.casefold() or wanted in (v.casefold() for v in label.values):
-                return i
-        return None
+            for name in (label.name, *label.values):
+                found.setdefault(name.casefold(), i)
+        return found
 
 
 def shipped_label_sets() -> dict[str, Path]:
@@ -178,10 +187,26 @@ def _is_file(path: Path) -> bool:
         return False
 
 
+class _Plain(yaml.SafeLoader):
+    """YAML without aliases: a few bytes of them can stand for gigabytes."""
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            event = self.peek_event()  # type: ignore[no-untyped-call]
+            raise yaml.YAMLError(f"aliases (*{event.anchor}) are not taken; write the value out")
+        return super().compose_node(parent, index)
+
+
 def _read(path: Path) -> LabelSet:
     try:
-        values = yaml.safe_load(path.expanduser().read_text(encoding="utf-8"))
+        with path.expanduser().open("rb") as file:
+            content = file.read(MOST_BYTES + 1)
+        if len(content) > MOST_BYTES:
+            raise LabelSetError(f"the label file {path.name!r} has more than {MOST_BYTES:,} bytes", hint="Split it.")
+        values = yaml.load(content.decode("utf-8-sig"), _Plain)
     except (OSError, RuntimeError) as exc:
+        if isinstance(exc, RecursionError):
+            raise LabelSetError(f"the label file {path.name!r} is nested too deeply") from exc
         why = exc.strerror if isinstance(exc, OSError) else exc
         raise LabelSetError(f"the label file {path.name!r} can't be read: {why}") from exc
     except (yaml.YAMLError, ValueError) as exc:  # ValueError: no UTF-8, or a date such as 2001-13-01

@@ -9,17 +9,14 @@ files each is a patient of its own.
 
 from __future__ import annotations
 
-import csv
-import hashlib
-import io
-import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from retrieval.errors import CalibrationError
+from retrieval.row_files import read_row_file
 from retrieval.zeroshot.labels import LabelSet
 
 _OWN = ("sop_instance_uid", "frame_number", "file", "image", "patient", "group", "label", "labels")
@@ -55,25 +52,18 @@ class Truth:
 
 def read_truth(path: Path, labels: LabelSet) -> Truth:
     """Raises CalibrationError for a file that can't be read, labels that the set has not, or an image twice."""
-    try:
-        content = path.read_bytes()
-        text = content.decode("utf-8-sig")
-    except OSError as exc:
-        raise CalibrationError(f"the truth file {path.name!r} can't be read: {exc.strerror}") from exc
-    except UnicodeDecodeError as exc:
-        raise CalibrationError(f"the truth file {path.name!r} is no UTF-8 text") from exc
-    lines = list(_json_lines(text, path.name) if text.lstrip().startswith("{") else _csv_lines(text, path.name))
-    if not lines:
+    file = read_row_file(path, what="truth file", error=CalibrationError, takes_csv=True)
+    if not file.lines:
         raise CalibrationError(
             f"the truth file {path.name!r} has no rows", hint="It wants a header and a row per image, or JSON lines."
         )
-    reader = _Reader(labels, path.name, lines[0][1])
-    rows = tuple(row for line, values in lines if (row := reader.row(line, values)) is not None)
+    reader = _Reader(labels, path.name, file.lines[0].values)
+    rows = tuple(row for line in file.lines if (row := reader.row(line.number, line.values)) is not None)
     reader.complain()
     if not rows:
         raise CalibrationError(f"no row of the truth file {path.name!r} says which label holds")
     _refuse_twice(rows, path.name)
-    return Truth(path.name, hashlib.sha256(content).hexdigest(), rows)
+    return Truth(path.name, file.sha256, rows)
 
 
 class _Reader:
@@ -174,32 +164,6 @@ class _Reader:
                 f"line {line} of the truth file {self.where!r} has the frame_number {str(given)[:40]!r}, not from 1"
             )
         return number
-
-
-def _csv_lines(text: str, where: str) -> Iterable[tuple[int, Mapping[str, Any]]]:
-    reader = csv.DictReader(io.StringIO(text))
-    try:
-        for row in reader:
-            if None in row or None in row.values():
-                raise CalibrationError(
-                    f"line {reader.line_num} of the truth file {where!r} has another number of cells than the header"
-                )
-            yield reader.line_num, {name.strip(): value for name, value in row.items()}
-    except csv.Error as exc:
-        raise CalibrationError(f"line {reader.line_num} of the truth file {where!r} is no CSV: {exc}") from exc
-
-
-def _json_lines(text: str, where: str) -> Iterable[tuple[int, Mapping[str, Any]]]:
-    for number, line in enumerate(text.splitlines(), 1):
-        if not line.strip():
-            continue
-        try:
-            values = json.loads(line)
-        except ValueError as exc:
-            raise CalibrationError(f"line {number} of the truth file {where!r} is no JSON: {exc}") from exc
-        if not isinstance(values, dict):
-            raise CalibrationError(f"line {number} of the truth file {where!r} is no JSON object")
-        yield number, values
 
 
 def _refuse_twice(rows: Sequence[TruthRow], where: str) -> None:

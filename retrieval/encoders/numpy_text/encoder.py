@@ -89,6 +89,11 @@ class LightEncoder:
         return self.spec.embed_dim
 
     @property
+    def device(self) -> str:
+        """The device that was asked for. Texts need none."""
+        return self._device
+
+    @property
     def logit_scale(self) -> float:
         """As `ClipEncoder.logit_scale`."""
         return math.exp(open_tensors(self._weights)["logit_scale"].float32().item())

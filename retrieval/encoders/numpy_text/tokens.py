@@ -9,16 +9,18 @@ import gzip
 import html
 import json
 from collections.abc import Sequence
+from heapq import heappop, heappush
 from importlib.util import find_spec
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, Protocol
 
 from retrieval.encoders.numpy_text.weights import NeedsTorch
+from retrieval.language.letters import with_few_marks
 
 TokenIds = list[int]
 _MERGES = 49152 - 256 - 2  # of the vocabulary that CLIP was trained with
 _END_OF_WORD = "</w>"
+_MOST_KNOWN = 65_536  # words whose ids are remembered
 _NORMALIZER = (  # what tokenizer_config.json calls it, what tokenizer.json calls it, what holds where neither says
     ("", "clean_text", True),
     ("do_lower_case", "lowercase", True),
@@ -41,7 +43,7 @@ def cleaned(text: str) -> str:
     if not (text.isascii() and text.isprintable()) or "&" in text:  # else there is nothing that ftfy would repair
         import ftfy
 
-        text = ftfy.fix_text(text)
+        text = ftfy.fix_text(with_few_marks(text))
     return " ".join(html.unescape(html.unescape(text)).split())
 
 
@@ -117,31 +119,47 @@ class BytePairs:
         return out
 
     def _pieces(self, word: str) -> TokenIds:
-        """Ids of one word: the pair of the lowest rank is joined, everywhere, until no pair has a rank."""
-        if word not in self._known:
-            pieces = [self._letters[byte] for byte in word.encode("utf-8")]
-            pieces[-1] += _END_OF_WORD
-            while len(pieces) > 1:
-                pairs = {f"{a} {b}" for a, b in pairwise(pieces)}
-                best = min(pairs, key=lambda pair: self._ranks.get(pair, _MERGES))
-                if best not in self._ranks:
-                    break
-                pieces = _joined(pieces, *best.split(" "))
-            self._known[word] = [self._ids[piece] for piece in pieces]
-        return self._known[word]
+        """Ids of one word. In time n log n: a query can be one word of a megabyte."""
+        if word in self._known:
+            return self._known[word]
+        pieces = [self._letters[byte] for byte in word.encode("utf-8")]
+        pieces[-1] += _END_OF_WORD
+        ids = [self._ids[piece] for piece in _joined(pieces, self._ranks)]
+        if len(self._known) < _MOST_KNOWN:
+            self._known[word] = ids
+        return ids
 
 
-def _joined(pieces: list[str], left: str, right: str) -> list[str]:
-    out: list[str] = []
-    i = 0
-    while i < len(pieces):
-        if pieces[i] == left and i + 1 < len(pieces) and pieces[i + 1] == right:
-            out.append(left + right)
-            i += 2
-        else:
-            out.append(pieces[i])
-            i += 1
-    return out
+def _joined(pieces: list[str], ranks: dict[str, int]) -> list[str]:
+    """The pair of the lowest rank is joined, everywhere from left to right, until no pair has a rank.
+
+    A queue of pairs by rank and place gives that order, because what a join makes is part of higher ranks only.
+    """
+    after = list(range(1, len(pieces) + 1))
+    before = list(range(-1, len(pieces) - 1))
+    queue: list[tuple[int, int, str]] = []
+
+    def offer(at: int) -> None:
+        if at >= 0 and after[at] < len(pieces):
+            pair = f"{pieces[at]} {pieces[after[at]]}"
+            if (rank := ranks.get(pair)) is not None:
+                heappush(queue, (rank, at, pair))
+
+    for at in range(len(pieces) - 1):
+        offer(at)
+    while queue:
+        _, at, pair = heappop(queue)
+        right = after[at]
+        if not pieces[at] or right == len(pieces) or pair != f"{pieces[at]} {pieces[right]}":
+            continue  # one of them has been joined meanwhile
+        pieces[at] += pieces[right]
+        pieces[right] = ""
+        after[at] = after[right]
+        if after[at] < len(pieces):
+            before[after[at]] = at
+        offer(before[at])
+        offer(at)
+    return [piece for piece in pieces if piece]
 
 
 def _byte_letters() -> list[str]:

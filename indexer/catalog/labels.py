@@ -1,8 +1,9 @@
-"""Zero-shot labels of the frames: reading all frames in bounded memory, and keeping the labels for filters."""
+"""Zero-shot labels of the frames, kept for filters: `label.pneumothorax > 0.8`."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import difflib
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,25 +12,8 @@ import numpy.typing as npt
 import sqlalchemy as sa
 
 from indexer.catalog.database import Database
-from indexer.catalog.filters import conditions
 from indexer.catalog.schema import frames, instances, label_scores, labels
-from retrieval.errors import StoreCorrupt
-from retrieval.types import Embeddings, SearchFilter
-
-
-@dataclass(frozen=True)
-class FrameBatch:
-    """Some frames, by ascending id: `vectors` [n, embed_dim] float32, unit norm but for float16's rounding."""
-
-    ids: npt.NDArray[np.int64]
-    vectors: Embeddings
-    sop_instance_uids: Sequence[str]
-    frame_numbers: Sequence[int]
-    study_instance_uids: Sequence[str | None]
-    patients: Sequence[str | None]
-
-    def __len__(self) -> int:
-        return len(self.ids)
+from retrieval.errors import UnknownFilterKeyword
 
 
 @dataclass(frozen=True)
@@ -43,23 +27,11 @@ class SavedSet:
     frames: int = 0
 
 
-class LabelScores:
-    """The labels of a catalog's frames. Errors of the database come out as StoreError."""
+class Labels:
+    """The labels of one catalog's frames."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
-
-    def iter_frames(self, where: SearchFilter = SearchFilter(), batch: int = 20_000) -> Iterator[FrameBatch]:
-        """All frames that pass the filter, in batches."""
-        after = 0
-        while True:
-            with self._database.reading() as connection:
-                rows = connection.execute(self._frames(connection, where, after, batch)).all()
-            if rows:
-                after = rows[-1][0]
-                yield _unpacked(rows)
-            if len(rows) < batch:
-                return
 
     def save(self, saved: SavedSet, values: Iterable[tuple[npt.NDArray[np.int64], npt.NDArray[Any]]]) -> int:
         """Keep labels: batches of (frame ids [n], values [n, labels] from 0 to 1, NaN to leave out). How many frames.
@@ -123,11 +95,31 @@ class LabelScores:
                 connection.execute(sa.insert(labels), rows)
             return list(connection.execute(sa.select(labels.c.id).where(mine).order_by(labels.c.id)).scalars())
 
-    def _frames(self, connection: sa.Connection, where: SearchFilter, after: int, batch: int) -> sa.Select[Any]:
-        columns = [instances.c[n] for n in ("sop_instance_uid", "study_instance_uid", "patient_pseudonym")]
-        query = sa.select(frames.c.id, frames.c.frame_number, frames.c.vector, *columns)
-        query = query.select_from(frames.join(instances)).where(frames.c.id > after)
-        return query.where(*conditions(connection, where)).order_by(frames.c.id).limit(batch)
+
+def label_score(connection: sa.Connection, path: Sequence[str]) -> sa.ScalarSelect[Any]:
+    """For a filter on `instances`: the highest score of the instance's frames, NULL without one.
+
+    `path` is what stands behind `label.`: (NAME,) or (SET, NAME), in any case. UnknownFilterKeyword for a label that
+    the catalog does not keep, or that several sets have.
+    """
+    rows = connection.execute(sa.select(labels.c.id, labels.c.label_set, labels.c.label).order_by(labels.c.id)).all()
+    wanted = [part.casefold() for part in path]
+    found = [row for row in rows if [row.label_set.casefold(), row.label.casefold()][-len(wanted) :] == wanted]
+    name = ".".join(("label", *path))
+    if len(found) > 1:
+        sets = ", ".join(f"label.{row.label_set}.{row.label}" for row in found)
+        raise UnknownFilterKeyword(f"{name!r} is a label of several sets", hint=f"Say which: {sets}.")
+    if not found:
+        near = difflib.get_close_matches(wanted[-1], [row.label.casefold() for row in rows], n=3, cutoff=0.5)
+        hint = f"Did you mean {', '.join(near)}?" if near else "medlens classify --labels SET --save keeps labels."
+        raise UnknownFilterKeyword(f"the catalog keeps no label {name.removeprefix('label.')!r}", hint=hint)
+    return (
+        sa.select(sa.func.max(label_scores.c.score))
+        .select_from(label_scores.join(frames, label_scores.c.frame_id == frames.c.id))
+        .where(label_scores.c.label_id == found[0].id, frames.c.instance_id == instances.c.id)
+        .correlate(instances)
+        .scalar_subquery()
+    )
 
 
 def _insert(connection: sa.Connection, table: sa.Table) -> Any:
@@ -151,15 +143,3 @@ def _still_there(connection: sa.Connection, ids: npt.NDArray[np.int64]) -> npt.N
     span = frames.c.id.between(int(ids.min()), int(ids.max()))
     present = np.fromiter(connection.execute(sa.select(frames.c.id).where(span)).scalars(), np.int64)
     return np.isin(ids, present)
-
-
-def _unpacked(rows: Sequence[Any]) -> FrameBatch:
-    ids, numbers, blobs, uids, studies, patients = zip(*rows, strict=True)
-    sizes = {len(blob) for blob in blobs}
-    if len(sizes) != 1 or 0 in sizes or sizes.pop() % 2:
-        raise StoreCorrupt(
-            f"vectors of different sizes among the frames {ids[0]} to {ids[-1]} of the catalog",
-            hint="Index the archive into a new store.",
-        )
-    vectors = np.frombuffer(b"".join(blobs), "<f2").astype(np.float32).reshape(len(rows), -1)
-    return FrameBatch(np.array(ids, np.int64), vectors, uids, numbers, studies, patients)

@@ -7,17 +7,12 @@ and two models that are judged on the same rows see the same draws: their differ
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
-Bools = npt.NDArray[np.bool_]
-Statistic = Callable[[Floats], Floats]
-"""Weights of the items [B, N] to values [B]; NaN where the statistic is not defined for a resample."""
+from retrieval.statistics.measures import Floats, Ints, Statistic, mean_of
 
 BATCH_CELLS = 4_000_000  # weights held at a time, 32 MB
 LEAST_DEFINED = 0.5  # the share of resamples that a statistic must be defined for; with fewer there is no interval
@@ -158,95 +153,3 @@ def estimate(
         raise ValueError(f"{len(per_item)} items and {len(groups)} groups, expected the same number, at least one")
     judged = Judgement(groups, {"mean": mean_of(per_item)}, {"mean": chance})
     return judged.estimates(resamples=resamples, seed=seed)["mean"]
-
-
-def mean_of(values: Floats) -> Statistic:
-    def statistic(weights: Floats) -> Floats:
-        mean: Floats = weights @ values / weights.sum(axis=1)
-        return mean
-
-    return statistic
-
-
-def median_of(values: Floats) -> Statistic:
-    """The middle value; between two middle ones, half way."""
-    order = np.argsort(values, kind="stable")
-    ascending = values[order]
-
-    def statistic(weights: Floats) -> Floats:
-        reached = np.cumsum(weights[:, order], axis=1)
-        half = reached[:, -1:] / 2
-        first, after = (reached >= half).argmax(axis=1), (reached > half).argmax(axis=1)
-        middle: Floats = (ascending[first] + ascending[after]) / 2
-        return middle
-
-    return statistic
-
-
-def auroc_of(scores: Floats, positive: Bools) -> Statistic:
-    """Area under the ROC curve: the chance that a positive scores above a negative, equal scores counting half."""
-    order = np.argsort(scores, kind="stable")
-    ascending = scores[order]
-    starts = np.flatnonzero(np.r_[True, ascending[1:] != ascending[:-1]])  # of the blocks of equal scores
-    is_positive = positive[order].astype(np.float64)
-
-    def statistic(weights: Floats) -> Floats:
-        ordered = weights[:, order]
-        positives = np.add.reduceat(ordered * is_positive, starts, axis=1)
-        negatives = np.add.reduceat(ordered * (1 - is_positive), starts, axis=1)
-        below = np.cumsum(negatives, axis=1) - negatives
-        won = (positives * (below + negatives / 2)).sum(axis=1)
-        with np.errstate(invalid="ignore"):  # without a positive or a negative it is not defined: NaN
-            area: Floats = won / (positives.sum(axis=1) * negatives.sum(axis=1))
-        return area
-
-    return statistic
-
-
-def mean_statistic(statistics: Sequence[Statistic]) -> Statistic:
-    """The mean of several statistics (a macro average), of those that are defined in a resample."""
-
-    def statistic(weights: Floats) -> Floats:
-        values = np.stack([one(weights) for one in statistics])
-        defined = np.isfinite(values)
-        with np.errstate(invalid="ignore"):
-            mean: Floats = np.where(defined, values, 0).sum(axis=0) / defined.sum(axis=0)
-        return mean
-
-    return statistic
-
-
-def share_right_of(right: Bools, truth: Ints) -> Statistic:
-    """Balanced accuracy: the mean over the classes that occur of their share of right answers."""
-    return mean_statistic([mean_where(right.astype(np.float64), truth == label) for label in np.unique(truth)])
-
-
-def calibration_error_of(confidence: Floats, right: Bools, bins: int) -> Statistic:
-    """Expected calibration error (Guo et al. 2017): over equally wide bins of confidence, the mean distance between the
-    mean confidence and the share of right answers, weighted by how many answers lie in the bin."""
-    member = np.eye(bins)[bin_of(confidence, bins)]  # [N, bins]
-    excess = (confidence - right.astype(np.float64))[:, None] * member
-
-    def statistic(weights: Floats) -> Floats:
-        error: Floats = np.abs(weights @ excess).sum(axis=1) / weights.sum(axis=1)
-        return error
-
-    return statistic
-
-
-def bin_of(confidence: Floats, bins: int) -> Ints:
-    """Which of `bins` equally wide bins of 0 to 1; a border belongs to the lower bin, as in (0.2, 0.3]."""
-    found: Ints = np.clip(np.ceil(confidence * bins).astype(np.int64) - 1, 0, bins - 1)
-    return found
-
-
-def mean_where(values: Floats, chosen: Bools) -> Statistic:
-    """The mean of the chosen items' values."""
-
-    def statistic(weights: Floats) -> Floats:
-        mine = weights[:, chosen]
-        with np.errstate(invalid="ignore"):
-            mean: Floats = mine @ values[chosen] / mine.sum(axis=1)
-        return mean
-
-    return statistic

@@ -19,10 +19,8 @@ from typing import Any, TypeVar
 
 import sqlalchemy as sa
 
-from indexer.catalog import values as meaning
-from indexer.catalog.label_filter import label_score
-from indexer.catalog.schema import instances
-from indexer.catalog.where import (
+from indexer.catalog.filters import values as meaning
+from indexer.catalog.filters.language import (
     MAX_CONDITIONS,
     MAX_LENGTH,
     All,
@@ -37,6 +35,8 @@ from indexer.catalog.where import (
     pointed,
     require_sound,
 )
+from indexer.catalog.labels import label_score
+from indexer.catalog.schema import instances
 from indexer.keywords import COLUMNS, KEYWORDS, Kind
 from retrieval.errors import QueryError, UnknownFilterKeyword
 from retrieval.types import SearchFilter

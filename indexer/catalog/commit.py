@@ -1,0 +1,184 @@
+"""One commit: how files that were read become rows, replace each other, and stay out. All of it one transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+
+from indexer.catalog.batching import rows_where_in
+from indexer.catalog.claims import release
+from indexer.catalog.erasure import Erasures, any_erased, keep_out, let_in, which_erased
+from indexer.catalog.new_rows import PackedFile, file_row, insert_files, pack
+from indexer.catalog.removal import CONFLICT, DUPLICATE, detach, forget
+from indexer.catalog.schema import files, instances
+from indexer.records import FileStat, IndexedFile, Rejection, Tally
+
+
+@dataclass(frozen=True)
+class CommitOutcome:
+    """What a commit did. `stale` are files said to be copies of what is no longer there: they have to be read."""
+
+    tally: Tally
+    stale: tuple[FileStat, ...] = ()
+
+
+class Commit:
+    """Files of one archive into one transaction, which the caller opened to write and ends.
+
+    With `erased`, what was erased stays out; with `readmit` as well it is let in, and forgotten to have been erased.
+    """
+
+    def __init__(
+        self, connection: sa.Connection, archive_id: int, erased: Erasures | None = None, readmit: bool = False
+    ) -> None:
+        self._db = connection
+        self._archive = archive_id
+        self._erasures = erased
+        self._readmit = readmit
+        self._tally = Tally()
+
+    def take(
+        self,
+        indexed: Sequence[IndexedFile],
+        rejected: Sequence[tuple[FileStat, Rejection]],
+        copies: Sequence[tuple[FileStat, str]],
+        dim: int | None,
+    ) -> CommitOutcome:
+        """See `Files.commit`."""
+        packed = [pack(file, dim) for file in indexed]
+        stats = [file.stat for file in indexed] + [stat for stat, _ in rejected] + [stat for stat, _ in copies]
+        release(self._db, self._archive, [stat.path for stat in stats])
+        out = self._kept_out(indexed)
+        packed = [item for item in packed if item.file.stat not in out]
+        known = self._known_paths([item.file.stat.path for item in packed] + [stat.path for stat, _ in rejected])
+        held = self._held_uids([item.file.record.sop_instance_uid for item in packed])
+
+        # Most files are new in every way: those go in by few statements. The others, one by one.
+        fresh: list[PackedFile] = []
+        special: list[PackedFile] = []
+        for item in packed:
+            path, uid = item.file.stat.path, item.file.record.sop_instance_uid
+            (fresh if path not in known and uid not in held else special).append(item)
+            known.add(path)
+            held.add(uid)
+        insert_files(self._db, self._archive, fresh, self._tally)
+        self._tally.indexed += len(fresh)
+        for item in special:
+            self._take(item)
+        for stat, rejection in rejected:
+            self._reject(stat, rejection, stat.path in known)
+            known.add(stat.path)
+        adopted = self._adopt(copies)  # last: a copy may be of a file in this very commit
+        return CommitOutcome(self._tally, tuple(stat for stat, _ in copies if stat.path not in adopted))
+
+    # -- one file
+
+    def _take(self, item: PackedFile) -> None:
+        """One whose path or instance is known."""
+        file = item.file
+        uid, stat = file.record.sop_instance_uid, file.stat
+        known = self._file(stat.path)
+        owner = self._owner(instances.c.sop_instance_uid == uid)
+        same = owner is not None and bool(file.content_hash) and owner.content_hash == file.content_hash
+        if owner is not None and same:
+            self._note_copy(stat, file.content_hash, owner)
+            return
+        if owner is not None and (known is None or owner.file_id != known):
+            self._conflict(file)
+            return
+        if known is not None:
+            replaced = detach(self._db, [known])
+            if owner is not None and not replaced:  # handed over: another file still has the old content
+                self._conflict(file)
+                return
+            self._db.execute(sa.delete(files).where(files.c.id == known))
+            if replaced:
+                self._tally.updated += 1
+            else:
+                self._tally.indexed += 1
+        else:
+            self._tally.indexed += 1
+        insert_files(self._db, self._archive, [item], self._tally)
+
+    def _adopt(self, candidates: Sequence[tuple[FileStat, str]]) -> set[str]:
+        """Note files whose content is that of an indexed file; the paths of those for which there is one."""
+        adopted = set()
+        for stat, content_hash in candidates:
+            owner = self._owner(files.c.content_hash == content_hash) if content_hash else None
+            if owner is not None:
+                self._note_copy(stat, content_hash, owner)
+                adopted.add(stat.path)
+        return adopted
+
+    def _note_copy(self, stat: FileStat, content_hash: str, owner: Any) -> None:
+        known = self._file(stat.path)
+        if known is not None and known == owner.file_id:
+            version = {"size": stat.size, "mtime_ns": stat.stamp}
+            self._db.execute(sa.update(files).where(files.c.id == known).values(**version))
+            self._tally.unchanged += 1
+            return
+        note = Rejection(stat.path, DUPLICATE, f"the same bytes as another file of {owner.sop_instance_uid}")
+        self._put_file(known, file_row(self._archive, stat, "indexed", note, content_hash, owner.sop_instance_uid))
+        self._tally.duplicates += 1
+
+    def _conflict(self, file: IndexedFile) -> None:
+        uid = file.record.sop_instance_uid
+        note = Rejection(file.stat.path, CONFLICT, f"another file with other content has SOP Instance UID {uid}")
+        row = file_row(self._archive, file.stat, "rejected", note, file.content_hash, uid)
+        self._put_file(self._file(file.stat.path), row)
+        self._tally.reject(note)
+
+    def _reject(self, stat: FileStat, rejection: Rejection, is_known: bool) -> None:
+        row = file_row(self._archive, stat, "rejected", rejection)
+        self._put_file(self._file(stat.path) if is_known else None, row)
+        self._tally.reject(rejection)
+
+    def _put_file(self, known: int | None, row: dict[str, Any]) -> None:
+        """The row of a file that owns no instance, in place of the one that is known."""
+        if known is None:
+            self._db.execute(sa.insert(files), [row])
+            return
+        self._tally.removed += detach(self._db, [known])
+        self._db.execute(sa.update(files).where(files.c.id == known).values(**row))
+
+    def _kept_out(self, indexed: Sequence[IndexedFile]) -> set[FileStat]:
+        """Files that hold what was erased. They are remembered as such, so that the next run need not read them."""
+        if self._erasures is None or not indexed or not any_erased(self._db):
+            return set()
+        by_file = {file.stat: self._erasures.of_record(file.record) for file in indexed}
+        own = {stat: self._erasures.of_file(self._archive, stat) for stat in by_file}
+        if self._readmit:
+            let_in(self._db, [*own.values(), *(digest for digests in by_file.values() for digest in digests)])
+            return set()
+        known = which_erased(self._db, [digest for digests in by_file.values() for digest in digests])
+        out = {stat for stat, digests in by_file.items() if not known.isdisjoint(digests)}
+        keep_out(self._db, {own[stat]: "file" for stat in out})
+        self._tally.removed += forget(self._db, self._archive, [stat.path for stat in out])
+        self._tally.erased += len(out)
+        return out
+
+    # -- looking up
+
+    def _owner(self, condition: sa.ColumnElement[bool]) -> Any | None:
+        """The instance, with its file, of which the condition holds."""
+        query = (
+            sa.select(instances.c.id, instances.c.file_id, instances.c.sop_instance_uid, files.c.content_hash)
+            .select_from(instances.join(files, instances.c.file_id == files.c.id))
+            .where(condition)
+        )
+        return self._db.execute(query).first()
+
+    def _file(self, path: str) -> int | None:
+        query = sa.select(files.c.id).where(files.c.archive_id == self._archive, files.c.path == path)
+        return self._db.execute(query).scalar_one_or_none()
+
+    def _known_paths(self, paths: Sequence[str]) -> set[str]:
+        query = sa.select(files.c.path).where(files.c.archive_id == self._archive)
+        return {row[0] for row in rows_where_in(self._db, query, files.c.path, paths)}
+
+    def _held_uids(self, uids: Sequence[str]) -> set[str]:
+        query = sa.select(instances.c.sop_instance_uid)
+        return {row[0] for row in rows_where_in(self._db, query, instances.c.sop_instance_uid, uids)}

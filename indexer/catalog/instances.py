@@ -1,0 +1,110 @@
+"""The instances: cohorts, whose they are, where a slice lies; and erasing them for good."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+
+from indexer.catalog import claims
+from indexer.catalog.batching import rows_where_in
+from indexer.catalog.conditions import column_named, conditions
+from indexer.catalog.database import Database
+from indexer.catalog.erasure import Erasures
+from indexer.catalog.removal import erase
+from indexer.catalog.schema import frames, instances, reports, sentences
+from indexer.catalog.selection import SELECT, SelectionLevel
+from retrieval.types import SearchFilter
+
+_NAMED = {"patient_pseudonym": "patient", "study_instance_uid": "study", "series_instance_uid": "series"}
+
+
+@dataclass(frozen=True)
+class SliceRow:
+    """Where one image of a series lies. What `frames.slice_places` asks for."""
+
+    sop_instance_uid: str
+    attributes: Mapping[str, Any]
+
+
+class Instances:
+    """The instances of one catalog. Every method is one transaction."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def select(self, where: SearchFilter, level: SelectionLevel = "study") -> Iterator[dict[str, Any]]:
+        """What passes the filter, as one row per study, series or instance, in the order of their UIDs.
+
+        A study's row has its attributes, `modalities`, and how many `series`, `instances` and `frames` of it pass.
+        """
+        with self._database.reading() as connection:
+            yield from SELECT[level](connection, where)
+
+    def patients_of(self, sop_instance_uids: Iterable[str]) -> dict[str, str | None]:
+        """The patient's pseudonym by SOP Instance UID, of those that are there."""
+        query = sa.select(instances.c.sop_instance_uid, instances.c.patient_pseudonym)
+        with self._database.reading() as connection:
+            rows = rows_where_in(connection, query, instances.c.sop_instance_uid, list(sop_instance_uids))
+            return {row[0]: row[1] for row in rows}
+
+    def slices_of(self, series_instance_uids: Iterable[str]) -> list[SliceRow]:
+        """The geometry of every image of those series that has any."""
+        geometry = ("image_orientation_patient", "image_position_patient")
+        names = ("sop_instance_uid", "series_instance_uid", *geometry, "image_type", "instance_number")
+        query = (
+            sa.select(*(instances.c[name] for name in names))
+            .where(instances.c.kind == "image", *(instances.c[name].is_not(None) for name in geometry))
+            .order_by(instances.c.id)
+        )
+        wanted = list(dict.fromkeys(series_instance_uids))
+        with self._database.reading() as connection:
+            rows = rows_where_in(connection, query, instances.c.series_instance_uid, wanted)
+            return [SliceRow(row[0], dict(zip(names, row, strict=True))) for row in rows]
+
+    def count_matching(self, where: SearchFilter) -> dict[str, int]:
+        """What `delete_matching` would erase: patients, studies, instances, frames, report sentences."""
+
+        def distinct(column: sa.Column[Any]) -> sa.Function[int]:
+            return sa.func.count(column.distinct())
+
+        with self._database.reading() as connection:
+            chosen = conditions(connection, where)
+            row = connection.execute(
+                sa.select(
+                    distinct(instances.c.patient_pseudonym).label("patients"),
+                    distinct(instances.c.study_instance_uid).label("studies"),
+                    sa.func.count().label("instances"),
+                ).where(*chosen)
+            ).one()
+            held = sa.select(sa.func.count()).select_from(frames.join(instances)).where(*chosen)
+            said = sa.select(sa.func.count()).select_from(sentences.join(reports).join(instances)).where(*chosen)
+            return {
+                **row._mapping,
+                "frames": connection.execute(held).scalar_one(),
+                "sentences": connection.execute(said).scalar_one(),
+            }
+
+    def delete_matching(self, where: SearchFilter, erased: Erasures | None = None) -> int:
+        """Erase instances with their files' rows, frames, vectors and reports; how many instances went.
+
+        SQLite overwrites what it frees (secure_delete), its write-ahead log is emptied, and copies of the catalog that
+        a migration left are removed. PostgreSQL is told to vacuum; what its own logs and backups hold is its
+        administrator's. Derived indexes are erased when they next catch up: `Store.refresh` does it at once.
+
+        With `erased`, a later run keeps out what went, and what else has the patient, study or series that the filter
+        names by itself. Without, a file that is still in the archive is indexed anew.
+        """
+        if not where:
+            raise ValueError("delete_matching needs a condition; an empty filter would erase everything")
+        with self._database.writing() as connection:
+            query = sa.select(instances.c.id).where(*conditions(connection, where))
+            ids = connection.execute(query).scalars().all()
+            named = [_NAMED.get(column_named(name)) for name in where.equals]
+            scope = named[0] if len(named) == 1 and not where.where else None
+            erase(connection, ids, scope or "instance", erased)
+            claims.bury(connection)
+        self._database.scrub()
+        return len(ids)

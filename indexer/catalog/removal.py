@@ -1,0 +1,135 @@
+"""How files and their instances leave: who inherits an instance, what goes with it, what is logged and kept out.
+
+All of it works in a transaction that the caller opened to write and ends.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from typing import Any
+
+import sqlalchemy as sa
+
+from indexer.catalog.batching import chunks, rows_where_in
+from indexer.catalog.erasure import Erasures, keep_out
+from indexer.catalog.schema import VECTOR_TABLES, deletions, files, instances
+from indexer.records import FileStat
+
+DUPLICATE = "duplicate"  # the reason of a file that is a second copy of an indexed one
+CONFLICT = "conflict"  # of one whose UID another file has, with other content
+
+
+def forget(connection: sa.Connection, archive_id: int, paths: Sequence[str]) -> int:
+    """Drop files with their instances; how many instances went. One that has another copy is kept under its path."""
+    gone = 0
+    for chunk in chunks(paths):
+        ids = _files_at(connection, archive_id, chunk)
+        gone += detach(connection, ids)
+        connection.execute(sa.delete(files).where(files.c.id.in_(ids)))
+    return gone
+
+
+def hand_over(connection: sa.Connection, archive_id: int, paths: Sequence[str], gone: Collection[str]) -> int:
+    """Of files at `paths`, which are gone: pass their instances to copies that are not in `gone`; how many.
+
+    The others stay as they are.
+    """
+    moved = 0
+    for chunk in chunks(paths):
+        owned = _owned(connection, _files_at(connection, archive_id, chunk))
+        heirs = _heirs(connection, owned, lambda row: row.archive_id != archive_id or row.path not in gone)
+        given = [row for row in owned if (row.sop_instance_uid, row.content_hash) in heirs]
+        for row in given:
+            _inherit(connection, row.id, heirs[row.sop_instance_uid, row.content_hash])
+        connection.execute(sa.delete(files).where(files.c.id.in_([row.file_id for row in given])))
+        moved += len(given)
+    return moved
+
+
+def erase(connection: sa.Connection, instance_ids: Sequence[int], scope: str, erased: Erasures | None = None) -> None:
+    """Take out instances, and the rows of every file that holds or claims them: paths can hold names.
+
+    With the store's Erasures, each is kept out by its own digest, or that of its patient, study or series.
+    """
+    names = {
+        "patient": instances.c.patient_pseudonym,
+        "study": instances.c.study_instance_uid,
+        "series": instances.c.series_instance_uid,
+        "instance": instances.c.sop_instance_uid,
+    }
+    for chunk in chunks(instance_ids):
+        rows = connection.execute(
+            sa.select(instances.c.sop_instance_uid, names[scope].label("name")).where(instances.c.id.in_(chunk))
+        ).all()
+        theirs = files.c.sop_instance_uid.in_([row.sop_instance_uid for row in rows])
+        if erased is not None:
+            digests = {erased.digest(scope, row.name): scope for row in rows}
+            for row in connection.execute(sa.select(files).where(theirs)):
+                digests[erased.of_file(row.archive_id, FileStat(row.path, row.size, row.mtime_ns))] = "file"
+            keep_out(connection, digests)
+        _delete_instances(connection, chunk)
+        connection.execute(sa.delete(files).where(theirs))
+
+
+def detach(connection: sa.Connection, file_ids: Sequence[int]) -> int:
+    """Part files from their instances; how many instances went. One with another copy passes to that file."""
+    owned = _owned(connection, file_ids)
+    left = set(file_ids)
+    heirs = _heirs(connection, owned, lambda row: row.id not in left)
+    gone = []
+    for row in owned:
+        heir = heirs.get((row.sop_instance_uid, row.content_hash))
+        if heir is None:
+            gone.append(row.id)
+        else:
+            _inherit(connection, row.id, heir)
+    _delete_instances(connection, gone)
+    return len(gone)
+
+
+def log_deletions(connection: sa.Connection, kind: str, row_ids: Sequence[int]) -> None:
+    """Tell the derived indexes that rows with vectors are going."""
+    if row_ids:
+        connection.execute(sa.insert(deletions), [{"kind": kind, "row_id": row_id} for row_id in row_ids])
+
+
+def _files_at(connection: sa.Connection, archive_id: int, paths: Sequence[str]) -> list[int]:
+    query = sa.select(files.c.id).where(files.c.archive_id == archive_id, files.c.path.in_(paths))
+    return list(connection.execute(query).scalars())
+
+
+def _owned(connection: sa.Connection, file_ids: Sequence[int]) -> Sequence[Any]:
+    query = (
+        sa.select(instances.c.id, instances.c.file_id, instances.c.sop_instance_uid, files.c.content_hash)
+        .select_from(instances.join(files, instances.c.file_id == files.c.id))
+        .where(files.c.id.in_(file_ids))
+    )
+    return connection.execute(query).all()
+
+
+def _heirs(
+    connection: sa.Connection, owned: Sequence[Any], may_be: Callable[[Any], bool]
+) -> dict[tuple[str, str], int]:
+    """The file that can take over an instance, by its UID and content."""
+    uids = [row.sop_instance_uid for row in owned]
+    copies = rows_where_in(
+        connection, sa.select(files).where(files.c.reason == DUPLICATE), files.c.sop_instance_uid, uids
+    )
+    return {(row.sop_instance_uid, row.content_hash): row.id for row in copies if may_be(row)}
+
+
+def _inherit(connection: sa.Connection, instance_id: int, file_id: int) -> None:
+    connection.execute(sa.update(instances).where(instances.c.id == instance_id).values(file_id=file_id))
+    connection.execute(sa.update(files).where(files.c.id == file_id).values(reason="", detail=""))
+
+
+def _delete_instances(connection: sa.Connection, ids: Sequence[int]) -> None:
+    """Delete with all that hangs on them, and log it. Files in conflict with them are to be looked at again."""
+    if not ids:
+        return
+    for kind, table in VECTOR_TABLES.items():
+        rows = sa.select(table.rows.c.id, sa.literal(kind)).select_from(table.joined).where(table.instance_id.in_(ids))
+        connection.execute(sa.insert(deletions).from_select([deletions.c.row_id, deletions.c.kind], rows))
+    rivals = sa.select(instances.c.sop_instance_uid).where(instances.c.id.in_(ids))
+    connection.execute(sa.delete(files).where(files.c.reason == CONFLICT, files.c.sop_instance_uid.in_(rivals)))
+    connection.execute(sa.delete(instances).where(instances.c.id.in_(ids)))  # frames and reports go with it

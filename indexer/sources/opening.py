@@ -1,0 +1,100 @@
+"""From what the catalog keeps of a file to its bytes: the one way to them, whatever the source."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from indexer.sources.folders import Folder
+from indexer.sources.source import Source, Where
+from retrieval.errors import FileUnreadable, NotDicomError
+
+
+def source_at(root: str) -> Source:
+    """The source that an archive comes from, by its root in the catalog. FileUnreadable for an unknown kind."""
+    if "://" in root:
+        raise FileUnreadable(
+            f"the archive is at {root.partition('://')[0]}://, which this medlens can't read from",
+            hint="Expected a folder on this machine. A newer medlens may know this kind of source.",
+        )
+    return Folder(Path(root))
+
+
+def locate(archive_root: str, path: str) -> Where:
+    """Where the bytes of a file are now, by what the catalog keeps of it. FileUnreadable for a path that can't be."""
+    return source_at(archive_root).locate(path)
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """A file of another source, once its bytes are here."""
+
+    name: str
+    data: bytes
+
+    def open(self) -> AbstractContextManager[BinaryIO]:
+        return io.BytesIO(self.data)
+
+
+def fetched(where: Where) -> Path | Fetched:
+    """The same file where it can be read several times: a path as it is, anything else in memory.
+
+    Raises FileUnreadable if the bytes can't be had.
+    """
+    if isinstance(where, Path | Fetched):
+        return where
+    try:
+        with where.open() as file:
+            return Fetched(where.name, file.read())
+    except OSError as exc:
+        raise FileUnreadable(f"the file can't be fetched: {exc.strerror or type(exc).__name__}") from exc
+
+
+@contextmanager
+def opened(where: Where) -> Iterator[BinaryIO]:
+    """The bytes of a file, from the start, to read and seek in.
+
+    At a path only a regular file or a link to one is opened (NotDicomError for anything else): opening a FIFO would
+    block, a device might act. Raises OSError or FileUnreadable if the bytes can't be had.
+    """
+    there = fetched(where)
+    if not isinstance(there, Path):
+        yield io.BytesIO(there.data)
+        return
+    path = os.fspath(there)
+    if "\0" in path:
+        raise FileUnreadable("a path with a null byte in it")
+    _refuse_irregular(os.stat(path).st_mode)  # noqa: PTH116 - os.fspath keeps names that are not UTF-8
+    # O_NONBLOCK: should a FIFO have taken the file's place since, opening it doesn't block.
+    with open(path, "rb", opener=lambda p, flags: os.open(p, flags | os.O_NONBLOCK | os.O_NOCTTY)) as file:
+        _refuse_irregular(os.fstat(file.fileno()).st_mode)
+        yield file
+
+
+def digest(where: Where) -> str:
+    """The content hash of a file, as the catalog keeps it: BLAKE2b of the bytes, 40 hexadecimal digits.
+
+    Raises FileUnreadable or NotDicomError.
+    """
+    try:
+        with opened(where) as file:
+            hashed = hashlib.blake2b(digest_size=20)
+            while chunk := file.read(1 << 20):
+                hashed.update(chunk)
+            return hashed.hexdigest()
+    except OSError as exc:
+        raise FileUnreadable(f"{exc.strerror or type(exc).__name__}") from exc
+
+
+def _refuse_irregular(mode: int) -> None:
+    if stat.S_ISREG(mode):
+        return
+    kinds = {stat.S_IFDIR: "a directory", stat.S_IFIFO: "a named pipe", stat.S_IFSOCK: "a socket"}
+    raise NotDicomError(f"{kinds.get(stat.S_IFMT(mode), 'a device')}, expected a regular file")

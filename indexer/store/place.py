@@ -1,0 +1,274 @@
+"""The place of a store: its folder or database, the key of the pseudonyms, and the manifest with its model.
+
+A store is a directory (`catalog.sqlite`, `vectors/`, `pseudonym.key`) or a database URL. What can't live in a database,
+the derived index files and the key, is then in a local folder per store: `$XDG_DATA_HOME/medlens/stores/<store id>`
+unless another is named. The key is not in the database on purpose: who has both can tell who is who.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import os
+import secrets
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from retrieval.errors import StoreCorrupt, StoreError, StoreIncompatible, StoreNotFound
+from retrieval.on_disk import folder_written_whole, sync
+
+if TYPE_CHECKING:
+    from indexer.catalog.erasure import Erasures
+    from indexer.catalog.manifest import Manifest
+    from indexer.catalog.sql_catalog import SqlCatalog
+
+CATALOG_FILE = "catalog.sqlite"
+KEY_FILE = "pseudonym.key"
+VECTORS_FOLDER = "vectors"
+KEY_BYTES = 32
+
+
+class StorePlace:
+    """An open catalog, and the folder with the key and the derived files. Made by `open_place`."""
+
+    def __init__(self, catalog: SqlCatalog, folder: Path, label: str) -> None:
+        self.catalog = catalog
+        self.folder = folder
+        self.label = label  # for messages: never a path
+
+    @property
+    def vectors_folder(self) -> Path:
+        """Where the derived files lie."""
+        return self.folder / VECTORS_FOLDER
+
+    @property
+    def manifest(self) -> Manifest:
+        """The store's settings. `model` is the model's description, `store_id` never changes."""
+        return self.catalog.manifest
+
+    @property
+    def store_id(self) -> str:
+        return _store_id(self.catalog)
+
+    @property
+    def model(self) -> dict[str, Any]:
+        """The model that the store belongs to, as `create_place` was given it."""
+        spec = self.manifest.get("model")
+        if not isinstance(spec, dict):
+            raise StoreCorrupt(
+                f"the manifest of {self.label} names no model", hint="Index the archive into a new store."
+            )
+        return spec
+
+    def require_model(self, spec_json: Mapping[str, Any]) -> None:
+        """StoreIncompatible, naming both models, unless the store's vectors are of this model.
+
+        Its name and where it was loaded from may differ.
+        """
+        from retrieval.encoders.spec import differing
+
+        unlike = differing(self.model, spec_json)
+        if unlike:
+            raise StoreIncompatible(
+                f"the store {self.label} belongs to the model {_model_name(self.model)}, not to "
+                f"{_model_name(spec_json)}; they differ in {', '.join(unlike)}",
+                hint=f"Use --model {self.model.get('name')}, or another --store for the other model.",
+            )
+
+    @property
+    def pseudonym_key(self) -> bytes:
+        """32 bytes. StoreError if the key is missing, StoreIncompatible if it is another store's."""
+        path = self.folder / KEY_FILE
+        remedy = f"Copy {KEY_FILE} from the machine or the backup where the store was made."
+        try:
+            key = path.read_bytes()
+        except FileNotFoundError as exc:
+            raise StoreError(f"the key of the pseudonyms of {self.label} is missing", hint=remedy) from exc
+        except OSError as exc:
+            raise StoreError(
+                f"the key of the pseudonyms of {self.label} can't be read: {exc.strerror}",
+                hint="Only its owner may read it (mode 0600): run medlens as that user.",
+            ) from exc
+        if not hmac.compare_digest(_key_check(key), str(self.manifest.get("pseudonym_key_check"))):
+            raise StoreIncompatible(
+                f"the key of the pseudonyms is not the one {self.label} was made with; patients would be mixed up",
+                hint=remedy,
+            )
+        return key
+
+    @property
+    def erasures(self) -> Erasures:
+        """What tells files that were erased, made with the store's key. Raises as `pseudonym_key` does."""
+        from indexer.catalog.erasure import Erasures
+
+        return Erasures(self.pseudonym_key)
+
+    def key_mode(self) -> int:
+        """The permission bits of the key's file."""
+        return (self.folder / KEY_FILE).stat().st_mode & 0o777
+
+    def protect_key(self) -> None:
+        """Let only its owner read the key."""
+        (self.folder / KEY_FILE).chmod(0o600)
+
+    def close(self) -> None:
+        self.catalog.close()
+
+
+def is_url(location: str | Path) -> bool:
+    """Whether a location is a database URL rather than a folder."""
+    return isinstance(location, str) and "://" in location
+
+
+def create_place(location: str | Path, spec_json: Mapping[str, Any], *, local_dir: Path | None = None) -> None:
+    """Make a store for a model. See `Store.create`."""
+    spec = _json(spec_json)
+    if not isinstance(spec.get("embed_dim"), int) or spec["embed_dim"] < 1:
+        raise ValueError(f"the model's embed_dim is {spec.get('embed_dim')!r}, expected a number from 1")
+    if is_url(location):
+        _create_in_database(str(location), spec, local_dir)
+    else:
+        _create_in_folder(Path(location), spec)
+
+
+def open_place(location: str | Path, *, local_dir: Path | None = None) -> StorePlace:
+    """Open what `create_place` made. See `Store.open`."""
+    if is_url(location):
+        from indexer.catalog.sql_catalog import SqlCatalog
+
+        catalog = SqlCatalog.open(str(location))
+        try:
+            folder = local_dir or _default_local_dir(_store_id(catalog))
+        except BaseException:
+            catalog.close()
+            raise
+        return StorePlace(catalog, folder, "the database")
+    path = Path(location)
+    label = repr(path.absolute().name)
+    _require_store(path, label)
+    from indexer.catalog.sql_catalog import SqlCatalog
+
+    return StorePlace(SqlCatalog.open(path / CATALOG_FILE), path, label)
+
+
+def upgrade_place(location: str | Path) -> bool:
+    """Migrate the catalog. See `Store.upgrade`."""
+    from indexer.catalog.sql_catalog import SqlCatalog
+
+    return SqlCatalog.upgrade(str(location) if is_url(location) else Path(location) / CATALOG_FILE)
+
+
+@contextmanager
+def os_errors(what: str) -> Iterator[None]:
+    """What the operating system refuses, as a StoreError."""
+    try:
+        yield
+    except OSError as exc:
+        raise StoreError(
+            f"{what} can't be reached or made: {exc.strerror or type(exc).__name__}",
+            hint="Check the path, the permissions and the room on the disk.",
+        ) from exc
+
+
+def _require_store(path: Path, label: str) -> None:
+    """Raises StoreNotFound, StoreError or StoreCorrupt unless there is a store in the folder."""
+    with os_errors(f"the store {label}"):
+        if not path.exists():
+            raise StoreNotFound(f"there is no store at {label}: no such folder")
+        if not path.is_dir():
+            raise StoreError(f"{label} is a file, expected a store's folder", hint="Name the folder it is in.")
+        if not (path / CATALOG_FILE).exists():
+            if not any(path.iterdir()):
+                raise StoreNotFound(f"there is no store at {label}: the folder is empty")
+            raise StoreError(
+                f"{label} is no store: it has no {CATALOG_FILE}",
+                hint="Name another folder with --store; to index this one, give it as the archive.",
+            )
+        if (path / VECTORS_FOLDER).exists() and not (path / VECTORS_FOLDER).is_dir():
+            raise StoreCorrupt(
+                f"{VECTORS_FOLDER!r} in the store {label} is no folder",
+                hint="Remove it: what belongs there is built anew from the catalog.",
+            )
+
+
+def _create_in_folder(path: Path, spec: dict[str, Any]) -> None:
+    """Everything is made in a folder beside the place and moved there in one step."""
+    from indexer.catalog.sql_catalog import SqlCatalog
+
+    label = repr(path.absolute().name)
+    with os_errors(f"the store {label}"):
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            there = "a store" if (path / CATALOG_FILE).exists() else "something else"
+            raise StoreError(f"there is {there} already at {label}", hint="Name a new folder with --store.")
+        parent = path.absolute().parent
+        parent.mkdir(parents=True, exist_ok=True)
+        with folder_written_whole(path.absolute(), replace=False) as made:  # refused if another process was quicker
+            key = _write_key(made / KEY_FILE)
+            SqlCatalog.create(made / CATALOG_FILE, _first_manifest(spec, key)).close()
+            (made / VECTORS_FOLDER).mkdir()
+        sync(parent)
+
+
+def _create_in_database(url: str, spec: dict[str, Any], local_dir: Path | None) -> None:
+    from indexer.catalog.sql_catalog import SqlCatalog
+
+    key = secrets.token_bytes(KEY_BYTES)
+    values = _first_manifest(spec, key)
+    folder = local_dir or _default_local_dir(values["store_id"])
+    with os_errors("the store's local folder"):
+        folder.mkdir(parents=True, exist_ok=True)
+        if (folder / KEY_FILE).exists():
+            raise StoreError(
+                f"the local folder {folder.name!r} has the key of a store already", hint="Name another local folder."
+            )
+        _write_key(folder / KEY_FILE, key)
+        try:
+            SqlCatalog.create(url, values).close()
+        except BaseException:
+            (folder / KEY_FILE).unlink(missing_ok=True)
+            raise
+
+
+def _first_manifest(spec: dict[str, Any], key: bytes) -> dict[str, Any]:
+    return {"store_id": uuid.uuid4().hex, "model": spec, "pseudonym_key_check": _key_check(key)}
+
+
+def _write_key(path: Path, key: bytes | None = None) -> bytes:
+    key = key or secrets.token_bytes(KEY_BYTES)
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(handle, "wb") as file:
+        file.write(key)
+        file.flush()
+        os.fsync(file.fileno())
+    return key
+
+
+def _key_check(key: bytes) -> str:
+    """Tells a wrong key; says nothing about the right one."""
+    return hmac.new(key, b"medlens pseudonym key check", hashlib.sha256).hexdigest()
+
+
+def _store_id(catalog: SqlCatalog) -> str:
+    found = catalog.manifest.get("store_id")
+    if not isinstance(found, str):
+        raise StoreCorrupt("the manifest has no store_id", hint="Index the archive into a new store.")
+    return found
+
+
+def _default_local_dir(store_id: str) -> Path:
+    base = os.environ.get("XDG_DATA_HOME")
+    return (Path(base) if base else Path.home() / ".local" / "share") / "medlens" / "stores" / store_id
+
+
+def _model_name(spec: Mapping[str, Any]) -> str:
+    return f"{spec.get('name', '?')!r} (weights {str(spec.get('weights_sha256', '?'))[:12]})"
+
+
+def _json(value: Mapping[str, Any]) -> dict[str, Any]:
+    """As it will come back from the manifest: tuples are lists."""
+    out: dict[str, Any] = json.loads(json.dumps(dict(value), allow_nan=False))
+    return out

@@ -1,0 +1,51 @@
+"""What stays the same during a training run: what is trained on, where, and who is told."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from retrieval.training.config import TrainingConfig
+from retrieval.training.data import Corpus, Progress, epoch_order
+from retrieval.training.judging import Figures
+from retrieval.training.processes import Processes
+from retrieval.training.teacher import Taught
+from retrieval.zeroshot.labels import LabelSet
+
+OnEpoch = Callable[[int, float, Figures | None], None]
+OnTeacher = Callable[[Taught], None]
+
+
+def silent(*_: object) -> None:
+    """For whoever wants to be told nothing."""
+
+
+@dataclass(frozen=True)
+class TrainingContext:
+    """A run's surroundings. `work` is the folder of its state; the first process fills it before the others read it.
+
+    `restart` starts anew where a state is. `rehearsal` names the sources that the model which the run goes on from was
+    trained on. `tensorboard` is the folder for logs, None for no logs. Only the first process calls what is told.
+    """
+
+    config: TrainingConfig
+    corpus: Corpus
+    label_sets: Sequence[LabelSet]
+    work: Path
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    processes: Processes = field(default_factory=Processes)
+    restart: bool = False
+    rehearsal: Sequence[str] = ()
+    tensorboard: Path | None = None
+    on_progress: Progress = silent
+    on_epoch: OnEpoch = silent
+    on_teacher: OnTeacher = silent
+
+    def order_of_epoch(self, epoch: int) -> npt.NDArray[np.int64]:
+        """The rows of one epoch, see `epoch_order`."""
+        return epoch_order(self.corpus, self.config.data, self.config.seed, epoch)
