@@ -10,7 +10,7 @@ from base64 import b32encode
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeGuard, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -22,8 +22,14 @@ if TYPE_CHECKING:
 
 Uint8Image = npt.NDArray[np.uint8]  # [H, W] grey or [H, W, 3] RGB
 Embeddings = npt.NDArray[np.float32]  # [N, embed_dim], unit norm
+Embedding = npt.NDArray[np.float32]  # [embed_dim], unit norm
 Ids = npt.NDArray[np.int64]  # that the catalog gave, each once
 SHORT_KEY_LETTERS = 13
+
+
+def is_picture(shown: Uint8Image | Embedding) -> TypeGuard[Uint8Image]:
+    """Whether it is pixels; else it is the embedding of a picture."""
+    return shown.dtype == np.uint8
 
 
 @dataclass(frozen=True, order=True)

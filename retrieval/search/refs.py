@@ -27,18 +27,14 @@ FORMS = "a hit's short key (8 letters or more), a SOP Instance UID (with #FRAME 
 
 
 @dataclass(frozen=True)
-class FileRef:
-    """A file of this machine, in the store or not."""
-
-    path: Path
-
-
-@dataclass(frozen=True)
 class FrameRef:
     """A frame by its instance; `frame_number` is None where the first indexed one is meant."""
 
     sop_instance_uid: str
     frame_number: int | None = None
+
+    def __str__(self) -> str:
+        return self.sop_instance_uid if self.frame_number is None else f"{self.sop_instance_uid}#{self.frame_number}"
 
 
 @dataclass(frozen=True)
@@ -47,8 +43,12 @@ class ShortRef:
 
     letters: str
 
+    def __str__(self) -> str:
+        return self.letters
 
-Ref = FileRef | FrameRef | ShortRef
+
+StoredRef = FrameRef | ShortRef  # of a frame in the store
+Ref = Path | StoredRef
 
 
 class KeyFinder(Protocol):
@@ -68,7 +68,7 @@ def parse_ref(text: str) -> Ref:
     if not text.strip():
         raise QueryError("the reference is empty", hint=f"Give {FORMS}.")
     if "\0" not in text and _is_file(Path(text)):
-        return FileRef(Path(text))
+        return Path(text)
     if match := _WITH_FRAME.fullmatch(text):
         if int(match["frame"]) < 1:
             raise QueryError(f"{text!r} names frame {match['frame']}; frames count from 1")
@@ -84,7 +84,7 @@ def parse_ref(text: str) -> Ref:
     raise QueryError(f"{text!r} is not a reference", hint=f"Expected {FORMS}.")
 
 
-def resolve(ref: FrameRef | ShortRef, catalog: KeyFinder) -> FrameKey:
+def resolve(ref: StoredRef, catalog: KeyFinder) -> FrameKey:
     """The frame of a store that a REF names. QueryError if there is none, or more than one."""
     if isinstance(ref, ShortRef):
         found = catalog.keys_with_prefix(ref.letters, 6)

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from indexer.refs import FileRef, FrameRef, ShortRef, parse_ref, resolve
 from retrieval.errors import QueryError
+from retrieval.search.refs import FrameRef, ShortRef, parse_ref, resolve
 from retrieval.types import FrameKey, shortest_unambiguous
 
 KEY = FrameKey("1.2.840.10008.1", 3)
@@ -51,8 +51,8 @@ def test_a_file_that_is_there_goes_before_a_key(tmp_path: Path, monkeypatch: pyt
     monkeypatch.chdir(tmp_path)
     assert parse_ref("abcdefgh") == ShortRef("abcdefgh")
     Path("abcdefgh").write_bytes(b"")
-    assert parse_ref("abcdefgh") == FileRef(Path("abcdefgh"))
-    assert parse_ref("./abcdefgh") == FileRef(Path("./abcdefgh"))
+    assert parse_ref("abcdefgh") == Path("abcdefgh")
+    assert parse_ref("./abcdefgh") == Path("./abcdefgh")
 
 
 @pytest.mark.parametrize(
