@@ -24,9 +24,9 @@ def query_parts(
 ) -> tuple[Part, ...]:
     """The parts of a `Query`: texts, then images, then the texts that answers should not be like.
 
-    Images are files or frames of the store. `weights` are like "image=0.5", by the names that `Query.names` gives the parts. `frame_numbers` count from 1 and
-    belong to the images in their order; images without one are asked for by their first frame. Raises QueryError for
-    what can't be read or names no part.
+    Images are files or frames of the store. `weights` are like "image=0.5", by the names that `Query.names` gives the
+    parts. `frame_numbers` count from 1 and belong to the images in their order; images without one are asked for by
+    their first frame. Raises QueryError for what can't be read or names no part.
     """
     if len(frame_numbers) > len(images):
         raise QueryError(f"{len(frame_numbers)} frame numbers were given for {len(images)} images")
