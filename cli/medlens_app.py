@@ -24,6 +24,7 @@ COMMANDS = (
     "index",
     "search",
     "describe",
+    "show",
     "render",
     "select",
     "classify",
