@@ -1,6 +1,6 @@
 """`medlens train`: training on pairs files and on stores, whose pairs are exported first.
 
-Imports torch, as `retrieval.training` does.
+torch is imported when a run begins.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import os
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from indexer.store.store import Store, is_url
 from indexer.tasks.training_pairs import Exported, ExportSettings, export_pairs
@@ -16,14 +17,13 @@ from retrieval.encoders.clip import choose_device
 from retrieval.encoders.known_models import try_to_remember
 from retrieval.encoders.model_parts import spec_of
 from retrieval.encoders.model_source import resolve_model
-from retrieval.training.checkpoint import STATE_NAME, work_folder
 from retrieval.training.config import TrainingConfig
-from retrieval.training.context import OnEpoch
-from retrieval.training.data import Progress
-from retrieval.training.loop import CANVAS
-from retrieval.training.run import TrainingResult
-from retrieval.training.run import train as train_on_pairs
-from retrieval.training.teacher import Taught
+
+if TYPE_CHECKING:
+    from retrieval.training.context import OnEpoch
+    from retrieval.training.data import Progress
+    from retrieval.training.run import TrainingResult
+    from retrieval.training.teacher import Taught
 
 OnExport = Callable[[str, Exported], None]
 
@@ -47,6 +47,8 @@ def train(
     The other arguments and what is raised are those of `retrieval.training.run.train`; StoreError for a store that
     can't be opened.
     """
+    from retrieval.training.run import train as train_on_pairs
+
     chosen = choose_device(device, "fp32")
     result = train_on_pairs(
         _with_stores(config, restart=restart, on_progress=on_progress, on_export=on_export),
@@ -67,6 +69,9 @@ def _with_stores(
     config: TrainingConfig, *, restart: bool, on_progress: Progress, on_export: OnExport
 ) -> TrainingConfig:
     """The same with pairs files in the place of stores."""
+    from retrieval.training.checkpoint import STATE_NAME, work_folder
+    from retrieval.training.loop import CANVAS
+
     work, names = work_folder(config), Counter[str]()
     begun = (work / STATE_NAME).is_file() and not restart
     longest = 2 * round(config.image.image_size * CANVAS)  # twice what training keeps: it is fitted once more
