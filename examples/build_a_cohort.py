@@ -1,6 +1,6 @@
 """Build a cohort: index a folder, ask in words, keep the studies that pass a filter, write their UIDs and a page.
 
-    python examples/build_a_cohort.py ARCHIVE OUTPUT "CT of the chest" --where "PatientAge > 40"
+python examples/build_a_cohort.py ARCHIVE OUTPUT "CT of the chest" --where "PatientAge > 40"
 """
 
 from __future__ import annotations

@@ -1,5 +1,7 @@
 """medlens finds medical images by what they show: the public names, and nothing else.
 
+First steps::
+
     import medlens
 
     medlens.index(["archive"], "medlens-store")

@@ -17,6 +17,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("medlens", "retrieval", "indexer", "server", "cli")
 LOGGED = {"debug", "info", "warning", "error", "exception", "critical"}
 PRINTED = {"echo", "say", "print", "secho", "progress", "report"}
+RAISED = ("Error", "Incompatible", "Corrupt", "NotFound", "Unreadable")
 HELP = {"help", "hint", "short_help", "epilog"}
 
 
@@ -69,7 +70,9 @@ def messages_of(path: Path) -> Iterator[Message]:
         if not isinstance(node, ast.Call):
             continue
         name = called(node)
-        looks_raised = id(node) in raised or name.endswith(("Error", "Incompatible", "Corrupt", "NotFound", "Unreadable"))
+        looks_raised = id(node) in raised or name.endswith(
+            ("Error", "Incompatible", "Corrupt", "NotFound", "Unreadable")
+        )
         if looks_raised and node.args and (text := text_of(node.args[0])):
             yield Message("error", module, node.lineno, text)
         elif name in LOGGED and node.args and (text := text_of(node.args[0])):
@@ -87,7 +90,11 @@ def command_docstrings() -> Iterator[Message]:
     """A command's docstring is its help."""
     for path in sorted((ROOT / "cli" / "medlens_commands").glob("*.py")):
         for node in ast.parse(path.read_text("utf-8")).body:
-            if isinstance(node, ast.FunctionDef) and not node.name.startswith("_") and (text := ast.get_docstring(node)):
+            if (
+                isinstance(node, ast.FunctionDef)
+                and not node.name.startswith("_")
+                and (text := ast.get_docstring(node))
+            ):
                 yield Message("help", path.relative_to(ROOT).as_posix(), node.lineno, " ".join(text.split()))
 
 

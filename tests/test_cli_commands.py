@@ -164,19 +164,6 @@ def test_describe_matches_phrases_and_says_whose_sentences_are(store, archive, t
     assert {"same_patient", "same_study", "borrowed_from"} <= rows[0].keys()
 
 
-def test_the_readme_python_code_runs(store, archive, tmp_path):
-    text = (Path(__file__).parents[1] / "README.md").read_text()
-    code = text.split("## Python\n\n```python\n", 1)[1].split("```", 1)[0]
-    (tmp_path / "medlens-store").symlink_to(store)
-    (tmp_path / "prior.dcm").symlink_to(archive / "CT_small.dcm")
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    assert "study_instance_uid" in done.stdout and "#1 " in done.stdout
-
-
 def test_classify_tells_ct_from_mr_and_names_what_it_could_not_read(archive):
     files = [archive / name for name in ("CT_small.dcm", "MR_small.dcm", "rtplan.dcm")]
     result = medlens("classify", *files, "--labels", "modality", "--format", "json")

@@ -97,7 +97,9 @@ def test_the_commands_of_a_page_run_one_after_another(page: Path, world: Path) -
 @pytest.mark.parametrize("block", [b for b in BLOCKS if b.language == "python" and not b.not_run], ids=str)
 def test_a_python_block_runs(block: Block, world: Path) -> None:
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    done = subprocess.run([sys.executable, "-c", block.text], env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", block.text], env=environment, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, f"{block}: {done.stderr}"
 
 
@@ -113,7 +115,9 @@ def test_a_yaml_block_is_what_the_program_accepts(block: Block) -> None:
 
 
 def test_every_block_is_of_a_kind_that_is_tried_or_read() -> None:
-    odd = {str(block): block.language for block in BLOCKS if block.language not in ("sh", "python", "yaml", "json", "text")}
+    odd = {
+        str(block): block.language for block in BLOCKS if block.language not in ("sh", "python", "yaml", "json", "text")
+    }
     assert not odd
     for block in BLOCKS:
         if block.language == "json":
@@ -124,10 +128,10 @@ def test_every_block_is_of_a_kind_that_is_tried_or_read() -> None:
 def reference() -> dict[str, str]:
     sys.path.insert(0, str(DOCS / "_ext"))
     try:
-        from generated_reference import PAGES as generated
+        import generated_reference
     finally:
         sys.path.remove(str(DOCS / "_ext"))
-    return {name: page() for name, page in generated.items()}
+    return {name: page() for name, page in generated_reference.PAGES.items()}
 
 
 def test_every_command_and_option_has_its_help(reference: dict[str, str]) -> None:

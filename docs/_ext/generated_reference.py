@@ -144,8 +144,8 @@ def errors_page() -> str:
     kinds = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, errors.MedlensError)]
     lines = [
         "# Errors\n",
-        "Every error that medlens raises on purpose is a `MedlensError`. On the command line it is one line with a hint "
-        "and exit code 1 (2 where an option can't be used); with `--format json` or `jsonl` it is an object with "
+        "Every error that medlens raises on purpose is a `MedlensError`. On the command line it is one line with a "
+        "hint and exit code 1 (2 where an option can't be used); with `--format json` or `jsonl` it is an object with "
         "`error`, `type` and `hint`. Files that can't be indexed become rejections, counted by `code`.\n",
         "| error | a kind of | code | meaning | standard hint |\n|---|---|---|---|---|",
     ]
@@ -162,8 +162,8 @@ def extras_page() -> str:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
     lines = [
         "# Extras\n",
-        "`pip install 'medlens[NAME]'` adds an optional feature. Sizes are those of the packages themselves, installed, "
-        "on Linux x86-64, without what they share with medlens.\n",
+        "`pip install 'medlens[NAME]'` adds an optional feature. Sizes are those of the packages themselves, "
+        "installed, on Linux x86-64, without what they share with medlens.\n",
         "| extra | brings | licence | MB |\n|---|---|---|---|",
     ]
     for extra, wanted in project["optional-dependencies"].items():
@@ -226,7 +226,9 @@ def _licence_and_size(name: str) -> tuple[str, float]:
     except PackageNotFoundError:
         return "not installed here", 0.0
     metadata = found.metadata
-    classified = [line.rpartition("::")[2].strip() for line in metadata.get_all("Classifier") or [] if "License" in line]
+    classified = [
+        line.rpartition("::")[2].strip() for line in metadata.get_all("Classifier") or [] if "License" in line
+    ]
     stated = metadata.get("License-Expression") or ", ".join(c for c in classified if c != "OSI Approved")
     text = (metadata.get("License") or "").strip()
     licence = stated or (text.splitlines()[0] if text else "not stated")

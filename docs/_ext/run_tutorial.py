@@ -1,9 +1,10 @@
 """Runs the commands of a page in a terminal of 100 columns and writes what they print under them.
 
     python docs/_ext/run_tutorial.py docs/tutorial.md
+    python docs/_ext/run_tutorial.py README.md FOLDER
 
-Each `sh` block that is followed by a `text` block is run in an empty folder, one after another, and the `text` block
-gets the output. Pictures that the commands write and the page shows are copied to `docs/_static/tutorial/`.
+Each `sh` block that is followed by a `text` block is run in an empty folder, or in a copy of the one that is named, one
+after another, and the `text` block gets the output. Pictures that the commands write and the page shows are copied to `docs/_static/tutorial/`.
 """
 
 from __future__ import annotations
@@ -18,7 +19,10 @@ import tempfile
 from pathlib import Path
 
 COLUMNS = 100
-PAIR = re.compile(r"^```sh\n(?P<code>.*?)^```\n\n```text\n(?P<output>.*?)^```$", re.MULTILINE | re.DOTALL)
+# A block whose first line is a comment is not run, and its output, if it has one, is left as it is.
+PAIR = re.compile(
+    r"^```sh\n(?P<code>(?!#)(?:(?!```).*\n)+)```\n\n```text\n(?P<output>(?:(?!```).*\n)*)```$", re.MULTILINE
+)
 PICTURE = re.compile(r"\]\(_static/tutorial/([\w.-]+)\)")
 
 
@@ -46,24 +50,28 @@ def in_terminal(code: str, folder: Path) -> str:
         shown += piece
     if shell.wait() != 0:
         raise SystemExit(f"exit code {shell.returncode} of:\n{code}\n{shown.decode()}")
-    lines = (re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", line).rpartition("\r")[2].rstrip() for line in
-             shown.decode().replace("\r\n", "\n").splitlines())
+    lines = (
+        re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", line).rpartition("\r")[2].rstrip()
+        for line in shown.decode().replace("\r\n", "\n").splitlines()
+    )
     return "\n".join(lines).strip("\n") + "\n"
 
 
-def run_page(page: Path) -> None:
+def run_page(page: Path, start: Path | None = None) -> None:
     pictures = page.parent / "_static" / "tutorial"
     text = page.read_text("utf-8")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
+        if start is not None:
+            shutil.copytree(start, folder, dirs_exist_ok=True)
         text = PAIR.sub(
             lambda found: f"```sh\n{found['code']}```\n\n```text\n{in_terminal(found['code'], folder)}```", text
         )
-        pictures.mkdir(parents=True, exist_ok=True)
         for picture in PICTURE.findall(text):
+            pictures.mkdir(parents=True, exist_ok=True)
             shutil.copy(folder / picture, pictures / picture)
     page.write_text(text, "utf-8")
 
 
 if __name__ == "__main__":
-    run_page(Path(sys.argv[1]))
+    run_page(Path(sys.argv[1]), Path(sys.argv[2]) if len(sys.argv) > 2 else None)
