@@ -4,7 +4,8 @@
     python docs/_ext/run_tutorial.py README.md FOLDER
 
 Each `sh` block that is followed by a `text` block is run in an empty folder, or in a copy of the one that is named, one
-after another, and the `text` block gets the output. Pictures that the commands write and the page shows are copied to `docs/_static/tutorial/`.
+after another, and the `text` block gets the output. Pictures that the commands write and the page shows are copied to
+`_static/tutorial/` beside it.
 """
 
 from __future__ import annotations

@@ -274,7 +274,7 @@ def _patients(images: Sequence[ImagePart], origins: Sequence[Origin]) -> list[st
     patients = []
     for part, origin in zip(images, origins, strict=True):
         if origin.patient_pseudonym is None:
-            name = repr(part.image.name) if isinstance(part.image, Path) else "the query image"
+            name = repr(part.image.name) if isinstance(part.image, Path) else "an image given as pixels"
             raise QueryError(
                 f"the patient of {name} can't be told, and was to be excluded",
                 hint="Give a DICOM file with its PatientID, or one that is in the store.",

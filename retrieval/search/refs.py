@@ -5,7 +5,8 @@ A REF is one of three things:
 - a hit's *short key*, at least 8 of its letters: base32 of the SHA-256 of `SOP Instance UID#frame number`. It is the
   same in every store; any prefix that only one frame of the store has will do.
 - a SOP Instance UID, with `#frame number` or without: then the first indexed frame of the instance is meant.
-- a file: DICOM, PNG or JPEG. A file that is there goes before the other two; `./NAME` can only be a file.
+- a file: DICOM, PNG or JPEG. What is there under that name goes before
+  the other two; a name with a `/` or an ending that is none of them is a file, too.
 """
 
 from __future__ import annotations
@@ -64,10 +65,13 @@ class KeyFinder(Protocol):
 
 
 def parse_ref(text: str) -> Ref:
-    """What a text names. QueryError for one that can be none of the three; whether it is there, `resolve` says."""
+    """What a text names. QueryError for one that can be none of the three.
+
+    Whether a file can be read, whoever opens it says; whether a frame is in the store, `resolve` does.
+    """
     if not text.strip():
         raise QueryError("the reference is empty", hint=f"Give {FORMS}.")
-    if "\0" not in text and _is_file(Path(text)):
+    if "\0" not in text and _is_there(Path(text)):
         return Path(text)
     if match := _WITH_FRAME.fullmatch(text):
         if int(match["frame"]) < 1:
@@ -77,10 +81,8 @@ def parse_ref(text: str) -> Ref:
         return FrameRef(text)
     if _SHORT.fullmatch(text):
         return ShortRef(text.lower())
-    if "/" in text or "\\" in text or Path(text).suffix:
-        raise QueryError(
-            f"there is no file {Path(text).name!r}", hint="Check the path; a reference may also be a short key."
-        )
+    if "\0" not in text and ("/" in text or Path(text).suffix):
+        return Path(text)
     raise QueryError(f"{text!r} is not a reference", hint=f"Expected {FORMS}.")
 
 
@@ -112,8 +114,8 @@ def resolve(ref: StoredRef, catalog: KeyFinder) -> FrameKey:
     )
 
 
-def _is_file(path: Path) -> bool:
+def _is_there(path: Path) -> bool:
     try:
-        return path.is_file()
+        return path.exists()
     except OSError:
         return False

@@ -304,9 +304,7 @@ def load_config(path: Path, data: Path | None = None, continue_from: str | None 
     try:
         config = TrainingConfig.model_validate(values)
     except ValidationError as exc:
-        raise TrainingError(
-            f"{path.name}: {explain(exc)}", hint="The README's section on training lists the keys."
-        ) from exc
+        raise TrainingError(f"{path.name}: {explain(exc)}", hint="docs/train.md explains the keys.") from exc
     return _anchored(config, folder, data.resolve() if data is not None else folder)
 
 
