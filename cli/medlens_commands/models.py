@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import typer
-
 from cli.medlens_commands._errors import answering
 from cli.medlens_commands._options import FormatOption
 from cli.medlens_output.formats import Format, write_rows
+from cli.medlens_output.lines import say
 
 
 def models(style: FormatOption = None) -> None:
@@ -16,4 +15,4 @@ def models(style: FormatOption = None) -> None:
     with answering(style) as chosen:
         write_rows([vars(model) for model in list_models()], chosen)
         if chosen is Format.TABLE:
-            typer.echo("Others: --model FOLDER, hf-hub:ORG/REPO, or ARCHITECTURE@CHECKPOINT. Their own cards say more.")
+            say("Others: --model FOLDER, hf-hub:ORG/REPO, or ARCHITECTURE@CHECKPOINT. Their own cards say more.")

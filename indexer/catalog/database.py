@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import glob
 import logging
-import shutil
 import sqlite3
 import threading
 from collections.abc import Callable, Hashable, Iterator
@@ -221,10 +220,12 @@ class Database:
         source = Path(self.url.database)
         target = source.with_name(f"{source.name}.schema-{revision}.backup")
         try:
-            with written_whole(target, durable=True) as temporary:
-                with closing(sqlite3.connect(source)) as old, closing(sqlite3.connect(temporary)) as new:
-                    old.backup(new)
-                shutil.copymode(source, temporary)
+            with (
+                written_whole(target, durable=True, like=source) as temporary,
+                closing(sqlite3.connect(source)) as old,
+                closing(sqlite3.connect(temporary)) as new,
+            ):
+                old.backup(new)
         except sqlite3.Error as exc:
             raise translate(exc, self.label) from exc
         except OSError as exc:

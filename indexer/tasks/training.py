@@ -10,9 +10,13 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
+from indexer.output_formats import json_document
+from indexer.outputs import require_folder
 from indexer.store.store import Store, is_url
 from indexer.tasks.training_pairs import Exported, ExportSettings, export_pairs
 from retrieval.encoders.clip import choose_device
+from retrieval.encoders.model_source import CONFIG_NAME
+from retrieval.errors import OutputError
 from retrieval.training.checkpoint import STATE_NAME, work_folder
 from retrieval.training.config import TrainingConfig
 from retrieval.training.context import OnEpoch
@@ -30,6 +34,7 @@ def train(
     *,
     device: str = "auto",
     restart: bool = False,
+    force: bool = False,
     tensorboard: Path | None = None,
     on_progress: Progress = lambda what, done, total: None,
     on_export: OnExport = lambda store, exported: None,
@@ -40,9 +45,13 @@ def train(
 
     Stores among the data are written down as pairs files in the run's work folder, each told to `on_export` by its
     name. A run that has begun goes on with what it began with, also if a store has changed, unless it is started anew.
-    The other arguments and what is raised are those of `retrieval.training.run.train`; StoreError for a store that
-    can't be opened.
+    A folder that no training wrote is written into with `force` only. The other arguments and what is raised are those
+    of `retrieval.training.run.train`; OutputError for such a folder, StoreError for a store that can't be opened.
     """
+    _require_output(config.output, force)
+    for folder in (work_folder(config), tensorboard):
+        if folder is not None:
+            require_folder(folder)
     chosen = choose_device(device, "fp32")
     return train_on_pairs(
         _with_stores(config, restart=restart, on_progress=on_progress, on_export=on_export),
@@ -53,6 +62,24 @@ def train(
         on_epoch=on_epoch,
         on_teacher=on_teacher,
     )
+
+
+def _require_output(folder: Path, force: bool) -> None:
+    """Raises OutputError unless the model's folder is new, empty, or one that a training wrote."""
+    require_folder(folder)
+    try:
+        content = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+    except OSError as exc:
+        raise OutputError(f"{folder.name!r} can't be looked into: {exc.strerror}", hint="Name another output.") from exc
+    written = json_document("a model", ("model_cfg", "preprocess_cfg", "medlens"))
+    if content and not force and not written.recognises(folder / CONFIG_NAME):
+        raise OutputError(
+            f"the folder {folder.name!r} is there already, and holds no model that `medlens train` wrote",
+            hint="Name another output, or say --force to write the model into it.",
+        )
+    links = [name for name in content if (folder / name).is_symlink()]
+    if links:
+        raise OutputError(f"{links[0]!r} in {folder.name!r} is a link", hint="Name another output, or remove the link.")
 
 
 def _with_stores(
