@@ -217,6 +217,49 @@ def test_what_is_read_needs_no_key(tmp_path: Path) -> None:
         assert store_facts(store).counts.instances > 0
 
 
+@pytest.mark.parametrize("owner_at_work", [False, True])
+def test_who_may_not_write_a_store_reads_it(
+    owner_at_work: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Store.create(tmp_path / "store", SPEC) as store:
+        fill(store)
+        store.refresh()
+    owner = Store.open(tmp_path / "store")
+    if owner_at_work:
+        owner.catalog.files.commit(
+            owner.catalog.files.archive_id("/a"), [indexed("late", "1.99", sentences=("Late.",))]
+        )
+    else:
+        owner.close()
+    monkeypatch.setattr("indexer.catalog.read_only.may_be_written", lambda path: False)
+    before = modes_in(tmp_path / "store").keys()
+    with Store.open(tmp_path / "store") as lent:
+        state = lent.catalog.state()
+        assert len(list(select(lent))) == 20 + owner_at_work
+        assert len(lent.frames_index()) == lent.catalog.counts().frames
+        assert lent.catalog.state() == state
+        with pytest.raises(StoreError, match="can't be written"):
+            lent.catalog.files.archive_id("/new")
+        if owner_at_work:
+            owner.catalog.files.archive_id("/another")
+            assert lent.catalog.state() != state
+    assert modes_in(tmp_path / "store").keys() == before
+    owner.close()
+
+
+def test_a_catalog_that_changes_under_a_reader_without_locks_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Store.create(tmp_path / "store", SPEC).close()
+    with monkeypatch.context() as patch:
+        patch.setattr("indexer.catalog.read_only.may_be_written", lambda path: False)
+        lent = Store.open(tmp_path / "store")
+    with lent, pytest.raises(StoreError, match="was written while it was read"):  # noqa: SIM117
+        with lent.catalog._database.reading():
+            with Store.open(tmp_path / "store") as owner:
+                owner.catalog.files.archive_id("/a")  # closing it empties the log into the file
+
+
 def test_every_store_has_its_own_key(tmp_path: Path) -> None:
     with Store.create(tmp_path / "a", SPEC) as a, Store.create(tmp_path / "b", SPEC) as b:
         assert a.pseudonym_key != b.pseudonym_key
