@@ -299,3 +299,37 @@ def test_beside_wants_both(tmp_path: Path) -> None:
     assert not form.recognises(tmp_path / "x")
     (tmp_path / "x.jsonl").write_text(json.dumps({"id": 1}) + "\n")
     assert form.recognises(tmp_path / "x")
+
+
+def test_a_model_is_written_into_a_folder_of_its_own(store: Path, tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    from indexer.tasks.training import _require_output
+
+    notes, model = tmp_path / "notes", tmp_path / "model"
+    for folder in (notes, model):
+        folder.mkdir()
+        _require_output(folder, force=False)  # an empty one
+    (notes / "README.md").write_text("my notes")
+    with pytest.raises(OutputError, match="'notes' is there already, and holds no model that `medlens train` wrote"):
+        _require_output(notes, force=False)
+    _require_output(notes, force=True)
+    described = {"model_cfg": {}, "preprocess_cfg": {}, "medlens": {"name": "x"}}
+    (model / "open_clip_config.json").write_text(json.dumps(described))
+    _require_output(model, force=False)
+    (model / "README.md").symlink_to("../notes/README.md")
+    with pytest.raises(OutputError, match=r"'README\.md' in 'model' is a link"):
+        _require_output(model, force=True)
+    with pytest.raises(OutputError, match="inside the store"):
+        _require_output(store / "model", force=True)
+
+
+def test_a_report_is_written_into_its_own_files_alone(store: Path, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    folder = tmp_path / "report"
+    folder.mkdir()
+    (folder / "metrics.json").write_text('{"mine": 1}')
+    for place, why in ((folder, "'metrics.json' is there already"), (store / "report", "inside the store")):
+        result = medlens("evaluate", "--store", store, "-o", place, code=1)
+        assert why in result.stderr
+    assert (folder / "metrics.json").read_text() == '{"mine": 1}'
+    assert [path.name for path in folder.iterdir()] == ["metrics.json"]

@@ -61,6 +61,7 @@ def train(
         on_progress=on_progress,
         on_epoch=on_epoch,
         on_teacher=on_teacher,
+        before_writing=lambda: _require_output(config.output, force),
     )
 
 
