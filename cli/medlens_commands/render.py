@@ -8,23 +8,26 @@ from typing import Annotated
 import typer
 
 from cli.medlens_commands._errors import answering, usage
-from cli.medlens_commands._options import ForceOption, FrameOption, ModelOption
+from cli.medlens_commands._options import DEFAULT_STORE, ForceOption, FrameOption, ModelOption, StoreOption, open_store
 from retrieval.errors import QueryError
 
 _KINDS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
 
 
 def render(
-    file: Annotated[Path, typer.Argument(help="A DICOM file.")],
+    image: Annotated[
+        str, typer.Argument(metavar="REF", help="A file (DICOM, PNG or JPEG), a hit's ref, or a SOP Instance UID.")
+    ],
     output: Annotated[Path, typer.Option("-o", "--output", help="The picture to write: .png or .jpg.")],
     frame: FrameOption = 1,
     window: Annotated[
         str | None, typer.Option(help="lung, soft tissue, bone, brain, stroke, or one of the file's own.")
     ] = None,
+    store: StoreOption = DEFAULT_STORE,
     model: ModelOption = None,
     force: ForceOption = False,
 ) -> None:
-    """Write what the encoder sees of a file: the first thing to look at when a result seems odd."""
+    """Write what the encoder sees of an image: the first thing to look at when a result seems odd."""
     with answering(None):
         with usage(None):
             if output.suffix.lower() not in _KINDS:
@@ -34,11 +37,18 @@ def render(
 
         from indexer.output_formats import picture
         from indexer.outputs import Output
-        from indexer.tasks.rendering import render_file
+        from indexer.tasks.rendering import render_file, render_stored
+        from retrieval.search.refs import parse_ref
 
         rendered = Output(output, picture("a picture", "render"), force)
         rendered.require()
-        pixels = render_file(file, frame_number=frame, window=window, model=model)
+        ref = parse_ref(image)
+        if isinstance(ref, Path):
+            pixels = render_file(ref, frame_number=frame, window=window, model=model)
+        else:
+            with open_store(store) as opened:
+                rendered.require_not_of_archive(opened)
+                pixels = render_stored(opened, ref, window=window)
         mark = PngInfo()
         mark.add_text("Software", "medlens render")
         with rendered.whole() as temporary:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from cli.medlens_output.files import require_suffix
-from retrieval.errors import MedlensError
 from retrieval.neutral import neutral
+from retrieval.optional import require_optional
 from retrieval.zeroshot.calibration import Calibration
 
 if TYPE_CHECKING:
@@ -25,8 +24,7 @@ def require_plottable(output: Path | None) -> None:
     if output is None:
         return
     require_suffix("plot", output, ".png", ".svg", ".pdf")
-    if find_spec("matplotlib") is None:
-        raise MedlensError("a plot needs matplotlib", hint="pip install 'medlens[calibration]'")
+    require_optional("matplotlib", "a plot")
 
 
 def reliability_plot(calibration: Calibration, output: Output) -> None:

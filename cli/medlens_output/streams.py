@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from cli.medlens_output.formats import Format, Row, write_rows
 from retrieval.errors import QueryError
 from retrieval.neutral import neutral_values
+from retrieval.optional import require_optional
 
 if TYPE_CHECKING:
     from indexer.outputs import Output
@@ -60,13 +61,10 @@ def _write(rows: Iterable[Row], style: Format, out: Any, head: Row | None) -> in
 
 
 def _write_parquet(rows: Iterable[Row], output: Output) -> int:
-    try:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-    except ModuleNotFoundError as exc:
-        raise QueryError(
-            "Parquet needs pyarrow, which is not installed", hint="pip install 'medlens[parquet]'"
-        ) from exc
+    require_optional("pyarrow", "a Parquet file", QueryError)
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
     writer, count = None, 0
     with output.whole() as temporary:
         for chunk in map(neutral_values, _chunks(rows)):

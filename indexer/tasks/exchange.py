@@ -29,6 +29,7 @@ from indexer.store.store import Store
 from retrieval.encoders.spec import differing
 from retrieval.errors import StoreError, StoreIncompatible
 from retrieval.neutral import neutral_values
+from retrieval.optional import require_optional
 
 FORMATS = ("npz", "parquet", "faiss")
 _KEPT = (*COLUMNS, "patient_pseudonym")
@@ -256,9 +257,8 @@ def _require_same_model(store: Store, model: dict[str, Any] | None, path: Path, 
 
 
 def _pyarrow() -> tuple[Any, Any]:
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError as exc:
-        raise StoreError("parquet needs the package pyarrow", hint="pip install 'medlens[parquet]'") from exc
+    require_optional("pyarrow", "a Parquet file", StoreError)
+    import pyarrow
+    import pyarrow.parquet
+
     return pyarrow, pyarrow.parquet
