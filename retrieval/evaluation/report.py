@@ -155,8 +155,7 @@ def _zero_shot(found: ZeroShot) -> list[str]:
     pictures[f"{found.labels.name}: reliability"] = plots.reliability_diagram(found)
     return [
         f"<h2>Zero-shot: {name}</h2>",
-        f'<p class="small">{found.rows} images whose field {_text(repr(found.truth))} says the truth. '
-        f"{changed}</p>",
+        f'<p class="small">{found.rows} images whose field {_text(repr(found.truth))} says the truth. {changed}</p>',
         _table(["figure", "prompts of the set", "plain softmax", "single phrasings", "guessing"], rows),
         *held_out,
         _table(["label", "images", "answers", "recall", "precision", "AUROC"], labels),
