@@ -18,6 +18,7 @@ import typer
 from typer.core import TyperGroup
 
 from retrieval.errors import MedlensError
+from retrieval.neutral import neutral_message
 
 # In the order of the help. Each is a module of medlens_commands that holds a function or a Typer of the same name.
 COMMANDS = (
@@ -111,6 +112,13 @@ app = typer.Typer(
 )
 
 
+class _NeutralLines(logging.Formatter):
+    """Records of whose names and texts none can act on a terminal."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return "\n".join(map(neutral_message, super().format(record).split("\n")))
+
+
 @app.callback()
 def _configure(
     verbose: Annotated[int, typer.Option("-v", "--verbose", count=True, help="Say more; twice: everything.")] = 0,
@@ -118,6 +126,8 @@ def _configure(
 ) -> None:
     level = logging.ERROR if quiet else (logging.WARNING, logging.INFO, logging.DEBUG)[min(verbose, 2)]
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(message)s")
+    for handler in logging.getLogger().handlers:
+        handler.setFormatter(_NeutralLines("%(message)s"))
     logging.getLogger().setLevel(logging.ERROR if verbose < 2 else logging.INFO)  # what other libraries say
     for name in ("cli", "indexer", "retrieval"):
         logging.getLogger(name).setLevel(level)

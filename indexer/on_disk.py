@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from retrieval.on_disk import UNFINISHED, remove
+from retrieval.on_disk import UNFINISHED, make_folder_like_its_parent, remove
 
 _UNFINISHED_S = 60.0
 
@@ -20,7 +20,7 @@ def locked(folder: Path) -> Iterator[None]:
 
     So what is unfinished there when it is taken is a dead process's, and is removed.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder_like_its_parent(folder)
     handle = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX)

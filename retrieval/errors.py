@@ -14,6 +14,7 @@
     |- EncoderError
     |  |- WeightsNotFound             no model of that name or at that place
     |  '- NonFiniteEmbedding          the model gave NaN or infinity
+    |- OutputError                    a file can't be written there, or must not be replaced
     |- QueryError
     |  |- EmptyQuery                  nothing to search for
     |  |- UnknownFilterKeyword        a filter names an attribute that the catalog does not keep
@@ -92,6 +93,10 @@ class WeightsNotFound(EncoderError):
 
 
 class NonFiniteEmbedding(EncoderError):
+    pass
+
+
+class OutputError(MedlensError):
     pass
 
 

@@ -21,12 +21,13 @@ from PIL import Image
 from pydicom.data import get_testdata_file
 from pydicom.uid import CTImageStorage
 
-from cli.medlens_output.cohort import write_cohort
-from cli.medlens_output.files import write_text
+from cli.medlens_output.cohort import cohort_format, write_cohort
 from cli.medlens_output.formats import Format, write_rows
-from cli.medlens_output.montage import CELL, write_montage
+from cli.medlens_output.montage import CELL, KIND, write_montage
 from cli.medlens_output.page import Card, html_page, page
 from cli.medlens_output.streams import write_stream
+from indexer.output_formats import csv_file, picture
+from indexer.outputs import Output
 from indexer.run.options import IndexOptions
 from indexer.run.pipeline import index_archive
 from indexer.store.slices import no_places_yet, with_places
@@ -189,7 +190,7 @@ def test_the_best_sentence_is_the_nearest_to_the_words(tmp_path: Path) -> None:
 
 def test_a_contact_sheet(store: Store, results: SearchResults, tmp_path: Path) -> None:
     target = tmp_path / "hits.png"
-    write_montage(store, gone(results, 2), target)
+    write_montage(store, gone(results, 2), Output(target, picture("a montage", KIND)))
     sheet = np.asarray(Image.open(target).convert("RGB"))
     pictures = hit_pictures(store, results.hits, longest=CELL)
     first = np.asarray(Image.fromarray(pictures[1].pixels).convert("RGB").resize((CELL, CELL)), float)
@@ -197,7 +198,7 @@ def test_a_contact_sheet(store: Store, results: SearchResults, tmp_path: Path) -
     best = min(np.abs(sheet[y : y + CELL, 16 : 16 + CELL].astype(float) - first).mean() for y in range(top, top + 120))
     assert best < 12, "the first cell is not the first hit's picture"
     with pytest.raises(QueryError, match="nothing to show"):
-        write_montage(store, replace(results, hits=()), target)
+        write_montage(store, replace(results, hits=()), Output(target, picture("a montage", KIND)))
 
 
 def test_copies_have_plain_names_and_overwrite_nothing(store: Store, results: SearchResults, tmp_path: Path) -> None:
@@ -235,41 +236,46 @@ def test_what_can_not_be_copied_is_reported(results: SearchResults, tmp_path: Pa
 
 
 def test_a_cohort_names_each_instance_once(results: SearchResults, tmp_path: Path) -> None:
+    def target(name: str) -> Output:
+        return Output(tmp_path / name, cohort_format(tmp_path / name, ("query",)))
+
     values = [hit.attributes for hit in results.hits]
-    assert write_cohort([*values, *values], tmp_path / "c.csv", {"query": "x"}) == len(values)
-    assert write_cohort(values, tmp_path / "c.json", {"query": "x"}) == len(values)
+    assert write_cohort([*values, *values], target("c.csv"), {"query": "x"}) == len(values)
+    assert write_cohort(values, target("c.json"), {"query": "x"}) == len(values)
     listed = list(csv.DictReader((tmp_path / "c.csv").open(encoding="utf-8")))
     document = json.loads((tmp_path / "c.json").read_text())
     assert document["query"] == "x"
     assert [{k: v or "" for k, v in row.items()} for row in document["results"]] == listed
     assert [row["sop_instance_uid"] for row in listed] == [v["sop_instance_uid"] for v in values]
-    assert write_cohort([], tmp_path / "none.csv", {}) == 0
+    assert write_cohort([], target("none.csv"), {}) == 0
     assert (tmp_path / "none.csv").read_text().startswith("patient_pseudonym,")
 
 
 def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
-    (tmp_path / "old.csv").write_text("old")
-    (tmp_path / "link.csv").symlink_to("old.csv")
+    def output(path: Path) -> Output:
+        return Output(path, csv_file("rows", ("a",)))
+
+    (tmp_path / "old.csv").write_text("a\n7\n")
 
     def rows() -> Iterator[dict[str, int]]:
         yield {"a": 1}
         raise RuntimeError
 
     with pytest.raises(RuntimeError):
-        write_stream(rows(), Format.CSV, tmp_path / "link.csv")
-    assert (tmp_path / "old.csv").read_text() == "old"
-    write_text(tmp_path / "link.csv", "new")
-    assert (tmp_path / "old.csv").read_text() == "new" and (tmp_path / "link.csv").is_symlink()
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["link.csv", "old.csv"]
-    write_text(Path("/dev/null"), "what is no file is not replaced by one")
+        write_stream(rows(), Format.CSV, output(tmp_path / "old.csv"))
+    assert (tmp_path / "old.csv").read_text() == "a\n7\n"
+    assert [path.name for path in tmp_path.iterdir()] == ["old.csv"]
+    output(tmp_path / "old.csv").write_text("new")
+    assert (tmp_path / "old.csv").read_text() == "new"
+    output(Path("/dev/null")).write_text("what is no file is not replaced by one")
     assert not Path("/dev/null").is_file()
     os.mkfifo(tmp_path / "pipe")
     reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
-    write_text(tmp_path / "pipe", "through")
+    output(tmp_path / "pipe").write_text("through")
     assert os.read(reader, 100) == b"through"
     os.close(reader)
     with pytest.raises(MedlensError, match=r"'x\.csv' can't be written"):
-        write_text(tmp_path / "nowhere" / "x.csv", "")
+        output(tmp_path / "nowhere" / "x.csv").write_text("")
 
 
 @pytest.mark.parametrize("value", ["=1+1", "+1", "-1", "@x", "\t=1", "\r=1", "\n=1", " =1", "  +cmd|' /C calc'!A0"])

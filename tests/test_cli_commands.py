@@ -398,3 +398,45 @@ def test_a_log_of_a_run_that_fails_ends_with_stopped(archive, tmp_path, monkeypa
     monkeypatch.setattr("indexer.tasks.indexing.index_archive", fails)
     result = medlens("index", archive, "--store", tmp_path / "store", "--log-json", code=1)
     assert json.loads(result.stderr.splitlines()[1])["type"] == "MedlensError"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "name"),
+    [
+        (["search", "CT", "--store", "STORE", "--format", "csv", "-o"], "x.csv"),
+        (["search", "CT", "--store", "STORE", "--format", "jsonl", "-o"], "x.jsonl"),
+        (["search", "CT", "--store", "STORE", "--format", "json", "-o"], "x.json"),
+        (["search", "CT", "--store", "STORE", "--format", "html", "-o"], "x.html"),
+        (["search", "CT", "--store", "STORE", "--level", "series", "--format", "csv", "-o"], "x.csv"),
+        (["search", "CT", "--store", "STORE", "--montage"], "x.png"),
+        (["search", "CT", "--store", "STORE", "--cohort"], "x.json"),
+        (["search", "CT", "--store", "STORE", "--cohort"], "x.csv"),
+        (["select", "--store", "STORE", "--level", "series", "--format", "csv", "-o"], "x.csv"),
+        (["select", "--store", "STORE", "--level", "instance", "-o"], "x.jsonl"),
+        (["classify", "--store", "STORE", "-o"], "x.csv"),
+        (["classify", "--store", "STORE", "--level", "study", "-o"], "x.jsonl"),
+        (["classify", "--store", "STORE", "--labels", "lesion, none", "--independent", "-o"], "x.json"),
+        (["classify", "--store", "STORE", "-o"], "x.parquet"),
+        (["classify", "ARCHIVE", "-o"], "x.csv"),
+        (["export", "--store", "STORE"], "x.npz"),
+        (["export", "--store", "STORE"], "x.parquet"),
+        (["export", "--store", "STORE"], "x.faiss"),
+        (["index", "ARCHIVE", "--store", "STORE", "--report"], "x.jsonl"),
+        (["render", "ARCHIVE/CT_small.dcm", "-o"], "x.png"),
+        (["render", "ARCHIVE/CT_small.dcm", "-o"], "x.jpg"),
+    ],
+)
+def test_an_output_replaces_an_earlier_one_of_its_kind_alone(arguments, name, store, archive, tmp_path):
+    if name.endswith("parquet"):
+        pytest.importorskip("pyarrow")
+    target = tmp_path / name
+    command = [a.replace("STORE", str(store)).replace("ARCHIVE", str(archive)) for a in arguments]
+    medlens(*command, target)
+    made = target.read_bytes()
+    medlens(*command, target)
+    assert len(target.read_bytes()) == len(made)
+    target.write_bytes(b"mine")
+    assert "--force" in medlens(*command, target, code=1).stderr
+    assert target.read_bytes() == b"mine"
+    medlens(*command, target, "--force")
+    assert len(target.read_bytes()) == len(made)

@@ -66,7 +66,8 @@ def test_closed_streams_are_no_reason_to_fail(store: Path, tmp_path: Path) -> No
 def test_a_full_disk_behind_a_file_leaves_the_old_one(store: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.jsonl"
     out.write_text("old")
-    command = " ".join(f"'{part}'" for part in [*PROGRAM, "select", "--level", "instance", "--store", str(store), "-o"])
+    parts = [*PROGRAM, "select", "--level", "instance", "--store", str(store), "--force", "-o"]
+    command = " ".join(f"'{part}'" for part in parts)
     limited = f"ulimit -f 80; {command} '{out}'"  # blocks of 512 bytes: more than what SQLite needs
     done = subprocess.run(["sh", "-c", limited], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 1, done.stderr

@@ -11,6 +11,8 @@ import pytest
 from command_line import copied, medlens
 
 from cli.medlens_output.spool import Spool
+from indexer.output_formats import json_lines
+from indexer.outputs import Output
 from retrieval.encoders.model_source import DEFAULT_MODEL, shipped_models
 from retrieval.errors import MedlensError
 
@@ -86,10 +88,10 @@ def test_files_go_on_where_they_stopped(archive: Path, tmp_path: Path, monkeypat
 
 def test_a_spool_of_something_else_is_begun_anew(tmp_path: Path) -> None:
     def done(stamp: str) -> set[str]:
-        with Spool(tmp_path / "out", stamp) as spool:
+        with Spool(Output(tmp_path / "out", json_lines("labels", ("file",))), stamp) as spool:
             return spool.done
 
-    with Spool(tmp_path / "out", "one") as spool:
+    with Spool(Output(tmp_path / "out", json_lines("labels", ("file",))), "one") as spool:
         spool.add([{"file": "a\udce9"}])
     assert done("one") == {"a\udce9"}
     assert done("two") == set()
@@ -99,10 +101,10 @@ def test_a_spool_of_something_else_is_begun_anew(tmp_path: Path) -> None:
 
 
 def test_two_runs_do_not_write_one_output(tmp_path: Path) -> None:
-    with Spool(tmp_path / "out", "one") as spool:
+    with Spool(Output(tmp_path / "out", json_lines("labels", ("file",))), "one") as spool:
         spool.add([{"file": "a"}])
         with pytest.raises(MedlensError, match="another run is writing 'out'"):
-            Spool(tmp_path / "out", "one")
+            Spool(Output(tmp_path / "out", json_lines("labels", ("file",))), "one")
         assert [row["file"] for row in spool.rows()] == ["a"]
 
 

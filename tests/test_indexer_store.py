@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import grp
 import os
 import subprocess
 import sys
@@ -13,8 +14,10 @@ import pytest
 from catalog_factory import DIM, SPEC, indexed, vectors
 
 from indexer.catalog.sql_catalog import SqlCatalog
-from indexer.store.place import CATALOG_FILE, KEY_FILE, is_url
+from indexer.store.place import CATALOG_FILE, KEY_FILE, VECTORS_FOLDER, is_url
 from indexer.store.store import Store
+from indexer.tasks.facts import store_facts
+from indexer.tasks.selecting import select
 from indexer.vectors.index import CatalogIndex
 from retrieval.errors import StoreCorrupt, StoreError, StoreIncompatible, StoreNotFound
 from retrieval.types import SearchFilter
@@ -137,19 +140,124 @@ def test_the_key(store: Store, tmp_path: Path) -> None:
     assert len(store.frames_index()) == 0, "searching needs no key"
 
 
-def test_all_but_the_key_may_be_read_by_whom_the_umask_allows(tmp_path: Path) -> None:
-    before = os.umask(0o027)
-    try:
-        with Store.create(tmp_path / "store", SPEC) as store:
-            fill(store)
-            store.refresh()
-    finally:
-        os.umask(before)
-    places = [tmp_path / "store", *(tmp_path / "store").rglob("*")]
-    modes = {path.name: path.stat().st_mode & 0o777 for path in places}
+def modes_in(store: Path) -> dict[str, int]:
+    return {path.name: path.stat().st_mode & 0o7777 for path in (store, *store.rglob("*"))}
+
+
+@pytest.fixture
+def umask() -> Iterator[None]:
+    before = os.umask(0)
+    yield
+    os.umask(before)
+
+
+@pytest.mark.parametrize("given", [0o000, 0o022, 0o077])
+def test_a_store_is_its_owners_alone_whatever_the_umask(given: int, umask: None, tmp_path: Path) -> None:
+    os.umask(given)
+    with Store.create(tmp_path / "store", SPEC) as store:
+        fill(store)
+        store.refresh()
+        modes = modes_in(tmp_path / "store")  # with SQLite's log, which is there while the store is open
+        assert {"frames.faiss", "sentences.faiss", "reports", "words.json", f"{CATALOG_FILE}-wal"} <= modes.keys()
+        assert {name: oct(mode) for name, mode in modes.items() if mode not in (0o700, 0o600)} == {}
+        store.derived.rebuild()
+    assert {name: oct(mode) for name, mode in modes_in(tmp_path / "store").items() if mode not in (0o700, 0o600)} == {}
+
+
+def test_rights_that_the_owner_gives_are_kept_by_what_is_written_anew(umask: None, tmp_path: Path) -> None:
+    os.umask(0o077)
+    with Store.create(tmp_path / "store", SPEC) as store:
+        fill(store)
+        store.refresh()
+        for path in (tmp_path / "store", *(tmp_path / "store").rglob("*")):
+            path.chmod(0o750 if path.is_dir() else 0o640)
+        (tmp_path / "store" / KEY_FILE).chmod(0o600)
+        store.derived.rebuild()
+        modes = modes_in(tmp_path / "store")
+        index = tmp_path / "store" / VECTORS_FOLDER / "frames.faiss"
+        index.chmod(0o644)
+        before = index.read_bytes()
+        store.erase(SearchFilter(where="SOPInstanceUID = 1.3"))
+        assert index.read_bytes() != before
+        assert index.stat().st_mode & 0o777 == 0o644
     assert modes.pop(KEY_FILE) == 0o600
-    assert {"frames.faiss", "sentences.faiss", "reports", "words.json", CATALOG_FILE} <= modes.keys()
     assert {name: oct(mode) for name, mode in modes.items() if mode not in (0o750, 0o640)} == {}
+
+
+def test_a_group_may_read_a_store_but_not_its_key(umask: None, tmp_path: Path) -> None:
+    os.umask(0o022)
+    gid = os.getgroups()[-1] if os.getgroups() else os.getgid()
+    with Store.create(tmp_path / "store", SPEC, group=grp.getgrgid(gid).gr_name) as store:
+        fill(store)
+        store.refresh()
+        modes = modes_in(tmp_path / "store")
+        assert {path.stat().st_gid for path in (tmp_path / "store").rglob("*") if path.name != KEY_FILE} == {gid}
+    assert modes.pop(KEY_FILE) == 0o600
+    assert {mode & 0o777 for mode in modes.values()} == {0o750, 0o640}
+    assert f"{CATALOG_FILE}-wal" in modes
+    with pytest.raises(StoreError, match="there is no group 'no-such-group' on this machine"):
+        Store.create(tmp_path / "other", SPEC, group="no-such-group")
+    assert not (tmp_path / "other").exists()
+
+
+def test_no_store_is_made_inside_another(tmp_path: Path) -> None:
+    Store.create(tmp_path / "store", SPEC).close()
+    (tmp_path / "link").symlink_to("store/vectors")
+    with pytest.raises(StoreError, match="'inner' lies in the store 'store'"):
+        Store.create(tmp_path / "link" / "inner", SPEC)
+
+
+def test_what_is_read_needs_no_key(tmp_path: Path) -> None:
+    with Store.create(tmp_path / "store", SPEC) as store:
+        fill(store)
+    (tmp_path / "store" / KEY_FILE).unlink()
+    with Store.open(tmp_path / "store") as store:
+        assert len(store.frames_index()) == store.catalog.counts().frames > 0
+        assert list(select(store))
+        assert store_facts(store).counts.instances > 0
+
+
+@pytest.mark.parametrize("owner_at_work", [False, True])
+def test_who_may_not_write_a_store_reads_it(
+    owner_at_work: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Store.create(tmp_path / "store", SPEC) as store:
+        fill(store)
+        store.refresh()
+    owner = Store.open(tmp_path / "store")
+    if owner_at_work:
+        owner.catalog.files.commit(
+            owner.catalog.files.archive_id("/a"), [indexed("late", "1.99", sentences=("Late.",))]
+        )
+    else:
+        owner.close()
+    monkeypatch.setattr("indexer.catalog.read_only.may_be_written", lambda path: False)
+    before = modes_in(tmp_path / "store").keys()
+    with Store.open(tmp_path / "store") as lent:
+        state = lent.catalog.state()
+        assert len(list(select(lent))) == 20 + owner_at_work
+        assert len(lent.frames_index()) == lent.catalog.counts().frames
+        assert lent.catalog.state() == state
+        with pytest.raises(StoreError, match="can't be written"):
+            lent.catalog.files.archive_id("/new")
+        if owner_at_work:
+            owner.catalog.files.archive_id("/another")
+            assert lent.catalog.state() != state
+    assert modes_in(tmp_path / "store").keys() == before
+    owner.close()
+
+
+def test_a_catalog_that_changes_under_a_reader_without_locks_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Store.create(tmp_path / "store", SPEC).close()
+    with monkeypatch.context() as patch:
+        patch.setattr("indexer.catalog.read_only.may_be_written", lambda path: False)
+        lent = Store.open(tmp_path / "store")
+    with lent, pytest.raises(StoreError, match="was written while it was read"):  # noqa: SIM117
+        with lent.catalog._database.reading():
+            with Store.open(tmp_path / "store") as owner:
+                owner.catalog.files.archive_id("/a")  # closing it empties the log into the file
 
 
 def test_every_store_has_its_own_key(tmp_path: Path) -> None:

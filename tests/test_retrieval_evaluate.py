@@ -28,7 +28,7 @@ from retrieval.evaluation.evaluate import (
     evaluate,
 )
 from retrieval.evaluation.plots import recall_curves
-from retrieval.evaluation.report import METRICS, REPORT, write_report
+from retrieval.evaluation.report import METRICS, REPORT, report_files
 from retrieval.evaluation.results import difference_rows, document, figure_rows, tables
 from retrieval.evaluation.retrieval import Cosines, Given, Grades, Pairing, judge_direction
 from retrieval.evaluation.rows import EvaluationRows
@@ -298,23 +298,23 @@ def test_two_models_on_the_same_rows(rows: EvaluationRows, judged: Evaluation, t
     assert "worse less fake" in tables(judged, compared)[0][0]
     with pytest.raises(ValueError, match="different rows"):
         compare(judged, evaluate(rows, encoder, vectors(rows, encoder, 1.0), options=Options(resamples=5)))
-    write_report(tmp_path, replace(judged, ways=[]), replace(compared, first=replace(judged, ways=[])))
-    saved = json.loads((tmp_path / METRICS).read_text())
+    files = report_files(replace(judged, ways=[]), replace(compared, first=replace(judged, ways=[])))
+    saved = json.loads(files[METRICS])
     assert saved["compared_with"]["model"] == "worse"
     assert saved["compared_with"]["differences"]["image to text, dense"]["R@5"]["value"] == pytest.approx(found.value)
-    assert "worse less fake" in (tmp_path / REPORT).read_text()
+    assert "worse less fake" in files[REPORT]
 
 
-def test_the_report_stands_alone_and_names_no_patient(judged: Evaluation, tmp_path: Path) -> None:
+def test_the_report_stands_alone_and_names_no_patient(judged: Evaluation) -> None:
     judged = replace(judged, ways=[way for way in judged.ways if way.name == ASKED])
-    write_report(tmp_path / "new" / "folder", judged)
-    page = (tmp_path / "new" / "folder" / REPORT).read_text()
+    files = report_files(judged)
+    page = files[REPORT]
     assert "http:" not in page and "https:" not in page and "<script" not in page
     assert len(re.findall(r'<img alt="[^"]+" src="data:image/svg\+xml;base64,', page)) == 2 + 2
     assert "patient0" not in page and "finding0" not in page
     found = judged.ways[0].estimates["R@10"]
     assert f"{100 * found.value:.1f} %" in page and f"{100 * found.chance:.1f} %" in page
-    saved = json.loads((tmp_path / "new" / "folder" / METRICS).read_text())
+    saved = json.loads(files[METRICS])
     assert saved == json.loads(json.dumps(document(judged)))
     assert saved["retrieval"][0]["figures"]["R@10"]["value"] == pytest.approx(found.value, abs=1e-6)
     assert saved["zero_shot"][0]["per_label"][2]["recall"] is None  # not a NaN, which is no JSON
@@ -322,17 +322,13 @@ def test_the_report_stands_alone_and_names_no_patient(judged: Evaluation, tmp_pa
     curves = re.search(rf'alt="{title}" src="data:image/svg\+xml;base64,([^"]+)"', page)
     assert curves is not None  # the same figures give the same picture
     assert base64.b64decode(curves[1]).decode() == recall_curves(title, judged.ways)
-    (tmp_path / "file").write_text("")
-    with pytest.raises(EvaluationError, match="can't be written into 'below'"):
-        write_report(tmp_path / "file" / "below", judged)
 
 
-def test_without_matplotlib_the_report_says_what_to_install(judged: Evaluation, tmp_path, monkeypatch) -> None:
+def test_without_matplotlib_the_report_says_what_to_install(judged: Evaluation, monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(EvaluationError, match="matplotlib") as caught:
-        write_report(tmp_path / "out", judged)
+        report_files(judged)
     assert "medlens[evaluate]" in caught.value.hint
-    assert not (tmp_path / "out").exists()
 
 
 def test_rows_of_figures_are_plain_values(judged: Evaluation) -> None:

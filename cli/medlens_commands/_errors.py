@@ -9,7 +9,9 @@ from contextlib import contextmanager
 import typer
 
 from cli.medlens_output.formats import Format, chosen_format
+from cli.medlens_output.lines import say
 from retrieval.errors import MedlensError, QueryError
+from retrieval.neutral import neutral_values
 
 
 @contextmanager
@@ -28,9 +30,7 @@ def answering(asked: Format | None, *, pages: bool = False) -> Iterator[Format]:
         tell(error, asked)
         raise typer.Exit(1) from error
     except KeyboardInterrupt as stop:
-        typer.echo(
-            "medlens: stopped; nothing that was committed is lost, and the same command goes on from it", err=True
-        )
+        say("medlens: stopped; nothing that was committed is lost, and the same command goes on from it", err=True)
         raise typer.Exit(130) from stop
 
 
@@ -46,9 +46,9 @@ def usage(style: Format | None) -> Iterator[None]:
 
 def tell(error: MedlensError, style: Format | None) -> None:
     if style in (Format.JSON, Format.JSONL):
-        values = {"error": str(error), "type": type(error).__name__, "hint": error.hint}
-        typer.echo(json.dumps(values, ensure_ascii=False), err=True)
+        values = neutral_values({"error": str(error), "type": type(error).__name__, "hint": error.hint})
+        say(json.dumps(values, ensure_ascii=False), err=True)
         return
-    typer.echo(f"medlens: {error}", err=True)
+    say(f"medlens: {error}", err=True)
     if error.hint:
-        typer.echo(f"  {error.hint}", err=True)
+        say(f"  {error.hint}", err=True)

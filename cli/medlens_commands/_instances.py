@@ -4,22 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import typer
-
-from cli.medlens_output.files import require_place, require_suffix
+from cli.medlens_output.files import require_suffix
+from cli.medlens_output.lines import say
 from retrieval.errors import MedlensError
 
+if TYPE_CHECKING:
+    from indexer.outputs import Output
 
-def require_cohort_file(path: Path | None) -> None:
-    """QueryError or MedlensError if no cohort can be written there, before any work is done."""
+
+def cohort_output(path: Path | None, head: Sequence[str], force: bool) -> Output | None:
+    """The file of a cohort. QueryError for one of no format that there is."""
     require_suffix("cohort", path, ".csv", ".json")
-    require_place(path)
+    if path is None:
+        return None
+    from cli.medlens_output.cohort import cohort_format
+    from indexer.outputs import Output
+
+    return Output(path, cohort_format(path, head), force)
 
 
 def pass_on(
-    instances: Sequence[Mapping[str, Any]], cohort: Path | None, copy_to: Path | None, head: Mapping[str, Any]
+    instances: Sequence[Mapping[str, Any]], cohort: Output | None, copy_to: Path | None, head: Mapping[str, Any]
 ) -> None:
     """Write the cohort and copy the files of instances, if asked to; what was done goes to stderr.
 
@@ -28,16 +35,16 @@ def pass_on(
     if cohort is not None:
         from cli.medlens_output.cohort import write_cohort
 
-        typer.echo(f"{write_cohort(instances, cohort, head)} instances in {cohort.name}", err=True)
+        say(f"{write_cohort(instances, cohort, head)} instances in {cohort.path.name}", err=True)
     if copy_to is not None:
         from indexer.tasks.copying import copy_files
 
         outcome = copy_files(instances, copy_to)
         for uid, problem in outcome.problems:
-            typer.echo(f"not copied: {uid}: {problem}", err=True)
+            say(f"not copied: {uid}: {problem}", err=True)
         if outcome.problems and not outcome.copied:
             raise MedlensError(
                 f"none of {len(outcome.problems)} files could be copied to {copy_to.name!r}",
                 hint="Is the archive where it was when it was indexed, and readable?",
             )
-        typer.echo(f"{outcome.copied} files copied to {copy_to.name}", err=True)
+        say(f"{outcome.copied} files copied to {copy_to.name}", err=True)

@@ -52,6 +52,9 @@ KOption = Annotated[int, typer.Option("-k", "--top", min=1, help="How many answe
 FrameOption = Annotated[int, typer.Option("--frame", min=1, help="Frame number, from 1.")]
 OutputOption = Annotated[Path | None, typer.Option("-o", "--output", help="Write here instead of to stdout.")]
 LabelsOption = Annotated[str, typer.Option("--labels", help='A label set by name, a YAML file, or "label, label".')]
+ForceOption = Annotated[
+    bool, typer.Option("--force", help="Replace files that medlens did not write; never a store, DICOM or a link.")
+]
 IndependentOption = Annotated[
     bool, typer.Option("--independent", help="Inline labels do not compete: any number of them may hold.")
 ]

@@ -11,6 +11,7 @@ from cli.medlens_commands._errors import answering, usage
 from cli.medlens_commands._options import (
     DEFAULT_STORE,
     DeviceOption,
+    ForceOption,
     FormatOption,
     IndependentOption,
     LabelsOption,
@@ -18,7 +19,6 @@ from cli.medlens_commands._options import (
     StoreOption,
     open_store,
 )
-from cli.medlens_output.files import require_place, write_text
 from cli.medlens_output.formats import write_rows
 from cli.medlens_output.progress import progress_bar
 from retrieval.errors import QueryError
@@ -41,9 +41,12 @@ def calibrate(
     ] = None,
     plot: Annotated[Path | None, typer.Option("--plot", help="Draw the reliability: .png, .svg or .pdf.")] = None,
     style: FormatOption = None,
+    force: ForceOption = False,
 ) -> None:
     """Fit probabilities to labelled images, judged on patients that the fit has not seen."""
-    from cli.medlens_output.plots import reliability_plot, require_plottable
+    from cli.medlens_output.plots import KIND, reliability_plot, require_plottable
+    from indexer.output_formats import json_document, picture
+    from indexer.outputs import Output, require_outputs
     from indexer.tasks.calibrating import calibrate_files, calibrate_store
     from retrieval.zeroshot.labels import load_labels
     from retrieval.zeroshot.truth import read_truth
@@ -51,7 +54,10 @@ def calibrate(
     with answering(style) as chosen:
         with usage(style):
             require_plottable(plot)
-        require_place(output)
+        keys = ("format", "label_set", "labels_sha256", "kind")
+        written = None if output is None else Output(output, json_document("a calibration", keys), force)
+        plotted = None if plot is None else Output(plot, picture("a plot of a calibration", KIND), force)
+        require_outputs(written, plotted)
         label_set = load_labels(labels, independent=independent)
         read = read_truth(truth, label_set)
         if read.by_file:
@@ -70,10 +76,10 @@ def calibrate(
         else:
             with open_store(store) as opened:
                 made = calibrate_store(opened, read, label_set, model=model, device=device)
-        if output is not None:
-            write_text(output, made.model_dump_json(indent=1) + "\n")
-        if plot is not None:
-            reliability_plot(made, plot)
+        if written is not None:
+            written.write_text(made.model_dump_json(indent=1) + "\n")
+        if plotted is not None:
+            reliability_plot(made, plotted)
         head = {"labels": made.label_set, "model": made.model, "calibrated_on": made.said}
         write_rows(_rows(made), chosen, head=head)
 

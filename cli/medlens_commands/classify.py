@@ -15,6 +15,7 @@ from cli.medlens_commands._errors import answering, usage
 from cli.medlens_commands._options import (
     DEFAULT_STORE,
     DeviceOption,
+    ForceOption,
     FormatOption,
     IndependentOption,
     LabelsOption,
@@ -22,14 +23,16 @@ from cli.medlens_commands._options import (
     StoreOption,
     open_store,
 )
-from cli.medlens_output.files import require_place
+from cli.medlens_output.files import rows_format
 from cli.medlens_output.formats import Format, Row
+from cli.medlens_output.lines import say
 from cli.medlens_output.progress import progress_bar
 from retrieval.errors import MedlensError, QueryError
 
 if TYPE_CHECKING:
     from cli.medlens_output.labels import Layout
     from cli.medlens_output.spool import Spool
+    from indexer.output_formats import OutputFormat
     from indexer.tasks.labelling import FileLabeller, LabelledFile, StoreLabeller
     from retrieval.types import SearchFilter
 
@@ -82,10 +85,12 @@ def classify(
         Path | None,
         typer.Option("-o", "--output", help="Write here: .jsonl, .csv, .parquet. Stopped, the same command goes on."),
     ] = None,
+    force: ForceOption = False,
 ) -> None:
     """Zero-shot labels of files, or of a store's frames. A `score` is no probability; a calibrated one is."""
     from cli.medlens_output.spool import Spool
     from cli.medlens_output.streams import PARQUET, style_for, write_stream
+    from indexer.outputs import Output, require_not_of_archive, require_outputs
     from indexer.tasks.labelling import FileLabeller, StoreLabeller
     from retrieval.types import SearchFilter
     from retrieval.zeroshot.labelling import LabelRequest
@@ -99,9 +104,10 @@ def classify(
                     hint="Index the files first; then leave them away here.",
                 )
             request = LabelRequest(sensitivity, specificity, coverage, unknown)
-        require_place(output)
         chosen = style_for(output, chosen, style)
         parquet = output is not None and output.suffix.lower() == PARQUET
+        written = None if output is None else Output(output, _format(chosen, parquet, files, level), force)
+        require_outputs(written)
         layout: Layout = "flat" if parquet or chosen is Format.CSV else "short" if chosen is Format.TABLE else "nested"
         label_set = load_labels(labels, independent=independent)
         if not files:
@@ -110,20 +116,34 @@ def classify(
                     opened, label_set, model=model, device=device, calibration=calibration, request=request
                 )
                 by_study = level is LabelLevel.STUDY
+                require_not_of_archive(opened, written)
                 rows = _store_rows(of_store, SearchFilter(where=where or ""), layout, by_study=by_study, save=save)
-                write_stream(rows, chosen, output, head=_head(of_store))
+                write_stream(rows, chosen, written, head=_head(of_store))
             return
         of_files = FileLabeller.open(label_set, model=model, device=device, calibration=calibration, request=request)
         unreadable = _Unreadable()
-        if output is None:
+        if written is None:
             rows = _file_rows(of_files.label(files, on_unreadable=unreadable.tell), layout)
             write_stream(unreadable.unless_all(rows), chosen, None, head=_head(of_files))
             return
-        with Spool(output, f"{of_files.labeller.made_by} {request} {layout}") as spool:
+        with Spool(written, f"{of_files.labeller.made_by} {request} {layout}") as spool:
             rest = of_files.label(files, skip=spool.done, on_unreadable=unreadable.tell)
             _spool(spool, _file_rows(rest, layout))
-            write_stream(unreadable.unless_all(spool.rows()), chosen, output, head=_head(of_files))
+            write_stream(unreadable.unless_all(spool.rows()), chosen, written, head=_head(of_files))
             spool.drop()
+
+
+def _format(style: Format, as_parquet: bool, files: list[Path] | None, level: LabelLevel) -> OutputFormat:
+    """How labels in a file are told from another file: by the columns that say what a row is of."""
+    from cli.medlens_output.labels import DECIDED
+    from cli.medlens_output.streams import PARQUET_MARK
+    from indexer.output_formats import parquet
+
+    if as_parquet:
+        return parquet("labels in Parquet", PARQUET_MARK)
+    of_frames = ("sop_instance_uid", "frame_number", "study_instance_uid")
+    place = ("file",) if files else ("study_instance_uid", "frames") if level is LabelLevel.STUDY else of_frames
+    return rows_format("labels", style, place, ("labels",), DECIDED)
 
 
 class _Unreadable:
@@ -134,7 +154,7 @@ class _Unreadable:
 
     def tell(self, name: str, error: MedlensError) -> None:
         self._count += 1
-        typer.echo(f"medlens: {name}: {error}", err=True)
+        say(f"medlens: {name}: {error}", err=True)
 
     def unless_all(self, rows: Iterator[Row]) -> Iterator[Row]:
         """The rows; QueryError if there are none because no file could be used."""

@@ -11,6 +11,7 @@ import typer
 from cli.medlens_commands._errors import answering
 from cli.medlens_commands._options import DEFAULT_STORE, FormatOption, StoreOption, open_store
 from cli.medlens_output.formats import write_rows
+from cli.medlens_output.lines import say
 from retrieval.errors import QueryError
 
 
@@ -39,9 +40,9 @@ def delete(
     with answering(style) as chosen, open_store(store) as opened:
         plan = plan_erasure(opened, patients=patient or (), studies=study or (), series=series or (), where=where)
         if not plan:
-            typer.echo("medlens: nothing in the store matches", err=True)
+            say("medlens: nothing in the store matches", err=True)
             if patient:
-                typer.echo("  --patient takes a patient_pseudonym from a search's answers, not a PatientID", err=True)
+                say("  --patient takes a patient_pseudonym from a search's answers, not a PatientID", err=True)
         elif not (yes or dry_run):
             _confirm(plan.matching)
         gone = 0 if dry_run else erase(opened, plan, keep_out=keep_out)

@@ -18,10 +18,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cli.medlens_commands._errors import answering
-from cli.medlens_commands._options import DeviceOption, ModelOption
+from cli.medlens_commands._options import DeviceOption, ForceOption, ModelOption
+from cli.medlens_output.lines import say
 from retrieval.errors import MedlensError, StoreIncompatible
 
 if TYPE_CHECKING:
+    from indexer.outputs import Output
     from indexer.store.store import Store
 
 QUERY = "axial slice of the abdomen"
@@ -38,25 +40,32 @@ def demo(
     folder: Annotated[Path, typer.Option("--folder", help="Where the store and the page of hits go.")] = Path(".demo"),
     model: ModelOption = None,
     device: DeviceOption = "auto",
+    force: ForceOption = False,
 ) -> None:
     """All of it once, on the DICOM files that pydicom's package carries: index, search, classify, a page of hits."""
     with answering(None):
-        run_demo(folder, model, device, typer.echo)
+        run_demo(folder, model, device, say, force=force)
 
 
-def run_demo(folder: Path, model: str | None, device: str, say: Say) -> None:
+def run_demo(folder: Path, model: str | None, device: str, say: Say, *, force: bool = False) -> None:
     """Index, search, classify, write a page; `say` gets what is worth telling, line by line.
 
     What is made lies in `folder`: `store/` and `hits.html`. Raises MedlensError.
     """
+    from indexer.output_formats import html_page
+    from indexer.outputs import Output, require_folder, require_outputs
     from indexer.store.store import Store
 
     archives = _gathered()
     location = folder / "store"
+    page = Output(folder / "hits.html", html_page("a page of hits", "hits"), force)
+    require_folder(folder)
+    if folder.is_dir():
+        require_outputs(page)
     _index(archives, location, model, device, say)
     with Store.open(location) as store:
         say("")
-        name = _search(store, folder / "hits.html", model, device, say)
+        name = _search(store, page, model, device, say)
         files = _some_files(store)
     if files:
         say("")
@@ -99,9 +108,8 @@ def _index(archives: list[Path], location: Path, model: str | None, device: str,
         say("   Nothing was new: unchanged files are not opened again.")
 
 
-def _search(store: Store, page: Path, model: str | None, device: str, say: Say) -> str:
+def _search(store: Store, page: Output, model: str | None, device: str, say: Say) -> str:
     """The name of the model that answered."""
-    from cli.medlens_output.files import write_text
     from cli.medlens_output.page import html_page
     from indexer.store.questions import StoreEncoder
     from retrieval.search.query import Query, Ranker
@@ -116,8 +124,8 @@ def _search(store: Store, page: Path, model: str | None, device: str, say: Say) 
         values = hit.attributes
         frame = f" frame {hit.key.frame_number}" if (values.get("number_of_frames") or 1) > 1 else ""
         say(f"   {hit.rank:2d}.  {hit.score:.3f}  {values.get('modality') or '?':4}  {values['file_path']}{frame}")
-    write_text(page, html_page(store, results))
-    say(f"   The same with pictures: {_shown(page)}")
+    page.write_text(html_page(store, results))
+    say(f"   The same with pictures: {_shown(page.path)}")
     return results.model
 
 

@@ -11,12 +11,14 @@ from cli.medlens_commands._errors import answering, usage
 from cli.medlens_commands._options import (
     DEFAULT_STORE,
     DeviceOption,
+    ForceOption,
     FormatOption,
     ModelOption,
     StoreOption,
     open_store,
 )
 from cli.medlens_output.formats import Format, write_rows
+from cli.medlens_output.lines import say
 from cli.medlens_output.progress import progress_bar
 from retrieval.errors import QueryError
 
@@ -68,6 +70,7 @@ def evaluate(
     model: ModelOption = None,
     device: DeviceOption = "auto",
     style: FormatOption = None,
+    force: ForceOption = False,
 ) -> None:
     """How good is a model? Retrieval over a whole gallery, both ways, and zero-shot labels, with 95 % intervals."""
     from indexer.tasks.evaluating import EvaluationSettings, evaluate_pairs, evaluate_store
@@ -92,6 +95,7 @@ def evaluate(
             resamples=resamples,
             seed=seed,
             report=output,
+            force=force,
         )
         with progress_bar("evaluating") as update:
 
@@ -119,12 +123,12 @@ def evaluate(
             return
         if chosen is Format.TABLE:
             for title, rows in tables(first, compared):
-                typer.echo(title)
+                say(title)
                 write_rows(rows, chosen)
-                typer.echo()
+                say()
         else:
             write_rows(difference_rows(compared) if compared else figure_rows(first), chosen)
         for note in first.notes:
-            typer.echo(f"medlens: {note}", err=True)
+            say(f"medlens: {note}", err=True)
         if output and chosen is Format.TABLE:
-            typer.echo(f"The report is {output.name}/report.html, the figures are in metrics.json beside it.", err=True)
+            say(f"The report is {output.name}/report.html, the figures are in metrics.json beside it.", err=True)

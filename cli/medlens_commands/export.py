@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from cli.medlens_commands._errors import answering
-from cli.medlens_commands._options import DEFAULT_STORE, StoreOption, open_store
+from cli.medlens_commands._options import DEFAULT_STORE, ForceOption, StoreOption, open_store
+from cli.medlens_output.lines import say
 
 
 def export(
@@ -17,10 +18,11 @@ def export(
     form: Annotated[
         str | None, typer.Option("--format", help="npz, parquet or faiss. Default: by the file's ending.")
     ] = None,
+    force: ForceOption = False,
 ) -> None:
     """Write the frames' vectors with their keys and attributes to a file for other tools."""
     from indexer.tasks.exchange import export_frames
 
     with answering(None), open_store(store) as opened:
-        count = export_frames(opened, to, form)
-        typer.echo(f"wrote {count} vectors to {to.name}", err=True)
+        count = export_frames(opened, to, form, force=force)
+        say(f"wrote {count} vectors to {to.name}", err=True)

@@ -9,6 +9,7 @@ import typer
 
 from cli.medlens_commands._errors import answering
 from cli.medlens_commands._options import DEFAULT_STORE, StoreOption, open_store
+from cli.medlens_output.lines import say
 
 
 def import_(
@@ -23,4 +24,4 @@ def import_(
 
     with answering(None), open_store(store) as opened:
         outcome = import_frames(opened, source, any_model=any_model)
-        typer.echo(f"replaced {outcome.replaced} vectors, {outcome.unchanged} were the same already", err=True)
+        say(f"replaced {outcome.replaced} vectors, {outcome.unchanged} were the same already", err=True)

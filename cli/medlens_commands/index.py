@@ -12,13 +12,15 @@ from cli.medlens_commands._errors import answering, usage
 from cli.medlens_commands._options import (
     DEFAULT_STORE,
     DeviceOption,
+    ForceOption,
     FormatOption,
     ModelOption,
     StoreOption,
     path_given,
 )
-from cli.medlens_output.files import require_place, write_text
 from cli.medlens_output.formats import Format, write_rows
+from cli.medlens_output.lines import say
+from retrieval.neutral import neutral_values
 
 
 def index(
@@ -47,8 +49,12 @@ def index(
     log_json: Annotated[
         bool, typer.Option("--log-json", help="Tell of progress in JSON lines on stderr, for programs.")
     ] = False,
+    group: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Let the users of this group read the new store, too.")
+    ] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Exit with 3 if any file was rejected.")] = False,
     style: FormatOption = None,
+    force: ForceOption = False,
 ) -> None:
     """Embed an archive of DICOM files into a store. Run again, it reads only what is new or changed.
 
@@ -56,6 +62,8 @@ def index(
     """
     from cli.medlens_output.index_report import outcome_row, summary
     from cli.medlens_output.run_log import run_log
+    from indexer.output_formats import json_lines
+    from indexer.outputs import Output, require_outputs
     from indexer.reading.frames import parse_policy
     from indexer.run.options import Shard
     from indexer.tasks import indexing
@@ -63,7 +71,10 @@ def index(
     with answering(style) as chosen:
         with usage(style):
             policy, part = parse_policy(frames), Shard.parse(shard)
-        require_place(report)
+        rejections = None
+        if report is not None:
+            rejections = Output(report, json_lines("a report of rejected files", ("path", "reason", "detail")), force)
+        require_outputs(rejections)
         with run_log(len(archive), as_json=log_json) as log:
             outcome = indexing.index(
                 archive,
@@ -76,14 +87,16 @@ def index(
                 shard=part,
                 readmit=readmit,
                 keep_descriptions=descriptions,
+                group=group,
                 on_model=log.started,
                 on_progress=log.tell,
             )
             log.done(outcome)
-        if report is not None:
-            write_text(report, "".join(json.dumps(vars(r), ensure_ascii=False) + "\n" for r in outcome.rejected))
+        if rejections is not None:
+            rows = (neutral_values(vars(rejected)) for rejected in outcome.rejected)
+            rejections.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
         if chosen is Format.TABLE:
-            typer.echo("\n".join(summary(outcome)))
+            say("\n".join(summary(outcome)))
         else:
             write_rows([outcome_row(outcome)], chosen)
     if strict and outcome.rejected:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import typer
-
 from cli.medlens_commands._errors import answering
 from cli.medlens_commands._options import DEFAULT_STORE, StoreOption
+from cli.medlens_output.lines import say
 
 
 def migrate(store: StoreOption = DEFAULT_STORE) -> None:
@@ -14,4 +13,4 @@ def migrate(store: StoreOption = DEFAULT_STORE) -> None:
 
     with answering(None):
         done = Store.upgrade(store)
-        typer.echo("the store was migrated" if done else "the store has the present schema already")
+        say("the store was migrated" if done else "the store has the present schema already")

@@ -9,6 +9,7 @@ import typer
 from cli.medlens_commands._errors import answering
 from cli.medlens_commands._options import FormatOption
 from cli.medlens_output.formats import Format, write_rows
+from cli.medlens_output.lines import say
 
 models = typer.Typer(help="The models at hand, and how to name others.", invoke_without_command=True)
 
@@ -23,7 +24,7 @@ def list_models(context: typer.Context, style: FormatOption = None) -> None:
     with answering(style) as chosen:
         write_rows([vars(model) for model in model_list.list_models()], chosen)
         if chosen is Format.TABLE:
-            typer.echo("Others: --model FOLDER, hf-hub:ORG/REPO, or ARCHITECTURE@CHECKPOINT. Their own cards say more.")
+            say("Others: --model FOLDER, hf-hub:ORG/REPO, or ARCHITECTURE@CHECKPOINT. Their own cards say more.")
 
 
 @models.command("add")

@@ -8,8 +8,7 @@ from typing import Annotated
 import typer
 
 from cli.medlens_commands._errors import answering, usage
-from cli.medlens_commands._options import DEFAULT_STORE, FrameOption, ModelOption, StoreOption, open_store
-from cli.medlens_output.files import whole_file
+from cli.medlens_commands._options import DEFAULT_STORE, ForceOption, FrameOption, ModelOption, StoreOption, open_store
 from retrieval.errors import QueryError
 
 _KINDS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
@@ -26,6 +25,7 @@ def render(
     ] = None,
     store: StoreOption = DEFAULT_STORE,
     model: ModelOption = None,
+    force: ForceOption = False,
 ) -> None:
     """Write what the encoder sees of an image: the first thing to look at when a result seems odd."""
     with answering(None):
@@ -33,15 +33,24 @@ def render(
             if output.suffix.lower() not in _KINDS:
                 raise QueryError(f"the output ends in {output.suffix!r}, expected .png or .jpg")
         from PIL import Image
+        from PIL.PngImagePlugin import PngInfo
 
+        from indexer.output_formats import picture
+        from indexer.outputs import Output
         from indexer.tasks.rendering import render_file, render_stored
         from retrieval.search.refs import parse_ref
 
+        rendered = Output(output, picture("a picture", "render"), force)
+        rendered.require()
         ref = parse_ref(image)
         if isinstance(ref, Path):
-            picture = render_file(ref, frame_number=frame, window=window, model=model)
+            pixels = render_file(ref, frame_number=frame, window=window, model=model)
         else:
             with open_store(store) as opened:
-                picture = render_stored(opened, ref, window=window)
-        with whole_file(output) as temporary:
-            Image.fromarray(picture).save(temporary, _KINDS[output.suffix.lower()])
+                rendered.require_not_of_archive(opened)
+                pixels = render_stored(opened, ref, window=window)
+        mark = PngInfo()
+        mark.add_text("Software", "medlens render")
+        with rendered.whole() as temporary:
+            kind = _KINDS[output.suffix.lower()]
+            Image.fromarray(pixels).save(temporary, kind, pnginfo=mark, comment=b"medlens render")

@@ -11,13 +11,14 @@ from typing import Annotated, Any
 import typer
 
 from cli.medlens_commands._errors import answering, usage
-from cli.medlens_commands._instances import pass_on, require_cohort_file
+from cli.medlens_commands._instances import cohort_output, pass_on
 from cli.medlens_commands._options import (
     DEFAULT_STORE,
     BodyPartOption,
     CohortOption,
     CopyOption,
     DeviceOption,
+    ForceOption,
     FormatOption,
     KOption,
     ModalityOption,
@@ -28,8 +29,11 @@ from cli.medlens_commands._options import (
     filter_of,
     open_store,
 )
-from cli.medlens_output.files import destination, require_place, require_suffix
+from cli.medlens_output.files import destination, require_suffix, rows_format
 from cli.medlens_output.formats import Format, write_rows
+from cli.medlens_output.lines import say
+
+_HEAD = ("query", "where", "model", "ranker", "score")  # of the answers in JSON, in this order
 
 
 def search(
@@ -91,20 +95,22 @@ def search(
     montage: Annotated[Path | None, typer.Option(help="Also write a contact sheet of the hits: .png.")] = None,
     cohort: CohortOption = None,
     copy_to: CopyOption = None,
+    force: ForceOption = False,
 ) -> None:
     """Find frames, series or studies by words, by images, or by both, and by what they should not be like."""
     from cli.medlens_output.hits import SPARE_COLUMNS, hit_columns, hit_rows
+    from indexer.output_formats import picture
+    from indexer.outputs import Output, require_folder, require_not_of_archive, require_outputs
     from indexer.store.questions import StoreEncoder
     from retrieval.search.parts import query_parts
     from retrieval.search.query import Fusion, Holder, Level, Pooling, Query, Ranker, choice
     from retrieval.search.refs import parse_ref
 
-    with answering(style, pages=True) as chosen, destination(output) as out:
+    with answering(style, pages=True) as chosen:
         only = filter_of(where, modality, body_part)
         with usage(style):
             require_suffix("montage", montage, ".png")
-            require_place(montage)
-            require_cohort_file(cohort)
+            members = cohort_output(cohort, _HEAD, force)
             asked = Query(
                 query_parts(
                     ([query] if query is not None else []) + (text or []),
@@ -127,7 +133,16 @@ def search(
                 depth=depth,
                 literal=literal,
             )
-        with open_store(store) as opened:
+        answers = sheet = None
+        if output is not None:
+            answers = Output(output, rows_format("hits", chosen, hit_columns(), _HEAD), force)
+        if montage is not None:
+            sheet = Output(montage, picture("a montage", "montage"), force)
+        require_outputs(answers, sheet, members)
+        if copy_to is not None:
+            require_folder(copy_to)
+        with open_store(store) as opened, destination(answers) as out:
+            require_not_of_archive(opened, answers, sheet, members)
             encoder = StoreEncoder(opened, model, device)
             results = opened.search(asked, encoder=encoder)
             head: dict[str, Any] = {
@@ -138,19 +153,19 @@ def search(
             }
             head |= {"score": results.score, "searched": results.searched}
             for note in results.notes:
-                typer.echo(note, err=True)
-            pass_on([hit.attributes for hit in results.hits], cohort, copy_to, head)
-            if montage is not None and not results.hits:
-                typer.echo(f"no hits: {montage.name} is not written", err=True)
-            elif montage is not None:
+                say(note, err=True)
+            pass_on([hit.attributes for hit in results.hits], members, copy_to, head)
+            if sheet is not None and not results.hits:
+                say(f"no hits: {sheet.path.name} is not written", err=True)
+            elif sheet is not None:
                 from cli.medlens_output.montage import write_montage
 
-                write_montage(opened, results, montage)
+                write_montage(opened, results, sheet)
             if chosen is Format.HTML:
                 from cli.medlens_output.page import html_page
 
                 wanted = [part.text for part in asked.texts if part.weight > 0]
                 out.write(html_page(opened, results, encoder.encode_text(wanted) if wanted else None))
                 return
-        rows = hit_rows(results, short=chosen is Format.TABLE)
-        write_rows(rows, chosen, head=head, out=out, columns=hit_columns(), spare=SPARE_COLUMNS)
+            rows = hit_rows(results, short=chosen is Format.TABLE)
+            write_rows(rows, chosen, head=head, out=out, columns=hit_columns(), spare=SPARE_COLUMNS)

@@ -8,12 +8,13 @@ from typing import Annotated, Any
 import typer
 
 from cli.medlens_commands._errors import answering, usage
-from cli.medlens_commands._instances import pass_on, require_cohort_file
+from cli.medlens_commands._instances import cohort_output, pass_on
 from cli.medlens_commands._options import (
     DEFAULT_STORE,
     BodyPartOption,
     CohortOption,
     CopyOption,
+    ForceOption,
     FormatOption,
     ModalityOption,
     OutputOption,
@@ -22,7 +23,7 @@ from cli.medlens_commands._options import (
     filter_of,
     open_store,
 )
-from cli.medlens_output.files import destination
+from cli.medlens_output.files import destination, rows_format
 from cli.medlens_output.formats import Format, write_rows
 
 _PATHS = ("file_path", "archive_root")  # can hold names
@@ -45,24 +46,35 @@ def select(
     output: OutputOption = None,
     cohort: CohortOption = None,
     copy_to: CopyOption = None,
+    force: ForceOption = False,
 ) -> None:
     """List the studies (series, instances) that a filter lets through. No model is asked, nothing is ranked."""
     from indexer.catalog.selection import SELECTED
+    from indexer.outputs import Output, require_folder, require_not_of_archive, require_outputs
     from indexer.tasks import selecting
 
-    with answering(style) as chosen, destination(output) as out:
+    with answering(style) as chosen:
         with usage(style):
-            require_cohort_file(cohort)
+            members = cohort_output(cohort, ("where", "results"), force)
         only = filter_of(where, modality, body_part)
-        with open_store(store) as opened:
+        listing = None
+        if output is not None:
+            listing = Output(
+                output, rows_format("a listing", chosen, SELECTED[level.value], ("where", "level", "found")), force
+            )
+        require_outputs(listing, members)
+        if copy_to is not None:
+            require_folder(copy_to)
+        with open_store(store) as opened, destination(listing) as out:
+            require_not_of_archive(opened, listing, members)
             rows: list[dict[str, Any]] = list(selecting.select(opened, only, level=level.value))
             if cohort is not None or copy_to is not None:
                 whole = level is SelectLevel.INSTANCE
                 instances = rows if whole else list(selecting.select(opened, only, level="instance"))
-                pass_on(instances, cohort, copy_to, {"where": where})
-        head = {"where": where, "level": level.value, "found": len(rows)}
-        listed = [_row(row, level, chosen) for row in rows]
-        write_rows(listed, chosen, head=head, out=out, columns=SELECTED[level.value])
+                pass_on(instances, members, copy_to, {"where": where})
+            head = {"where": where, "level": level.value, "found": len(rows)}
+            listed = [_row(row, level, chosen) for row in rows]
+            write_rows(listed, chosen, head=head, out=out, columns=SELECTED[level.value])
 
 
 def _row(row: dict[str, Any], level: SelectLevel, style: Format) -> dict[str, Any]:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli.medlens_commands._options import DeviceOption
+from cli.medlens_commands._options import DeviceOption, ForceOption
+from cli.medlens_output.lines import say
 from cli.medlens_output.progress import progress_bar
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ def train(
     tensorboard: Annotated[
         Path | None, typer.Option(help="Also log for TensorBoard, to a folder of the run's name in this one.")
     ] = None,
+    force: ForceOption = False,
 ) -> None:
     """Train a pair of encoders on image-text pairs. Stopped, the same command goes on where it was.
 
@@ -50,32 +52,33 @@ def train(
             settings,
             device=device,
             restart=restart,
+            force=force,
             tensorboard=tensorboard,
             on_progress=lambda what, done, total: update(done, total, what),
-            on_export=lambda store, found: typer.echo(_export_line(store, found), err=True),
-            on_epoch=lambda epoch, loss, figures: typer.echo(_epoch_line(epoch, loss, figures), err=True),
-            on_teacher=lambda taught: typer.echo(f"teacher {taught.name}  {_brief(taught.figures)}", err=True),
+            on_export=lambda store, found: say(_export_line(store, found), err=True),
+            on_epoch=lambda epoch, loss, figures: say(_epoch_line(epoch, loss, figures), err=True),
+            on_teacher=lambda taught: say(f"teacher {taught.name}  {_brief(taught.figures)}", err=True),
         )
     if result.first:
         _tell(result)
         if settings.continue_from is not None and result.forgetting is None:
-            typer.echo("medlens: no data is marked as rehearsal: nothing says what the model has forgotten", err=True)
+            say("medlens: no data is marked as rehearsal: nothing says what the model has forgotten", err=True)
     if result.forgetting is not None and result.forgetting.forgotten:
         if result.first:
-            typer.echo(_forgotten_line(result.forgetting), err=True)
+            say(_forgotten_line(result.forgetting), err=True)
         raise typer.Exit(3)
 
 
 def _tell(result: TrainingResult) -> None:
     """Where the model lies and what it can do."""
     kept = f", the weights of epoch {result.kept}" if result.kept < result.epochs else ""
-    typer.echo(f"{result.folder.name}: {result.epochs} epochs{kept}, {result.images_per_second:.0f} images/s")
-    typer.echo(_brief(result.figures))
+    say(f"{result.folder.name}: {result.epochs} epochs{kept}, {result.images_per_second:.0f} images/s")
+    say(_brief(result.figures))
     if result.forgetting is not None:
         for name in result.forgetting.sources:
-            typer.echo(result.forgetting.line(name))
+            say(result.forgetting.line(name))
     folder = result.folder.resolve()
-    typer.echo(f"The model and its card are in {folder}; use it with --model {folder}")
+    say(f"The model and its card are in {folder}; use it with --model {folder}")
 
 
 def _forgotten_line(forgetting: Forgetting) -> str:

@@ -1,14 +1,19 @@
-"""Files that a command writes: refused before any work if they can't be, and whole or not there afterwards."""
+"""What a command is to write, where: the kinds of files, and stdout in place of one."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
-from retrieval.errors import MedlensError, QueryError
+from cli.medlens_output.formats import Format
+from retrieval.errors import QueryError
+
+if TYPE_CHECKING:
+    from indexer.output_formats import OutputFormat
+    from indexer.outputs import Output
 
 
 def require_suffix(what: str, path: Path | None, *suffixes: str) -> None:
@@ -19,50 +24,32 @@ def require_suffix(what: str, path: Path | None, *suffixes: str) -> None:
         raise QueryError(f"the {what} ends in {path.suffix!r}, expected {expected}")
 
 
-def require_place(path: Path | None) -> None:
-    """MedlensError if a file can't be written there for want of a folder, before any work is done."""
-    if path is None:
-        return
-    if path.is_dir():
-        raise MedlensError(f"{path.name or str(path)!r} can't be written: it is a folder", hint="Name a file in it.")
-    if not path.parent.is_dir():
-        raise MedlensError(
-            f"{path.name!r} can't be written: there is no folder {path.parent.name!r}", hint="Make the folder first."
-        )
+def rows_format(
+    what: str, style: Format, columns: Collection[str], head: Sequence[str], values: tuple[str, ...] = ()
+) -> OutputFormat:
+    """Rows as a file of that style; `columns`, and any that begin with `values`, and the first keys of their head tell
+    one from somebody else's."""
+    from indexer.output_formats import csv_file, html_page, json_document, json_lines, table
+
+    if style is Format.CSV:
+        return csv_file(f"{what} in CSV", columns, values)
+    if style is Format.JSONL:
+        return json_lines(f"{what} in JSON lines", columns, values)
+    if style is Format.JSON:
+        return json_document(f"{what} in JSON", head)
+    if style is Format.HTML:
+        return html_page(f"a page of {what}", "hits")
+    return table(f"a table of {what}")
 
 
 @contextmanager
-def destination(path: Path | None) -> Iterator[TextIO]:
+def destination(output: Output | None) -> Iterator[TextIO]:
     """stdout, or a file that appears only when all is written."""
-    if path is None:
+    if output is None:
         yield sys.stdout
         return
     import io
 
-    require_place(path)
     buffer = io.StringIO()
     yield buffer
-    write_text(path, buffer.getvalue())
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file in UTF-8. Raises MedlensError, naming the file without its folders."""
-    write_bytes(path, text.encode("utf-8", "backslashreplace"))  # names of files may be no UTF-8
-
-
-def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file. Raises MedlensError, naming the file without its folders."""
-    with whole_file(path) as temporary:
-        temporary.write_bytes(content)
-
-
-@contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
-    """`written_whole`; an OSError becomes a MedlensError that names the file without its folders."""
-    from retrieval.on_disk import written_whole
-
-    try:
-        with written_whole(path) as temporary:
-            yield temporary
-    except OSError as exc:
-        raise MedlensError(f"{path.name!r} can't be written: {exc.strerror or exc}") from exc
+    output.write_text(buffer.getvalue())

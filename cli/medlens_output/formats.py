@@ -6,9 +6,10 @@ import csv
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from datetime import date
 from enum import StrEnum
 from typing import Any, TextIO
+
+from retrieval.neutral import neutral_values
 
 Row = Mapping[str, Any]
 
@@ -44,15 +45,17 @@ def write_rows(
     "name value; ...". `columns` are the header of a CSV without rows. `spare` are the columns that a table leaves out,
     one after the other, where the terminal is too narrow for a row on a line.
 
-    What is printed can't act: no control character reaches a terminal by a table, no cell of CSV is a formula.
+    Every text is neutral in every format (`retrieval.neutral`); in a table it is on one line, too.
     """
     out = out or sys.stdout
+    rows = [neutral_values(row) for row in rows]
+    head = None if head is None else neutral_values(head)
     if style is Format.JSON:
-        document: Any = {**head, "results": list(rows)} if head is not None else list(rows)
-        out.write(json.dumps(document, indent=2, default=_plain, ensure_ascii=False) + "\n")
+        document: Any = {**head, "results": rows} if head is not None else rows
+        out.write(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
     elif style is Format.JSONL:
         for row in rows:
-            out.write(json.dumps(row, default=_plain, ensure_ascii=False) + "\n")
+            out.write(json.dumps(row, ensure_ascii=False) + "\n")
     elif style is Format.CSV:
         writer = csv.writer(out, lineterminator="\n")
         if rows or columns:
@@ -83,17 +86,12 @@ def _write_table(rows: Sequence[Row], head: Row | None, out: TextIO, spare: Sequ
     left_out = [name.replace("_", " ") for name in texts if name not in widths]
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for name, width in widths.items():
-        table.add_column(name.replace("_", " "), overflow="fold", no_wrap=width <= _NEVER_FOLDED)
+        table.add_column(Text(name.replace("_", " ")), overflow="fold", no_wrap=width <= _NEVER_FOLDED)
     for cells in zip(*(texts[name] for name in widths), strict=True):
         table.add_row(*cells)
     console.print(table)
     if left_out:
         console.print(Text(f"left out of a terminal this narrow: {', '.join(left_out)}", style="dim"))
-
-
-def printable(text: str) -> str:
-    """The text on one line without what a terminal would act on: controls, escapes, bidirectional overrides."""
-    return "".join(c if c.isprintable() else " " if c in "\t\n\r" else "\ufffd" for c in text)
 
 
 def _cell(value: Any) -> str:
@@ -105,25 +103,10 @@ def _cell(value: Any) -> str:
         return "; ".join(f"{_cell(name)} {_cell(v)}" for name, v in value.items())
     if isinstance(value, (list, tuple)):
         return "; ".join(_cell(v) for v in value)
-    return printable(str(_plain(value)) if isinstance(value, date) else str(value))
+    return " ".join(str(value).splitlines()).replace("\t", " ")
 
 
 def _csv_cell(value: Any) -> Any:
-    """A cell that a spreadsheet does not take for a formula: what begins like one gets an apostrophe before it."""
-    if value is None or isinstance(value, int | float):
-        return value
     if isinstance(value, dict):
-        value = "; ".join(f"{name} {v}" for name, v in value.items())
-    if isinstance(value, (list, tuple)):
-        value = "; ".join(str(v) for v in value)
-    if isinstance(value, str):
-        value = value.replace("\r\n", "\n").replace("\r", "\n")  # the writer quotes no carriage return
-    if isinstance(value, str) and (value[:1] in ("\t", "\n") or value.lstrip()[:1] in tuple("=+-@")):
-        return "'" + value
-    return _plain(value) if isinstance(value, date) else value
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, date):
-        return value.isoformat()
-    raise TypeError(f"{type(value).__name__} can't be written as JSON")
+        return "; ".join(f"{name} {inner}" for name, inner in value.items())
+    return "; ".join(str(inner) for inner in value) if isinstance(value, list) else value

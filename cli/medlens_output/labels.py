@@ -8,6 +8,8 @@ from retrieval.zeroshot.labelling import ImageLabels
 
 Layout = Literal["nested", "flat", "short"]
 UNKNOWN = "unknown"
+# With what the columns of a row's labels begin.
+DECIDED = ("label", "score", "probabilit", "found", "present", "uncertain", "possible", "unknown", "then", "highest")
 _HIGHEST = 3  # labels in a short row
 
 

@@ -5,27 +5,29 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Mapping
-from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
+from PIL.PngImagePlugin import PngInfo
 
-from cli.medlens_output.files import write_bytes
+from indexer.outputs import Output
 from indexer.store.store import Store
 from indexer.tasks.answers import HitPicture, hit_pictures
 from retrieval.errors import QueryError
+from retrieval.neutral import neutral
 from retrieval.types import Hit, SearchResults
 
 CELL = 256  # pixels, the longest edge of a picture
+KIND = "montage"
 _GAP, _LINE, _MARGIN = 12, 18, 16
 _LEAST_COLUMNS = 3
 _BACK, _TEXT, _SOFT = (17, 18, 20), (232, 234, 237), (170, 170, 170)
 
 
-def write_montage(store: Store, results: SearchResults, target: Path) -> None:
+def write_montage(store: Store, results: SearchResults, target: Output) -> None:
     """A contact sheet of the hits as one PNG. QueryError without hits."""
     if not results.hits:
         raise QueryError("there is nothing to show: no hits", hint="Ask for something else, or widen the filter.")
-    write_bytes(target, montage(results, hit_pictures(store, results.hits, longest=CELL)))
+    target.write_bytes(montage(results, hit_pictures(store, results.hits, longest=CELL)))
 
 
 def montage(results: SearchResults, pictures: Mapping[int, HitPicture]) -> bytes:
@@ -60,13 +62,15 @@ def montage(results: SearchResults, pictures: Mapping[int, HitPicture]) -> bytes
         for line, (text, colour) in enumerate(_caption(hit)):
             draw.text((x, y + CELL + 4 + line * _LINE), fitted(text, font, CELL), colour, font)
     buffer = io.BytesIO()
-    sheet.save(buffer, "PNG", optimize=True)
+    mark = PngInfo()
+    mark.add_text("Software", f"medlens {KIND}")
+    sheet.save(buffer, "PNG", optimize=True, pnginfo=mark)
     return buffer.getvalue()
 
 
 def fitted(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> str:
     """The text on one line, cut with an ellipsis where it is wider than that many pixels."""
-    text = "".join(c if c.isprintable() else " " for c in text)
+    text = " ".join(neutral(text).splitlines())
     if font.getlength(text) <= width:
         return text
     low, high = 0, len(text)

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from indexer.dicom.header import burned_in_text_likely
 from indexer.store.store import Store
 from indexer.tasks.answers import HitPicture, best_sentences, hit_pictures
+from retrieval.neutral import neutral
 from retrieval.types import Embeddings, Hit, SearchResults, Uint8Image
 
 _PICTURE_EDGE = 512  # pixels, of a hit on the page
@@ -131,16 +132,17 @@ def page(results: SearchResults, cards: Sequence[Card]) -> str:
     among = "" if results.searched is None else f", among {results.searched:,} frames that pass the filter"
     items = "\n".join(_card(card) for card in cards)
     shown = f"{_KEYS}\n<ol>\n{items}\n</ol>" if cards else "<p>No results.</p>"
-    query = html.escape(results.query)
+    query = _text(results.query)
     allowed = base64.b64encode(hashlib.sha256(_SCRIPT.encode()).digest()).decode()
     policy = f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{allowed}'"
     hits = f"{len(results.hits)} hit{'' if len(results.hits) == 1 else 's'}"
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="generator" content="medlens hits">
 <meta http-equiv="Content-Security-Policy" content="{policy}"><meta name="referrer" content="no-referrer">
 <title>medlens: {query}</title><style>{_STYLE}</style></head>
 <body><h1>{query}</h1>
-<p class="about">{hits}{among}. Model {html.escape(results.model)}; score: {html.escape(results.score)}.</p>
+<p class="about">{hits}{among}. Model {_text(results.model)}; score: {_text(results.score)}.</p>
 {shown}
 <dialog aria-label="The hit, enlarged"></dialog>
 <script>{_SCRIPT}</script></body></html>
@@ -159,12 +161,12 @@ def _card(card: Card) -> str:
     if burned_in_text_likely(values):
         facts.append('<dt class="burned">Burned in</dt><dd class="burned">may show text about a patient</dd>')
     if card.picture.pixels is None:
-        picture = html.escape(f"no picture: {card.picture.problem}")
+        picture = _text(f"no picture: {card.picture.problem}")
     else:
         picture = f'<img alt="rank {hit.rank}" src="{_data_uri(card.picture.pixels)}">'
-    parts = ", ".join(f"{html.escape(name)} {number:.3f}" for name, number in hit.breakdown.items())
+    parts = ", ".join(f"{_text(name)} {number:.3f}" for name, number in hit.breakdown.items())
     parts = f'<span class="parts">{parts}</span>' if len(hit.breakdown) > 1 else ""
-    said = f"<blockquote>{html.escape(card.sentence)}</blockquote>" if card.sentence else ""
+    said = f"<blockquote>{_text(card.sentence)}</blockquote>" if card.sentence else ""
     return (
         f'<li><article tabindex="0"><div class="picture">{picture}</div><div class="facts"><div class="head">'
         f'<span><span class="rank">{hit.rank}.</span> <span class="score">{hit.score:.3f}</span></span>{parts}</div>'
@@ -172,8 +174,14 @@ def _card(card: Card) -> str:
     )
 
 
+def _text(value: object) -> str:
+    """As it is shown: neutral, and no markup. A number is as it is."""
+    return html.escape(neutral(value) if isinstance(value, str) else str(value))
+
+
 def _fact(key: str, title: str, value: object) -> str:
-    said = html.escape(f"{value:.3g}" if isinstance(value, float) else str(value)) + _UNITS.get(key, "")
+    said = f"{value:.3g}" if isinstance(value, float) else _text(value)
+    said += _UNITS.get(key, "")
     of_uid = ' class="uid"' if key.endswith("_uid") else ""  # long: for the enlarged hit only
     return f"<dt{of_uid}>{title}</dt><dd{of_uid}>{said}</dd>"
 

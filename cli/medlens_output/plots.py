@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cli.medlens_output.files import require_place, require_suffix, whole_file
+from cli.medlens_output.files import require_suffix
+from retrieval.neutral import neutral
 from retrieval.optional import require_optional
 from retrieval.zeroshot.calibration import Calibration
+
+if TYPE_CHECKING:
+    from indexer.outputs import Output
+
+KIND = "reliability"
+_MARK = {".png": "Software", ".svg": "Creator", ".pdf": "Creator"}  # where a picture says by what it was made
 
 
 def require_plottable(output: Path | None) -> None:
@@ -17,10 +25,9 @@ def require_plottable(output: Path | None) -> None:
         return
     require_suffix("plot", output, ".png", ".svg", ".pdf")
     require_optional("matplotlib", "a plot")
-    require_place(output)
 
 
-def reliability_plot(calibration: Calibration, output: Path) -> None:
+def reliability_plot(calibration: Calibration, output: Output) -> None:
     """A picture (.png, .svg or .pdf) of the held-out reliability: how often is a label right that has probability p?"""
     from matplotlib.figure import Figure
 
@@ -34,6 +41,9 @@ def reliability_plot(calibration: Calibration, output: Path) -> None:
         axes.plot([0, 1], [0, 1], color="0.7", linewidth=1)
         axes.scatter(predicted, right, s=8 + 200 * count / count.sum(), color="tab:blue", alpha=0.8)
         axes.set(xlim=(0, 1), ylim=(0, 1), aspect="equal", xlabel="probability", ylabel="share that is right")
-        axes.set_title(f"{figures.label or calibration.label_set}\nECE {figures.ece}, {figures.rows} rows", fontsize=8)
-    with whole_file(output) as temporary:
-        figure.savefig(temporary, format=output.suffix[1:].lower())
+        axes.set_title(
+            f"{neutral(figures.label or calibration.label_set)}\nECE {figures.ece}, {figures.rows} rows", fontsize=8
+        )
+    suffix = output.path.suffix.lower()
+    with output.whole() as temporary:
+        figure.savefig(temporary, format=suffix[1:], metadata={_MARK[suffix]: f"medlens {KIND}"})

@@ -15,6 +15,7 @@ from cli.medlens_output.progress import Rate, progress_bar
 from indexer.records import IndexReport
 from indexer.run.options import Progress
 from retrieval.encoders.clip import ClipEncoder
+from retrieval.neutral import neutral_values
 
 logger = logging.getLogger(__name__)
 
@@ -135,7 +136,7 @@ class JsonLog:
 
     def _write(self, event: str, **values: Any) -> None:
         seconds = time.monotonic() - (self._started or 0.0)
-        line = {"event": event, **values, "seconds": round(seconds, 3)}
+        line = neutral_values({"event": event, **values, "seconds": round(seconds, 3)})
         print(json.dumps(line), file=sys.stderr, flush=True)  # noqa: T201
 
 

@@ -6,10 +6,11 @@ import fcntl
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
-from retrieval.errors import MedlensError
+from indexer.output_formats import json_lines
+from indexer.outputs import Output
+from retrieval.errors import OutputError
 
 Row = Mapping[str, Any]
 
@@ -17,12 +18,13 @@ Row = Mapping[str, Any]
 class Spool:
     """Rows by file beside an output, kept until the output is whole, so that the same command goes on where it stopped.
 
-    `stamp` says what made the rows; a spool of something else is begun anew. One process has it at a time: MedlensError
+    `stamp` says what made the rows; a spool of something else is begun anew. One process has it at a time: OutputError
     for another. Used in a `with`; one that has got no rows is not kept.
     """
 
-    def __init__(self, output: Path, stamp: str) -> None:
-        self._path = output.with_name(f".{output.name}.partial.jsonl")
+    def __init__(self, output: Output, stamp: str) -> None:
+        self._path = output.path.with_name(f".{output.path.name}.partial.jsonl")
+        Output(self._path, json_lines("rows of a run that was stopped", ("stamp",)), force=True).require()
         with self._os_errors():
             self._file = self._path.open("a+b")
         try:
@@ -30,8 +32,9 @@ class Spool:
                 try:
                     fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 except BlockingIOError as exc:
-                    raise MedlensError(
-                        f"another run is writing {output.name!r}", hint="Wait for it, or name another file with -o."
+                    raise OutputError(
+                        f"another run is writing {output.path.name!r}",
+                        hint="Wait for it, or name another file with -o.",
                     ) from exc
                 self.done = self._kept(stamp)
                 self._empty = not self.done
@@ -90,4 +93,4 @@ class Spool:
         try:
             yield
         except OSError as exc:
-            raise MedlensError(f"{self._path.name!r} can't be written: {exc.strerror or exc}") from exc
+            raise OutputError(f"{self._path.name!r} can't be written: {exc.strerror or exc}") from exc

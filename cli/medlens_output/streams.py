@@ -6,14 +6,18 @@ import sys
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from cli.medlens_output.files import whole_file
 from cli.medlens_output.formats import Format, Row, write_rows
 from retrieval.errors import QueryError
+from retrieval.neutral import neutral_values
 from retrieval.optional import require_optional
 
+if TYPE_CHECKING:
+    from indexer.outputs import Output
+
 PARQUET = ".parquet"
+PARQUET_MARK = "medlens_rows"  # a key of a file's metadata
 _CHUNK = 20_000
 
 
@@ -23,17 +27,17 @@ def style_for(output: Path | None, chosen: Format, asked: Format | None) -> Form
     return chosen if output is None or asked is not None else endings.get(output.suffix.lower(), Format.JSONL)
 
 
-def write_stream(rows: Iterable[Row], style: Format, output: Path | None, *, head: Row | None = None) -> int:
+def write_stream(rows: Iterable[Row], style: Format, output: Output | None, *, head: Row | None = None) -> int:
     """Write rows of equal keys to stdout or to a file, which appears only when all is written; how many.
 
     A file that ends in .parquet is Parquet. JSON lines, CSV and Parquet hold some thousand rows at a time; a table and
     JSON, which are for few, hold all.
     """
-    if output is not None and output.suffix.lower() == PARQUET:
+    if output is not None and output.path.suffix.lower() == PARQUET:
         return _write_parquet(rows, output)
     if output is None:
         return _write(rows, style, sys.stdout, head)
-    with whole_file(output) as temporary, temporary.open("w", encoding="utf-8", errors="backslashreplace") as out:
+    with output.whole() as temporary, temporary.open("w", encoding="utf-8", errors="backslashreplace") as out:
         return _write(rows, style, out, head)
 
 
@@ -56,14 +60,14 @@ def _write(rows: Iterable[Row], style: Format, out: Any, head: Row | None) -> in
     return count
 
 
-def _write_parquet(rows: Iterable[Row], output: Path) -> int:
+def _write_parquet(rows: Iterable[Row], output: Output) -> int:
     require_optional("pyarrow", "a Parquet file", QueryError)
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     writer, count = None, 0
-    with whole_file(output) as temporary:
-        for chunk in _chunks(rows):
+    with output.whole() as temporary:
+        for chunk in map(neutral_values, _chunks(rows)):
             table = pa.Table.from_pylist(chunk, schema=writer.schema if writer else _schema(pa, chunk))
             writer = writer or pq.ParquetWriter(temporary, table.schema)
             writer.write_table(table)
@@ -85,7 +89,7 @@ def _schema(pa: Any, chunk: list[Row]) -> Any:
             return field.with_type(pa.list_(pa.string()))
         return field
 
-    return pa.schema([settled(field) for field in guessed])
+    return pa.schema([settled(field) for field in guessed], metadata={PARQUET_MARK: "1"})
 
 
 def _chunks(rows: Iterable[Row]) -> Iterator[list[Row]]:

@@ -9,17 +9,18 @@ from __future__ import annotations
 
 import glob
 import logging
-import shutil
 import sqlite3
 import threading
 from collections.abc import Callable, Hashable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import URL, make_url
 
+from indexer.catalog import read_only
 from indexer.catalog.errors import CORRUPT_HINT, translate
 from indexer.catalog.schema import SCHEMA_REVISION
 from retrieval.errors import StoreCorrupt, StoreError, StoreIncompatible, StoreNotFound
@@ -43,7 +44,14 @@ class Database:
         self._watch: sqlite3.Connection | None = None
         self.is_sqlite = url.get_backend_name() == "sqlite"
         options: dict[str, Any] = {"hide_parameters": True}
-        if self.is_sqlite:
+        file = Path(str(url.database)) if self.is_sqlite else None
+        self._lent = file if file is not None and not read_only.may_be_written(file) else None
+        if self._lent is not None:  # a pooled connection would keep pages that have changed since
+            options |= {
+                "creator": partial(read_only.connect, self._lent, BUSY_TIMEOUT_S),
+                "poolclass": sa.pool.NullPool,
+            }
+        elif self.is_sqlite:
             options["connect_args"] = {"timeout": BUSY_TIMEOUT_S, "check_same_thread": False}
         else:
             options |= {"pool_pre_ping": True, "connect_args": {"connect_timeout": 10}}
@@ -59,7 +67,7 @@ class Database:
                 hint="Write postgresql:// for the driver that medlens[postgresql] brings, or install this one.",
             ) from exc
         if self.is_sqlite:
-            sa.event.listen(self.engine, "connect", _set_pragmas)
+            sa.event.listen(self.engine, "connect", _set_pragmas if self._lent is None else _open_to_read)
         else:
             sa.event.listen(self.engine, "connect", _wait_for_the_disk)
         sa.event.listen(self.engine, "begin", _begin)
@@ -75,7 +83,8 @@ class Database:
     @contextmanager
     def reading(self) -> Iterator[sa.Connection]:
         """A transaction that writes nothing. SQLite sees one state in it, PostgreSQL one per statement."""
-        with self._translated(), self.engine.connect() as connection, connection.begin():
+        lent = nullcontext() if self._lent is None else read_only.unchanged(self._lent, self.label)
+        with lent, self._translated(), self.engine.connect() as connection, connection.begin():
             yield connection
 
     @contextmanager
@@ -134,6 +143,8 @@ class Database:
         What is worked out from the database after asking holds as long as the answer is the same.
         """
         with self._translated():
+            if self._lent is not None:
+                return read_only.stamp(self._lent)
             if self.is_sqlite:
                 # data_version counts what other connections commit: this one commits nothing, so nothing escapes it.
                 with self._watching:
@@ -224,10 +235,12 @@ class Database:
         source = Path(self.url.database)
         target = source.with_name(f"{source.name}.schema-{revision}.backup")
         try:
-            with written_whole(target, durable=True) as temporary:
-                with closing(sqlite3.connect(source)) as old, closing(sqlite3.connect(temporary)) as new:
-                    old.backup(new)
-                shutil.copymode(source, temporary)
+            with (
+                written_whole(target, durable=True, like=source) as temporary,
+                closing(sqlite3.connect(source)) as old,
+                closing(sqlite3.connect(temporary)) as new,
+            ):
+                old.backup(new)
         except sqlite3.Error as exc:
             raise translate(exc, self.label) from exc
         except OSError as exc:
@@ -291,6 +304,10 @@ def _set_pragmas(connection: sqlite3.Connection, _record: object) -> None:
     connection.isolation_level = None  # _begin opens transactions, not the driver
     for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "secure_delete=ON"):
         connection.execute(f"PRAGMA {pragma}").close()
+
+
+def _open_to_read(connection: sqlite3.Connection, _record: object) -> None:
+    connection.isolation_level = None
 
 
 def _begin(connection: sa.Connection) -> None:

@@ -6,6 +6,7 @@ A row and its vector are committed in one transaction, so that no crash can part
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from indexer.catalog.reports import Reports
 from indexer.catalog.schema import files, frames, instances, reports, sentences
 from indexer.catalog.vectors import VectorSets
 from retrieval.errors import StoreError, StoreNotFound
+from retrieval.on_disk import make_private
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,9 @@ class SqlCatalog:
         try:
             if database.is_sqlite and Path(str(parsed.database)).exists():
                 raise StoreError(f"there is a file in the place of the new catalog of {database.label}")
+            if database.is_sqlite:
+                with suppress(OSError):  # SQLite says the same in a moment, and better
+                    make_private(Path(str(parsed.database)))
             if database.revision() is not None:
                 raise StoreError(f"there is a store already in {database.label}", hint="Open it instead.")
             database.migrate(lambda connection: write_settings(connection, manifest or {}))

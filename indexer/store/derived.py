@@ -6,7 +6,6 @@ open one, to bring it up to the catalog or to refresh its file keeps nobody from
 
 from __future__ import annotations
 
-import shutil
 import threading
 from collections.abc import Callable, Hashable
 from pathlib import Path
@@ -110,7 +109,9 @@ class DerivedFiles:
     def rebuild(self) -> None:
         """Throw away all derived files and build them from the catalog."""
         self.forget()
-        shutil.rmtree(self._place.vectors_folder, ignore_errors=True)
+        with os_errors("the derived files"):
+            for path in self._place.vectors_folder.glob("*"):  # the folder stays, and who may look into it
+                remove(path)
         self.refresh()
 
     def leftovers(self) -> list[Path]:

@@ -7,6 +7,7 @@ unless another is named. The key is not in the database on purpose: who has both
 
 from __future__ import annotations
 
+import grp
 import hashlib
 import hmac
 import json
@@ -150,15 +151,18 @@ def is_url(location: str | Path) -> bool:
     return isinstance(location, str) and "://" in location
 
 
-def create_place(location: str | Path, spec_json: Mapping[str, Any], *, local_dir: Path | None = None) -> None:
+def create_place(
+    location: str | Path, spec_json: Mapping[str, Any], *, local_dir: Path | None = None, group: str | None = None
+) -> None:
     """Make a store for a model. See `Store.create`."""
+    gid = None if group is None else group_id(group)
     spec = _json(spec_json)
     if not isinstance(spec.get("embed_dim"), int) or spec["embed_dim"] < 1:
         raise ValueError(f"the model's embed_dim is {spec.get('embed_dim')!r}, expected a number from 1")
     if is_url(location):
-        _create_in_database(str(location), spec, local_dir)
+        _create_in_database(str(location), spec, local_dir, gid)
     else:
-        _create_in_folder(Path(location), spec)
+        _create_in_folder(Path(location), spec, gid)
 
 
 def open_place(location: str | Path, *, local_dir: Path | None = None) -> StorePlace:
@@ -221,7 +225,35 @@ def _require_store(path: Path, label: str) -> None:
             )
 
 
-def _create_in_folder(path: Path, spec: dict[str, Any]) -> None:
+def enclosing_store(folder: Path) -> Path | None:
+    """The store that a folder, there or not, is or lies in, through links too; None outside of any."""
+    place = folder.resolve()
+    for candidate in (place, *place.parents):
+        if any(os.path.lexists(candidate / name) for name in (CATALOG_FILE, KEY_FILE)):
+            return candidate
+    return None
+
+
+def group_id(name: str) -> int:
+    """The number of a group of this machine's users. StoreError if there is none."""
+    try:
+        return grp.getgrnam(name).gr_gid
+    except KeyError as exc:
+        raise StoreError(f"there is no group {name!r} on this machine", hint="`id -Gn` lists yours.") from exc
+
+
+def require_group(place: StorePlace, name: str) -> None:
+    """StoreError unless a store that is there already may be read by this group."""
+    status = place.folder.stat()
+    if status.st_gid != group_id(name) or not status.st_mode & 0o050 == 0o050:
+        raise StoreError(
+            f"the store {place.label} is there already, and is not the group {name!r}'s to read",
+            hint=f"--group is for a new store. For this one: chgrp -R {name} STORE; chmod -R g+rX STORE; "
+            f"chmod 600 STORE/{KEY_FILE}; chmod g+s STORE STORE/{VECTORS_FOLDER}",
+        )
+
+
+def _create_in_folder(path: Path, spec: dict[str, Any], gid: int | None) -> None:
     """Everything is made in a folder beside the place and moved there in one step."""
     from indexer.catalog.sql_catalog import SqlCatalog
 
@@ -230,16 +262,42 @@ def _create_in_folder(path: Path, spec: dict[str, Any]) -> None:
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
             there = "a store" if (path / CATALOG_FILE).exists() else "something else"
             raise StoreError(f"there is {there} already at {label}", hint="Name a new folder with --store.")
+        around = enclosing_store(path)
+        if around is not None:
+            raise StoreError(f"{label} lies in the store {around.name!r}", hint="Name a folder outside with --store.")
         parent = path.absolute().parent
         parent.mkdir(parents=True, exist_ok=True)
         with folder_written_whole(path.absolute(), replace=False) as made:  # refused if another process was quicker
             key = _write_key(made / KEY_FILE)
             SqlCatalog.create(made / CATALOG_FILE, _first_manifest(spec, key)).close()
             (made / VECTORS_FOLDER).mkdir()
+            _limit(made, gid)
         sync(parent)
 
 
-def _create_in_database(url: str, spec: dict[str, Any], local_dir: Path | None) -> None:
+def _limit(folder: Path, gid: int | None) -> None:
+    """Let nobody into a new store but its owner, whatever the umask, or also the users of a group, to read.
+
+    The group goes on to what is made there later, SQLite's log among it. The key stays its owner's alone.
+    """
+    for path in (folder, *(folder / name for name in (CATALOG_FILE, VECTORS_FOLDER))):
+        if not path.exists():
+            continue
+        if gid is not None:
+            try:
+                os.chown(path, -1, gid)
+            except PermissionError as exc:
+                raise StoreError(
+                    f"the store can't be given to the group {grp.getgrgid(gid).gr_name!r}: you are not a member",
+                    hint="`id -Gn` lists your groups.",
+                ) from exc
+        if path.is_dir():
+            path.chmod(0o700 if gid is None else 0o2750)
+        else:
+            path.chmod(0o600 if gid is None else 0o640)
+
+
+def _create_in_database(url: str, spec: dict[str, Any], local_dir: Path | None, gid: int | None) -> None:
     from indexer.catalog.sql_catalog import SqlCatalog
 
     key = secrets.token_bytes(KEY_BYTES)
@@ -251,7 +309,12 @@ def _create_in_database(url: str, spec: dict[str, Any], local_dir: Path | None) 
             raise StoreError(
                 f"the local folder {folder.name!r} has the key of a store already", hint="Name another local folder."
             )
+        if enclosing_store(folder) is not None:
+            raise StoreError(f"the local folder {folder.name!r} lies in a store", hint="Name another local folder.")
+        alone = not any(folder.iterdir())  # else it is somebody's, who has said who may look into it
         _write_key(folder / KEY_FILE, key)
+        (folder / VECTORS_FOLDER).mkdir(exist_ok=True)
+        _limit(folder if alone else folder / VECTORS_FOLDER, gid)
         try:
             SqlCatalog.create(url, values).close()
         except BaseException:

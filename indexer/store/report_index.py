@@ -95,6 +95,6 @@ def _mark_of(folder: Path) -> dict[str, Any]:
 
 def _write(index: ReportIndex, parent: Path, mark: dict[str, Any]) -> None:
     """Into a folder beside the place, then moved there: a reader sees the old files, the new ones, or none."""
-    with folder_written_whole(parent / FOLDER) as made:
+    with folder_written_whole(parent / FOLDER, like=parent) as made:
         index.save(made)
         (made / _MARK).write_text(json.dumps(mark), encoding="utf-8")

@@ -45,13 +45,23 @@ class Store:
         self._lock = threading.Lock()
 
     @classmethod
-    def create(cls, location: str | Path, spec_json: Mapping[str, Any], *, local_dir: Path | None = None) -> Store:
+    def create(
+        cls,
+        location: str | Path,
+        spec_json: Mapping[str, Any],
+        *,
+        local_dir: Path | None = None,
+        group: str | None = None,
+    ) -> Store:
         """Make a store at a directory or a database URL, for the model that `spec_json` describes.
 
         `spec_json` has `name`, `weights_sha256`, `embed_dim`, and whatever else makes vectors comparable. The place may
         be an empty directory; StoreError if anything is there. Nothing is left behind if it fails.
+
+        The store is its owner's alone (0700, files 0600), or may also be read by the users of `group` (0750, 0640, the
+        key 0600). Rights that the owner gives later are kept.
         """
-        create_place(location, spec_json, local_dir=local_dir)
+        create_place(location, spec_json, local_dir=local_dir, group=group)
         return cls.open(location, local_dir=local_dir)
 
     @classmethod

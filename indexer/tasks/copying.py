@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from indexer.outputs import require_folder
 from indexer.sources.opening import locate, opened
 from indexer.sources.source import Where
 from retrieval.errors import DicomError, FileUnreadable, MedlensError
@@ -45,8 +46,9 @@ def copy_files(instances: Iterable[Mapping[str, Any]], folder: Path) -> CopiedFi
 
     `instances` are attributes of hits, or rows of `select`. The files are copied as they are, with all that they say
     about the patient; their names say nothing. Nothing is overwritten. Raises MedlensError if the folder
-    can't be made.
+    can't be made, OutputError if it is in a store.
     """
+    require_folder(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as exc:

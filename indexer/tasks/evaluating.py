@@ -11,6 +11,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from indexer.output_formats import html_page, json_document
+from indexer.outputs import Output, require_folder, require_outputs
 from indexer.reading.files import PictureRequest
 from indexer.store.questions import model_source
 from indexer.store.store import Store
@@ -33,7 +35,7 @@ from retrieval.evaluation.evaluate import (
 )
 from retrieval.evaluation.pairs import evaluation_rows, read_pairs
 from retrieval.evaluation.plots import require_matplotlib
-from retrieval.evaluation.report import write_report
+from retrieval.evaluation.report import METRICS, REPORT, report_files
 from retrieval.evaluation.rows import EvaluationRows
 from retrieval.types import Embeddings, RenderProfile
 from retrieval.zeroshot.calibration import Calibration, read_calibration
@@ -61,7 +63,8 @@ class EvaluationSettings:
     - `compare`: a second model, judged on the same rows.
     - `limit`: at most so many images, drawn by whole patients; None for all, or for 5000 frames of a store.
     - `resamples` and `seed` are of the bootstrap; the seed is of the drawing, too.
-    - `report`: a folder to write `metrics.json` and `report.html` into. It needs matplotlib.
+    - `report`: a folder to write `metrics.json` and `report.html` into. It needs matplotlib. Files that no such
+      report left there are replaced with `force` only.
     """
 
     labels: tuple[str, ...] = ()
@@ -73,6 +76,7 @@ class EvaluationSettings:
     resamples: int = 2000
     seed: int = 0
     report: Path | None = None
+    force: bool = False
 
 
 @dataclass(frozen=True)
@@ -148,8 +152,31 @@ class _Subject:
 
 
 def _require_reportable(settings: EvaluationSettings) -> None:
-    if settings.report is not None:
-        require_matplotlib()  # before minutes of encoding
+    if settings.report is not None:  # before minutes of encoding
+        require_matplotlib()
+        require_folder(settings.report)
+        if settings.report.is_dir():
+            require_outputs(*_report_outputs(settings.report, settings.force).values())
+
+
+def _report_outputs(folder: Path, force: bool) -> dict[str, Output]:
+    """The files of a report, by their names."""
+    return {
+        METRICS: Output(
+            folder / METRICS, json_document("the figures of a report", ("model", "rows", "options")), force
+        ),
+        REPORT: Output(folder / REPORT, html_page("a report", "evaluation"), force),
+    }
+
+
+def _write_report(folder: Path, force: bool, files: Mapping[str, str]) -> None:
+    require_folder(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as exc:
+        raise EvaluationError(f"the report can't be written into {folder.name!r}: {exc.strerror}") from exc
+    for name, output in _report_outputs(folder, force).items():
+        output.write_text(files[name])
 
 
 def _judged(
@@ -186,7 +213,7 @@ def _judged(
     compared = compare(first, judged(resolve_model(settings.compare))) if settings.compare else None
     if settings.report is not None:
         on_progress("writing the report", 0, 1)
-        write_report(settings.report, first, compared)
+        _write_report(settings.report, settings.force, report_files(first, compared))
     return Judged(first, compared)
 
 

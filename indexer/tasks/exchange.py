@@ -13,9 +13,8 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -24,13 +23,24 @@ import numpy as np
 import numpy.typing as npt
 
 from indexer.keywords import COLUMNS
+from indexer.output_formats import beside, json_lines, npz, parquet
+from indexer.outputs import Output, require_not_of_archive, require_outputs
 from indexer.store.store import Store
 from retrieval.encoders.spec import differing
 from retrieval.errors import StoreError, StoreIncompatible
+from retrieval.neutral import neutral_values
 from retrieval.optional import require_optional
 
 FORMATS = ("npz", "parquet", "faiss")
 _KEPT = (*COLUMNS, "patient_pseudonym")
+_ARRAYS = ("ids", "vectors", "sop_instance_uid", "frame_number", "attributes", "model")
+_MODEL = "medlens_model"  # a key of a Parquet file's metadata
+_KEYS = json_lines("the keys of exported vectors", {"id", "sop_instance_uid", "frame_number", *_KEPT})
+EXPORTS = {
+    "npz": npz("an export of vectors as npz", _ARRAYS),
+    "parquet": parquet("an export of vectors as Parquet", _MODEL),
+    "faiss": beside("an export of vectors for FAISS", b"IxMp", ".jsonl", _KEYS),
+}
 _CHUNK = 4096
 
 
@@ -50,26 +60,27 @@ class _Rows:
     model: dict[str, Any] | None
 
 
-def export_frames(store: Store, path: Path, form: str | None = None) -> int:
+def export_frames(store: Store, path: Path, form: str | None = None, *, force: bool = False) -> int:
     """Write the vectors of all frames to a file that appears only when it is whole; how many there were.
 
-    `form` is one of FORMATS, by default what the path ends with. StoreError if it is none, or can't be written.
+    `form` is one of FORMATS, by default what the path ends with. A file that is no export of that form is replaced
+    with `force` only. StoreError for another form, OutputError if the file can't be written or replaced.
     """
     form = form or path.suffix.removeprefix(".").lower()
     if form not in FORMATS:
         raise StoreError(f"{form!r} is no format of an export", hint=f"Name one with --format: {', '.join(FORMATS)}.")
-    write: Callable[[Store, Path], int] = {"npz": _write_npz, "parquet": _write_parquet, "faiss": _write_faiss}[form]
-    try:
-        with tempfile.TemporaryDirectory(dir=path.absolute().parent, prefix=f".{path.name}.") as folder:
-            count = write(store, Path(folder) / path.name)
-            for made in sorted(Path(folder).iterdir(), reverse=True):  # the vectors, the shorter name, come last
-                made.replace(path.with_name(made.name))
-    except OSError as exc:
-        raise StoreError(
-            f"the export {path.name} can't be written: {exc.strerror or type(exc).__name__}",
-            hint="Check the folder, the permissions and the room on the disk.",
-        ) from exc
-    return count
+    written = Output(path, EXPORTS[form], force)
+    require_outputs(written)
+    require_not_of_archive(store, written)
+    with written.whole() as place:
+        if form == "npz":
+            return _write_npz(store, place)
+        if form == "parquet":
+            return _write_parquet(store, place)
+        keys = Output(path.with_name(f"{path.name}.jsonl"), _KEYS, force)
+        require_outputs(keys)
+        with keys.whole() as beside_it:
+            return _write_faiss(store, place, beside_it)
 
 
 def import_frames(store: Store, path: Path, *, any_model: bool = False) -> Imported:
@@ -109,11 +120,14 @@ def _batches(store: Store) -> Iterator[tuple[Any, Any, list[tuple[str, int, dict
     for ids, vectors in store.catalog.vectors.iter_vectors("frame", batch=_CHUNK):
         found = store.catalog.frames.get(ids.tolist())
         there = np.array([i in found for i in ids.tolist()], dtype=np.bool_)  # one may be deleted meanwhile
-        keys = [
-            (key.sop_instance_uid, key.frame_number, {name: attributes.get(name) for name in _KEPT})
-            for key, attributes in found.values()
-        ]
+        keys = [(key.sop_instance_uid, key.frame_number, _shown(attributes)) for key, attributes in found.values()]
         yield ids[there], vectors[there], keys
+
+
+def _shown(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """The attributes as any output has them: neutral. But UIDs are keys, and stay as they are."""
+    kept = {name: attributes.get(name) for name in _KEPT}
+    return {name: value if name.endswith("_uid") else neutral_values(value) for name, value in kept.items()}
 
 
 def _json(value: Any) -> str:
@@ -153,7 +167,7 @@ def _write_parquet(store: Store, path: Path) -> int:
     fields = [("id", pa.int64()), ("sop_instance_uid", pa.string()), ("frame_number", pa.int32())]
     fields += [(name, pa.string()) for name in _KEPT if name != "sop_instance_uid"]
     fields += [("vector", pa.list_(pa.float32(), dim))]
-    schema = pa.schema(fields, metadata={"medlens_model": _json(store.model)})
+    schema = pa.schema(fields, metadata={_MODEL: _json(store.model)})
     count = 0
     with path.open("wb") as file:
         with pq.ParquetWriter(file, schema, compression="zstd") as writer:
@@ -170,10 +184,10 @@ def _write_parquet(store: Store, path: Path) -> int:
     return count
 
 
-def _write_faiss(store: Store, path: Path) -> int:
+def _write_faiss(store: Store, path: Path, keys_path: Path) -> int:
     from indexer.vectors.file import write_flat
 
-    with path.with_name(f"{path.name}.jsonl").open("w", encoding="utf-8") as file:
+    with keys_path.open("w", encoding="utf-8") as file:
         ids = []
         for some_ids, _, keys in _batches(store):
             for i, (uid, number, attributes) in zip(some_ids.tolist(), keys, strict=True):
@@ -217,7 +231,7 @@ def _read(path: Path) -> _Rows:
 def _read_parquet(path: Path) -> _Rows:
     _, pq = _pyarrow()
     table = pq.read_table(path, columns=["sop_instance_uid", "frame_number", "vector"])
-    model = (table.schema.metadata or {}).get(b"medlens_model")
+    model = (table.schema.metadata or {}).get(_MODEL.encode())
     column = table["vector"].combine_chunks()
     flat = np.asarray(column.flatten(), dtype=np.float32)
     vectors = flat.reshape(len(table), -1) if len(table) else flat.reshape(0, column.type.list_size)

@@ -11,12 +11,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from indexer.output_formats import json_document
+from indexer.outputs import require_folder
 from indexer.store.store import Store, is_url
 from indexer.tasks.training_pairs import Exported, ExportSettings, export_pairs
 from retrieval.encoders.clip import choose_device
 from retrieval.encoders.known_models import try_to_remember
+from retrieval.encoders.model_config import CONFIG_NAME
 from retrieval.encoders.model_parts import spec_of
 from retrieval.encoders.model_source import resolve_model
+from retrieval.errors import OutputError
 from retrieval.training.config import TrainingConfig
 
 if TYPE_CHECKING:
@@ -33,6 +37,7 @@ def train(
     *,
     device: str = "auto",
     restart: bool = False,
+    force: bool = False,
     tensorboard: Path | None = None,
     on_progress: Progress = lambda what, done, total: None,
     on_export: OnExport = lambda store, exported: None,
@@ -43,12 +48,17 @@ def train(
 
     Stores among the data are written down as pairs files in the run's work folder, each told to `on_export` by its
     name. A run that has begun goes on with what it began with, also if a store has changed, unless it is started anew.
-    Where the model then lies is written down for this user.
-    The other arguments and what is raised are those of `retrieval.training.run.train`; StoreError for a store that
-    can't be opened.
+    Where the model then lies is written down for this user. A folder that no training wrote is written into with
+    `force` only. The other arguments and what is raised are those of `retrieval.training.run.train`; OutputError for
+    such a folder, StoreError for a store that can't be opened.
     """
+    from retrieval.training.checkpoint import work_folder
     from retrieval.training.run import train as train_on_pairs
 
+    _require_output(config.output, force)
+    for folder in (work_folder(config), tensorboard):
+        if folder is not None:
+            require_folder(folder)
     chosen = choose_device(device, "fp32")
     result = train_on_pairs(
         _with_stores(config, restart=restart, on_progress=on_progress, on_export=on_export),
@@ -58,11 +68,30 @@ def train(
         on_progress=on_progress,
         on_epoch=on_epoch,
         on_teacher=on_teacher,
+        before_writing=lambda: _require_output(config.output, force),
     )
     if result.first:
         trained = resolve_model(str(result.folder.resolve()))
         try_to_remember(spec_of(trained), trained)
     return result
+
+
+def _require_output(folder: Path, force: bool) -> None:
+    """Raises OutputError unless the model's folder is new, empty, or one that a training wrote."""
+    require_folder(folder)
+    try:
+        content = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+    except OSError as exc:
+        raise OutputError(f"{folder.name!r} can't be looked into: {exc.strerror}", hint="Name another output.") from exc
+    written = json_document("a model", ("model_cfg", "preprocess_cfg", "medlens"))
+    if content and not force and not written.recognises(folder / CONFIG_NAME):
+        raise OutputError(
+            f"the folder {folder.name!r} is there already, and holds no model that `medlens train` wrote",
+            hint="Name another output, or say --force to write the model into it.",
+        )
+    links = [name for name in content if (folder / name).is_symlink()]
+    if links:
+        raise OutputError(f"{links[0]!r} in {folder.name!r} is a link", hint="Name another output, or remove the link.")
 
 
 def _with_stores(

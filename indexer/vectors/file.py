@@ -25,7 +25,7 @@ from indexer.vectors.compressed import Compressed, Tuning
 from indexer.vectors.flat import Flat, load_faiss, new_flat
 from indexer.vectors.parts import Part, RowFile, new_part
 from retrieval.errors import StoreCorrupt
-from retrieval.on_disk import written_whole
+from retrieval.on_disk import make_folder_like_its_parent, written_whole
 from retrieval.types import Ids
 
 _MAGIC = b"MEDLENS3"
@@ -43,8 +43,8 @@ class OpenedFile:
 
 def write_whole(path: Path, write: Callable[[IO[bytes]], dict[str, Any]]) -> None:
     """`write` fills a temporary file and returns the trailer; the file is sealed, synced and renamed, or nothing is."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with written_whole(path, durable=True) as temporary, temporary.open("xb") as file:
+    make_folder_like_its_parent(path.parent)
+    with written_whole(path, durable=True, like=path.parent) as temporary, temporary.open("wb") as file:
         text = json.dumps(write(file), sort_keys=True).encode()
         file.write(text + _FOOTER.pack(zlib.crc32(text), len(text), _MAGIC))
 

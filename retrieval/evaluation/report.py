@@ -6,14 +6,13 @@ import base64
 import html
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 
-from retrieval.errors import EvaluationError
 from retrieval.evaluation import plots
 from retrieval.evaluation.evaluate import Compared, Evaluation, Way
 from retrieval.evaluation.labelling import ZeroShot
 from retrieval.evaluation.results import SHOWN, document, held_out_rows, one_figure, said, signed, wording_rows
 from retrieval.evaluation.zero_shot import ACCURACY, AUROC, BINS
+from retrieval.neutral import neutral, neutral_values
 from retrieval.statistics.bootstrap import Estimate
 
 METRICS, REPORT = "metrics.json", "report.html"
@@ -30,18 +29,12 @@ td small { color: #666; } .plots { display: flex; flex-wrap: wrap; gap: 1rem; al
 """
 
 
-def write_report(folder: Path, evaluation: Evaluation, compared: Compared | None = None) -> None:
-    """Write metrics.json and report.html into a folder, which is made if need be. Raises EvaluationError if it can't
-    be written, or without matplotlib."""
+def report_files(evaluation: Evaluation, compared: Compared | None = None) -> dict[str, str]:
+    """metrics.json and report.html: what stands in them by their names. Raises EvaluationError without matplotlib."""
     plots.require_matplotlib()
-    text = json.dumps(document(evaluation, compared), indent=1, ensure_ascii=False) + "\n"
-    page = report_page(evaluation, compared)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / METRICS).write_text(text, encoding="utf-8")
-        (folder / REPORT).write_text(page, encoding="utf-8")
-    except OSError as exc:
-        raise EvaluationError(f"the report can't be written into {folder.name!r}: {exc.strerror}") from exc
+    figures = neutral_values(document(evaluation, compared))
+    text = json.dumps(figures, indent=1, ensure_ascii=False) + "\n"
+    return {METRICS: text, REPORT: report_page(evaluation, compared)}
 
 
 def report_page(evaluation: Evaluation, compared: Compared | None = None) -> str:
@@ -55,8 +48,8 @@ def report_page(evaluation: Evaluation, compared: Compared | None = None) -> str
         if value not in (None, "", 0)
     )
     sections = [
-        f"<h1>{html.escape(title + against)}</h1>",
-        f'<p class="about">{len(rows)} images of {len(set(rows.groups))} patients or cases; {html.escape(facts)}.</p>',
+        f"<h1>{_text(title + against)}</h1>",
+        f'<p class="about">{len(rows)} images of {len(set(rows.groups))} patients or cases; {_text(facts)}.</p>',
         _summary(evaluation),
         *(_notes(evaluation.notes)),
     ]
@@ -70,8 +63,9 @@ def report_page(evaluation: Evaluation, compared: Compared | None = None) -> str
     body = "\n".join(sections)
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="generator" content="medlens evaluation">
 <meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
-<title>medlens: {html.escape(title)}</title><style>{_STYLE}</style></head>
+<title>medlens: {_text(title)}</title><style>{_STYLE}</style></head>
 <body>
 {body}
 </body></html>
@@ -126,7 +120,7 @@ def _ways_table(ways: Sequence[Way]) -> str:
 
 
 def _zero_shot(found: ZeroShot) -> list[str]:
-    name = html.escape(found.labels.name)
+    name = _text(found.labels.name)
     rows = []
     for figure, value in found.estimates.items():
         phrased = found.phrasings.get(figure)
@@ -135,7 +129,7 @@ def _zero_shot(found: ZeroShot) -> list[str]:
         rows.append([figure, _marked(figure, value), plain, spread, one_figure(figure, value.chance)])
     labels = [
         [
-            html.escape(one.label),
+            _text(one.label),
             str(one.rows),
             "" if one.answered is None else str(one.answered),
             one_figure("recall", one.recall),
@@ -149,7 +143,7 @@ def _zero_shot(found: ZeroShot) -> list[str]:
         told = held_out_rows(found.calibrated)
         held_out = [
             f'<p class="small">{found.calibrated.rows} images of patients that the calibration (on '
-            f"{html.escape(found.calibrated.calibrated_on)}) has not seen.</p>",
+            f"{_text(found.calibrated.calibrated_on)}) has not seen.</p>",
             _table([*told[0]], [[*map(str, row.values())] for row in told]),
         ]
     changed, pictures = "", {}
@@ -161,8 +155,7 @@ def _zero_shot(found: ZeroShot) -> list[str]:
     pictures[f"{found.labels.name}: reliability"] = plots.reliability_diagram(found)
     return [
         f"<h2>Zero-shot: {name}</h2>",
-        f'<p class="small">{found.rows} images whose field {html.escape(repr(found.truth))} says the truth. '
-        f"{changed}</p>",
+        f'<p class="small">{found.rows} images whose field {_text(repr(found.truth))} says the truth. {changed}</p>',
         _table(["figure", "prompts of the set", "plain softmax", "single phrasings", "guessing"], rows),
         *held_out,
         _table(["label", "images", "answers", "recall", "precision", "AUROC"], labels),
@@ -183,7 +176,7 @@ def _wordings(evaluation: Evaluation) -> list[str]:
 
 
 def _comparison(compared: Compared) -> list[str]:
-    first, second = html.escape(compared.first.model), html.escape(compared.second.model)
+    first, second = _text(compared.first.model), _text(compared.second.model)
     out = [f"<h2>{second} less {first}</h2>"]
     out.append('<p class="small">Paired over the same patients. Bold where the interval does not hold 0.</p>')
     pictures = {}
@@ -194,7 +187,7 @@ def _comparison(compared: Compared) -> list[str]:
             words = f"{signed(name, d.value)} <small>({signed(name, d.low)} to {signed(name, d.high)})</small>"
             words = f'<span class="differs">{words}</span>' if d.differs else words
             rows.append([name, one_figure(name, d.first), one_figure(name, d.second), words])
-        out += [f"<h3>{html.escape(task)}</h3>", _table(["figure", first, second, "difference"], rows)]
+        out += [f"<h3>{_text(task)}</h3>", _table(["figure", first, second, "difference"], rows)]
         bounded = {name: d for name, d in shown.items() if name != "median rank"}  # its unit is another
         pictures[task] = plots.difference_plot(task, bounded)
     return [*out, _pictures(pictures)]
@@ -225,6 +218,11 @@ def _marked(name: str, value: Estimate) -> str:
     return f"{figure} <small>({rest}</small>" if rest else figure
 
 
+def _text(text: str) -> str:
+    """As it is shown: neutral, and no markup."""
+    return html.escape(neutral(text))
+
+
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     def cells(tag: str, values: Sequence[str]) -> str:
         return "<tr>" + "".join(f"<{tag}>{value}</{tag}>" for value in values) + "</tr>"
@@ -233,7 +231,7 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def _list(lines: Sequence[str]) -> str:
-    return "<ul>" + "".join(f"<li>{html.escape(line)}</li>" for line in lines) + "</ul>"
+    return "<ul>" + "".join(f"<li>{_text(line)}</li>" for line in lines) + "</ul>"
 
 
 def _pictures(svgs: Mapping[str, str]) -> str:
@@ -241,5 +239,5 @@ def _pictures(svgs: Mapping[str, str]) -> str:
     images = []
     for name, svg in svgs.items():
         data = base64.b64encode(svg.encode()).decode("ascii")
-        images.append(f'<img alt="{html.escape(name)}" src="data:image/svg+xml;base64,{data}">')
+        images.append(f'<img alt="{_text(name)}" src="data:image/svg+xml;base64,{data}">')
     return '<div class="plots">' + "".join(images) + "</div>"

@@ -30,7 +30,8 @@ class TrainingContext:
     """A run's surroundings. `work` is the folder of its state; the first process fills it before the others read it.
 
     `restart` starts anew where a state is. `rehearsal` names the sources that the model which the run goes on from was
-    trained on. `tensorboard` is the folder for logs, None for no logs. Only the first process calls what is told.
+    trained on. `tensorboard` is the folder for logs, None for no logs. `before_writing` raises where the model may not
+    be written. Only the first process calls what is told.
     """
 
     config: TrainingConfig
@@ -45,6 +46,7 @@ class TrainingContext:
     on_progress: Progress = silent
     on_epoch: OnEpoch = silent
     on_teacher: OnTeacher = silent
+    before_writing: Callable[[], None] = silent
 
     def order_of_epoch(self, epoch: int) -> npt.NDArray[np.int64]:
         """The rows of one epoch, see `epoch_order`."""

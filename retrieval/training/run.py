@@ -6,6 +6,7 @@ import hashlib
 import json
 import logging
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -61,12 +62,14 @@ def train(
     on_progress: Progress = silent,
     on_epoch: OnEpoch = silent,
     on_teacher: OnTeacher = silent,
+    before_writing: Callable[[], None] = silent,
 ) -> TrainingResult:
     """Train, or go on training, and write `config.output`.
 
     `device` is "auto", "cpu", "cuda" or "cuda:N". Raises TrainingError for data or a configuration that can't be used,
     EncoderError for a device that is not there. KeyboardInterrupt leaves the last state, from
-    which the same call goes on. `tensorboard` is a folder for logs: this run's are in one of its name there.
+    which the same call goes on. `before_writing` is called before the model is written, and may raise: the state stays.
+    `tensorboard` is a folder for logs: this run's are in one of its name there.
 
     Under torchrun its processes share each batch. The first writes, and calls `on_progress`, `on_epoch` and, once it
     knows what the teacher can do, `on_teacher`.
@@ -83,6 +86,7 @@ def train(
         context = TrainingContext(
             config, corpus, label_sets, work_folder(config), place, processes, restart=restart, rehearsal=rehearsal
         )
+        context = replace(context, before_writing=before_writing)
         if processes.first:  # one table and one bar are enough
             context = replace(
                 context, tensorboard=tensorboard, on_progress=on_progress, on_epoch=on_epoch, on_teacher=on_teacher
@@ -131,6 +135,7 @@ def _train(context: TrainingContext) -> TrainingResult:
         )
         if forgetting is not None:
             metrics["forgetting"] = asdict(forgetting)
+        context.before_writing()
         folder = export(model, config, work / "text", card, metrics)
         if config.continue_from is not None:
             keep_start_card(config.continue_from, folder)

@@ -1,0 +1,242 @@
+"""Files that medlens writes for its user: whole or not at all, and never over what can't be made again.
+
+Refused are places inside a store (its catalog, its key, whatever lies there), links, devices, databases, DICOM files
+and the files of an archive. A file that exists is replaced if it is an earlier output of the very same kind, which its
+content must show, or on the user's word (`--force`). All of that is looked at before the work starts, so that an hour
+of it does not end in a refusal, and again before the file gets its name; what came there meanwhile stays, and the
+output is kept beside it.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from indexer.output_formats import OutputFormat
+from indexer.store.place import enclosing_store
+from indexer.store.store import Store
+from retrieval.errors import OutputError
+from retrieval.on_disk import unfinished_name
+
+_DEVICES = ("null", "full", "tty", "stdout", "stderr")  # of /dev: what people write to on purpose
+_OWN_STREAMS = ("/dev/fd/", "/proc/self/fd/", "/dev/std")
+_SQLITE = b"SQLite format 3\0"
+_SQLITE_COMPANIONS = ("-wal", "-shm", "-journal")
+
+
+@dataclass(frozen=True)
+class Output:
+    """A file to be written, of which kind, and whether it may replace what medlens did not write."""
+
+    path: Path
+    form: OutputFormat
+    force: bool = False
+
+    def require(self) -> None:
+        """Raises OutputError, naming the file without its folders, unless it can be written."""
+        name = repr(self.path.name or str(self.path))
+        try:
+            if not _is_stream(self.path):
+                self._require_place(name)
+        except OSError as exc:  # a folder that may not be looked into
+            raise OutputError(f"{name} can't be written: {exc.strerror or exc}", hint="Name another place.") from exc
+
+    def _require_place(self, name: str) -> None:
+        path = self.path
+        if path.is_symlink():
+            raise OutputError(
+                f"{name} can't be written: it is a link", hint="Name the file that it leads to, or another one."
+            )
+        if path.is_dir():
+            raise OutputError(f"{name} can't be written: it is a folder", hint="Name a file in it.")
+        if not path.parent.is_dir():
+            raise OutputError(
+                f"{name} can't be written: there is no folder {path.parent.name!r}", hint="Make the folder first."
+            )
+        _require_outside_stores(path.parent, name)
+        _require_no_database(path, name)
+        if path.exists():
+            self._require_replaceable(name)
+        elif not os.access(path.parent, os.W_OK | os.X_OK):
+            raise OutputError(
+                f"{name} can't be written: no permission to make a file in its folder", hint="Name another folder."
+            )
+
+    def require_not_of_archive(self, store: Store) -> None:
+        """Raises OutputError for a file that the store was made from, whatever it looks like.
+
+        All names that the store knows in the file's archive are read, but only for a file that is there and in one.
+        """
+        if _is_stream(self.path) or not self.path.is_file():
+            return
+        place = self.path.resolve()
+        for archive, root in store.catalog.files.archive_roots().items():
+            if "://" in root or not place.is_relative_to(Path(root).resolve()):
+                continue
+            relative = place.relative_to(Path(root).resolve()).as_posix()
+            for path, known in store.catalog.files.known(archive):
+                if path == relative and known.status == "indexed":
+                    raise _of_archive(repr(self.path.name))
+
+    @contextmanager
+    def whole(self) -> Iterator[Path]:
+        """A name to write to, whose file gets the output's name when the block ends well, and goes if it doesn't.
+
+        A pipe or a device is written to as it is. Raises OutputError as `require` does, or where the system refuses.
+        """
+        self.require()
+        try:
+            if _is_stream(self.path):
+                with _streamed(self.path) as place:
+                    yield place
+            else:
+                with self._renamed() as place:
+                    yield place
+        except OSError as exc:
+            raise OutputError(f"{self.path.name!r} can't be written: {exc.strerror or exc}") from exc
+
+    def write_text(self, text: str) -> None:
+        """Write it in UTF-8."""
+        self.write_bytes(text.encode("utf-8", "backslashreplace"))  # names of files may not be UTF-8
+
+    def write_bytes(self, content: bytes) -> None:
+        with self.whole() as temporary:
+            temporary.write_bytes(content)
+
+    @contextmanager
+    def _renamed(self) -> Iterator[Path]:
+        place = self.path.parent.resolve() / self.path.name
+        temporary = unfinished_name(place)
+        try:
+            yield temporary
+            try:
+                self.require()
+            except OutputError as exc:
+                kept = place.with_name(f"{place.stem}.{temporary.suffixes[-2].removeprefix('.')}{place.suffix}")
+                temporary.replace(kept)
+                raise OutputError(f"{exc}; it came while the output was made, which is {kept.name!r}") from exc
+            if place.exists():
+                shutil.copymode(place, temporary)  # a file that was made private stays so
+            temporary.replace(place)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    def _require_replaceable(self, name: str) -> None:
+        status = self.path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise OutputError(f"{name} can't be written: it is {_kind(status.st_mode)}", hint="Name a file.")
+        if not status.st_size:
+            return  # nothing is lost
+        with self.path.open("rb") as file:
+            head = file.read(132)
+        if head[128:] == b"DICM":  # PS3.10 7.1
+            raise _of_archive(name)
+        if not self.force and not self.form.recognises(self.path):
+            raise OutputError(
+                f"{name} is there already, and is not {self.form.name} that medlens wrote",
+                hint="Name another file, or say --force to replace it.",
+            )
+
+
+def require_not_of_archive(store: Store, *outputs: Output | None) -> None:
+    """Raises OutputError if one of them is a file that the store was made from, whatever it looks like."""
+    for output in outputs:
+        if output is not None:
+            output.require_not_of_archive(store)
+
+
+def require_outputs(*outputs: Output | None) -> None:
+    """Raises OutputError unless all of them can be written, before any work is done. No two may be the same file."""
+    places: dict[Path, Output] = {}
+    for output in outputs:
+        if output is None:
+            continue
+        output.require()
+        if not _is_stream(output.path):
+            place = output.path.resolve()
+            if place in places:
+                raise OutputError(f"{output.path.name!r} is named for two outputs", hint="Give each a file of its own.")
+            places[place] = output
+
+
+def require_folder(folder: Path) -> None:
+    """Raises OutputError unless `folder` can be filled: made, or there and no part of a store."""
+    name = repr(folder.name or str(folder))
+    if folder.is_symlink() and not folder.is_dir():
+        raise OutputError(f"{name} can't be made: it is a link that leads nowhere", hint="Name another folder.")
+    _require_outside_stores(folder, name)
+    if folder.exists() and not folder.is_dir():
+        raise OutputError(f"{name} can't be made: it is a file", hint="Name a folder.")
+
+
+def _require_outside_stores(folder: Path, name: str) -> None:
+    store = enclosing_store(folder)
+    if store is not None:
+        raise OutputError(
+            f"{name} can't be written: it is inside the store {store.name!r}",
+            hint="Name a place outside: what lies in a store is medlens's own.",
+        )
+
+
+def _require_no_database(path: Path, name: str) -> None:
+    """A store may be a SQLite file of any name. Its log, there or not, is a part of it."""
+    companion = next((end for end in _SQLITE_COMPANIONS if path.name.endswith(end)), "")
+    for database in {path, path.with_name(path.name.removesuffix(companion) or path.name)}:
+        if _begins_with(database, _SQLITE):
+            raise OutputError(
+                f"{name} is a database or belongs to one, and is never replaced",
+                hint="Name another file, or remove that one first.",
+            )
+
+
+def _of_archive(name: str) -> OutputError:
+    return OutputError(f"{name} is a DICOM file, and is never replaced", hint="Name another file.")
+
+
+def _is_stream(path: Path) -> bool:
+    """Whether it is a pipe, or a device that people write to on purpose; links in /dev are followed."""
+    place = os.path.abspath(path)  # noqa: PTH100 - not resolve(): /dev/stdout is a link
+    if place.startswith(_OWN_STREAMS):
+        return path.exists() and not path.is_dir() and not stat.S_ISBLK(path.stat().st_mode)
+    try:
+        status = path.lstat()
+    except OSError:
+        return False
+    if stat.S_ISFIFO(status.st_mode):
+        return True
+    known = place in {f"/dev/{name}" for name in _DEVICES} or place.startswith("/dev/pts/")
+    return stat.S_ISCHR(status.st_mode) and known
+
+
+@contextmanager
+def _streamed(path: Path) -> Iterator[Path]:
+    """The stream itself. A regular file behind /dev/stdout is added to: the shell has opened it, and may append."""
+    if not stat.S_ISREG(path.stat().st_mode):
+        yield path
+        return
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as folder:
+        spooled = Path(folder) / path.name
+        yield spooled
+        with spooled.open("rb") as made, path.open("ab") as out:
+            shutil.copyfileobj(made, out, 1 << 20)
+
+
+def _begins_with(path: Path, magic: bytes) -> bool:
+    if not path.is_file():  # a pipe would be waited for
+        return False
+    with path.open("rb") as file:
+        return file.read(len(magic)) == magic
+
+
+def _kind(mode: int) -> str:
+    for test, name in ((stat.S_ISBLK, "a block device"), (stat.S_ISCHR, "a device"), (stat.S_ISSOCK, "a socket")):
+        if test(mode):
+            return name
+    return "not a regular file"
