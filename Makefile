@@ -20,7 +20,7 @@ ready = $(need_python) && "$(PYTHON)" -c '$(LOCKED)' $(VENV).lock \
 need_python = { [ -n "$(PYTHON)" ] || { echo "medlens needs Python 3.11 or newer with the venv module; \
 	none of $(CANDIDATES) is (Debian: apt-get install python3-venv). Another can be named: make PYTHON=/path/to/python" >&2; exit 1; }; }
 
-.PHONY: help demo test test-gpu model clean
+.PHONY: help demo docs test check trials test-gpu model clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -29,12 +29,24 @@ demo: ## make the environment, index real DICOM files, search them, write a page
 	@$(call ready,installed-demo)
 	@$(VENV)/bin/medlens demo
 
-test: ## make the environment with what tests need; lint, types, tests
+test: ## make the environment with what tests need; all tests
 	@$(call ready,installed-test)
+	$(VENV)/bin/python -m pytest -n auto --maxprocesses 4 $(PYTEST_ARGS)
+
+check: ## lint, format and types, by checkers of bounded versions
+	@$(call ready,installed-check)
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
-	$(VENV)/bin/python -m pytest -n auto --maxprocesses 4 $(PYTEST_ARGS)
+
+docs: ## build the documentation as a site, in docs/_build; a warning is an error
+	@$(call ready,installed-docs)
+	$(VENV)/bin/python -m sphinx -b html -W --keep-going -q docs docs/_build
+	@echo "docs/_build/index.html"
+
+trials: ## the long trials whole, of which make test runs a share: make trials TRIALS='mutants --share 0.1 --seed 7'
+	@$(call ready,installed-test)
+	PYTHONPATH=.:tests $(VENV)/bin/python -m trials $(TRIALS)
 
 test-gpu: ## the tests that need a GPU which FAISS can use; elsewhere they are skipped
 	@$(call ready,installed-test)
@@ -46,7 +58,7 @@ model: ## train the default model anew: make model DATA=FOLDER (what it reads: d
 	$(VENV)/bin/medlens train data/training/medlens-base.yaml --data "$(DATA)"
 
 clean: ## remove the environment, the demo's folder and all that was built
-	rm -rf $(VENV) $(VENV).lock .demo build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VENV).lock .venv-second .venv-second.lock .demo docs/_build build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find benchmarks cli data indexer retrieval tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The checkout itself is installed (--editable): what is run and tested is always what is here, and only a change of

@@ -30,6 +30,7 @@ import numpy as np
 from indexer.keywords import COLUMNS
 from indexer.records import FileStat, IndexedFile, InstanceRecord
 from indexer.store.store import Store
+from retrieval.encoders.known_models import remember_model
 from retrieval.encoders.model_source import resolve_model
 from retrieval.encoders.numpy_text.encoder import open_encoder
 
@@ -156,6 +157,8 @@ def main() -> None:
         if source.folder is None:
             parser.error("name a model that lies in a folder")
         spec = open_encoder(source.source).spec
+        os.environ["XDG_DATA_HOME"] = str(place / "home")  # a store does not say where its model lies
+        remember_model(spec, source)
         fill(place, spec.to_json(), spec.embed_dim, args.frames)
         medlens = [sys.executable, "-c", "from cli.medlens_app import main; main()"]
         search = [*medlens, "search", QUERY, "--store", str(place / "store"), "--format", "jsonl"]

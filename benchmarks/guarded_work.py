@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from indexer.dicom.precheck import check_before_decoding
 from indexer.dicom.safe_read import open_dicom
 from indexer.render.frame import render_frame
+from indexer.render.precheck import check_before_decoding
 
 
 def render(path: str) -> npt.NDArray[np.uint8]:

@@ -47,7 +47,8 @@ from indexer.run.pipeline import index_archive
 from indexer.sources.folders import iter_files
 from indexer.store.store import Store
 from retrieval.encoders.clip import ClipEncoder, choose_device
-from retrieval.encoders.model_source import open_model, resolve_model
+from retrieval.encoders.model_source import resolve_model
+from retrieval.encoders.torch_model import open_model
 from retrieval.types import Uint8Image
 
 T = TypeVar("T")

@@ -24,6 +24,7 @@ COMMANDS = (
     "index",
     "search",
     "describe",
+    "show",
     "render",
     "select",
     "classify",
@@ -132,7 +133,9 @@ def _skip_last_collection() -> None:
 
 
 def main() -> None:
-    """The console script. Exit codes: 0 done, 1 a MedlensError, 2 usage, 3 done but not well (README), 130 Ctrl-C."""
+    """The console script. Exit codes: 0 done, 1 a MedlensError, 2 usage, 3 done but not well, 130 Ctrl-C."""
+    if sys.platform == "win32":  # indexing needs POSIX's locks, signals and limits of processes
+        sys.exit("medlens does not run on Windows itself: run it in WSL2 or in a Linux container.")
     # Python looks for cycles every 700 new objects, and imports make hundreds of thousands: a tenth of a cold search.
     gc.set_threshold(50_000, *gc.get_threshold()[1:])
     atexit.register(_skip_last_collection)

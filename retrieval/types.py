@@ -5,22 +5,31 @@ Nothing here imports torch, faiss, pydicom or SQLAlchemy: whatever sees only thi
 
 from __future__ import annotations
 
+import hashlib
+from base64 import b32encode
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeGuard, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
-from retrieval.errors import MedlensError
+from retrieval.optional import require_optional
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
 Uint8Image = npt.NDArray[np.uint8]  # [H, W] grey or [H, W, 3] RGB
 Embeddings = npt.NDArray[np.float32]  # [N, embed_dim], unit norm
+Embedding = npt.NDArray[np.float32]  # [embed_dim], unit norm
 Ids = npt.NDArray[np.int64]  # that the catalog gave, each once
+SHORT_KEY_LETTERS = 13
+
+
+def is_picture(shown: Uint8Image | Embedding) -> TypeGuard[Uint8Image]:
+    """Whether it is pixels; else it is the embedding of a picture."""
+    return shown.dtype == np.uint8
 
 
 @dataclass(frozen=True, order=True)
@@ -32,6 +41,21 @@ class FrameKey:
 
     def __str__(self) -> str:
         return f"{self.sop_instance_uid}#{self.frame_number}"
+
+    @property
+    def short(self) -> str:
+        """The key's short form, 13 letters of a to z and 2 to 7 (65 bits): the same in every store."""
+        digest = hashlib.sha256(str(self).encode()).digest()
+        return b32encode(digest[:10]).decode("ascii").lower()[:SHORT_KEY_LETTERS]
+
+
+def shortest_unambiguous(key: FrameKey, among: Iterable[FrameKey], least: int = 8) -> str:
+    """As many letters of a key's short form, at least `least`, as tell it from the others."""
+    others = [other.short for other in among if other != key]
+    letters = least
+    while letters < SHORT_KEY_LETTERS and any(other.startswith(key.short[:letters]) for other in others):
+        letters += 1
+    return key.short[:letters]
 
 
 class Lineage(NamedTuple):
@@ -157,10 +181,9 @@ class SearchResults:
 
         Raises MedlensError where pandas is not installed.
         """
-        try:
-            import pandas as pd
-        except ImportError as exc:
-            raise MedlensError("to_pandas needs pandas", hint="pip install 'medlens[pandas]'") from exc
+        require_optional("pandas", "to_pandas")
+        import pandas as pd
+
         rows = [
             {"rank": hit.rank, "score": hit.score, "folded": hit.folded}
             | {"sop_instance_uid": hit.key.sop_instance_uid, "frame_number": hit.key.frame_number}

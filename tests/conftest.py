@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import shutil
 import signal
@@ -12,10 +13,25 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# pytest's workers share the cores. More threads than cores spin while they wait for each other: twice the CPU time.
+_WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+if _WORKERS > 1:
+    for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):  # read when NumPy, torch and FAISS are first imported
+        os.environ.setdefault(_name, str(max((os.cpu_count() or 1) // _WORKERS, 1)))
+
+# No test judges by the clock: examples take what they take.
+settings.register_profile("medlens", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("medlens")
 
 # A shell ignores SIGINT for what it puts in the background, and that is inherited: tests of Ctrl-C need it back.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# What a test makes known, or puts beside a database, is no business of whoever runs it.
+os.environ["XDG_DATA_HOME"] = tempfile.mkdtemp(prefix="medlens-tests-")
+atexit.register(shutil.rmtree, os.environ["XDG_DATA_HOME"], ignore_errors=True)
 
 SHARED = Path(__file__).resolve().parents[1].parent / "shared"
 

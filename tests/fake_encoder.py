@@ -20,7 +20,7 @@ class FakeEncoder:
     def __init__(self, name: str = "fake", seed: int = 0) -> None:
         preprocess = Preprocess((16, 16), (0.5,) * 3, (0.5,) * 3, resize_mode="longest")
         digest = hashlib.sha256(f"{name} {seed}".encode()).hexdigest()
-        self.spec = EncoderSpec(name, name, digest, DIM, preprocess, RenderProfile())
+        self.spec = EncoderSpec(name, digest, DIM, preprocess, RenderProfile())
         self.images_encoded = 0
         self._projection = np.random.default_rng(seed).normal(size=(3 * 16 * 16, DIM))
 

@@ -12,9 +12,9 @@ from typing import NamedTuple
 import pydicom.data
 from pydicom.misc import is_dicom
 
-from indexer.dicom.precheck import check_before_decoding
 from indexer.dicom.safe_read import open_dicom
 from indexer.render.frame import render_frame
+from indexer.render.precheck import check_before_decoding
 
 _WORST = [0, 1, 0x7F, 0x80, 0xFF, 0x7FFF, 0xFFFF, 0x7FFFFFFF, 0xFFFFFFFE, 0xFFFFFFFF]
 

@@ -13,6 +13,8 @@ from tiny_models import write_clip
 
 from cli.medlens_app import COMMANDS, command_of
 from indexer.store.store import Store
+from retrieval.encoders.known_models import remember_model
+from retrieval.encoders.model_source import resolve_model
 from retrieval.encoders.numpy_text.encoder import open_encoder
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -53,6 +55,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> str:
 def store(request: pytest.FixtureRequest, model: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("cold")
     encoder = open_encoder(model)
+    remember_model(encoder.spec, resolve_model(model))
     vectors = encoder.encode_text(["a knee", "a chest"])
     with Store.create(place / "store", encoder.spec.to_json()) as made:
         archive = made.catalog.files.archive_id(place)

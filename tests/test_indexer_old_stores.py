@@ -14,7 +14,8 @@ from indexer.catalog.processes import Process
 from indexer.catalog.schema import SCHEMA_REVISION
 from indexer.catalog.sql_catalog import Counts
 from indexer.records import FileStat
-from indexer.store.store import KEY_FILE, Store
+from indexer.store.place import KEY_FILE
+from indexer.store.store import Store
 from indexer.tasks.verifying import verify_store
 from retrieval.search.query import Query, Ranker
 from retrieval.types import Embeddings, FrameKey, SearchFilter

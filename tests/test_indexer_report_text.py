@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import builtins
 import sys
 from typing import Any
 
@@ -182,14 +181,7 @@ def test_a_pdf_of_pictures_says_so() -> None:
 
 
 def test_without_pypdf_the_warning_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = builtins.__import__
-
-    def no_pypdf(name: str, *args: Any, **kwargs: Any) -> Any:
-        if name.startswith("pypdf"):
-            raise ImportError(name)
-        return real(name, *args, **kwargs)
-
-    monkeypatch.setattr(builtins, "__import__", no_pypdf)
+    monkeypatch.setitem(sys.modules, "pypdf", None)
     warnings: list[str] = []
     assert report_text(encapsulated(pdf("text")), warn=warnings.append) == ""
     assert "medlens[pdf]" in warnings[0]

@@ -12,8 +12,15 @@ import numpy as np
 import pytest
 
 from cli.medlens_output.labels import Layout, label_row
+from retrieval.encoders.spec import as_older
 from retrieval.errors import CalibrationError, QueryError
-from retrieval.zeroshot.calibration import Calibration, calibration_from, conformal_bound, read_calibration
+from retrieval.zeroshot.calibration import (
+    Calibration,
+    calibration_from,
+    conformal_bound,
+    model_fingerprint,
+    read_calibration,
+)
 from retrieval.zeroshot.classify import ZeroShotClassifier, activated
 from retrieval.zeroshot.fitting import LabelledRows, fit_calibration
 from retrieval.zeroshot.labelling import Labeller, LabelOutcome, LabelRequest, StudyPool
@@ -189,6 +196,16 @@ def test_findings_say_which_are_found_and_which_are_uncertain(findings: Calibrat
     assert not set(row["present"]) & set(row["uncertain"])
     assert "label" not in row and row["probabilities"].keys() == {"CT", "MR", "US"}
     assert row_of(said, 0, "flat")["probability.CT"] == row["probabilities"]["CT"]
+
+
+def test_a_calibration_that_0_1_0_made_holds_for_the_same_weights(choice: Calibration) -> None:
+    """That version's digest of a model knew neither its configuration nor its tokenizer."""
+    old = choice.model_copy(update={"model_sha256": model_fingerprint(as_older(MODEL))})
+    assert old.model_sha256 != choice.model_sha256
+    Labeller(ZeroShotClassifier(label_set(), ENCODER, SCALE), MODEL, old)
+    other = FakeEncoder("other", seed=5)
+    with pytest.raises(CalibrationError, match="other weights"):
+        Labeller(ZeroShotClassifier(label_set(), other, SCALE), other.spec.to_json(), old)
 
 
 def test_another_model_or_label_set_is_refused(choice: Calibration) -> None:

@@ -16,7 +16,8 @@ from tiny_models import write_biomedclip, write_clip
 from retrieval.encoders.clip import ClipEncoder, Device, choose_device
 from retrieval.encoders.faster import folded, layer_groups, lowered
 from retrieval.encoders.image_tower import SAME, Agreement, ImageTower, agreement, probe_pictures
-from retrieval.encoders.model_source import open_model, resolve_model, shipped_models
+from retrieval.encoders.model_source import resolve_model, shipped_models
+from retrieval.encoders.torch_model import open_model
 from retrieval.errors import EncoderError, NonFiniteEmbedding
 from retrieval.types import Encoder, Uint8Image
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import re
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -327,7 +328,7 @@ def test_the_report_stands_alone_and_names_no_patient(judged: Evaluation, tmp_pa
 
 
 def test_without_matplotlib_the_report_says_what_to_install(judged: Evaluation, tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr("retrieval.evaluation.plots.find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(EvaluationError, match="matplotlib") as caught:
         write_report(tmp_path / "out", judged)
     assert "medlens[evaluate]" in caught.value.hint

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -140,6 +142,20 @@ def test_one_label_is_no_choice(text: str) -> None:
 def test_an_inline_label_twice() -> None:
     with pytest.raises(LabelSetError, match="given twice: ct"):
         load_labels("CT, MR, ct")
+
+
+@pytest.mark.parametrize(
+    ("made", "said"),
+    [
+        (lambda p: p.symlink_to("/dev/zero"), "a device"),
+        (os.mkfifo, "a pipe"),
+        (lambda p: (p.touch(), os.truncate(p, 1 << 40)), "more than 1,000,000 bytes"),
+    ],
+)
+def test_a_label_file_that_has_no_end(tmp_path: Path, made: Callable[[Path], object], said: str) -> None:
+    made(tmp_path / "labels.yaml")
+    with pytest.raises(LabelSetError, match=said):
+        load_labels(str(tmp_path / "labels.yaml"))
 
 
 @pytest.mark.parametrize(

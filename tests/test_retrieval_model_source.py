@@ -15,9 +15,10 @@ from PIL import Image
 from tiny_models import CLIP_CONFIG, write_biomedclip, write_clip
 
 from retrieval.encoders.clip import ClipEncoder
-from retrieval.encoders.model_source import WEIGHTS_NAMES, open_model, resolve_model, shipped_models, weights_in
+from retrieval.encoders.model_source import WEIGHTS_NAMES, resolve_model, shipped_models, weights_in
 from retrieval.encoders.preprocess import Preprocess
 from retrieval.encoders.spec import EncoderSpec
+from retrieval.encoders.torch_model import open_model
 from retrieval.errors import EncoderError, WeightsNotFound
 from retrieval.types import RenderProfile, Window
 
@@ -55,11 +56,15 @@ def test_the_spec_says_what_the_model_is(tmp_path: Path) -> None:
     digest = hashlib.sha256((folder / "open_clip_model.safetensors").read_bytes()).hexdigest()
     assert spec == EncoderSpec(
         name="called-so",
-        source=f"local-dir:{folder}",
         weights_sha256=digest,
         embed_dim=32,
         preprocess=Preprocess((32, 32), (0.4, 0.5, 0.6), (0.2, 0.3, 0.4), "bilinear", "longest", 9),
         render_profile=RenderProfile("ct3", windows),
+        configuration={
+            "vision": {"image_size": 32, "layers": 2, "width": 64, "head_width": 32, "patch_size": 8},
+            "text": {"context_length": 24, "width": 32, "heads": 2, "layers": 2},
+        },
+        tokenizer={"kind": "clip"},
     )
     again = EncoderSpec.from_json(json.loads(json.dumps(spec.to_json())))
     assert again == spec
@@ -246,13 +251,13 @@ def test_weights_of_another_architecture(tmp_path: Path) -> None:
         ClipEncoder.load(str(folder), "cpu")
 
 
-def agree_with_open_clip(encoder: ClipEncoder, model: Any) -> None:
+def agree_with_open_clip(encoder: ClipEncoder, folder: Path, model: Any) -> None:
     """The encoder's embeddings are those of the model that the weights were taken from."""
     rng = np.random.default_rng(0)
     image = rng.integers(0, 256, (300, 250, 3), np.uint8)
     transform = open_clip.image_transform(224, False, model_mean(), model_std())
     texts = ["Chest CT scan of the pneumonia", "radiograph"]
-    tokens = open_clip.get_tokenizer(encoder.spec.source)(texts)
+    tokens = open_clip.get_tokenizer(f"local-dir:{folder}")(texts)
     assert tokens.shape == (2, 256)
     assert len(set(tokens[0].tolist())) > 6  # words, not one [UNK]
     with torch.inference_mode():
@@ -278,7 +283,7 @@ def test_biomedclips_architecture_made_small_loads_offline(tmp_path: Path, poole
     assert not (folder / "config.json").exists()
     encoder = ClipEncoder.load(f"local-dir:{folder}", "cpu", "fp32")
     assert (encoder.name, encoder.embed_dim) == ("biomedclip", 512)
-    agree_with_open_clip(encoder, model)
+    agree_with_open_clip(encoder, folder, model)
 
 
 def test_a_bert_whose_heads_cant_be_told_asks_for_its_configuration(tmp_path: Path) -> None:
@@ -288,7 +293,7 @@ def test_a_bert_whose_heads_cant_be_told_asks_for_its_configuration(tmp_path: Pa
         ClipEncoder.load(str(folder), "cpu", "fp32")
     assert "config.json" in caught.value.hint
     (folder / "config.json").write_bytes((tmp_path / "bert" / "config.json").read_bytes())
-    agree_with_open_clip(ClipEncoder.load(str(folder), "cpu", "fp32"), model)
+    agree_with_open_clip(ClipEncoder.load(str(folder), "cpu", "fp32"), folder, model)
 
 
 def test_a_text_tower_that_is_no_bert_asks_for_its_configuration(tmp_path: Path) -> None:
@@ -304,7 +309,7 @@ def test_a_text_tower_that_is_no_bert_asks_for_its_configuration(tmp_path: Path)
 def test_biomedclips_architecture_in_full_loads_offline(tmp_path: Path) -> None:
     folder = tmp_path / "biomedclip"
     model = write_biomedclip(folder, tmp_path / "bert", vision="vit_base_patch16_224", hidden=768, layers=12)
-    agree_with_open_clip(ClipEncoder.load(f"local-dir:{folder}", "cpu", "fp32"), model)
+    agree_with_open_clip(ClipEncoder.load(f"local-dir:{folder}", "cpu", "fp32"), folder, model)
 
 
 def test_open_model_loads_on_the_cpu_in_float32(tmp_path: Path) -> None:

@@ -93,7 +93,7 @@ def test_the_card_names_every_source_and_carries_the_figures(trained: TrainingRe
     assert "Not a medical device" in card
     metrics = json.loads((trained.folder / "metrics.json").read_text())
     assert metrics["zero_shot"]["shapes"][0]["rows"] == 24
-    assert not list(trained.folder.glob("*.partial"))
+    assert not list(trained.folder.glob(".*.tmp"))
 
 
 def weights(folder: Path) -> bytes:

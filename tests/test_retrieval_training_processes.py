@@ -51,7 +51,7 @@ def together(config: Path, gradients: Path) -> list[list[str]]:
         for rank in range(2)
     ]
     try:
-        answers = [process.communicate(timeout=240) for process in processes]
+        answers = [process.communicate(timeout=500) for process in processes]
     finally:
         for process in processes:
             process.kill()
@@ -59,24 +59,34 @@ def together(config: Path, gradients: Path) -> list[list[str]]:
     return [said.splitlines() for said, _ in answers]
 
 
+CHANGES: dict[str, Any] = {
+    "image": {"timm_model": "test_vit", "image_size": 160, "drop_path": 0.0},  # no statistics of a batch
+    "objective": {"loss": "siglip", "near_equal": 0.99},
+    "schedule": {"epochs": 1, "batch_size": 23, "warmup_steps": 3, "evaluate_every": 1, "keep_best": True},
+}
+
+
+@pytest.fixture(scope="module")
+def gradients_of_one(world: Path) -> Path:
+    write_run(world, "one", **CHANGES)
+    train_and_keep_gradients(world / "one.yaml", world / "gradients", lambda said: None)
+    return world / "gradients"
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("chunk_size", [None, 5])
-def test_two_processes_have_the_gradients_of_one(world: Path, tmp_path: Path, chunk_size: int | None) -> None:
-    changes: dict[str, Any] = {
-        "image": {"timm_model": "test_vit", "image_size": 160, "drop_path": 0.0},  # no statistics of a batch
-        "objective": {"loss": "siglip", "near_equal": 0.99},
-        "schedule": {"epochs": 1, "batch_size": 23, "warmup_steps": 3, "evaluate_every": 1, "keep_best": True},
-    }
-    name = f"one-beside-{chunk_size}"  # a run of its own: one that had ended would be opened, not trained
-    write_run(world, name, **changes)
-    train_and_keep_gradients(world / f"{name}.yaml", tmp_path / "one", lambda said: None)
+def test_two_processes_have_the_gradients_of_one(
+    world: Path, gradients_of_one: Path, tmp_path: Path, chunk_size: int | None
+) -> None:
+    changes = dict(CHANGES)
     if chunk_size is not None:
-        changes["schedule"] |= {"chunk_size": chunk_size}
+        changes["schedule"] = CHANGES["schedule"] | {"chunk_size": chunk_size}
     config = write_run(world, f"two-{chunk_size}", **changes)
     answers = together(world / f"two-{chunk_size}.yaml", tmp_path)
     assert answers == [["epoch 1", "True 1 1"], ["False 1 1"]], "one table, one model"
     assert (config.output / "README.md").is_file()
-    alone, first, second = (torch.load(tmp_path / name, weights_only=True) for name in ("one", "0", "1"))
+    places = (gradients_of_one, tmp_path / "0", tmp_path / "1")
+    alone, first, second = (torch.load(place, weights_only=True) for place in places)
     assert alone.keys() == first.keys() == second.keys()
     assert {"logit_scale", "logit_bias", "visual.trunk.patch_embed.proj.weight"} < alone.keys()
     for name, gradient in alone.items():

@@ -29,7 +29,7 @@ COUNTED = (
     *(
         "retrieval.encoders.numpy_text.tokens",
         "indexer.privacy",
-        "indexer.catalog.where",
+        "indexer.catalog.filters",
         "parsy",
         "yaml",
         "ftfy",
@@ -70,7 +70,8 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]:
     place = tmp_path_factory.mktemp("texts") / "file"
     with counted(*COUNTED) as operations:
         from indexer.catalog.filters.language import parse_filter
-        from indexer.privacy.scrub import Identifiers, scrub
+        from indexer.privacy.identity import Identity, forms_of
+        from indexer.privacy.scrub import scrub
         from retrieval.encoders.numpy_text.tokens import BytePairs, cleaned
         from retrieval.evaluation.pairs import read_pairs
         from retrieval.language import captions, negation, sentences, sides
@@ -80,8 +81,8 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]:
         from retrieval.zeroshot.labels import Label, LabelSet, load_labels
         from retrieval.zeroshot.truth import read_truth
 
-        names = Identifiers(
-            frozenset({"smith", "no"}), frozenset({("no", "x"), ("1", "1", "1")}), frozenset({"\u80ba"})
+        names = forms_of(
+            Identity(("Smith^John", "No^X", "\u80ba\u80ba", "M\u00e9x^\u80ba"), ("1-1-1",), (), ("19500307",))
         )
         labels = LabelSet(name="m", labels=(Label(name="no", prompts=("a",)), Label(name="x", prompts=("b",))))
 

@@ -90,18 +90,22 @@ CLIP_PREPROCESS = {
 
 
 def write_clip(
-    folder: Path, medlens: dict[str, Any] | None = None, weights: str = "open_clip_model.safetensors"
+    folder: Path,
+    medlens: dict[str, Any] | None = None,
+    weights: str = "open_clip_model.safetensors",
+    config: dict[str, Any] | None = None,
 ) -> Path:
-    """A small ViT and a small text tower of open_clip's own, with its own tokenizer."""
+    """A small ViT and a small text tower of open_clip's own, with its own tokenizer. `config` is CLIP_CONFIG's."""
     folder.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(0)
-    state = open_clip.CLIP(**CLIP_CONFIG).state_dict()
+    model_cfg = CLIP_CONFIG | (config or {})
+    state = open_clip.CLIP(**model_cfg).state_dict()
     if weights.endswith(".safetensors"):
         save_file({k: v.contiguous() for k, v in state.items()}, folder / weights)
     else:
         torch.save(state, folder / weights)
-    config = {"model_cfg": CLIP_CONFIG, "preprocess_cfg": CLIP_PREPROCESS}
-    values = config | ({"medlens": medlens} if medlens is not None else {})
+    written = {"model_cfg": model_cfg, "preprocess_cfg": CLIP_PREPROCESS}
+    values = written | ({"medlens": medlens} if medlens is not None else {})
     (folder / "open_clip_config.json").write_text(json.dumps(values), encoding="utf-8")
     return folder
 

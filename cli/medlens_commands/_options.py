@@ -34,7 +34,7 @@ FormatOption = Annotated[
 ]
 WhereOption = Annotated[
     str | None,
-    typer.Option("--where", help="A filter, such as 'Modality in (CT, MR) and PatientAge > 60'; README: Filters."),
+    typer.Option("--where", help="A filter, such as 'Modality in (CT, MR) and PatientAge > 60'. See docs/filters.md."),
 ]
 ModalityOption = Annotated[
     list[str] | None, typer.Option("--modality", help="Only this Modality (CT ...); repeatable.")

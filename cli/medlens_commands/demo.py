@@ -19,7 +19,6 @@ import typer
 
 from cli.medlens_commands._errors import answering
 from cli.medlens_commands._options import DeviceOption, ModelOption
-from indexer.sources.folders import Folder
 from retrieval.errors import MedlensError, StoreIncompatible
 
 if TYPE_CHECKING:
@@ -165,6 +164,7 @@ def _gathered() -> list[Path]:
 
 def _some_files(store: Store) -> dict[Path, str]:
     """For each label of the set, a few indexed files whose header says so, of different series: path and label."""
+    from indexer.sources.folders import Folder
     from retrieval.types import SearchFilter
     from retrieval.zeroshot.labels import load_labels
 

@@ -22,7 +22,9 @@ from cli.medlens_output.formats import Format, write_rows
 
 
 def describe(
-    image: Annotated[Path, typer.Argument(help="A DICOM file, PNG or JPEG.")],
+    image: Annotated[
+        str, typer.Argument(metavar="REF", help="A file (DICOM, PNG or JPEG), a hit's ref, or a SOP Instance UID.")
+    ],
     frame: FrameOption = 1,
     k: KOption = 5,
     phrases: Annotated[
@@ -41,10 +43,12 @@ def describe(
     from indexer.store.questions import StoreEncoder
     from retrieval.search.describe import read_phrases
     from retrieval.search.query import ImagePart
+    from retrieval.search.refs import parse_ref
 
     with answering(style) as chosen, open_store(store) as opened:
+        ref = parse_ref(image)
         hits = opened.describe(
-            ImagePart(image, frame_number=frame),
+            ImagePart(ref, frame_number=frame),
             k=k,
             phrases=read_phrases(phrases) if phrases is not None else (),
             borrow=borrow,
@@ -52,4 +56,6 @@ def describe(
         )
         short = chosen is Format.TABLE
         rows = [sentence_row(hit, short=short, phrases=phrases is not None) for hit in hits]
-        write_rows(rows, chosen, head={"image": image.name, "model": opened.model["name"]})
+        write_rows(
+            rows, chosen, head={"image": ref.name if isinstance(ref, Path) else str(ref), "model": opened.model["name"]}
+        )

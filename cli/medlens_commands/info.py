@@ -28,7 +28,7 @@ def _row(facts: StoreFacts) -> dict[str, Any]:
     model, counts = facts.model, facts.counts
     return {
         "model": model["name"],
-        "model_source": model["source"],
+        "model_fingerprint": model.get("fingerprint"),
         "dimensions": model["embed_dim"],
         "render_profile": model["render_profile"]["name"],
         "weights_sha256": model["weights_sha256"],

@@ -1,6 +1,8 @@
-"""models: which models there are."""
+"""models: which models there are, and where one's own lie."""
 
 from __future__ import annotations
+
+from typing import Annotated
 
 import typer
 
@@ -8,12 +10,29 @@ from cli.medlens_commands._errors import answering
 from cli.medlens_commands._options import FormatOption
 from cli.medlens_output.formats import Format, write_rows
 
+models = typer.Typer(help="The models at hand, and how to name others.", invoke_without_command=True)
 
-def models(style: FormatOption = None) -> None:
-    """The models that ship with medlens, and how to name others."""
-    from retrieval.encoders.model_list import list_models
+
+@models.callback()
+def list_models(context: typer.Context, style: FormatOption = None) -> None:
+    """The models that ship with medlens and those that were added, and how to name others."""
+    if context.invoked_subcommand is not None:
+        return
+    from retrieval.encoders import model_list
 
     with answering(style) as chosen:
-        write_rows([vars(model) for model in list_models()], chosen)
+        write_rows([vars(model) for model in model_list.list_models()], chosen)
         if chosen is Format.TABLE:
             typer.echo("Others: --model FOLDER, hf-hub:ORG/REPO, or ARCHITECTURE@CHECKPOINT. Their own cards say more.")
+
+
+@models.command("add")
+def add_model(
+    place: Annotated[str, typer.Argument(help="A model folder, hf-hub:ORG/REPO, or ARCHITECTURE@CHECKPOINT.")],
+    style: FormatOption = None,
+) -> None:
+    """Remember where a model lies, so that stores made with it find it. `index --model` and `train` do so, too."""
+    from retrieval.encoders import model_list
+
+    with answering(style) as chosen:
+        write_rows([vars(model_list.add_model(place))], chosen)

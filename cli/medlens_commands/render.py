@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from cli.medlens_commands._errors import answering, usage
-from cli.medlens_commands._options import FrameOption, ModelOption
+from cli.medlens_commands._options import DEFAULT_STORE, FrameOption, ModelOption, StoreOption, open_store
 from cli.medlens_output.files import whole_file
 from retrieval.errors import QueryError
 
@@ -16,23 +16,32 @@ _KINDS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
 
 
 def render(
-    file: Annotated[Path, typer.Argument(help="A DICOM file.")],
+    image: Annotated[
+        str, typer.Argument(metavar="REF", help="A file (DICOM, PNG or JPEG), a hit's ref, or a SOP Instance UID.")
+    ],
     output: Annotated[Path, typer.Option("-o", "--output", help="The picture to write: .png or .jpg.")],
     frame: FrameOption = 1,
     window: Annotated[
         str | None, typer.Option(help="lung, soft tissue, bone, brain, stroke, or one of the file's own.")
     ] = None,
+    store: StoreOption = DEFAULT_STORE,
     model: ModelOption = None,
 ) -> None:
-    """Write what the encoder sees of a file: the first thing to look at when a result seems odd."""
+    """Write what the encoder sees of an image: the first thing to look at when a result seems odd."""
     with answering(None):
         with usage(None):
             if output.suffix.lower() not in _KINDS:
                 raise QueryError(f"the output ends in {output.suffix!r}, expected .png or .jpg")
         from PIL import Image
 
-        from indexer.tasks.rendering import render_file
+        from indexer.tasks.rendering import render_file, render_stored
+        from retrieval.search.refs import parse_ref
 
-        picture = render_file(file, frame_number=frame, window=window, model=model)
+        ref = parse_ref(image)
+        if isinstance(ref, Path):
+            picture = render_file(ref, frame_number=frame, window=window, model=model)
+        else:
+            with open_store(store) as opened:
+                picture = render_stored(opened, ref, window=window)
         with whole_file(output) as temporary:
             Image.fromarray(picture).save(temporary, _KINDS[output.suffix.lower()])

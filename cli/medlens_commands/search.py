@@ -35,8 +35,14 @@ from cli.medlens_output.formats import Format, write_rows
 def search(
     query: Annotated[str | None, typer.Argument(help="What to look for, in words.")] = None,
     text: Annotated[list[str] | None, typer.Option("--text", help="More words to look for; repeatable.")] = None,
-    image: Annotated[
-        list[Path] | None, typer.Option("--image", help="An image to look for: DICOM, PNG or JPEG; repeatable.")
+    like: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--like",
+            "--image",
+            metavar="REF",
+            help="An image to look for: a file, a hit's ref, or a SOP Instance UID (UID#FRAME); repeatable.",
+        ),
     ] = None,
     frame: Annotated[
         list[int] | None,
@@ -91,6 +97,7 @@ def search(
     from indexer.store.questions import StoreEncoder
     from retrieval.search.parts import query_parts
     from retrieval.search.query import Fusion, Holder, Level, Pooling, Query, Ranker, choice
+    from retrieval.search.refs import parse_ref
 
     with answering(style, pages=True) as chosen, destination(output) as out:
         only = filter_of(where, modality, body_part)
@@ -101,7 +108,7 @@ def search(
             asked = Query(
                 query_parts(
                     ([query] if query is not None else []) + (text or []),
-                    image or [],
+                    [parse_ref(ref) for ref in like or []],
                     not_like=without or [],
                     weights=weight or [],
                     frame_numbers=frame or [],

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def train(
-    config: Annotated[Path, typer.Argument(help="A YAML file; see the README's section on training.")],
+    config: Annotated[Path, typer.Argument(help="A YAML file. See docs/train.md.")],
     data: Annotated[
         Path | None, typer.Option(help="Where the pairs files and stores lie. Default: beside the file.")
     ] = None,

@@ -6,6 +6,7 @@ from typing import Any
 
 from indexer.keywords import COLUMNS
 from retrieval.search.describe import SentenceHit
+from retrieval.search.refs import LEAST_LETTERS
 from retrieval.types import Hit, SearchResults
 
 SPARE_COLUMNS = ("sop_instance_uid", "body_part_examined", "breakdown")  # of a table that is too narrow
@@ -25,7 +26,7 @@ def hit_rows(results: SearchResults, *, short: bool) -> list[dict[str, Any]]:
 def hit_columns() -> tuple[str, ...]:
     """The names in a row of a hit, for a CSV without hits."""
     kept = [name for name in COLUMNS if name != "sop_instance_uid"]
-    key = ("sop_instance_uid", "frame_number")
+    key = ("ref", "sop_instance_uid", "frame_number")
     return ("rank", "score", "breakdown", "folded", *key, *kept, "patient_pseudonym", "slice", "slices")
 
 
@@ -34,12 +35,14 @@ def hit_row(hit: Hit, *, short: bool) -> dict[str, Any]:
     row: dict[str, Any] = {"rank": hit.rank, "score": round(hit.score, 6)}
     if short:
         several = hit.breakdown if len(hit.breakdown) > 1 else {}
+        row["ref"] = hit.key.short[:LEAST_LETTERS]
         row["breakdown"] = [f"{name} {value:.3f}" for name, value in several.items()]
         row |= {name: hit.attributes.get(name) for name in _TABLE_COLUMNS}
         place = f"{values['slice']} of {values['slices']}" if (values := hit.attributes).get("slice") else None
         return row | {"slice": place, "frame": hit.key.frame_number, "folded": hit.folded or None}
     attributes = {k: v for k, v in hit.attributes.items() if k not in _HIDDEN}
-    key = {"sop_instance_uid": attributes.pop("sop_instance_uid"), "frame_number": hit.key.frame_number}
+    uid = attributes.pop("sop_instance_uid")
+    key = {"ref": hit.key.short, "sop_instance_uid": uid, "frame_number": hit.key.frame_number}
     breakdown = {name: round(value, 6) for name, value in hit.breakdown.items()}
     return row | {"breakdown": breakdown, "folded": hit.folded} | key | attributes
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 
 from cli.medlens_output.files import require_place, require_suffix, whole_file
-from retrieval.errors import MedlensError
+from retrieval.optional import require_optional
 from retrieval.zeroshot.calibration import Calibration
 
 
@@ -17,8 +16,7 @@ def require_plottable(output: Path | None) -> None:
     if output is None:
         return
     require_suffix("plot", output, ".png", ".svg", ".pdf")
-    if find_spec("matplotlib") is None:
-        raise MedlensError("a plot needs matplotlib", hint="pip install 'medlens[calibration]'")
+    require_optional("matplotlib", "a plot")
     require_place(output)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from cli.medlens_output.files import whole_file
 from cli.medlens_output.formats import Format, Row, write_rows
 from retrieval.errors import QueryError
+from retrieval.optional import require_optional
 
 PARQUET = ".parquet"
 _CHUNK = 20_000
@@ -56,13 +57,10 @@ def _write(rows: Iterable[Row], style: Format, out: Any, head: Row | None) -> in
 
 
 def _write_parquet(rows: Iterable[Row], output: Path) -> int:
-    try:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-    except ModuleNotFoundError as exc:
-        raise QueryError(
-            "Parquet needs pyarrow, which is not installed", hint="pip install 'medlens[parquet]'"
-        ) from exc
+    require_optional("pyarrow", "a Parquet file", QueryError)
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
     writer, count = None, 0
     with whole_file(output) as temporary:
         for chunk in _chunks(rows):

@@ -24,6 +24,7 @@ from indexer.catalog.errors import CORRUPT_HINT, translate
 from indexer.catalog.schema import SCHEMA_REVISION
 from retrieval.errors import StoreCorrupt, StoreError, StoreIncompatible, StoreNotFound
 from retrieval.on_disk import written_whole
+from retrieval.optional import require_optional
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +47,8 @@ class Database:
             options["connect_args"] = {"timeout": BUSY_TIMEOUT_S, "check_same_thread": False}
         else:
             options |= {"pool_pre_ping": True, "connect_args": {"connect_timeout": 10}}
+        if url.drivername == "postgresql+psycopg":
+            require_optional("psycopg", "a PostgreSQL database", StoreError)
         try:
             self.engine = sa.create_engine(url, **options)
         except sa.exc.ArgumentError as exc:
@@ -53,7 +56,7 @@ class Database:
         except ModuleNotFoundError as exc:
             raise StoreError(
                 f"the driver {exc.name!r} of {url.drivername} is not installed",
-                hint="pip install 'medlens[postgresql]'",
+                hint="Write postgresql:// for the driver that medlens[postgresql] brings, or install this one.",
             ) from exc
         if self.is_sqlite:
             sa.event.listen(self.engine, "connect", _set_pragmas)

@@ -18,7 +18,7 @@ from indexer.catalog.schema import archives, deletions, files, frames, instances
 from indexer.catalog.vectors import Ids, Vectors, VectorSets, unpacked
 from indexer.keywords import COLUMNS
 from retrieval.errors import StoreError
-from retrieval.types import Embeddings, FrameKey, Lineage, SearchFilter
+from retrieval.types import SHORT_KEY_LETTERS, Embeddings, FrameKey, Lineage, SearchFilter
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,15 @@ class FrameBatch:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+
+@dataclass(frozen=True)
+class FoundFrame:
+    """A frame of the catalog: its id in the vector index, its key and what it belongs to."""
+
+    id: int
+    key: FrameKey
+    lineage: Lineage
 
 
 class Frames:
@@ -93,6 +102,44 @@ class Frames:
                 found.setdefault(row[0], []).append(row[1])
         return {uid: found[uid] for uid in wanted if uid in found}
 
+    def keys_with_prefix(self, letters: str, most: int) -> list[FrameKey]:
+        """At most `most` frames whose short key begins with these letters, by their short keys."""
+        query = (
+            sa.select(instances.c.sop_instance_uid, frames.c.frame_number)
+            .select_from(frames.join(instances))
+            .where(frames.c.short_key >= letters, frames.c.short_key < letters + "{")  # the sign after z
+            .order_by(frames.c.short_key)
+            .limit(most)
+        )
+        with self._database.reading() as connection:
+            found = [FrameKey(*row) for row in connection.execute(query)]
+        return [key for key in found if key.short.startswith(letters[:SHORT_KEY_LETTERS])]
+
+    def frames_of_instance(self, sop_instance_uid: str) -> list[FrameKey]:
+        """The indexed frames of an instance, by ascending number."""
+        query = (
+            sa.select(instances.c.sop_instance_uid, frames.c.frame_number)
+            .select_from(frames.join(instances))
+            .where(instances.c.sop_instance_uid == sop_instance_uid)
+            .order_by(frames.c.frame_number)
+        )
+        with self._database.reading() as connection:
+            return [FrameKey(*row) for row in connection.execute(query)]
+
+    def find(self, key: FrameKey) -> FoundFrame:
+        """A frame by its key. StoreError if it is not there."""
+        columns = [instances.c[f"{name}_instance_uid"] for name in ("sop", "series", "study")]
+        query = (
+            sa.select(frames.c.id, *columns, instances.c.patient_pseudonym)
+            .select_from(frames.join(instances))
+            .where(instances.c.sop_instance_uid == key.sop_instance_uid, frames.c.frame_number == key.frame_number)
+        )
+        with self._database.reading() as connection:
+            row = connection.execute(query).first()
+        if row is None:
+            raise StoreError("the frame was deleted from the store", hint="Search again.")
+        return FoundFrame(row[0], key, Lineage(row[1], row[2], row[3], row[4]))
+
     def vectors_of(self, ids: Iterable[int]) -> tuple[Ids, Vectors]:
         """(ids [n] ascending, vectors [n, D] float16) of those frames that are there."""
         return self._vectors.vectors_of(ids, "frame")
@@ -142,7 +189,8 @@ def _changed(
 ) -> list[tuple[int, dict[str, Any]]]:
     """The ids of frames that have another vector than wanted, with their new rows, in the order of the ids."""
     uid = instances.c.sop_instance_uid
-    query = sa.select(frames.c.id, frames.c.instance_id, frames.c.frame_number, frames.c.vector, uid)
+    columns = (frames.c.instance_id, frames.c.frame_number, frames.c.short_key, frames.c.vector)
+    query = sa.select(frames.c.id, *columns, uid)
     query = query.select_from(frames.join(instances))
     found, changed = 0, list[tuple[int, dict[str, Any]]]()
     for row in rows_where_in(connection, query, uid, sorted({uid for uid, _ in wanted})):
@@ -152,7 +200,8 @@ def _changed(
         found += 1
         new = vector.astype("<f2").tobytes()
         if new != row.vector:
-            changed.append((row.id, {"instance_id": row.instance_id, "frame_number": row.frame_number, "vector": new}))
+            kept = {name: row._mapping[name] for name in ("instance_id", "frame_number", "short_key")}
+            changed.append((row.id, kept | {"vector": new}))
     if found < len(wanted):
         raise StoreError(
             f"{len(wanted) - found} of {len(wanted)} frames are not in the store; nothing was replaced",

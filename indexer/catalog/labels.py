@@ -75,6 +75,20 @@ class Labels:
             found[row.label_set] = SavedSet(row.label_set, names, row.made_by, row.is_probability, most)
         return list(found.values())
 
+    def of_frame(self, frame_id: int) -> dict[str, dict[str, float]]:
+        """What is kept of one frame: by label set, each label's value."""
+        query = (
+            sa.select(labels.c.label_set, labels.c.label, label_scores.c.score)
+            .select_from(labels.join(label_scores))
+            .where(label_scores.c.frame_id == frame_id)
+            .order_by(labels.c.label_set, labels.c.id)
+        )
+        found: dict[str, dict[str, float]] = {}
+        with self._database.reading() as connection:
+            for label_set, label, score in connection.execute(query):
+                found.setdefault(label_set, {})[label] = score
+        return found
+
     def forget(self, label_set: str) -> bool:
         """Drop a set's labels; whether there were any."""
         with self._database.writing() as connection:

@@ -13,6 +13,7 @@ from indexer.catalog.schema import files, frames, instances, reports, sentences
 from indexer.catalog.vectors import NORM_TOLERANCE
 from indexer.keywords import COLUMNS
 from indexer.records import FileStat, IndexedFile, Rejection, Tally
+from retrieval.types import FrameKey
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,12 @@ def insert_files(connection: sa.Connection, archive_id: int, items: Sequence[Pac
         ],
     )
     frame_rows = [
-        {"instance_id": instance_id, "frame_number": number, "vector": vector}
+        {
+            "instance_id": instance_id,
+            "frame_number": number,
+            "short_key": FrameKey(item.file.record.sop_instance_uid, number).short,
+            "vector": vector,
+        }
         for instance_id, item in zip(ids, items, strict=True)
         for number, vector in zip(item.file.frame_numbers, item.frame_vectors, strict=True)
     ]

@@ -66,6 +66,13 @@ class Reports:
                 found.setdefault(study, []).append(text)
         return {study: "\n".join(texts) for study, texts in found.items()}
 
+    def text_of(self, study_instance_uid: str) -> str:
+        """The text of a study's reports, empty if it has none."""
+        query = sa.select(reports.c.text).select_from(reports.join(instances)).order_by(reports.c.id)
+        with self._database.reading() as connection:
+            texts = connection.execute(query.where(instances.c.study_instance_uid == study_instance_uid)).scalars()
+            return "\n".join(texts)
+
     def mark(self) -> list[int]:
         """Changes whenever a report with a sentence comes or goes.
 

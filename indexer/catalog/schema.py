@@ -35,14 +35,19 @@ from sqlalchemy import (
 
 from indexer.keywords import KEYWORDS, Keyword, Kind
 from indexer.vector_sets import VECTOR_SETS, VectorKind, VectorSet
+from retrieval.types import SHORT_KEY_LETTERS
 
-SCHEMA_REVISION = "0003"
+SCHEMA_REVISION = "0004"
 """The migration that this code was written for. Kept here so that opening a current store needs no Alembic."""
 
 # A file name that is no UTF-8 reaches Python as lone surrogates, which no database takes: they travel as private-use
 # characters of plane 16 instead.
 _TO_PRIVATE = {code: code + 0x100000 for code in range(0xDC80, 0xDD00)}
 _FROM_PRIVATE = {private: code for code, private in _TO_PRIVATE.items()}
+
+
+# Compared by code point, so that a prefix is a range.
+ShortKey = String(SHORT_KEY_LETTERS).with_variant(String(SHORT_KEY_LETTERS, collation="C"), "postgresql")
 
 
 class PathText(TypeDecorator[str]):
@@ -147,6 +152,7 @@ frames = Table(
     Column("id", BigId, primary_key=True, autoincrement=True, comment="the id in the vector index"),
     Column("instance_id", BigId, ForeignKey("instances.id", ondelete="CASCADE"), nullable=False),
     Column("frame_number", Integer, nullable=False, comment="from 1, as the standard counts"),
+    Column("short_key", ShortKey, index=True, comment="FrameKey.short: what people name a frame by"),
     Column("vector", LargeBinary, nullable=False, comment="embed_dim x float16, little endian, unit norm"),
     UniqueConstraint("instance_id", "frame_number"),
     sqlite_autoincrement=True,

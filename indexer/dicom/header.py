@@ -29,10 +29,13 @@ from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
 from pydicom.uid import UID
 
+from indexer.dicom.identifying import UnknownIdentity, identity_of
 from indexer.dicom.report_text import report_text
 from indexer.dicom.values import CONVERSION_ERRORS, READ_ERRORS, MalformedValue, as_text, quiet, read_text, read_value
 from indexer.keywords import KEYWORDS, Kind
-from indexer.privacy.scrub import UnknownIdentity, identifiers, scrub
+from indexer.privacy.codes import CLOSED, Code, closed_code
+from indexer.privacy.identity import Identity
+from indexer.privacy.scrubber import Scrubber, scrubber_of
 from indexer.records import AttributeValue, InstanceRecord
 from retrieval.errors import UnsupportedImageError
 
@@ -69,7 +72,7 @@ _BURNED_IN_CLASSES = (
 _BURNED_IN_MODALITIES = {"US", "IVUS", "ES", "SC"}
 
 _UID = re.compile(r"[0-9.]{1,64}")
-_HASHED_UID = re.compile(r"[0-9A-Fa-f.]{1,64}")  # what some de-identifiers write
+_IDENTIFIER = re.compile(r"[0-9A-Za-z._:{}+~ -]{1,64}")  # what de-identifiers and other writers put in a UID's place
 _AGE = re.compile(r"(\d{1,3})([DWMY])", re.IGNORECASE)
 _DATE = re.compile(r"(\d{4})([.-]?)(\d{2})\2(\d{2})")  # with dots in ACR-NEMA, PS3.5 6.2
 _DAYS_PER_YEAR = 365.25
@@ -85,18 +88,23 @@ _EXPECTED = {
 
 _TABLE = tuple((k.column, k.tag, k.kind, f"({k.tag >> 16:04x},{k.tag & 0xFFFF:04x}) {k.name}") for k in KEYWORDS)
 _FREE_TEXT = tuple(k.column for k in KEYWORDS if k.free_text)
+_CODES = tuple(
+    (k.column, k.vr == "CS", f"({k.tag >> 16:04x},{k.tag & 0xFFFF:04x}) {k.name}")
+    for k in KEYWORDS
+    if k.kind is Kind.TEXT and k.vr in ("CS", "LO", "SH") and not k.free_text
+)
 
 
 def read_record(ds: Dataset, key: bytes, *, keep_descriptions: bool = True) -> InstanceRecord:
     """What the catalog keeps of one instance; see the module's docstring for `kind` and for how it bears broken values.
 
     `key` is the store's secret for pseudonyms (at least 16 bytes). Free-text attributes and report text are scrubbed
-    with `privacy.scrub`; with `keep_descriptions=False` the attributes are None instead. If the file's identifying
-    values can't be read, no free text is kept.
+    with `privacy.scrub`; with `keep_descriptions=False` the attributes are None instead. Code strings are checked
+    against their form (`privacy.codes`). If the file's identifying values can't be read, no free text is kept.
 
     Python's warnings and pydicom's log are silenced meanwhile: they quote values. Hostile PDFs and SRs can take long:
-    call this under a deadline. Raises UnsupportedImageError without SOP Instance UID or SOP class, with a UID that is
-    none, and for a DICOMDIR.
+    call this under a deadline. Raises UnsupportedImageError without SOP Instance UID or SOP class, with anything in a
+    UID's place that can't be an identifier, and for a DICOMDIR.
     """
     with quiet("pydicom"):
         return _read_record(ds, key, keep_descriptions)
@@ -110,20 +118,7 @@ def _read_record(ds: Dataset, key: bytes, keep_descriptions: bool) -> InstanceRe
     kind = _kind(str(attributes["sop_class_uid"]), ds, notes.append)
 
     text = report_text(ds, warn=notes.append) if kind == "report" else ""
-    free = [column for column in _FREE_TEXT if attributes[column] is not None]
-    if not keep_descriptions:
-        attributes.update(dict.fromkeys(free))
-        free = []
-    if free or text:
-        try:
-            known = identifiers(ds)
-        except UnknownIdentity as exc:
-            notes.append(f"free text left out: {exc}")
-            attributes.update(dict.fromkeys(free))
-            text = ""
-        else:
-            attributes.update({column: scrub(str(attributes[column]), known) for column in free})
-            text = scrub(text, known)
+    text = _scrub(ds, attributes, text, keep_descriptions, notes.append)
     return InstanceRecord(
         attributes=attributes,
         patient_pseudonym=_patient_pseudonym(ds, key, notes.append),
@@ -132,6 +127,44 @@ def _read_record(ds: Dataset, key: bytes, keep_descriptions: bool) -> InstanceRe
         report_text=text,
         warnings=tuple(dict.fromkeys(notes)),
     )
+
+
+def _scrub(
+    ds: Dataset,
+    attributes: dict[str, AttributeValue],
+    text: str,
+    keep_descriptions: bool,
+    warn: Callable[[str], None],
+) -> str:
+    """Take identity out of descriptions and codes, in place, and out of the report's text, which is returned."""
+    free = [column for column in _FREE_TEXT if attributes[column] is not None]
+    if not keep_descriptions:
+        attributes.update(dict.fromkeys(free))
+        free = []
+    try:
+        scrubber = scrubber_of(identity_of(ds))
+    except UnknownIdentity as exc:
+        if free or text:
+            warn(f"free text left out: {exc}")
+        attributes.update(dict.fromkeys(free))
+        free, text = [], ""
+        scrubber = scrubber_of(Identity())
+    attributes.update({column: scrubber.text(str(attributes[column])) for column in free})
+    for column, is_code, label in _CODES:
+        value = attributes[column]
+        if value is None:
+            continue
+        code = _scrubbed_code(scrubber, column, str(value), is_code)
+        if code.was_cut:
+            warn(f"{label} held text that identifies, or is not a code: it was cut")
+            attributes[column] = code.value if keep_descriptions else None
+    return scrubber.text(text) if text else ""
+
+
+def _scrubbed_code(scrubber: Scrubber, column: str, value: str, is_code: bool) -> Code:
+    if column in CLOSED:
+        return closed_code(value, CLOSED[column])
+    return scrubber.code(value, is_code=is_code)
 
 
 def pseudonym(patient_id: str, issuer: str, key: bytes) -> str | None:
@@ -188,6 +221,8 @@ def _read_attribute(ds: Dataset, tag: int, kind: Kind, label: str, warn: Callabl
             warn(f"{label} has {len(value)} values, expected one: the first is kept")
             value = value[0]
         converted = _CONVERTERS[kind](value)
+        if kind is Kind.INTEGER and "." in as_text(value):
+            warn(f"{label} is written as a decimal: taken as the whole number that it is")
     except READ_ERRORS:
         warn(f"{label} is malformed, expected {_EXPECTED[kind]}: left out")
         return None
@@ -205,10 +240,21 @@ def _to_integer(value: Any) -> int | None:
     text = as_text(value)
     if not text:
         return None
-    number = int(text)
+    number = _whole(text)
     if not -(2**31) <= number < 2**32:  # IS and UL, PS3.5 6.2
         raise MalformedValue
     return number
+
+
+def _whole(text: str) -> int:
+    """An IS; some write "3.0" for 3."""
+    try:
+        return int(text)
+    except ValueError:
+        number = float(text)
+        if not number.is_integer():
+            raise
+        return int(number)
 
 
 def _to_number(value: Any) -> float | None:
@@ -280,12 +326,12 @@ def _settle_uids(ds: Dataset, attributes: dict[str, AttributeValue], warn: Calla
     ):
         uid = attributes[column]
         if uid is not None and not _UID.fullmatch(str(uid)):
-            if not _HASHED_UID.fullmatch(str(uid)):
+            if not _IDENTIFIER.fullmatch(str(uid)):
                 raise UnsupportedImageError(
-                    f"{label} is no UID: expected digits and dots, at most 64",
+                    f"{label} is not a UID: expected at most 64 digits and dots, or also letters, spaces and _:{{}}+~-",
                     hint="The file was damaged, or de-identified badly; give it UIDs of its own.",
                 )
-            warn(f"{label} holds hexadecimal letters, expected digits and dots: kept as it is")
+            warn(f"{label} is not a UID, expected at most 64 digits and dots: kept as it is")
     instance = attributes["sop_instance_uid"]
     series = attributes["series_instance_uid"]
     for column, label, substitute in (

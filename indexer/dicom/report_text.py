@@ -18,6 +18,7 @@ from pydicom.dataset import Dataset
 
 from indexer.dicom.values import MalformedValue, clean, quiet, read_items, read_text, read_value
 from retrieval.language.sentences import SECTION
+from retrieval.optional import missing
 
 MAX_ITEMS = 50_000  # content items of one report
 MAX_CHARACTERS = 200_000  # of one report
@@ -120,12 +121,13 @@ def _first(item: Dataset, keyword: str) -> Dataset | None:
 
 
 def _pdf_text(ds: Dataset, warn: Warn) -> str:
-    try:
-        import pypdf
-        from pypdf.errors import DependencyError, PyPdfError
-    except ImportError:
-        warn("the text of encapsulated PDF needs pypdf: pip install 'medlens[pdf]'")
+    absent = missing("pypdf", "the text of an encapsulated PDF")
+    if absent is not None:
+        warn(f"{absent}. {absent.hint}")
         return ""
+    import pypdf
+    from pypdf.errors import DependencyError, PyPdfError
+
     try:
         document = read_value(ds, "EncapsulatedDocument")
     except MalformedValue:

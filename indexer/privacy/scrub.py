@@ -1,264 +1,64 @@
 """Keep patients' identity out of free text.
 
-`scrub` cuts two things out of a text and leaves `MARK` in their place (three underscores, the mark that de-identified
-radiology reports are written with, so that text encoders have met it):
+`scrub` cuts two things out of a text and leaves `MARK` in their place:
 
-1. what the same file says about people and places (`identifiers`): every person's name (VR PN) at any depth, patient
-   and order numbers, birth date, institution, address, telephone;
-2. what looks like identity whoever it belongs to (`identity_patterns`): full dates, telephone numbers, e-mail
-   addresses, UIDs, long numbers, numbers after MRN/accession/ID, names after Dr./Mr./Mrs./Prof. or "dictated by".
+1. what the same file says about people and places (`identity.Identity`), in the forms of `identity` and under wrong
+   character sets (`misread`);
+2. what looks like identity whoever it belongs to (`patterns`): full dates, telephone numbers, e-mail addresses, UIDs,
+   long numbers, numbers after MRN/accession/ID, names after titles or "dictated by".
 
-The rule that keeps text readable. Text is compared as runs of letters or digits, without case and accents.
-- A whole name or identifier in any usual order (John Smith; SMITH, JOHN; SMITH^JOHN; JohnSmith) is always cut, if it
-  has at least two parts and none is a word that nobody is called (the "name" CT^CHEST of a phantom).
-- One part of a name alone is cut if it has three letters or more and is none of `ORDINARY_WORDS`: a patient named
-  Chest Long does not cost "chest" or "long". In Chinese, Japanese and Korean script two characters are enough.
-- Of a number or a place, one part alone is cut if it has four digits or letters or more and is no ordinary word.
+What it can't do: names of people who are in no tag of the file and stand beside no title; a name that is also an
+ordinary word, standing alone ("Rose was seen"); nicknames, misspellings, most inflected forms, transliterations; a bare
+year or age. docs/privacy.md has the table. What is left is much less likely to identify; it is not proven anonymous.
+`read_record(..., keep_descriptions=False)` keeps descriptions out altogether.
 
-What it can't do: names of people who are in no tag of the file and stand after no title; a name that is also an
-ordinary word, or has two letters, standing alone ("Rose was seen", "Li was seen"); nicknames, misspellings, inflected
-forms; month names in other languages than English; a bare year or age. What is left is much less likely to identify;
-it is not proven anonymous. `read_record(..., keep_descriptions=False)` keeps descriptions out altogether.
+Everything here is linear in the text's length, whatever a stranger wrote.
 """
 
 from __future__ import annotations
 
-import unicodedata
-from collections import defaultdict
+import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from itertools import permutations
-from typing import Any
+from itertools import pairwise
 
-from pydicom.datadict import dictionary_VR, tag_for_keyword
-from pydicom.dataelem import DataElement, RawDataElement
-from pydicom.dataset import Dataset
-from pydicom.multival import MultiValue
+from indexer.privacy.identity import JOINED_START, NOTHING_KNOWN, Forms, Phrases, is_ordinary
+from indexer.privacy.letters import UNSPACED, Words, fold, key, normalized, run_pattern
+from indexer.privacy.misread import misread_spans
+from indexer.privacy.patterns import pattern_spans
+from indexer.privacy.words import DOTTED, NO_NAMES, PICTURED, POLARITY_WORDS
 
-from indexer.dicom.values import READ_ERRORS, as_text
-from indexer.privacy.patterns import RUN, pattern_spans
-from indexer.privacy.words import NO_NAMES, ORDINARY_WORDS
-from retrieval.errors import DicomError
-from retrieval.language.letters import normalized
-
-MARK = "___"
-MAX_ELEMENTS = 100_000  # looked at for identifiers; a radiology report has some hundred
+MARK = "[…]"
 
 _LONGEST_GAP = 3  # characters between two parts of one name or number: ", " or " - "
+_GAP = re.compile(r"[\s,.;:^_/\\'’`()=+*#·・‧‐-―-]*")
+_MERGED = re.compile(r"[ ,^\u3000・-]*(?:[A-Z]\.[ ,^-]*)?")  # between two cuts, these go as well: Jane M. Doe
 
-# Numbers and codes of the patient, the visit and the order (PS3.15 table E.1-1 lists them).
-_NUMBERS = """
-    PatientID OtherPatientIDs AccessionNumber StudyID AdmissionID ServiceEpisodeID MedicalRecordLocator
-    FillerOrderNumberImagingServiceRequest PlacerOrderNumberImagingServiceRequest RequestedProcedureID
-    ScheduledProcedureStepID PerformedProcedureStepID ClinicalTrialSubjectID ClinicalTrialSubjectReadingID
-    DeviceSerialNumber PatientTelephoneNumbers ReferringPhysicianTelephoneNumbers PersonTelephoneNumbers
-    OrderCallbackPhoneNumber IssuerOfAdmissionID MilitaryRank StationName ScheduledStationName
-    PerformedStationName
-"""
-_PLACES = """
-    InstitutionName InstitutionAddress InstitutionalDepartmentName PatientAddress PatientInstitutionResidence
-    CurrentPatientLocation PersonAddress ReferringPhysicianAddress RequestingService IssuerOfPatientID
-    IssuerOfServiceEpisodeID VerifyingOrganization ResponsibleOrganization
-    PerformedLocation ClinicalTrialSponsorName ClinicalTrialSiteName RegionOfResidence BranchOfService
-"""
-_DATES = "PatientBirthDate"
-
-
-def _tags(keywords: str) -> frozenset[int]:
-    tags = {keyword: tag_for_keyword(keyword) for keyword in keywords.split()}
-    unknown = [keyword for keyword, tag in tags.items() if tag is None]
-    if unknown:
-        raise ValueError(f"no keywords of the DICOM dictionary: {unknown}")
-    return frozenset(int(tag) for tag in tags.values() if tag is not None)
-
-
-_NUMBER_TAGS, _PLACE_TAGS, _DATE_TAGS = _tags(_NUMBERS), _tags(_PLACES), _tags(_DATES)
-# Large, and about geometry alone.
-_SKIPPED_SEQUENCES = _tags(
-    "PerFrameFunctionalGroupsSequence SharedFunctionalGroupsSequence DimensionIndexSequence SegmentSequence"
+_TITLES = {"mr", "mrs", "ms", "miss", "mx", "dr", "prof", "herr", "frau", "mme", "sra", "dra"}
+_MODALITIES = {"mr", "dr", "ms"}
+_UNIT = re.compile(
+    r"\s?(?:mm|cm|ml|HU|µm|um|kV|mA|mAs|ms|sec|min|Hz|mGy|mSv|kg|%|x|×)(?![^\W\d_])|[.,]\d", re.IGNORECASE
 )
+_SHORT_NUMBER = 5  # digits: with a unit behind it, it is a measurement
+_CLITICS = frozenset("وفبكلهسמוהבלשכ")  # prefixes that Arabic and Hebrew write without a space
+_INFLECTION = 3  # letters that may follow a stem
+
+_HANGUL, _HAN = ("\uac00", "\ud7af"), re.compile("[\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]")
+_KANA = re.compile("[\u3041-\u30ff\u31f0-\u31ff\uff66-\uff9f]")
+_SKIPPED_BETWEEN = re.compile(r"[^\s^,=・‧·\uff9e\uff9f\u200c\u200d]")
+_UNSPACED_CHARACTER = re.compile(f"[{UNSPACED}]")
 
 
-class UnknownIdentity(DicomError):
-    """The file's identifying values can't all be read, so no free text of it can be scrubbed: keep none."""
-
-    code = "unknown-identity"
-
-
-@dataclass(frozen=True)
-class Identifiers:
-    """What to cut from one file's texts, folded by `fold`. Its repr says nothing of the contents."""
-
-    tokens: frozenset[str] = field(default=frozenset(), repr=False)  # single runs
-    phrases: frozenset[tuple[str, ...]] = field(default=frozenset(), repr=False)  # two and more runs in a row
-    unspaced: frozenset[str] = field(default=frozenset(), repr=False)  # scripts that put no space between words
-
-
-NOTHING_KNOWN = Identifiers()
-
-
-def identifiers(ds: Dataset) -> Identifiers:
-    """Gather what identifies people and places in `ds`, at any depth, private names included.
-
-    Raises UnknownIdentity if an identifying value can't be decoded or there are too many elements to look at.
-    """
-    collector = _Collector()
-    try:
-        for tag, vr, value in _identifying_elements(ds):
-            values = list(value) if isinstance(value, (MultiValue, list)) else [value]
-            for text in filter(None, map(as_text, values)):
-                if vr == "PN":
-                    collector.add_name(text)
-                elif tag in _DATE_TAGS:
-                    collector.add_date(text)
-                else:
-                    collector.add_value(text)
-            if len(values) > 1 and vr != "PN":
-                collector.add_value(as_text(values))
-    except READ_ERRORS as exc:
-        raise UnknownIdentity("an identifying value can't be decoded, so free text can't be scrubbed of it") from exc
-    return Identifiers(frozenset(collector.tokens), frozenset(collector.phrases), frozenset(collector.unspaced))
-
-
-def _identifying_elements(ds: Dataset) -> Iterator[tuple[int, str, Any]]:
-    stack, seen = [ds], 0
-    while stack:
-        item = stack.pop()
-        for tag, element in list(item.items()):  # raw elements: nothing is converted yet
-            seen += 1
-            if seen > MAX_ELEMENTS:
-                raise UnknownIdentity(f"more than {MAX_ELEMENTS} elements to look at for identifying values")
-            vr = _vr(element)
-            if vr == "SQ" and not tag.is_private and tag not in _SKIPPED_SEQUENCES:
-                stack.extend(child for child in item[tag].value or () if isinstance(child, Dataset))
-            elif vr == "PN" or tag in _NUMBER_TAGS or tag in _PLACE_TAGS or tag in _DATE_TAGS:
-                yield int(tag), vr, item[tag].value
-
-
-def _vr(element: DataElement | RawDataElement) -> str:
-    """The VR; in implicit VR, and where UN was written for a known attribute, from the dictionary."""
-    if element.VR not in (None, "UN") or element.tag.is_private:
-        return str(element.VR)
-    try:
-        return str(dictionary_VR(element.tag))
-    except KeyError:
-        return "UN"
-
-
-def fold(text: str) -> str:
-    """Lower case, no accents, ASCII digits, each character in its place: len(fold(text)) == len(text)."""
-    return "".join(map(_fold_character, text))
-
-
-def _fold_character(c: str) -> str:
-    if c < "\x80":
-        return c.lower()
-    if c.isdecimal():
-        return str(unicodedata.decimal(c))
-    lower = unicodedata.normalize("NFKD", c)[0].lower()
-    return lower if len(lower) == 1 and lower.isalnum() == c.isalnum() else c
-
-
-def _is_unspaced(run: str) -> bool:
-    """Han, kana and Hangul: no spaces between words, or particles that cling to them."""
-    return any("\u3040" <= c <= "\u30ff" or "\u3400" <= c <= "\u9fff" or "\uac00" <= c <= "\ud7af" for c in run)
-
-
-def _number(run: str) -> str:
-    return (run.lstrip("0") or "0") if run.isdecimal() else run
-
-
-def _runs(text: str) -> tuple[str, ...]:
-    return tuple(RUN.findall(fold(normalized("NFC", text))))
-
-
-class _Collector:
-    def __init__(self) -> None:
-        self.tokens: set[str] = set()
-        self.phrases: set[tuple[str, ...]] = set()
-        self.unspaced: set[str] = set()
-
-    def add_name(self, name: str) -> None:
-        """A PN: groups divided by '=' (scripts), components by '^': family, given, middle, prefix, suffix."""
-        for group in name.split("="):
-            self._add_group(group)
-            german = group.translate(_TRANSLITERATION)
-            if german != group:
-                self._add_group(german)
-
-    def _add_group(self, group: str) -> None:
-        parts = [runs for part in group.split("^") if (runs := _runs(part))]
-        if len(parts) == 1:  # no carets: "John Smith"
-            parts = [(run,) for run in parts[0]]
-        for run in (run for part in parts for run in part):
-            if _is_unspaced(run):
-                self.unspaced.update({run} if len(run) > 1 else ())
-            elif not run.isdecimal():
-                self._add_token(run, 3)
-        for part in parts:
-            self._add_phrase(part)
-        for size in (2, 3):
-            for order in permutations(parts[:4], size):
-                self._add_phrase(tuple(run for part in order for run in part))
-        for family, given in permutations(parts[:3], 2):  # J. Smith, Smith J
-            if family[-1] in self.tokens and not _is_unspaced(given[0]):
-                self.phrases |= {(given[0][0], *family), (*family, given[0][0])}
-                self._add_token(given[0][0] + "".join(family), 5)  # a login name: jsmith
-
-    def add_value(self, value: str) -> None:
-        runs = _runs(value)
-        for run in runs:
-            if _is_unspaced(run):
-                self.unspaced.update({run} if len(run) > 1 else ())
-            else:
-                self._add_token(run, 4)
-        if sum(map(len, runs)) >= 4:
-            self._add_phrase(runs)
-
-    def add_date(self, value: str) -> None:
-        """A DA in the orders that people write; month names are cut by the date patterns."""
-        digits = "".join(_runs(value))
-        if len(digits) != 8 or not digits.isdecimal():
-            self.add_value(value)
-            return
-        year, month, day = digits[:4], digits[4:6], digits[6:]
-        self.tokens |= {year + month + day, day + month + year, month + day + year}
-        for written in (year, year[2:]):
-            for order in ((written, month, day), (day, month, written), (month, day, written)):
-                self.phrases.add(tuple(map(_number, order)))
-
-    def _add_token(self, run: str, least: int) -> None:
-        if len(run) < least or run in ORDINARY_WORDS or run in NO_NAMES:
-            return
-        self.tokens.add(run)
-        if len(_number(run)) >= least:
-            self.tokens.add(_number(run))
-
-    def _add_phrase(self, runs: tuple[str, ...]) -> None:
-        if len(runs) < 2 or NO_NAMES & set(runs):
-            return
-        self.phrases.add(tuple(map(_number, runs)))
-        joined = "".join(runs)  # JOHNSMITH, 12-34-56 as 123456
-        if any(map(_is_unspaced, runs)):
-            self.unspaced.add(joined)
-        elif joined.isdecimal() or not any(run.isdecimal() for run in runs):
-            self._add_token(joined, 5)
-
-
-_TRANSLITERATION = str.maketrans(
-    {"ä": "ae", "ö": "oe", "ü": "ue", "Ä": "Ae", "Ö": "Oe", "Ü": "Ue", "ß": "ss", "ø": "oe"}
-)
-
-
-def scrub(text: str, known: Identifiers = NOTHING_KNOWN) -> str:
-    """`text` with every identifying value of `known` and everything of an identifying shape replaced by MARK."""
-    text = normalized("NFC", text)
+def scrub(text: str, known: Forms = NOTHING_KNOWN) -> str:
+    """`text` with everything that `known` looks for and everything of an identifying shape replaced by MARK."""
+    text = normalized(text)
     spans: list[list[int]] = []  # merged where they touch, or where only a comma or the like is between
-    for start, end in sorted([*pattern_spans(text), *_identifier_spans(text, known)]):
-        if spans and (start <= spans[-1][1] or not text[spans[-1][1] : start].strip(" ,^-")):
+    for start, end in sorted([*pattern_spans(text), *_identity_spans(text, known)]):
+        if spans and (start <= spans[-1][1] or _MERGED.fullmatch(text, spans[-1][1], start)):
             spans[-1][1] = max(spans[-1][1], end)
         else:
             spans.append([start, end])
+    if not spans:
+        return text
     out, position = [], 0
     for start, end in spans:
         out += [text[position:start], MARK]
@@ -266,26 +66,164 @@ def scrub(text: str, known: Identifiers = NOTHING_KNOWN) -> str:
     return "".join(out) + text[position:]
 
 
-def _identifier_spans(text: str, known: Identifiers) -> Iterator[tuple[int, int]]:
-    if not (known.tokens or known.phrases or known.unspaced):
+def _identity_spans(text: str, known: Forms) -> Iterator[tuple[int, int]]:
+    if not known:
         return
     folded = fold(text)
-    by_first: dict[str, list[tuple[str, ...]]] = defaultdict(list)
-    for phrase in known.phrases:
-        by_first[phrase[0]].append(phrase)
-    matches = list(RUN.finditer(folded))
-    runs = [_number(match[0]) for match in matches]
+    matches = list(run_pattern(folded).finditer(folded))
+    found = [key(match[0]) for match in matches]
     for i, match in enumerate(matches):
-        if match[0] in known.tokens or runs[i] in known.tokens:
-            yield match.span()
-        for phrase in by_first.get(runs[i], ()):
-            last = i + len(phrase) - 1
-            if tuple(runs[i : last + 1]) == phrase and all(
-                matches[j + 1].start() - matches[j].end() <= _LONGEST_GAP for j in range(i, last)
-            ):
-                yield match.start(), matches[last].end()
-    for word in known.unspaced:
-        start = folded.find(word)
-        while start >= 0:
-            yield start, start + len(word)
-            start = folded.find(word, start + 1)
+        run = found[i]
+        start, end = match.span()
+        if run in known.tokens or match[0] in known.tokens:
+            if not (run.isdecimal() and end - start <= _SHORT_NUMBER and _is_measured(text, start, end)):
+                yield start, end
+        elif run in known.short:
+            if _is_written_as_a_name(text, start, end, run):
+                yield start, end
+        elif run in known.ordinary:
+            if i and _is_titled(text, matches[i - 1], match, found[i + 1] if i + 1 < len(found) else ""):
+                yield start, end
+        elif len(run) >= JOINED_START:
+            yield from _inside(text, folded, start, end, known)
+        if not run.isascii():
+            yield from _inflected(run, start, end, known)
+        if run in known.phrases:
+            yield from _phrases(text, found, matches, i, known.phrases[run])
+        if len(run) == 1 and known.initials and text[start].isupper():
+            yield from _initials(text, found, matches, i, known.initials)
+    if known.unspaced and not text.isascii():
+        yield from _unspaced(folded, known.unspaced)
+    yield from misread_spans(text, known.foreign)
+
+
+def _is_written_as_a_name(text: str, start: int, end: int, run: str) -> bool:
+    if is_ordinary(run):
+        return text[start:end].istitle()
+    return text[start].isupper() or text.islower()
+
+
+def _is_measured(text: str, start: int, end: int) -> bool:
+    return bool(_UNIT.match(text, end)) or (start > 1 and text[start - 1] in ".," and text[start - 2].isdigit())
+
+
+def _is_titled(text: str, title: re.Match[str], name: re.Match[str], following: str) -> bool:
+    """MRS HEAD; not MR HEAD, which is a picture, nor MR SMALL BOWEL. Titles in small letters are `people`'s."""
+    if title[0] not in _TITLES or text[title.end() : name.start()].strip(" ."):
+        return False
+    if not text[title.start() : title.end()].isupper():
+        return text[title.start()].isupper() and text[name.start()].isupper()
+    return title[0] not in _MODALITIES or not (name[0] in PICTURED | NO_NAMES or is_ordinary(following))
+
+
+def _inside(text: str, folded: str, start: int, end: int, known: Forms) -> Iterator[tuple[int, int]]:
+    """Names written into a longer word: JaneDoeChest, CTDoe, Smiths."""
+    if folded[end - 1] == "s" and folded[start : end - 1] in known.tokens:
+        yield start, end
+    for at in range(start, end - JOINED_START + 1):
+        for word in known.joined.at(folded, at):
+            if at + len(word) <= end:
+                yield at, at + len(word)
+    written = text[start:end]
+    if not (written.islower() or written.isupper() or written.istitle()):
+        for first, last in pairwise(_humps(written)):
+            if folded[start + first : start + last] in known.tokens:
+                yield start + first, start + last
+
+
+def _humps(word: str) -> list[int]:
+    """Where the parts of a word in camel case begin, and where the last ends: CTJaneDoe at 0, 2, 6 and 9."""
+    upper = [c.isupper() for c in word] + [True]
+    inner = [i for i in range(1, len(word)) if upper[i] and (not upper[i - 1] or not upper[i + 1])]
+    return [0, *inner, len(word)]
+
+
+def _inflected(run: str, start: int, end: int, known: Forms) -> Iterator[tuple[int, int]]:
+    if known.stems and any(run[: len(run) - n] in known.stems for n in range(min(_INFLECTION + 1, len(run)))):
+        yield start, end
+    elif run[0] in _CLITICS:
+        for n in (1, 2, 3):
+            if set(run[:n]) <= _CLITICS | {"א", "ا"} and len(run) - n > 2 and run[n:] in known.tokens:
+                yield start, end
+                return
+
+
+def _phrases(
+    text: str, found: list[str], matches: list[re.Match[str]], i: int, phrases: Phrases
+) -> Iterator[tuple[int, int]]:
+    for length in phrases.lengths:
+        phrase = tuple(found[i : i + length])
+        sure = phrases.sure.get(phrase)
+        if sure is None or len(phrase) < length or not _in_a_row(text, matches[i : i + length]):
+            continue
+        start, end = matches[i].start(), matches[i + length - 1].end()
+        written = [text[match.start() : match.end()] for match in matches[i : i + length]]
+        if sure and not POLARITY_WORDS.isdisjoint(phrase):
+            sure = all(run[0].isupper() for run in written)
+        if sure or _is_name_like(text[start : end + 1], written, phrase):
+            yield start, end
+
+
+def _in_a_row(text: str, matches: list[re.Match[str]]) -> bool:
+    gaps = [text[one.end() : other.start()] for one, other in pairwise(matches)]
+    if len(gaps) == 2 and gaps[0] != gaps[1] and all(match[0].isdecimal() for match in matches):
+        return False  # a date is written with one separator: 1950-03-07 12 mm
+    return all(len(gap) <= _LONGEST_GAP and _GAP.fullmatch(gap) for gap in gaps)
+
+
+def _is_name_like(written: str, runs: list[str], phrase: tuple[str, ...]) -> bool:
+    """Ordinary words as a name: SMALL, LONG; Small^Long; J. Small. A negation or a side needs the caret."""
+    if all(run.isdecimal() for run in phrase):
+        return True
+    if not all(run[0].isupper() for run in runs) or all(run in NO_NAMES for run in phrase):
+        return False
+    if not POLARITY_WORDS.isdisjoint(phrase):
+        return "^" in written
+    return "^" in written or "," in written or any(len(run) == 1 and f"{run}." in written for run in runs)
+
+
+def _initials(
+    text: str, found: list[str], matches: list[re.Match[str]], i: int, initials: frozenset[tuple[str, ...]]
+) -> Iterator[tuple[int, int]]:
+    """J.D.; not A.P., which is a view, nor what is inside of a longer row of letters."""
+    for length in (3, 2):
+        row = tuple(found[i : i + length])
+        last = i + length - 1
+        if len(row) < length or row not in initials or "".join(row) in DOTTED:
+            continue
+        start, end = matches[i].start(), matches[last].end()
+        written = text[start:end].replace(" ", "")
+        alone = start == 0 or not (text[start - 1].isalnum() or text[start - 1] == ".")
+        if (
+            alone
+            and written.isupper()
+            and fold(written) == ".".join(row)
+            and not text[end : end + 2].lstrip(".")[:1].isalnum()
+        ):
+            yield start, end + text.startswith(".", end)
+            return
+
+
+def _unspaced(folded: str, words: Words) -> Iterator[tuple[int, int]]:
+    """Names of scripts without spaces, with or without something between their parts."""
+    places = [match.start() for match in _SKIPPED_BETWEEN.finditer(folded)]
+    text = "".join([folded[place] for place in places])
+    for match in _UNSPACED_CHARACTER.finditer(text):
+        at = match.start()
+        for word in words.at(text, at):
+            if _stands_alone(word, text, places, at):
+                yield places[at], places[at + len(word) - 1] + 1
+
+
+def _stands_alone(word: str, text: str, places: list[int], at: int) -> bool:
+    """Two Han characters are a name wherever they stand; two kana, or a short Thai word, are part of many others."""
+    if _HAN.search(word):
+        return True
+    after = at + len(word)
+    begins = at == 0 or not text[at - 1].isalnum() or places[at - 1] != places[at] - 1
+    ends = after == len(text) or not _UNSPACED_CHARACTER.match(text[after]) or places[after] != places[after - 1] + 1
+    if _HANGUL[0] <= word[0] <= _HANGUL[1]:
+        return len(word) > 2 or begins
+    if _KANA.match(word):
+        return len(word) > 2 or (begins and ends)
+    return len(word) > 3 or (begins and ends)

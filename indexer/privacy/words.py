@@ -56,9 +56,96 @@ _NO_NAMES = """
 abdomen anonymised anonymized anonymous brain breast cervical chest cr ct cta cxr dx flair lumbar mammo mg mr mra mri
 neck nm patient pelvis pet phantom pt qa rf routine shoulder skull spine sr subject test thorax unknown us volunteer xa
 xr xray
+anonymus deidentified dummy qc redacted removed
 """
 
-ORDINARY_WORDS: frozenset[str] = frozenset(_ORDINARY.split())
+# Negation and side: no cut may take one of these alone. All are ordinary words too.
+_NEGATION_AND_SIDE = """
+no not non none never nor neither without absent absence negative nil denies left right bilateral bilaterally both
+leftward rightward lt rt kein keine keinen keiner kinerlei nicht ohne nie weder noch links linke linken linker
+linkes rechts rechte rechten rechter rechtes beidseits pas sans aucun aucune ni gauche droit droite sin ningun
+ninguna ninguno izquierda izquierdo derecha derecho bilaterales senza nessun nessuna nessuno sinistra sinistro
+destra destro sem nenhum nenhuma nao esquerda esquerdo direita direito geen niet zonder inga ingen inget utan inte
+vanster hoger ikke uden uten venstre hojre hoyre brak bez lewy lewa prawy prawa нет не без левый левая левое левой
+левого правый правая правое правой правого δεν οχι χωρις αριστερα αριστερο αριστερος δεξια δεξιο δεξιος לא אין ללא
+שמאל ימין لا لم ليس بدون غير ايمن ايسر يمين يسار نیست چپ راست नहीं बिना बाएं दाएं
+"""
+# Written in clinical texts and nobody's name: units, techniques and words that stand where names do.
+_CLINICAL = """
+abdominopelvic ablation abnormalities abnormality abs ac acuson ad additional adjacent agfa ah al alignment allergic
+allergy aloka also alt am an anaesthesiology anastomosis anesthesiology aneurysm anonymus another antegrade
+anterolateral anteroposterior any ao ap apparent appearance appears application approximately aq are arrow arrows as
+asd aspect assess associated asthma at atrial atrium atrophy attention aux av available average ax axillary ba
+barium bases basilar be because been being beneath benign beside best between bi biliary blunt bones borderline both
+bowels brachial bradycardia bronchi bruker but bx by ca calcific calcified can canal cancers cannula canon
+cardiothoracic carestream caudal cavitary cavitation cc cecum cerebellum cerebrum cervicothoracic cf changes
+cholecystectomy claustrophobia claustrophobic clavicle clinically clips cm cn co collapse collection colonic color
+colour common compared compression concern concerning considered consistent contact continued contours corporation
+correlation costophrenic cough could course cs cv cva da daily date days de decreased degeneration deidentified dem
+dementia demonstrate demonstrated demonstrates demonstrating derived dermatology despite developed development dg di
+diabetes diabetic diagnosed dialysis diameter difficult dilatation dilated dimension discharge discussed displaced
+displacement dm do does dorsal dot drain du due dummy during dv dw dx dynamic dyspnea each ed edematous een eg ein
+eine either el electric electronics elekta elevated elevation em emphysema endocrinology endoscopic endotracheal
+enteric enteroclysis enterography entire epigastric er es esaote especially est et etiology evaluate evaluation
+evidence evident ex example excluded expanded ext extending extension extensive extent external extremities
+extremity fa faint fascia fb feature features feeding fever fh fibroid fibrous fields figure filling fissure fl
+flank fn followup fs ft fu fuji fujifilm full fx ga gadolinium ganglia ganglion gastroenterology gastrointestinal gb
+ge gi given gli gm gmbh go gr granuloma grossly gt gu gy gynaecology gynecology had haematoma haemorrhage hamamatsu
+has have having hb he healthcare healthineers hematoma hemidiaphragm hepatomegaly her herniation heterogeneous
+hiatal his hitachi hologic homogeneous hr hu hx hydronephrosis hyperdense hyperinflated hyperinflation hypertension
+hypodense hypoinflation ia ic icu id identified ie if ii il iliac im imaginary immediate implant implants improved
+in inc include including increase increased indicate indicated indicating inflation inguinal injection injury
+insertion interstitial interventricular intra intracranial intrahepatic invasion involving io ip ir is ischemia
+ischemic isodense it its iu iv iw ja je kg km known kodak konica kv la laa lab lad laminar lao laparotomy larger
+largest lateralview lc le leads leaflet less likely linear lipoma lm lo lobes lobulated localiser localizer located
+loculated longitudinal look loop loops ltd lucency lucent lv lymphoma ma magnetic magnification magnitude marconi
+markings maternity matter max maximum mb mc measured measures measuring medison medullary membrane meninges
+meningioma metastases metastasis metastatic mi midline mildly min mindray minimal minolta ml mm mn monochrome more
+mosaic most motor ms mt mucosa multi multifocal muscles mv my myocardial myocardium nasogastric nb nd ne near
+necrosis neoplasm nephrology nerve nerves neurosurgery neusoft ng nicu nipple nl no nobody noname nonspecific norm
+normally not noted nr ns nurse nursing nv ob observed obstetrics oc occlusion od of ok older on oncology only op
+opacification ophthalmology opp opposed or original orthopaedics orthopedics os osseous osteoarthritis osteophytes
+osteoporosis ot ou our outside over overall overlying pa pacemaker pacer paediatrics palette palliative palsy
+paraspinal parenchyma patella pathologic pathology pattern pc pd pe pediatrics percutaneous perforation
+peribronchial pericardial perihilar peripherally peritoneal ph philips physicians pi picc picker picu pl placement
+plan planes planmeca pleura plexus pm po portion possible possibly postcontrast postoperative pp pr practitioner
+pregnancy pregnant preoperative presence presented presenting pressure primary probable probably process progress
+progression projection proton ps psychiatry pt pulmonology pulse px qc quadrant question ra rai rao rather rca re
+reaction real reason recent recommend recommended recon reconstruction redacted reduction relative remain remaining
+remains removal removed resection resolved resonance respiratory retro retrocardiac retrograde retroperitoneal
+reveal revealed rgb rheumatology rn ro rotated rs rv rx sa sacrum same samsung sc scar scarring scattered sclerosis
+sclerotic scoliosis sd se secondary sectra seen seizure sequence severity sh shimadzu showing shown shows si siemens
+significant silhouette similar since single sirona sl slightly sn so solitary somewhat source sp splenic spondylosis
+ss st static status std stents steroid still stools structures subclavian subcutaneous subpleural suggest suggested
+suggesting suggestive suggests suspicious suture sutures sv sw sx symptoms syndrome systems ta tb td te technical
+technique technologies temperature tendon terminal th that their these this though through ti tibial time tl tm tn
+to today tomogram tonsil tortuous toshiba tot tp tr tracheal transplant transverse treated treatment tt tu
+tuberculosis tubes tubular tumors tx typical uk ultrasonography un unchanged underlying unfolded unremarkable up
+urgent us used using ut uterine va valves varian variant vasculature vb vd ve ventral very vi visible visualized
+volumes vs vt was wd we wedge well were when where which while whose wi widened widening within wm wo worse would wt
+xl ybr years yes yo yr yrs zn zu
+"""
+
+# What a picture is of: after MR or DR in capitals these are no names.
+_PICTURED = """
+abdomen aorta arm back bone bowel brain breast calf chest colon elbow eye face femur finger fingers foot hand hands head
+heart hip humerus joint kidney knee leg limb liver lung mandible neck orbit pelvis prostate rib ribs shoulder skull
+spine spleen thigh thumb toe toes tongue tooth trunk vein wrist
+"""
+# Words of two letters that begin sentences: a family name that is one of them is not cut alone.
+_FUNCTION_WORDS = """
+al am an as at be by da de di do du el es et go he if il im in is it la le lo me my ne no of on or so to un up us we
+"""
+
+# Written with dots, and nobody's initials.
+_DOTTED = "am ap ba bs cc ct dr eg gi gu id ie im iv le lt md mr ne no or pa ph pm po pr qd re rt sc uk us vs"
+
+POLARITY_WORDS: frozenset[str] = frozenset(_NEGATION_AND_SIDE.split())
+ORDINARY_WORDS: frozenset[str] = frozenset(f"{_ORDINARY} {_CLINICAL}".split()) | POLARITY_WORDS
+
+DOTTED: frozenset[str] = frozenset(_DOTTED.split())
+PICTURED: frozenset[str] = frozenset(_PICTURED.split())
+FUNCTION_WORDS: frozenset[str] = frozenset(_FUNCTION_WORDS.split())
 
 # Nobody is called these: a "name" with one of them is a label (CT^CHEST, PHANTOM^QA), and gets no whole-name phrase.
 NO_NAMES: frozenset[str] = frozenset(_NO_NAMES.split())

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
+from pydicom.dataset import Dataset
 
+from indexer.dicom.budget import Warn
 from indexer.dicom.header import read_record
-from indexer.dicom.precheck import check_before_decoding
 from indexer.dicom.safe_read import open_dicom
 from indexer.reading.frames import FramePolicy
 from indexer.records import FileStat, InstanceRecord
+from indexer.render.aspect import pixel_aspect, squared
 from indexer.render.frame import render_frame
+from indexer.render.pixels import Pixels
+from indexer.render.precheck import check_before_decoding
 from indexer.sources.opening import digest, fetched, opened
 from indexer.sources.source import Where
 from retrieval.encoders.preprocess import Preprocess
@@ -90,19 +94,32 @@ def read_file(file: FileToRead) -> ReadFile | SameBytes:
     content_hash = digest(where) if file.candidates else ""
     if content_hash in file.candidates:
         return SameBytes(content_hash)
-    ds = open_dicom(where)
+    notes: list[str] = []
+    ds = open_dicom(where, warn=notes.append)
     record = read_record(ds, _settings.pseudonym_key, keep_descriptions=_settings.keep_descriptions)
     numbers: tuple[int, ...] = ()
+    pictures: tuple[Uint8Image, ...] = ()
     if record.kind == "image":
-        check_before_decoding(ds)
-        numbers = _settings.frames.select(record.number_of_frames)
-    pictures = tuple(_settings.preprocess.fit(render_frame(ds, n, _settings.profile)) for n in numbers)
+        pixels = check_before_decoding(ds, warn=notes.append)
+        there = record.number_of_frames if pixels is None else min(record.number_of_frames, pixels.frames)
+        numbers = _settings.frames.select(there)
+        pictures = tuple(_fitted(ds, n, pixels, notes.append) for n in numbers)
+        record = replace(record, number_of_frames=there)
+    record = replace(record, warnings=tuple(dict.fromkeys((*record.warnings, *notes))))
     found = tuple(sentences(record.report_text)) if record.kind == "report" else ()
     return ReadFile(record, numbers, pictures, found, content_hash or digest(where))
 
 
+def _fitted(ds: Dataset, number: int, pixels: Pixels | None, warn: Warn) -> Uint8Image:
+    """A frame as the model sees it: square pixels, the model's size."""
+    if _settings is None:
+        raise ValueError("set_settings was not called in this worker")
+    picture = render_frame(ds, number, _settings.profile, pixels=pixels, warn=warn)
+    return _settings.preprocess.fit(squared(picture, pixel_aspect(ds, number, warn)))
+
+
 def read_picture(request: PictureRequest) -> Uint8Image:
-    """One frame of a DICOM file, or an ordinary picture file, as uint8 [H, W] or [H, W, 3].
+    """One frame of a DICOM file, or an ordinary picture file, as uint8 [H, W] or [H, W, 3]. Pixels are square.
 
     Raises DicomError: NotDicomError for a file that is neither, others for what can't be shown.
     """
@@ -112,8 +129,9 @@ def read_picture(request: PictureRequest) -> Uint8Image:
     except NotDicomError as error:
         picture = _ordinary_picture(where, error)
     else:
-        check_before_decoding(ds)
-        picture = render_frame(ds, request.frame_number, request.profile, window=request.window)
+        pixels = check_before_decoding(ds)
+        picture = render_frame(ds, request.frame_number, request.profile, window=request.window, pixels=pixels)
+        picture = squared(picture, pixel_aspect(ds, request.frame_number))
     if request.longest is None or max(picture.shape[:2]) <= request.longest:
         return picture
     image = Image.fromarray(picture)

@@ -8,14 +8,18 @@ import numpy as np
 import numpy.typing as npt
 from pydicom.dataset import Dataset
 
-from indexer.render.codecs import Array, StoredFrame
-from indexer.render.luts import Lut, descriptor, lut_words
+from indexer.dicom.budget import Warn, ignore
+from indexer.render.layout import Array, StoredFrame
+from indexer.render.luts import Lut, descriptor, lut_words, read_lut
 from retrieval.errors import PixelDecodeError
 from retrieval.types import Uint8Image
 
 # Y, Cb, Cr to R, G, B: rows are R, G, B. ITU-T T.871 section 7; the partial range by ITU-R BT.601.
 _FULL = np.array([[1, 0, 1.402], [1, -0.114 * 1.772 / 0.587, -0.299 * 1.402 / 0.587], [1, 1.772, 0]], np.float32)
 _PARTIAL = _FULL @ np.diag([255 / 219, 255 / 224, 255 / 224]).astype(np.float32)
+
+_GREY = 0.03  # mean difference of the samples of a pixel, of their range
+_IN_GAMUT = 0.98  # of the pixels: what is YBR has its colours inside RGB, what is RGB has not when taken for YBR
 
 
 def to_rgb(frame: StoredFrame) -> Uint8Image:
@@ -26,6 +30,23 @@ def to_rgb(frame: StoredFrame) -> Uint8Image:
     if frame.photometric.startswith("YBR"):
         return _ybr(values, bits, partial="PARTIAL" in frame.photometric)
     return to_8_bit(values, bits)
+
+
+def looks_ybr(values: Array, bits: int) -> bool:
+    """Whether [H, W, 3] samples are YBR by their look: taken for it, hardly a pixel falls outside RGB.
+
+    Black, white and every saturated colour of an RGB picture would fall outside; what is grey as RGB is RGB.
+    """
+    top = float((1 << bits) - 1)
+    if np.ptp(values, axis=-1).mean() < _GREY * top:
+        return False
+    y, b, r = (values[..., i].astype(np.float32) / top for i in range(3))
+    b, r = b - 128 / 255, r - 128 / 255
+    colours = (y + 1.402 * r, y - 0.344136 * b - 0.714136 * r, y + 1.772 * b)
+    inside = np.ones(y.shape, bool)
+    for colour in colours:
+        inside &= (colour > -0.02) & (colour < 1.02)
+    return bool(inside.mean() >= _IN_GAMUT)
 
 
 def to_8_bit(values: Array, bits: int) -> Uint8Image:
@@ -48,13 +69,16 @@ def _ybr(values: Array, bits: int, *, partial: bool) -> Uint8Image:
     return scaled.astype(np.uint8)  # truncates: rounds, as a half was added
 
 
-def apply_palette(frame: StoredFrame, ds: Dataset) -> Uint8Image:
+def apply_palette(frame: StoredFrame, ds: Dataset, warn: Warn = ignore) -> Uint8Image:
     """[H, W] indexes through the three palettes of the dataset: [H, W, 3] 8-bit RGB."""
     palettes = [_palette(ds, colour, signed=frame.values.dtype.kind == "i") for colour in ("Red", "Green", "Blue")]
-    # Some writers declare 16 bits and store 8: if no entry of any colour needs more, 8 bits were meant.
+    if not all(palette.complete for palette in palettes):
+        warn("a palette holds fewer entries than its descriptor says: the last one stands for the rest")
+    # Some writers declare 16 bits and store 8, or 12: if no entry of any colour comes near white, fewer were meant.
     bits = max(palette.bits for palette in palettes)
-    if bits > 8 and max(int(palette.data.max(initial=0)) for palette in palettes) < 256:
-        bits = 8
+    largest = max(int(palette.data.max(initial=0)) for palette in palettes)
+    if bits > 12 and 0 < largest.bit_length() <= 12:
+        bits = max(8, largest.bit_length())
     planes = []
     for palette in palettes:
         entries = palette.data >> (bits - 8) if bits > 8 else to_8_bit(palette.data, bits)
@@ -64,17 +88,16 @@ def apply_palette(frame: StoredFrame, ds: Dataset) -> Uint8Image:
 
 
 def _palette(ds: Dataset, colour: str, *, signed: bool) -> Lut:
-    entries, first, bits = descriptor(ds, f"{colour}PaletteColorLookupTableDescriptor", signed=signed)
+    keyword = f"{colour}PaletteColorLookupTableDescriptor"
     plain, segmented = f"{colour}PaletteColorLookupTableData", f"Segmented{colour}PaletteColorLookupTableData"
     if plain in ds:
-        data = lut_words(ds, plain, entries, bits)
-    elif segmented in ds:
-        if bits not in (8, 16):
-            raise PixelDecodeError(f"a segmented palette of {bits} bits an entry, expected 8 or 16")
-        data = _expand(lut_words(ds, segmented, None, bits), entries, bits)
-    else:
+        return read_lut(ds, keyword, plain, signed=signed)
+    entries, first, bits = descriptor(ds, keyword, signed=signed)
+    if segmented not in ds:
         raise PixelDecodeError(f"PALETTE COLOR without {plain}, segmented or not")
-    return Lut(data, first, bits)
+    if bits not in (8, 16):
+        raise PixelDecodeError(f"a segmented palette of {bits} bits an entry, expected 8 or 16")
+    return Lut(_expand(lut_words(ds, segmented, None, bits), entries, bits), first, bits)
 
 
 def _expand(words: npt.NDArray[Any], entries: int, bits: int) -> npt.NDArray[Any]:

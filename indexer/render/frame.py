@@ -18,8 +18,10 @@ import numpy as np
 import numpy.typing as npt
 from pydicom.dataset import Dataset
 
+from indexer.dicom.budget import Warn, ignore
 from indexer.render.codecs import StoredFrame, library_errors, number_of_frames, stored_frame
 from indexer.render.colour import apply_palette, to_rgb
+from indexer.render.pixels import Pixels
 from indexer.render.windows import WINDOWS, Modality, Voi, modality_of, vois_of, with_function
 from retrieval.errors import UnsupportedImageError
 from retrieval.types import RenderProfile, Uint8Image, Window
@@ -35,6 +37,8 @@ def render_frame(
     *,
     window: str | Window | None = None,
     exact: bool = False,
+    pixels: Pixels | None = None,
+    warn: Warn = ignore,
 ) -> Uint8Image:
     """Render frame `frame_number` (from 1) as [H, W] grey or [H, W, 3] RGB, 0 to 255.
 
@@ -44,19 +48,20 @@ def render_frame(
     up to 8 bits whose modality transform does nothing, the whole range as it is; then the profile's percentiles of
     this frame, without padding. Colour images have no window. `exact` computes every pixel instead of looking it up.
 
-    `ds` is not changed. Raises UnsupportedImageError or PixelDecodeError.
+    `pixels` are those of `ds`, if they were found before. `warn` is called with what was assumed, in words that hold no
+    value. `ds` is not changed. Raises UnsupportedImageError or PixelDecodeError.
     """
     if frame_number < 1:
         raise ValueError(f"frame_number {frame_number}, expected 1 or more")
     if isinstance(window, Window) and with_function(window, "LINEAR") is None:
         raise ValueError(f"{window}, expected finite numbers and a width above 0")
     with library_errors("rendering"):
-        frame = stored_frame(ds, frame_number - 1)
+        frame = stored_frame(ds, frame_number - 1, pixels, warn)
         if frame.values.ndim == 3:
             return np.ascontiguousarray(to_rgb(frame))
         if frame.photometric == "PALETTE COLOR":
-            return apply_palette(frame, ds)
-        return _render_grey(frame, ds, frame_number, profile, window, exact=exact)
+            return apply_palette(frame, ds, warn)
+        return _render_grey(frame, ds, frame_number, profile, window, warn, exact=exact)
 
 
 def _render_grey(
@@ -65,12 +70,15 @@ def _render_grey(
     frame_number: int,
     profile: RenderProfile,
     window: str | Window | None,
+    warn: Warn,
     *,
     exact: bool,
 ) -> Uint8Image:
     stored = frame.values
-    modality = modality_of(ds, frame_number, signed=stored.dtype.kind == "i")
-    vois = chosen_vois(frame, ds, frame_number, modality, profile, window)
+    if "RedPaletteColorLookupTableDescriptor" in ds:  # PS3.3 C.7.6.19
+        warn("a supplemental palette beside grey values is left out: what it would colour is shown in grey")
+    modality = modality_of(ds, frame_number, signed=stored.dtype.kind == "i", warn=warn)
+    vois = chosen_vois(frame, ds, frame_number, modality, profile, window, warn)
     inverted = frame.photometric == "MONOCHROME1"
 
     def picture(voi: Voi, values: npt.NDArray[Any]) -> Uint8Image:
@@ -118,6 +126,7 @@ def chosen_vois(
     modality: Modality,
     profile: RenderProfile = RenderProfile(),
     window: str | Window | None = None,
+    warn: Warn = ignore,
 ) -> list[Voi]:
     """What `render_frame` shows of a grey frame: one VOI transform, or three to be stacked."""
     stored = frame.values
@@ -127,7 +136,7 @@ def chosen_vois(
     name = str(ds.get("Modality") or "")
     if window is None and modality.given and (wanted := profile.windows.get(name)):
         return [voi for each in wanted if (voi := with_function(each, "LINEAR"))]
-    vois = vois_of(ds, frame_number, signed=signed)
+    vois = vois_of(ds, frame_number, signed=signed, warn=warn)
     if window is not None:
         return [_named(window, vois, name, modality)]
     if vois:
@@ -167,7 +176,7 @@ def _range(
     Where the percentiles meet (a mask that is mostly background), the whole range is taken.
     """
     values, counts = _counted(stored)
-    kept = ~_padding(values, ds) & np.isfinite(values)
+    kept = ~_padding(values, ds, stored.dtype) & np.isfinite(values)
     if kept.any():
         values, counts = values[kept], counts[kept]
     shown = modality(values)
@@ -200,18 +209,28 @@ def _counted(stored: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], npt.NDArray[np
     return np.unique(stored, return_counts=True)
 
 
-def _padding(values: npt.NDArray[Any], ds: Dataset) -> npt.NDArray[np.bool_]:
-    """PixelPaddingValue, or the range up to PixelPaddingRangeLimit, PS3.3 C.7.5.1.1.2."""
-    keyword = "FloatPixelPadding" if values.dtype.kind == "f" else "PixelPadding"
+def _padding(values: npt.NDArray[Any], ds: Dataset, kind: np.dtype[Any]) -> npt.NDArray[np.bool_]:
+    """PixelPaddingValue, or the range up to PixelPaddingRangeLimit, PS3.3 C.7.5.1.1.2; pixels are of `kind`."""
+    keyword = "FloatPixelPadding" if kind.kind == "f" else "PixelPadding"
     try:
         first = ds.get(f"{keyword}Value")
         last = ds.get(f"{keyword}RangeLimit", first)
         if first is None or last is None:
             return np.zeros(values.shape, bool)
-        ends = sorted((float(first), float(last)))
-    except (TypeError, ValueError):
+        ends = sorted(_same_bits(float(end), kind) for end in (first, last))
+    except (TypeError, ValueError, OverflowError):
         return np.zeros(values.shape, bool)
     return (values >= ends[0]) & (values <= ends[1])
+
+
+def _same_bits(value: float, kind: np.dtype[Any]) -> float:
+    """A padding value as a pixel of `kind`: it may have been written US where pixels are signed, or the reverse."""
+    if kind.kind == "f" or kind.itemsize > 2:
+        return value
+    size = 1 << 8 * kind.itemsize
+    if kind.kind == "i" and size // 2 <= value < size:
+        return value - size
+    return value + size if kind.kind == "u" and -size // 2 <= value < 0 else value
 
 
 __all__ = ["WINDOWS", "number_of_frames", "render_frame"]

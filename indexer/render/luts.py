@@ -1,7 +1,13 @@
-"""Lookup tables as DICOM stores them: descriptors, 8 or 16 bits an entry, either byte order (PS3.3 C.11.1.1)."""
+"""Lookup tables as DICOM stores them: descriptors, 8 or 16 bits an entry, either byte order (PS3.3 C.11.1.1).
+
+Descriptors and data contradict each other in many files. An entry of more than 8 bits is a word, whatever the length;
+one of 8 is a byte, if there aren't more bytes than entries (C.7.6.3.1.5 allows both). How many there are is said by the
+data: a table may be shorter than declared, and its last entry stands for the rest.
+"""
 
 from __future__ import annotations
 
+import struct
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,11 +20,26 @@ from retrieval.errors import PixelDecodeError
 
 @dataclass(frozen=True)
 class Lut:
-    """`data[i]` is the output for the input `first + i`; inputs beyond either end get the end's output."""
+    """`data[i]` is the output for the input `first + i`; inputs beyond either end get the end's output.
+
+    `bits` an entry are declared, or more if the data need more. `complete`: there are as many entries as declared.
+    """
 
     data: npt.NDArray[Any]
     first: int
     bits: int
+    complete: bool = True
+
+    @property
+    def top(self) -> int:
+        """The output that is white: the largest of `bits` bits.
+
+        Or the largest entry, if none comes near that: 12-bit output under a descriptor that says 16 is frequent.
+        """
+        largest = int(self.data.max(initial=0))
+        # What a table that is cut short would have reached is not known, unless it is far from it.
+        most = self.bits - 1 if self.complete else self.bits - 4
+        return largest if 0 < largest.bit_length() <= most else (1 << self.bits) - 1
 
     def __call__(self, values: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
         index = np.clip(np.floor(values) - self.first, 0, len(self.data) - 1)
@@ -26,13 +47,28 @@ class Lut:
         return out
 
 
+def read_lut(ds: Dataset, descriptor_keyword: str, data_keyword: str, *, signed: bool) -> Lut:
+    """Raises PixelDecodeError for a table that can't be used. `signed`: its inputs can be negative."""
+    entries, first, bits = descriptor(ds, descriptor_keyword, signed=signed)
+    if data_keyword not in ds:
+        raise PixelDecodeError(f"{data_keyword} is missing")
+    data = lut_words(ds, data_keyword, entries, bits)
+    return Lut(data, first, max(bits, int(data.max()).bit_length()), complete=len(data) == entries)
+
+
 def descriptor(ds: Dataset, keyword: str, *, signed: bool = False) -> tuple[int, int, int]:
-    """(entries, first input, bits an entry). `signed`: the inputs can be negative, so the first one may be."""
+    """(entries, first input, bits an entry). `signed`: the inputs can be negative, so the first one may be.
+
+    The first input has the sign of the inputs, whether US or SS was written.
+    """
     value = ds.get(keyword)
+    if isinstance(value, bytes) and len(value) == 6:  # a VR of bytes
+        value = struct.unpack(f"{'<' if ds.original_encoding[1] is not False else '>'}3H", value)
     if value is None or isinstance(value, str | bytes | int) or len(value) != 3:
         raise PixelDecodeError(f"{keyword} is missing or has not three values")
     entries, first, bits = (int(v) for v in value)
     entries = entries & 0xFFFF or 0x10000  # 0 means 65,536; negative where it was read as signed
+    first &= 0xFFFF
     if signed and first > 0x7FFF:
         first -= 0x10000
     if not 1 <= bits <= 16:
@@ -41,32 +77,24 @@ def descriptor(ds: Dataset, keyword: str, *, signed: bool = False) -> tuple[int,
 
 
 def lut_words(ds: Dataset, keyword: str, entries: int | None, bits: int) -> npt.NDArray[np.uint16]:
-    """The entries as unsigned numbers. `entries` None: as many as there are.
+    """The entries as unsigned numbers, at most `entries` and perhaps fewer; all of them if that is None.
 
     Bytes (OW) are in the byte order that the dataset was read with; two 8-bit entries share a word, the first in the
-    lower byte, so that big endian files hold them in pairs the wrong way round.
+    lower byte, so that big endian files hold them in pairs the wrong way round. Raises PixelDecodeError if there are
+    none.
     """
-    element = ds[keyword]
-    value = element.value
-    if not isinstance(value, bytes | bytearray):
-        numbers = [value] if isinstance(value, int) else list(value)
+    value = ds[keyword].value
+    if isinstance(value, bytes | bytearray):
+        length = len(value)
+        order = "<" if ds.original_encoding[1] is not False else ">"
+        words = np.frombuffer(bytes(value) + bytes(length % 2), f"{order}u2").astype(np.uint16)
+    else:
+        numbers = [] if value is None else [value] if isinstance(value, int) else list(value)
         words = np.array([int(v) & 0xFFFF for v in numbers], np.uint16)
-        if entries and len(words) < entries <= 2 * len(words) and bits == 8:
-            words = words.view(np.uint8).astype(np.uint16)  # two entries a word
-        return _checked(words, keyword, entries)
-    little = ds.original_encoding[1] is not False
-    packed = bits == 8 if entries is None else len(value) < 2 * entries
-    if len(value) % 2:
-        value = bytes(value) + b"\0"
-    words = np.frombuffer(value, "<u2" if little else ">u2").astype(np.uint16)
+        length = 2 * len(words)
+    packed = bits == 8 if entries is None else bits <= 8 and length <= entries + 1
     if packed:
         words = words.astype("<u2").view(np.uint8).astype(np.uint16)
-    return _checked(words, keyword, entries)
-
-
-def _checked(words: npt.NDArray[np.uint16], keyword: str, entries: int | None) -> npt.NDArray[np.uint16]:
-    if entries is None:
-        return words
-    if not 0 < entries <= len(words):
-        raise PixelDecodeError(f"{keyword} holds {len(words)} entries, its descriptor says {entries}")
+    if not len(words):
+        raise PixelDecodeError(f"{keyword} is empty")
     return words[:entries]

@@ -5,7 +5,8 @@ enhanced file's per-frame group win over its shared group, that over the dataset
 
 Real headers hold windows that the standard forbids. They are read for what they mean, and never cost the picture:
 a width of zero or less, or no number, is no window; a LINEAR width below 1 (its formula would divide by a negative
-number) is taken as LINEAR_EXACT; an unknown VOI function is LINEAR, the default; a slope of 0 is no transform.
+number) is taken as LINEAR_EXACT; an unknown VOI function is LINEAR, the default; a slope of 0 is no transform; a LUT
+whose descriptor or data can't be used is no LUT, and one that is shorter than declared comes after the windows.
 """
 
 from __future__ import annotations
@@ -19,8 +20,14 @@ import numpy as np
 import numpy.typing as npt
 from pydicom.dataset import Dataset
 
-from indexer.render.luts import Lut, descriptor, lut_words
+from indexer.dicom.budget import Warn, ignore
+from indexer.render.luts import Lut, read_lut
+from retrieval.errors import PixelDecodeError
 from retrieval.types import Window
+
+# X-ray angiography, fluoroscopy and biplane angiography (retired): their modality transform leads back to the X-ray
+# intensity at the detector. It is for measuring, and the VOI is for the stored values (PS3.3 C.8.7.1.1.2).
+_SHOWN_AS_STORED = tuple(f"1.2.840.10008.5.1.4.1.1.12.{n}" for n in (1, 2, 3))
 
 Values = npt.NDArray[np.float64]
 
@@ -64,7 +71,7 @@ class Voi:
 
     def __call__(self, values: Values) -> Values:
         if self.lut is not None:
-            return self.lut(values) / ((1 << self.lut.bits) - 1)
+            return self.lut(values) / self.lut.top
         if self.window is None:
             raise ValueError("a Voi needs a window or a LUT")
         return _FUNCTIONS[self.function](values, self.window.center, self.window.width)
@@ -95,29 +102,31 @@ _FUNCTIONS: dict[str, Callable[[Values, float, float], Values]] = {
 }
 
 
-def modality_of(ds: Dataset, frame_number: int, *, signed: bool) -> Modality:
+def modality_of(ds: Dataset, frame_number: int, *, signed: bool, warn: Warn = ignore) -> Modality:
     """The modality transform of a frame. A rescale wins over a LUT only where functional groups give it."""
+    if _text(ds, "SOPClassUID") in _SHOWN_AS_STORED:
+        return Modality()
     group = functional_group(ds, frame_number, "PixelValueTransformationSequence")
     if group is not None and (rescale := _rescale(group)):
         return rescale
-    for item in _lut_items(ds, "ModalityLUTSequence")[:1]:
-        return Modality(lut=_read_lut(item, signed=signed), given=True)
+    for lut in _luts(ds, "ModalityLUTSequence", warn, signed=signed):
+        return Modality(lut=lut[0], given=True)
     return _rescale(ds) or Modality()
 
 
-def vois_of(ds: Dataset, frame_number: int, *, signed: bool) -> list[Voi]:
+def vois_of(ds: Dataset, frame_number: int, *, signed: bool, warn: Warn = ignore) -> list[Voi]:
     """All usable VOI transforms of a frame in the order of preference: LUTs, then windows, each in the file's order.
 
     `signed`: modality values can be negative. A LUT comes first because it is what the maker fitted to this image;
-    the standard leaves the choice to the viewer.
+    the standard leaves the choice to the viewer. One that lacks entries comes last.
     """
     group = functional_group(ds, frame_number, "FrameVOILUTSequence")
     for source in (group, ds):
         if source is None:
             continue
-        items = _lut_items(source, "VOILUTSequence")
-        luts = [Voi(lut=_read_lut(i, signed=signed), explanation=_text(i, "LUTExplanation")) for i in items]
-        if found := luts + _windows(source):
+        luts = [Voi(lut=lut, explanation=said) for lut, said in _luts(source, "VOILUTSequence", warn, signed=signed)]
+        whole = [voi for voi in luts if voi.lut and voi.lut.complete]
+        if found := whole + _windows(source) + [voi for voi in luts if voi not in whole]:
             return found
     return []
 
@@ -167,17 +176,27 @@ def _rescale(ds: Dataset) -> Modality | None:
     return Modality(slope, intercept, given=True)
 
 
-def _lut_items(ds: Dataset, keyword: str) -> list[Dataset]:
-    """The items of a LUT sequence; an empty item, as some writers leave, is none."""
-    parts = ("LUTDescriptor", "LUTData")
-    return [item for item in ds.get(keyword) or () if any(item.get(part) is not None for part in parts)]
-
-
-def _read_lut(item: Dataset, *, signed: bool) -> Lut:
-    entries, first, bits = descriptor(item, "LUTDescriptor", signed=signed)
-    data = lut_words(item, "LUTData", entries, bits)
-    # Some descriptors state fewer bits than their data needs: the data is right, or it could not be shown at all.
-    return Lut(data, first, max(bits, int(data.max()).bit_length()))
+def _luts(ds: Dataset, keyword: str, warn: Warn, *, signed: bool) -> list[tuple[Lut, str]]:
+    """The usable LUTs of a sequence with their explanations. An empty item, as some writers leave, is none."""
+    found = []
+    for item in ds.get(keyword) or ():
+        if all(item.get(part) is None for part in ("LUTDescriptor", "LUTData")):
+            continue
+        try:
+            lut = read_lut(item, "LUTDescriptor", "LUTData", signed=signed)
+        except (PixelDecodeError, TypeError, ValueError, AttributeError) as exc:
+            said = str(exc) if isinstance(exc, PixelDecodeError) else "its values can't be read"
+            warn(f"an item of {keyword} can't be used and was passed over: {said}")
+            continue
+        if not lut.data.any():
+            warn(f"an item of {keyword} can't be used and was passed over: all its entries are zero")
+            continue
+        if not lut.complete:
+            warn(f"an item of {keyword} holds fewer entries than its descriptor says")
+        if keyword == "VOILUTSequence" and lut.top < (1 << lut.bits) - 1:
+            warn(f"the entries of an item of {keyword} need fewer bits than its descriptor says: the largest is white")
+        found.append((lut, _text(item, "LUTExplanation")))
+    return found
 
 
 def _values(ds: Dataset, keyword: str) -> list[Any]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
+import logging
 import os
 import secrets
 import uuid
@@ -18,6 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from retrieval.bounded import read_bytes
 from retrieval.errors import StoreCorrupt, StoreError, StoreIncompatible, StoreNotFound
 from retrieval.on_disk import folder_written_whole, sync
 
@@ -30,6 +32,9 @@ CATALOG_FILE = "catalog.sqlite"
 KEY_FILE = "pseudonym.key"
 VECTORS_FOLDER = "vectors"
 KEY_BYTES = 32
+_MOST_KEY = 4096  # bytes that are read to see that it is another's
+
+log = logging.getLogger(__name__)
 
 
 class StorePlace:
@@ -39,6 +44,7 @@ class StorePlace:
         self.catalog = catalog
         self.folder = folder
         self.label = label  # for messages: never a path
+        self._model: dict[str, Any] | None = None  # completed, also where the manifest can't be written
 
     @property
     def vectors_folder(self) -> Path:
@@ -56,20 +62,22 @@ class StorePlace:
 
     @property
     def model(self) -> dict[str, Any]:
-        """The model that the store belongs to, as `create_place` was given it."""
-        spec = self.manifest.get("model")
-        if not isinstance(spec, dict):
+        """The model that the store belongs to: what it is, not where it lies. StoreCorrupt if it says none."""
+        from retrieval.encoders.spec import is_description
+
+        spec = self._model or self.manifest.get("model")
+        if not is_description(spec):
             raise StoreCorrupt(
                 f"the manifest of {self.label} names no model", hint="Index the archive into a new store."
             )
-        return spec
+        return {key: value for key, value in spec.items() if key != "source"}  # 0.1.0 wrote where it lay
 
     def require_model(self, spec_json: Mapping[str, Any]) -> None:
-        """StoreIncompatible, naming both models, unless the store's vectors are of this model.
+        """StoreIncompatible, naming both models, unless the store's vectors are of this model. Its name may differ.
 
-        Its name and where it was loaded from may differ.
+        What medlens 0.1.0 wrote of a model is completed from this one, if it is the same as far as that goes.
         """
-        from retrieval.encoders.spec import differing
+        from retrieval.encoders.spec import differing, older
 
         unlike = differing(self.model, spec_json)
         if unlike:
@@ -78,6 +86,24 @@ class StorePlace:
                 f"{_model_name(spec_json)}; they differ in {', '.join(unlike)}",
                 hint=f"Use --model {self.model.get('name')}, or another --store for the other model.",
             )
+        if older(self.model) and not older(spec_json):
+            self._complete_model(_json(spec_json))
+
+    def _complete_model(self, spec: dict[str, Any]) -> None:
+        """Write down all that tells the model from others, under the name that the store has for it."""
+        spec["name"] = self.model.get("name", spec.get("name"))
+        self._model = spec
+        try:
+            self.manifest["model"] = spec
+        except StoreError as exc:  # on media that can't be written: it holds for this process
+            log.info("the description of the model of %s is completed in memory only: %s", self.label, exc)
+            return
+        log.warning(
+            "%s was made by medlens 0.1.0: its model is now described in full, with configuration and tokenizer of %r, "
+            "whose weights are the same",
+            self.label,
+            spec["name"],
+        )
 
     @property
     def pseudonym_key(self) -> bytes:
@@ -85,7 +111,7 @@ class StorePlace:
         path = self.folder / KEY_FILE
         remedy = f"Copy {KEY_FILE} from the machine or the backup where the store was made."
         try:
-            key = path.read_bytes()
+            key = read_bytes(path, _MOST_KEY)
         except FileNotFoundError as exc:
             raise StoreError(f"the key of the pseudonyms of {self.label} is missing", hint=remedy) from exc
         except OSError as exc:

@@ -28,11 +28,13 @@ from retrieval.search.describe import (
 )
 from retrieval.search.query import ImagePart, Query, Ranker
 from retrieval.search.ranking import RankingStep
+from retrieval.search.refs import FrameRef, ShortRef, StoredRef, resolve
 from retrieval.search.searcher import Searcher
-from retrieval.types import Embeddings, Encoder, SearchResults, Uint8Image, VectorIndex
+from retrieval.types import Embedding, Embeddings, Encoder, SearchResults, Uint8Image, VectorIndex, is_picture
 
 if TYPE_CHECKING:
     from retrieval.encoders.clip import ClipEncoder
+    from retrieval.encoders.model_source import ModelSource
     from retrieval.encoders.numpy_text.encoder import LightEncoder
 
 log = logging.getLogger(__name__)
@@ -51,8 +53,8 @@ class StoreEncoder:
     """The model that a store belongs to, loaded when it is first used: texts without torch where that can be.
 
     Implements `retrieval.types.Encoder`.
-    `model` names where it is found now, if not where it was when the store was made; StoreIncompatible, when it is
-    loaded, if that is another model.
+    Without `model`, a place, it is looked for among the shipped models and those that the user knows. When it is
+    loaded: WeightsNotFound if it is none of them, StoreIncompatible if the place has another model.
     """
 
     def __init__(self, store: OfOneModel, model: str | None = None, device: str = "auto") -> None:
@@ -94,12 +96,20 @@ class StoreEncoder:
 def store_model(store: OfOneModel, model: str | None, device: str) -> LightEncoder | ClipEncoder:
     """The store's own model, or the one asked for if it is the same: for words, torch stays away where it can.
 
-    Raises StoreIncompatible for another model."""
-    from retrieval.encoders.numpy_text.encoder import open_encoder
+    Raises WeightsNotFound if it is not known where it lies, StoreIncompatible for another model."""
+    from retrieval.encoders.numpy_text.encoder import encoder_from
 
-    encoder = open_encoder(model or store.model["source"], device)
+    encoder = encoder_from(model_source(store, model), device)
     store.require_model(encoder.spec.to_json())
     return encoder
+
+
+def model_source(store: OfOneModel, model: str | None) -> ModelSource:
+    """Where the model that was asked for lies, or the store's own. Places that a store names are never followed."""
+    from retrieval.encoders.known_models import find_model
+    from retrieval.encoders.model_source import resolve_model
+
+    return resolve_model(model) if model else find_model(store.model)
 
 
 class Questions:
@@ -118,19 +128,19 @@ class Questions:
         """See `Store.search`."""
         encoder, device = self._placed(encoder, device)
         needs_pictures = query.ranker is not Ranker.TEXT or query.exclude_same_patient
-        opened = self._pictures(query.images) if needs_pictures else []
+        opened = self._shown(query.images) if needs_pictures else []
         excluded = _patients(query.images, [origin for _, origin in opened]) if query.exclude_same_patient else []
         wants_reports = query.ranker is not Ranker.DENSE and query.texts
         reports = self._derived.reports() if wants_reports else None
         frames = _beside(partial(self._derived.index, "frame", device), encoder, query)
         searcher = Searcher(encoder, frames, self._catalog.frames, reports)
-        pictures = [picture for picture, _ in opened]
+        pictures = [what for what, _ in opened]
         results = searcher.search(query, pictures=pictures, excluded_patients=excluded, steps=steps)
         return with_places(results, self._catalog, self._slices)
 
     def describe(
         self,
-        image: Path | ImagePart,
+        image: Path | StoredRef | ImagePart,
         encoder: Encoder | None,
         device: str | None,
         *,
@@ -148,8 +158,8 @@ class Questions:
                 "the store has no report sentences",
                 hint="Index an archive whose studies carry structured reports (SR).",
             )
-        [(picture, origin)] = self._pictures([image if isinstance(image, ImagePart) else ImagePart(image)])
-        vector = encoder.encode_images([picture])[0]
+        [(shown, origin)] = self._shown([image if isinstance(image, ImagePart) else ImagePart(image)])
+        vector = encoder.encode_images([shown])[0] if is_picture(shown) else shown.astype(np.float32, copy=False)
         if phrases:
             return nearest_phrases(vector, k, phrases, encoder.encode_text(phrases))
         known, patient = origin.study_instance_uid, origin.patient_pseudonym
@@ -167,13 +177,44 @@ class Questions:
             encoder = self._encoders.setdefault(asked, StoreEncoder(self._place, device=asked))
         return encoder, device or _device_of(encoder)
 
-    def _pictures(self, images: Sequence[ImagePart]) -> list[tuple[Uint8Image, Origin]]:
-        """The pixels of query images, rendered as the store's model wants them, and whose they are.
+    def _shown(self, images: Sequence[ImagePart]) -> list[tuple[Uint8Image | Embedding, Origin]]:
+        """What query images show, and whose they are.
+
+        Of files, the pixels, rendered as the store's model wants them; of frames of the store, their vectors.
 
         The patient is told by PatientID under the store's key, else by the store's own row of the same instance.
         """
-        if not images:
-            return []
+        files = [part for part in images if isinstance(part.image, Path)]
+        loaded = iter(self._loaded(files) if files else ())
+        shown: list[tuple[Uint8Image | Embedding, Origin]] = []
+        for part in images:
+            if isinstance(part.image, Path):
+                shown.append(next(loaded))
+            elif isinstance(part.image, FrameRef | ShortRef):
+                shown.append(self._stored(part.image))
+            else:
+                shown.append((part.image, Origin()))
+        nameless = [o.sop_instance_uid for _, o in shown if o.sop_instance_uid and o.patient_pseudonym is None]
+        known = self._catalog.instances.patients_of(nameless)
+        return [
+            (
+                what,
+                replace(origin, patient_pseudonym=known.get(origin.sop_instance_uid or "", origin.patient_pseudonym)),
+            )
+            for what, origin in shown
+        ]
+
+    def _stored(self, ref: StoredRef) -> tuple[Embedding, Origin]:
+        """The vector of a frame of the store, normalized again after float16, and whose it is."""
+        key = resolve(ref, self._catalog.frames)
+        found = self._catalog.frames.find(key)
+        _, vectors = self._catalog.frames.vectors_of([found.id])
+        vector = vectors[0].astype(np.float32)
+        lineage = found.lineage
+        return vector / np.linalg.norm(vector), Origin(lineage.instance, lineage.study, lineage.patient)
+
+    def _loaded(self, parts: Sequence[ImagePart]) -> list[tuple[Uint8Image, Origin]]:
+        """The pixels of query files."""
         from indexer.reading.files import PictureRequest
         from indexer.reading.pictures import QueryImage, load_query_images  # and pydicom: not for a query in words
 
@@ -183,22 +224,10 @@ class Questions:
             log.warning("whose the query image is can be told by its UID only: %s", exc)
             key = None
         profile = profile_from_json(self._place.model["render_profile"])
-        files = [(part.image, part.frame_number) for part in images if isinstance(part.image, Path)]
-        loaded = iter(
-            load_query_images([QueryImage(PictureRequest(path, profile, frame), key) for path, frame in files])
-            if files
-            else ()
-        )
-        opened = [next(loaded) if isinstance(part.image, Path) else (part.image, Origin()) for part in images]
-        nameless = [o.sop_instance_uid for _, o in opened if o.sop_instance_uid and o.patient_pseudonym is None]
-        known = self._catalog.instances.patients_of(nameless)
-        return [
-            (
-                picture,
-                replace(origin, patient_pseudonym=known.get(origin.sop_instance_uid or "", origin.patient_pseudonym)),
-            )
-            for picture, origin in opened
+        requests = [
+            PictureRequest(part.image, profile, part.frame_number) for part in parts if isinstance(part.image, Path)
         ]
+        return load_query_images([QueryImage(request, key) for request in requests])
 
     def _neighbours(
         self, frames: VectorIndex, vector: npt.NDArray[np.float32], own: str | None, count: int
@@ -229,7 +258,8 @@ def _device_of(encoder: Encoder) -> str:
 
 def _beside(index: Callable[[], VectorIndex], encoder: Encoder, query: Query) -> VectorIndex:
     """Open an index while the model is loaded, if it has to be: neither FAISS nor the weights wait for the other."""
-    if query.ranker is Ranker.TEXT or not isinstance(encoder, StoreEncoder) or encoder.loaded:
+    encodes = query.texts or any(not isinstance(part.image, FrameRef | ShortRef) for part in query.images)
+    if query.ranker is Ranker.TEXT or not encodes or not isinstance(encoder, StoreEncoder) or encoder.loaded:
         return index()
     with ThreadPoolExecutor(max_workers=1) as beside:
         opening = beside.submit(index)

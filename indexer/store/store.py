@@ -22,8 +22,9 @@ if TYPE_CHECKING:
     from indexer.vectors.port import StoreIndex
     from retrieval.search.bm25 import ReportIndex
     from retrieval.search.describe import SentenceHit
-    from retrieval.search.query import ImagePart, Query
+    from retrieval.search.query import Ask, ImagePart, Query
     from retrieval.search.ranking import RankingStep
+    from retrieval.search.refs import StoredRef
     from retrieval.types import Encoder, SearchFilter, SearchResults
 
 
@@ -85,7 +86,7 @@ class Store:
 
     @property
     def model(self) -> dict[str, Any]:
-        """The model that the store belongs to, as `create` was given it."""
+        """The model that the store belongs to: what it is, not where it lies."""
         return self.place.model
 
     def require_model(self, spec_json: Mapping[str, Any]) -> None:
@@ -140,13 +141,13 @@ class Store:
 
     def search(
         self,
-        query: Query | str | Path,
+        query: Query | Ask,
         *,
         encoder: Encoder | None = None,
         device: str | None = None,
         steps: Sequence[RankingStep] = (),
     ) -> SearchResults:
-        """The answers to a query; a text or an image file alone is a query, too.
+        """The answers to a query; a text, an image file or a frame of the store alone is a query, too.
 
         `encoder` is the store's model, loaded already; without it the model is loaded on `device` when it is first
         needed, and kept. The index is searched on `device`; if none is named, on the encoder's. Each of `steps` makes a
@@ -160,7 +161,7 @@ class Store:
 
     def describe(
         self,
-        image: Path | ImagePart,
+        image: Path | StoredRef | ImagePart,
         *,
         k: int = 5,
         phrases: Sequence[str] = (),

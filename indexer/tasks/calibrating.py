@@ -39,6 +39,7 @@ def calibrate_store(
     for another model, CalibrationError for images that the store does not have, patients that contradict the store's,
     and too few labelled rows.
     """
+    _require_fitting()
     encoder = store_model(store, model, device)
     rows, vectors, pseudonyms = _stored(store, truth)
     calibration = _fitted(encoder, labels, truth, rows, vectors, _patients(rows, pseudonyms, truth.name))
@@ -60,6 +61,7 @@ def calibrate_files(
     `on_progress` is told how many of how many images are encoded. Raises CalibrationError for an image that can't be
     read and for too few labelled rows, WeightsNotFound or EncoderError for a model that can't be used.
     """
+    _require_fitting()
     encoder = ClipEncoder.from_source(resolve_model(model), device)
     requests = [PictureRequest(folder / str(row.file), encoder.spec.render_profile) for row in truth.rows]
 
@@ -91,6 +93,13 @@ def stored_calibration(store: Store, labels: LabelSet) -> Calibration | None:
 
 def _manifest_key(labels: LabelSet) -> str:
     return _MANIFEST_KEY + labels.fingerprint[:32]
+
+
+def _require_fitting() -> None:
+    """Before minutes of encoding: CalibrationError without the extra that fits."""
+    from retrieval.zeroshot.fitting import require_fitting
+
+    require_fitting()
 
 
 def _fitted(

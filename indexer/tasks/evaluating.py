@@ -12,12 +12,13 @@ import numpy as np
 import numpy.typing as npt
 
 from indexer.reading.files import PictureRequest
+from indexer.store.questions import model_source
 from indexer.store.store import Store
 from indexer.tasks.calibrating import stored_calibration
 from indexer.tasks.encoding import encode_all_pictures
 from indexer.tasks.judging import store_truth
 from retrieval.encoders.clip import ClipEncoder
-from retrieval.encoders.model_source import resolve_model
+from retrieval.encoders.model_source import ModelSource, resolve_model
 from retrieval.encoders.spec import differing
 from retrieval.errors import CalibrationError, DicomError, EvaluationError
 from retrieval.evaluation.evaluate import (
@@ -35,7 +36,7 @@ from retrieval.evaluation.plots import require_matplotlib
 from retrieval.evaluation.report import write_report
 from retrieval.evaluation.rows import EvaluationRows
 from retrieval.types import Embeddings, RenderProfile
-from retrieval.zeroshot.calibration import Calibration, model_fingerprint, read_calibration
+from retrieval.zeroshot.calibration import Calibration, read_calibration
 from retrieval.zeroshot.labels import LabelSet, load_labels, shipped_label_sets
 
 log = logging.getLogger(__name__)
@@ -112,7 +113,7 @@ def evaluate_pairs(
         progress=on_progress,
     )
     subject = _Subject(rows, lambda profile: [PictureRequest(path, profile) for path in paths])
-    return _judged(subject, settings, model, device, on_progress)
+    return _judged(subject, settings, resolve_model(model), device, on_progress)
 
 
 def evaluate_store(
@@ -131,7 +132,7 @@ def evaluate_store(
     truth = store_truth(store, limit=settings.limit or STORE_LIMIT, seed=settings.seed)
     calibration_of = partial(stored_calibration, store)
     subject = _Subject(truth.rows, truth.requests, store.model, truth.images, truth.sentences, calibration_of)
-    return _judged(subject, settings, model or str(store.model["source"]), device, on_progress)
+    return _judged(subject, settings, model_source(store, model), device, on_progress)
 
 
 @dataclass(frozen=True)
@@ -152,7 +153,7 @@ def _require_reportable(settings: EvaluationSettings) -> None:
 
 
 def _judged(
-    subject: _Subject, settings: EvaluationSettings, model: str | None, device: str, on_progress: Progress
+    subject: _Subject, settings: EvaluationSettings, model: ModelSource, device: str, on_progress: Progress
 ) -> Judged:
     label_sets = _label_sets(settings.labels, subject.rows)
     calibrations = _calibrations(settings.calibrations, [labels for labels, _ in label_sets], subject)
@@ -163,8 +164,8 @@ def _judged(
         seed=settings.seed,
     )
 
-    def judged(name: str | None) -> Evaluation:
-        encoder = ClipEncoder.from_source(resolve_model(name), device)
+    def judged(source: ModelSource) -> Evaluation:
+        encoder = ClipEncoder.from_source(source, device)
         own = subject.own_model is not None and not differing(subject.own_model, encoder.spec.to_json())
         images = subject.own_images if own else None
         if images is None:
@@ -182,7 +183,7 @@ def _judged(
         )
 
     first = judged(model)
-    compared = compare(first, judged(settings.compare)) if settings.compare else None
+    compared = compare(first, judged(resolve_model(settings.compare))) if settings.compare else None
     if settings.report is not None:
         on_progress("writing the report", 0, 1)
         write_report(settings.report, first, compared)
@@ -221,16 +222,15 @@ def _calibrations(
 
 def _fitting(calibrations: Mapping[str, Calibration], model: Mapping[str, object]) -> dict[str, Calibration]:
     """Those of a model; of the others the log says that they are left out."""
-    own = model_fingerprint(model)
     for calibration in calibrations.values():
-        if calibration.model_sha256 != own:
+        if not calibration.is_of(model):
             log.warning(
                 "the calibration of %r is of the model %r, not of %s",
                 calibration.label_set,
                 calibration.model,
                 model["name"],
             )
-    return {labels: found for labels, found in calibrations.items() if found.model_sha256 == own}
+    return {labels: found for labels, found in calibrations.items() if found.is_of(model)}
 
 
 def _label_sets(named: Sequence[str], rows: EvaluationRows) -> list[tuple[LabelSet, str]]:

@@ -27,6 +27,7 @@ from indexer.store.store import Store
 from indexer.tasks.vector_files import Bounds, read_vectors
 from retrieval.encoders.spec import differing
 from retrieval.errors import StoreError, StoreIncompatible
+from retrieval.optional import require_optional
 
 FORMATS = ("npz", "parquet", "faiss")
 _KEPT = (*COLUMNS, "patient_pseudonym")
@@ -213,9 +214,8 @@ def _require_same_model(store: Store, model: dict[str, Any] | None, path: Path, 
 
 
 def _pyarrow() -> tuple[Any, Any]:
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError as exc:
-        raise StoreError("parquet needs the package pyarrow", hint="pip install 'medlens[parquet]'") from exc
+    require_optional("pyarrow", "a Parquet file", StoreError)
+    import pyarrow
+    import pyarrow.parquet
+
     return pyarrow, pyarrow.parquet

@@ -11,8 +11,10 @@ from indexer.records import IndexReport
 from indexer.run.options import IndexOptions, OnProgress, Shard
 from indexer.run.pipeline import index_archive
 from indexer.sources.folders import Folder, iter_files
+from indexer.store.questions import model_source
 from indexer.store.store import Store, is_url
 from retrieval.encoders.clip import ClipEncoder
+from retrieval.encoders.known_models import try_to_remember
 from retrieval.encoders.model_source import resolve_model
 from retrieval.errors import MedlensError, StoreNotFound
 
@@ -35,21 +37,25 @@ def index(
     """Embed folders or files into the store at a folder or a database URL, and say what was done.
 
     A store that is not there is made for `model`, by default the shipped one; nothing is made if there is nothing to
-    index. An existing store keeps its own model. `on_model` is called when the model is loaded, before the first file
-    is read. The other arguments are those of `index_archive`, and so is what is raised; besides, StoreError where the
-    store can't be opened or made, WeightsNotFound or EncoderError for a model that can't be used, StoreIncompatible
-    for another model than the store's, and MedlensError where there are no files.
+    index. An existing store keeps its own model. Where the model lies is written down for this user: the store does not
+    say. `on_model` is called when the model is loaded, before the first file is read. The other arguments are those of
+    `index_archive`, and so is what is raised; besides, StoreError where the store can't be opened or made,
+    WeightsNotFound or EncoderError for a model that can't be used, StoreIncompatible for another model than the
+    store's, and MedlensError where there are no files.
     """
     skip = () if is_url(location) else (Path(location),)
     try:
         store = Store.open(location)
     except StoreNotFound:
         _require_files(archives, skip)
-        encoder = ClipEncoder.from_source(resolve_model(model), device)
+        source = resolve_model(model)
+        encoder = ClipEncoder.from_source(source, device)
         store = Store.create(location, encoder.spec.to_json())
     else:
-        encoder = ClipEncoder.from_source(resolve_model(model or store.model["source"]), device)
+        source = model_source(store, model)
+        encoder = ClipEncoder.from_source(source, device)
         store.require_model(encoder.spec.to_json())
+    try_to_remember(encoder.spec, source)
     with store:
         on_model(encoder)
         return index_archive(

@@ -5,7 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from indexer.reading.pictures import load_picture
+from indexer.store.store import Store
+from indexer.tasks.showing import show
 from retrieval.encoders.model_source import render_profile_of, resolve_model
+from retrieval.encoders.spec import profile_from_json
+from retrieval.search.refs import StoredRef
 from retrieval.types import Uint8Image
 
 
@@ -20,3 +24,14 @@ def render_file(
     """
     profile = render_profile_of(resolve_model(model))
     return load_picture(file, profile, frame_number=frame_number, window=window)
+
+
+def render_stored(store: Store, ref: StoredRef, *, window: str | None = None) -> Uint8Image:
+    """The same of a frame of a store, from its file, by the render profile of the store's model.
+
+    Raises QueryError for a reference to nothing in the store, FileUnreadable where the file is gone, and as
+    `render_file` does.
+    """
+    facts = show(store, ref)
+    profile = profile_from_json(store.model["render_profile"])
+    return load_picture(facts.where, profile, frame_number=facts.key.frame_number, window=window)

@@ -1,6 +1,6 @@
 """`medlens train`: training on pairs files and on stores, whose pairs are exported first.
 
-Imports torch, as `retrieval.training` does.
+torch is imported when a run begins.
 """
 
 from __future__ import annotations
@@ -9,18 +9,21 @@ import os
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from indexer.store.store import Store, is_url
 from indexer.tasks.training_pairs import Exported, ExportSettings, export_pairs
 from retrieval.encoders.clip import choose_device
-from retrieval.training.checkpoint import STATE_NAME, work_folder
+from retrieval.encoders.known_models import try_to_remember
+from retrieval.encoders.model_parts import spec_of
+from retrieval.encoders.model_source import resolve_model
 from retrieval.training.config import TrainingConfig
-from retrieval.training.context import OnEpoch
-from retrieval.training.data import Progress
-from retrieval.training.loop import CANVAS
-from retrieval.training.run import TrainingResult
-from retrieval.training.run import train as train_on_pairs
-from retrieval.training.teacher import Taught
+
+if TYPE_CHECKING:
+    from retrieval.training.context import OnEpoch
+    from retrieval.training.data import Progress
+    from retrieval.training.run import TrainingResult
+    from retrieval.training.teacher import Taught
 
 OnExport = Callable[[str, Exported], None]
 
@@ -40,11 +43,14 @@ def train(
 
     Stores among the data are written down as pairs files in the run's work folder, each told to `on_export` by its
     name. A run that has begun goes on with what it began with, also if a store has changed, unless it is started anew.
+    Where the model then lies is written down for this user.
     The other arguments and what is raised are those of `retrieval.training.run.train`; StoreError for a store that
     can't be opened.
     """
+    from retrieval.training.run import train as train_on_pairs
+
     chosen = choose_device(device, "fp32")
-    return train_on_pairs(
+    result = train_on_pairs(
         _with_stores(config, restart=restart, on_progress=on_progress, on_export=on_export),
         device=chosen.name,
         restart=restart,
@@ -53,12 +59,19 @@ def train(
         on_epoch=on_epoch,
         on_teacher=on_teacher,
     )
+    if result.first:
+        trained = resolve_model(str(result.folder.resolve()))
+        try_to_remember(spec_of(trained), trained)
+    return result
 
 
 def _with_stores(
     config: TrainingConfig, *, restart: bool, on_progress: Progress, on_export: OnExport
 ) -> TrainingConfig:
     """The same with pairs files in the place of stores."""
+    from retrieval.training.checkpoint import STATE_NAME, work_folder
+    from retrieval.training.loop import CANVAS
+
     work, names = work_folder(config), Counter[str]()
     begun = (work / STATE_NAME).is_file() and not restart
     longest = 2 * round(config.image.image_size * CANVAS)  # twice what training keeps: it is fitted once more

@@ -14,8 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from retrieval.encoders.model_source import ModelSource, open_model, resolve_model
+from retrieval.encoders.model_source import ModelSource, resolve_model
 from retrieval.encoders.spec import EncoderSpec
+from retrieval.encoders.torch_model import open_model, require_known
 from retrieval.encoders.unit import unit
 from retrieval.errors import EncoderError
 from retrieval.types import Embeddings, Uint8Image
@@ -140,6 +141,7 @@ class ClipEncoder:
         if not texts:
             return np.zeros((0, self.embed_dim), np.float32)
         tokens = self._tokenizer(list(texts))
+        require_known(self._model, int(tokens.max()), self.name)
         lengths = (tokens != self._pad).sum(dim=1) if self._pad is not None else torch.zeros(len(tokens))
         order = torch.argsort(lengths, stable=True)  # texts of a batch are about as long: little padding
         batches = torch.split(order, _TEXT_BATCH)

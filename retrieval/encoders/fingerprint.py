@@ -1,4 +1,4 @@
-"""The SHA-256 of a weights file, remembered between runs: hashing 800 MB on every search would cost half a second.
+"""The SHA-256 of a model's files, remembered between runs: hashing 800 MB on every search would cost half a second.
 
 What is remembered lies in the user's cache, by path. It counts only while size, inode and both times of the file are
 the same: the time of change (ctime) is set by the system at every write and by no copying tool. A file that changed
@@ -16,9 +16,12 @@ import time
 from pathlib import Path
 from typing import Any
 
+from retrieval.bounded import open_file
 from retrieval.on_disk import written_whole
 
 logger = logging.getLogger(__name__)
+
+MOST_BYTES = 100 << 30  # of a weights file: that of EVA-CLIP-18B has 36 GB
 
 _GRAIN_NS = 2_000_000_000
 _WORTH_BYTES = 1 << 20  # a smaller file is hashed sooner than the note on it is read
@@ -58,7 +61,7 @@ def _state(path: Path) -> dict[str, Any]:
 
 
 def _hashed(path: Path) -> str:
-    with path.open("rb") as file:
+    with open_file(path, MOST_BYTES) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

@@ -1,31 +1,23 @@
-"""From a model's name to its weights: what is shipped, a folder, a hub, or one of open_clip's architectures.
+"""From a model's name to where it lies: what is shipped, a folder, a hub, or one of open_clip's architectures.
 
-With `training/`, the only place that imports open_clip. A model folder is what open_clip calls `local-dir:`
-(open_clip_config.json, weights, tokenizer); the key "medlens" of its config adds the model's name and render profile.
+A model folder is what open_clip calls `local-dir:` (open_clip_config.json, weights, tokenizer); the key "medlens" of
+its configuration adds the model's name and render profile. Its files are read as data: see `model_config`.
 """
 
 from __future__ import annotations
 
 import difflib
-import json
-import pickle
-import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from retrieval.encoders.fingerprint import sha256_of
-from retrieval.encoders.preprocess import Preprocess
-from retrieval.encoders.spec import EncoderSpec, profile_from_json
+from retrieval.encoders import hub
+from retrieval.encoders.config_rules import is_repository
+from retrieval.encoders.model_config import CONFIG_NAME, read_config
 from retrieval.errors import EncoderError, WeightsNotFound
 from retrieval.resources import data_folder
 from retrieval.types import RenderProfile
 
 DEFAULT_MODEL = "medlens-base"
-CONFIG_NAME = "open_clip_config.json"
-_HUB = "hf-hub:"
 WEIGHTS_NAMES = (  # the order in which open_clip prefers them
     "open_clip_model.safetensors",
     "open_clip_pytorch_model.safetensors",
@@ -36,8 +28,6 @@ WEIGHTS_NAMES = (  # the order in which open_clip prefers them
     "pytorch_model.pth",
     "model.pth",
 )
-# Hidden sizes of Devlin et al. 2018 and Turc et al. 2019, all with 64 per head. Others differ: MiniLM has 384 in 12.
-BERT_SIZES = (128, 256, 512, 768, 1024)
 
 
 @dataclass(frozen=True)
@@ -53,6 +43,16 @@ class ModelSource:
     architecture: str = ""
     checkpoint: str | None = None
 
+    @property
+    def repository(self) -> str | None:
+        """Its repository on the hub, if it is one's."""
+        return self.architecture.removeprefix(hub.PREFIX) if self.architecture.startswith(hub.PREFIX) else None
+
+    @property
+    def shipped(self) -> bool:
+        """Whether it came with medlens."""
+        return self.source in shipped_models()
+
 
 def shipped_models() -> dict[str, Path]:
     """Models that came with medlens, by name."""
@@ -66,8 +66,8 @@ def resolve_model(model: str | None = None) -> ModelSource:
     shipped = shipped_models()
     if name in shipped:
         return ModelSource(name, name, folder=shipped[name])
-    if name.startswith(_HUB):
-        return ModelSource(name, name, architecture=name)
+    if name.startswith(hub.PREFIX):
+        return _resolve_repository(name)
     path = _expanded(name.removeprefix("local-dir:"))
     if name.startswith("local-dir:") or path.is_dir():
         return _resolve_folder(path.resolve())
@@ -82,77 +82,41 @@ def resolve_model(model: str | None = None) -> ModelSource:
     )
 
 
-def open_model(source: ModelSource) -> tuple[Any, Any, EncoderSpec]:
-    """Load (model, tokenizer, spec) on the CPU in float32.
-
-    Raises WeightsNotFound if a file or the hub is out of reach, EncoderError if architecture and weights don't fit.
-    """
-    import open_clip
-    from safetensors import SafetensorError
-
-    damaged = (SafetensorError, pickle.UnpicklingError, EOFError, StopIteration)  # what torch.load says of a torn file
-    misfit = (OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError, AssertionError)
+def render_profile_of(source: ModelSource) -> RenderProfile:
+    """The render profile of a model, read from its configuration alone. Raises as loading it does."""
     try:
         if source.folder is not None:
-            model, tokenizer = _open_folder(source.folder)
-        else:
-            model = open_clip.create_model(source.architecture, pretrained=source.checkpoint, require_pretrained=True)
-            tokenizer = open_clip.get_tokenizer(source.architecture)
-        preprocess = Preprocess.from_open_clip(open_clip.get_model_preprocess_cfg(model))
-        config = _config_of(source)
-        spec = model_spec(source, config, _weights_path(source), _embed_dim(model, tokenizer), preprocess)
-    except (*damaged, *misfit) as exc:
-        raise _load_error(source, exc) from exc
-    return model, tokenizer, spec
+            return read_config(source.folder).render_profile
+        if source.repository is None:
+            return RenderProfile()
+        path = hub.first_file(source.repository, (CONFIG_NAME,), download=True)
+        if path is None:
+            raise WeightsNotFound(f"the repository of {source.name!r} has no {CONFIG_NAME}")
+        return read_config(path.parent).render_profile
+    except (OSError, ValueError) as exc:
+        raise load_error(source, exc) from exc
 
 
-def model_spec(
-    source: ModelSource, config: Mapping[str, Any], weights: Path, embed_dim: int, preprocess: Preprocess
-) -> EncoderSpec:
-    """What a model is; `config` is its open_clip_config.json, empty where it has none."""
-    return EncoderSpec(
-        name=str(config.get("medlens", {}).get("name", source.name)),
-        source=source.source,
-        weights_sha256=sha256_of(weights),
-        embed_dim=embed_dim,
-        preprocess=preprocess,
-        render_profile=_profile_in(config),
+def weights_in(folder: Path) -> Path | None:
+    return next((folder / name for name in WEIGHTS_NAMES if (folder / name).is_file()), None)
+
+
+def load_error(source: ModelSource, exc: Exception) -> EncoderError:
+    """What kept a model from being loaded, in the words of the library that said so, without paths."""
+    detail = " ".join(str(exc).split()) or type(exc).__name__
+    for path in (source.folder, source.checkpoint):
+        detail = detail.replace(str(path), Path(path).name) if path else detail
+    detail = detail[:300]
+    is_file = source.checkpoint is not None and Path(source.checkpoint).is_file()
+    if source.folder is None and not is_file and "state_dict" not in detail:
+        return WeightsNotFound(
+            f"the model {source.name!r} could not be had from its hub: {detail}",
+            hint="This needs the network once; or download it elsewhere and name the folder with --model.",
+        )
+    return EncoderError(
+        f"the model {source.name!r} can't be loaded: {detail}",
+        hint="Weights and architecture may not fit, or the file may be damaged.",
     )
-
-
-def render_profile_of(source: ModelSource) -> RenderProfile:
-    """The render profile of a model, read from its configuration alone. Raises as `open_model` does."""
-    try:
-        return _profile_in(_config_of(source))
-    except (OSError, ValueError) as exc:
-        raise _load_error(source, exc) from exc
-
-
-def _profile_in(config: Mapping[str, Any]) -> RenderProfile:
-    info = config.get("medlens", {})
-    return profile_from_json(info["render_profile"]) if "render_profile" in info else RenderProfile()
-
-
-def _config_of(source: ModelSource) -> dict[str, Any]:
-    if source.folder is not None:
-        return read_config(source.folder)
-    if not source.architecture.startswith(_HUB):
-        return {}
-    from open_clip.pretrained import download_pretrained_from_hf
-
-    return read_config(Path(download_pretrained_from_hf(source.architecture.removeprefix(_HUB), CONFIG_NAME)).parent)
-
-
-def read_config(folder: Path) -> dict[str, Any]:
-    """A model folder's open_clip_config.json. Raises EncoderError if it is no JSON object with a model_cfg."""
-    try:
-        config = json.loads((folder / CONFIG_NAME).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as exc:
-        why = exc.strerror if isinstance(exc, OSError) else exc
-        raise EncoderError(f"{CONFIG_NAME} of model {folder.name!r} can't be read: {why}") from exc
-    if not isinstance(config, dict) or not isinstance(config.get("model_cfg"), dict):
-        raise EncoderError(f"{CONFIG_NAME} of model {folder.name!r} has no 'model_cfg', which open_clip expects")
-    return config
 
 
 def _expanded(text: str) -> Path:
@@ -165,8 +129,10 @@ def _expanded(text: str) -> Path:
     return path
 
 
-def weights_in(folder: Path) -> Path | None:
-    return next((folder / name for name in WEIGHTS_NAMES if (folder / name).is_file()), None)
+def _resolve_repository(name: str) -> ModelSource:
+    if not is_repository(name.removeprefix(hub.PREFIX)):
+        raise WeightsNotFound(f"{name[:80]!r} is not a repository of the hub", hint="Write it as hf-hub:ORG/REPO.")
+    return ModelSource(name, name, architecture=name)
 
 
 def _resolve_folder(folder: Path) -> ModelSource:
@@ -201,113 +167,3 @@ def _resolve_architecture(architecture: str, checkpoint: str) -> ModelSource:
         raise WeightsNotFound(f"{checkpoint!r} is neither a file nor a tag of {architecture} (tags: {tags})")
     name = f"{architecture}@{Path(checkpoint).name}"
     return ModelSource(name, f"{architecture}@{checkpoint}", architecture=architecture, checkpoint=checkpoint)
-
-
-def _open_folder(folder: Path) -> tuple[Any, Any]:
-    import open_clip
-
-    name = f"local-dir:{folder}"
-    overrides: dict[str, Any] = {}
-    text_cfg = read_config(folder)["model_cfg"].get("text_cfg", {})
-    with _text_config_folder(folder, text_cfg) as config_folder:
-        if config_folder is not None:
-            # The name in the file points to a hub, or to where the model was trained: what is needed lies here.
-            overrides["text_cfg"] = text_cfg | {"hf_model_name": str(config_folder), "hf_model_pretrained": False}
-        model = open_clip.create_model(name, require_pretrained=True, **overrides)
-    return model, open_clip.get_tokenizer(name)
-
-
-@contextmanager
-def _text_config_folder(folder: Path, text_cfg: dict[str, Any]) -> Iterator[Path | None]:
-    """A folder with the config.json of a Hugging Face text tower, None if the text tower is open_clip's own.
-
-    BiomedCLIP's repository carries no config.json (open_clip fetches it from the repository of its BERT), so a
-    download of it does not load offline. For BERT, all that it says can be read off the weights.
-    """
-    if not text_cfg.get("hf_model_name"):
-        yield None
-    elif (folder / "config.json").is_file():
-        yield folder
-    else:
-        with tempfile.TemporaryDirectory(prefix="medlens-") as made:
-            from open_clip.factory import load_state_dict
-
-            state = load_state_dict(str(weights_in(folder)))
-            config = bert_config(folder, {name: tuple(tensor.shape) for name, tensor in state.items()})
-            (Path(made) / "config.json").write_text(json.dumps(config), encoding="utf-8")
-            yield Path(made)
-
-
-def bert_config(folder: Path, state: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
-    """The config.json of the BERT in a model folder, from the shapes of its weights."""
-    prefix = "text.transformer."
-    try:
-        vocab_size, hidden = state[f"{prefix}embeddings.word_embeddings.weight"]
-        positions = state[f"{prefix}embeddings.position_embeddings.weight"][0]
-        types = state[f"{prefix}embeddings.token_type_embeddings.weight"][0]
-        intermediate = state[f"{prefix}encoder.layer.0.intermediate.dense.weight"][0]
-    except KeyError as exc:
-        raise EncoderError(
-            f"model {folder.name!r} has a text tower that is no BERT, and no config.json that describes it",
-            hint="Put the text model's config.json into the folder.",
-        ) from exc
-    if hidden not in BERT_SIZES:
-        raise EncoderError(
-            f"model {folder.name!r} has a BERT of hidden size {hidden}, and no config.json that gives its heads",
-            hint="Put the text model's config.json into the folder.",
-        )
-    in_layer = f"{prefix}encoder.layer."
-    layers = 1 + max(int(k.removeprefix(in_layer).split(".")[0]) for k in state if k.startswith(in_layer))
-    return {
-        "model_type": "bert",
-        "vocab_size": vocab_size,
-        "hidden_size": hidden,
-        "num_hidden_layers": layers,
-        "num_attention_heads": hidden // 64,
-        "intermediate_size": intermediate,
-        "max_position_embeddings": positions,
-        "type_vocab_size": types,
-        "pad_token_id": 0,
-    }
-
-
-def _weights_path(source: ModelSource) -> Path:
-    import open_clip
-    from open_clip.pretrained import download_pretrained_from_hf
-
-    if source.folder is not None:
-        path = weights_in(source.folder)
-    elif source.architecture.startswith(_HUB):
-        path = Path(download_pretrained_from_hf(source.architecture.removeprefix(_HUB)))
-    elif source.checkpoint and Path(source.checkpoint).is_file():
-        path = Path(source.checkpoint)
-    else:
-        config = open_clip.get_pretrained_cfg(source.architecture, source.checkpoint)
-        path = Path(open_clip.download_pretrained(config))
-    if path is None or not path.is_file():
-        raise WeightsNotFound(f"the weights of {source.name!r} are gone")
-    return path
-
-
-def _embed_dim(model: Any, tokenizer: Any) -> int:
-    import torch
-
-    with torch.inference_mode():
-        return int(model.eval().encode_text(tokenizer(["x"])).shape[-1])
-
-
-def _load_error(source: ModelSource, exc: Exception) -> EncoderError:
-    detail = " ".join(str(exc).split()) or type(exc).__name__
-    for path in (source.folder, source.checkpoint):  # no full paths in messages
-        detail = detail.replace(str(path), Path(path).name) if path else detail
-    detail = detail[:300]
-    is_file = source.checkpoint is not None and Path(source.checkpoint).is_file()
-    if source.folder is None and not is_file and "state_dict" not in detail:
-        return WeightsNotFound(
-            f"the model {source.name!r} could not be had from its hub: {detail}",
-            hint="This needs the network once; or download it elsewhere and name the folder with --model.",
-        )
-    return EncoderError(
-        f"the model {source.name!r} can't be loaded: {detail}",
-        hint="Weights and architecture may not fit, or the file may be damaged.",
-    )

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any, Protocol, runtime_checkable
+from dataclasses import asdict, dataclass, field
+from typing import Any, Protocol, TypeGuard, runtime_checkable
 
 from retrieval.encoders.preprocess import Preprocess
 from retrieval.types import Encoder, RenderProfile, Window
@@ -15,40 +16,48 @@ from retrieval.types import Encoder, RenderProfile, Window
 class EncoderSpec:
     """A model's identity. Two specs whose `fingerprint` is equal put images and texts in the same space.
 
-    `source` is what `resolve_model` takes to load it again; `weights_sha256` is over the weights file.
+    `weights_sha256` is over the weights file. `configuration` and `tokenizer` hold what else changes an embedding:
+    towers, pooling, activation, vocabulary. Where a model lies is no part of what it is.
     """
 
     name: str
-    source: str
     weights_sha256: str
     embed_dim: int
     preprocess: Preprocess
     render_profile: RenderProfile
+    configuration: Mapping[str, Any] = field(default_factory=dict)
+    tokenizer: Mapping[str, Any] = field(default_factory=dict)
 
     @property
-    def fingerprint(self) -> dict[str, Any]:
-        """All that changes an embedding: see `identity`."""
-        return identity(self.to_json())
+    def fingerprint(self) -> str:
+        """SHA-256 over all that changes an embedding: see `identity`."""
+        return fingerprint_of(self._values())
 
     def to_json(self) -> dict[str, Any]:
+        values = self._values()
+        return values | {"fingerprint": fingerprint_of(values)}
+
+    def _values(self) -> dict[str, Any]:
         return {
             "name": self.name,
-            "source": self.source,
             "weights_sha256": self.weights_sha256,
             "embed_dim": self.embed_dim,
             "preprocess": self.preprocess.to_json(),
             "render_profile": profile_to_json(self.render_profile),
+            "configuration": dict(self.configuration),
+            "tokenizer": dict(self.tokenizer),
         }
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> EncoderSpec:
         return cls(
             name=values["name"],
-            source=values["source"],
             weights_sha256=values["weights_sha256"],
             embed_dim=int(values["embed_dim"]),
             preprocess=Preprocess.from_json(values["preprocess"]),
             render_profile=profile_from_json(values["render_profile"]),
+            configuration=values.get("configuration", {}),
+            tokenizer=values.get("tokenizer", {}),
         )
 
 
@@ -81,12 +90,51 @@ def profile_from_json(values: Mapping[str, Any]) -> RenderProfile:
 
 
 def identity(model: Mapping[str, Any]) -> dict[str, Any]:
-    """All in a model's description (`EncoderSpec.to_json`) that changes an embedding: name and place do not count."""
+    """All in a model's description (`EncoderSpec.to_json`) that changes an embedding: its name does not count."""
     values: dict[str, Any] = json.loads(json.dumps(dict(model), allow_nan=False))  # tuples are lists
-    return {key: value for key, value in values.items() if key not in ("name", "source")}
+    return {key: value for key, value in values.items() if key not in _NOT_IDENTITY}
+
+
+def fingerprint_of(model: Mapping[str, Any]) -> str:
+    """SHA-256 over a description's identity."""
+    return hashlib.sha256(json.dumps(identity(model), sort_keys=True).encode()).hexdigest()
+
+
+def is_description(values: Any) -> TypeGuard[Mapping[str, Any]]:
+    """Whether values, which anybody may have written into a store, describe a model: plain JSON, with a name to show
+    and a size to reckon with."""
+    if not isinstance(values, Mapping):
+        return False
+    name, size = values.get("name"), values.get("embed_dim")
+    try:
+        json.dumps(dict(values), allow_nan=False)
+    except (ValueError, TypeError, RecursionError):
+        return False
+    named = isinstance(name, str) and len(name) <= _MOST_NAME and name.isprintable()
+    return named and type(size) is int and 1 <= size <= _MOST_SIZE
+
+
+def older(model: Mapping[str, Any]) -> bool:
+    """Whether a description is one that medlens 0.1.0 wrote: it knew neither configuration nor tokenizer."""
+    return not any(key in model for key in _NOT_IN_0_1_0)
+
+
+def as_older(model: Mapping[str, Any]) -> dict[str, Any]:
+    """What medlens 0.1.0 would have said of the same model."""
+    return {key: value for key, value in model.items() if key not in _NOT_IN_0_1_0}
 
 
 def differing(mine: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
-    """In what the identities of two models differ; nothing if their vectors can be compared."""
+    """In what the identities of two models differ; nothing if their vectors can be compared.
+
+    Of a description that 0.1.0 wrote, what it has is compared.
+    """
+    if older(mine) or older(other):
+        mine, other = as_older(mine), as_older(other)
     left, right = identity(mine), identity(other)
     return [key for key in sorted(left.keys() | right.keys()) if left.get(key) != right.get(key)]
+
+
+_NOT_IN_0_1_0 = ("configuration", "tokenizer", "fingerprint")
+_MOST_NAME, _MOST_SIZE = 1000, 65_536
+_NOT_IDENTITY = ("name", "source", "fingerprint")  # 0.1.0 wrote a source: where the model lay

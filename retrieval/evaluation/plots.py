@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,6 +12,7 @@ from retrieval.errors import EvaluationError
 from retrieval.evaluation.evaluate import Way
 from retrieval.evaluation.labelling import ZeroShot
 from retrieval.evaluation.zero_shot import BINS
+from retrieval.optional import require_optional
 from retrieval.statistics.bootstrap import Difference
 from retrieval.statistics.measures import Ints
 from retrieval.statistics.reliability import ReliabilityBin
@@ -38,11 +38,7 @@ STYLE: dict[Any, Any] = {
 
 def require_matplotlib() -> None:
     """Raises EvaluationError where it is not installed."""
-    if find_spec("matplotlib") is None:
-        raise EvaluationError(
-            "the report needs matplotlib, which is not installed",
-            hint='Install it with: pip install "medlens[evaluate]"; or leave --output away.',
-        )
+    require_optional("matplotlib", "the report", EvaluationError)
 
 
 def recall_curves(title: str, ways: Sequence[Way]) -> str:

@@ -9,13 +9,14 @@ from pathlib import Path
 
 from retrieval.errors import QueryError
 from retrieval.search.query import ImagePart, Part, TextPart, nearest, part_names
+from retrieval.search.refs import Ref
 
 _WEIGHT = re.compile(r"\s*([a-z]+\d*)\s*=\s*(\S+)\s*")
 
 
 def query_parts(
     texts: Sequence[str] = (),
-    images: Sequence[Path] = (),
+    images: Sequence[Ref] = (),
     *,
     not_like: Sequence[str] = (),
     weights: Sequence[str] = (),
@@ -23,12 +24,17 @@ def query_parts(
 ) -> tuple[Part, ...]:
     """The parts of a `Query`: texts, then images, then the texts that answers should not be like.
 
-    `weights` are like "image=0.5", by the names that `Query.names` gives the parts. `frame_numbers` count from 1 and
-    belong to the images in their order; images without one are asked for by their first frame. Raises QueryError for
-    what can't be read or names no part.
+    Images are files or frames of the store. `weights` are like "image=0.5", by the names that `Query.names` gives the
+    parts. `frame_numbers` count from 1 and belong to the images in their order; images without one are asked for by
+    their first frame. Raises QueryError for what can't be read or names no part.
     """
     if len(frame_numbers) > len(images):
         raise QueryError(f"{len(frame_numbers)} frame numbers were given for {len(images)} images")
+    for image, _ in zip(images, frame_numbers, strict=False):
+        if not isinstance(image, Path):
+            raise QueryError(
+                f"a frame number was given for {str(image)!r}, which names a frame itself", hint="Write UID#FRAME."
+            )
     numbers = [*frame_numbers, *[1] * (len(images) - len(frame_numbers))]
     parts: list[Part] = [TextPart(text) for text in texts]
     parts += [ImagePart(image, frame_number=number) for image, number in zip(images, numbers, strict=True)]

@@ -13,7 +13,8 @@ from typing import TypeVar
 
 from retrieval.errors import EmptyQuery, QueryError
 from retrieval.language.letters import with_few_marks
-from retrieval.types import SearchFilter, Uint8Image
+from retrieval.search.refs import FrameRef, ShortRef, StoredRef
+from retrieval.types import FrameKey, SearchFilter, Uint8Image
 
 _LIGHTEST, _HEAVIEST = 1e-4, 1e4  # weights that single precision can still add up
 _ENDLESS_NUMBER = re.compile(r"(?<!\d)\d{4001}")  # "&#999...;" of more digits is none that Python reads
@@ -82,21 +83,27 @@ class TextPart:
 
 @dataclass(frozen=True)
 class ImagePart:
-    """A picture to look for: a file (DICOM, PNG, JPEG), or uint8 pixels [H, W] or [H, W, 3]."""
+    """A picture to look for: a file (DICOM, PNG, JPEG), a frame of the store, or uint8 pixels [H, W] or [H, W, 3].
 
-    image: Path | Uint8Image = field(compare=False)
+    A frame of the store is asked for by the vector that the store has of it: its file need not be there.
+    `frame_number` is of a file.
+    """
+
+    image: Path | StoredRef | Uint8Image = field(compare=False)
     weight: float = 1.0
     frame_number: int = 1
 
 
 Part = TextPart | ImagePart
+Ask = str | Path | FrameRef | ShortRef | FrameKey | Part
 
 
 @dataclass(frozen=True)
 class Query:
     """A question to a store, such as `Query("effusion")` or `Query(["with a chest tube", Path("prior.dcm")], k=20)`.
 
-    - `ask`: words (str or TextPart), image files (Path or ImagePart), or several of them. It is kept as `parts`.
+    - `ask`: words (str or TextPart), image files (Path or ImagePart), frames of the store (a hit's key, or what
+      `parse_ref` gives), or several of them. It is kept as `parts`.
     - `ranker`: None means hybrid where there are both words in the query and reports in the store, else dense.
     - `one_per`: at most one answer of each patient, study or series: its best.
     - `exclude_same_patient`: no answer from a patient whose picture is in the query.
@@ -108,7 +115,7 @@ class Query:
     Raises QueryError for what can't be asked: EmptyQuery for nothing or blanks, weights that cancel out, k below 1 ...
     """
 
-    ask: str | Path | Part | Sequence[str | Path | Part]
+    ask: Ask | Sequence[Ask]
     fusion: Fusion = Fusion.EMBEDDING
     ranker: Ranker | None = None
     where: SearchFilter = SearchFilter()
@@ -163,7 +170,7 @@ class Query:
     @property
     def parts(self) -> tuple[Part, ...]:
         """All that is asked, at least one part, texts without superfluous blanks."""
-        asked = [self.ask] if isinstance(self.ask, str | Path | TextPart | ImagePart) else self.ask
+        asked = [self.ask] if isinstance(self.ask, Ask) else self.ask
         return tuple(_checked(part) for part in asked)
 
     @property
@@ -217,10 +224,22 @@ def part_names(parts: Sequence[Part]) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _checked(value: str | Path | Part) -> Part:
-    part = TextPart(value) if isinstance(value, str) else ImagePart(value) if isinstance(value, Path) else value
-    if not isinstance(part, TextPart | ImagePart):
-        raise TypeError(f"a part of a query is a {type(part).__name__}, expected str, Path, TextPart or ImagePart")
+def _as_part(value: Ask) -> Part:
+    if isinstance(value, TextPart | ImagePart):
+        return value
+    if isinstance(value, str):
+        return TextPart(value)
+    if isinstance(value, FrameKey):
+        return ImagePart(FrameRef(value.sop_instance_uid, value.frame_number))
+    if isinstance(value, Path | FrameRef | ShortRef):
+        return ImagePart(value)
+    raise TypeError(
+        f"a part of a query is a {type(value).__name__}, expected str, Path, a reference, TextPart or ImagePart"
+    )
+
+
+def _checked(value: Ask) -> Part:
+    part = _as_part(value)
     weight = part.weight
     if isinstance(weight, bool) or not isinstance(weight, int | float) or not _LIGHTEST <= abs(weight) <= _HEAVIEST:
         raise QueryError(
@@ -244,6 +263,8 @@ def _checked(value: str | Path | Part) -> Part:
 def _said(part: Part, *, quoted: bool) -> str:
     if isinstance(part, TextPart):
         return f'"{part.text}"' if quoted else part.text
+    if isinstance(part.image, FrameRef | ShortRef):
+        return f"image {part.image}"
     if not isinstance(part.image, Path):
         return "image"
     return f"image {part.image.name.encode(errors='replace').decode()}"  # a file's name may be no UTF-8

@@ -19,6 +19,7 @@ from retrieval.search.query import ImagePart, Pooling, Query, Ranker, TextPart
 from retrieval.search.ranking import Ranking, RankingStep, ReciprocalRanks, cancelled, dense_ranking
 from retrieval.types import (
     Catalog,
+    Embedding,
     Embeddings,
     Encoder,
     Hit,
@@ -27,6 +28,7 @@ from retrieval.types import (
     SearchResults,
     Uint8Image,
     VectorIndex,
+    is_picture,
 )
 
 
@@ -48,13 +50,14 @@ class Searcher:
         self,
         query: Query,
         *,
-        pictures: Sequence[Uint8Image] | None = None,
+        pictures: Sequence[Uint8Image | Embedding] | None = None,
         excluded_patients: Sequence[str] = (),
         steps: Sequence[RankingStep] = (),
     ) -> SearchResults:
         """The answers to a query.
 
-        `pictures` are the pixels of its image parts, needed where those are files. `excluded_patients` are pseudonyms
+        `pictures` are its image parts' pixels, or their embeddings [D] where those are known; they are needed where
+        the parts are files or frames of a store. `excluded_patients` are pseudonyms
         of those who may not be among the answers. Each of `steps` makes a ranking of the one before; answers, levels
         and pages are those of the last.
 
@@ -136,7 +139,7 @@ class Searcher:
         ranker: Ranker,
         found: ReportScores | None,
         allowed: RowFilter | None,
-        pictures: Sequence[Uint8Image] | None,
+        pictures: Sequence[Uint8Image | Embedding] | None,
     ) -> Ranking:
         if ranker is Ranker.TEXT and found is not None:
             return TextRanking(found, self.catalog, allowed)
@@ -147,18 +150,19 @@ class Searcher:
             return with_reports(dense, found, self.catalog, allowed)
         return HybridRanking(dense, found, self.catalog, allowed, query.depth)
 
-    def _encoded(self, query: Query, pictures: Sequence[Uint8Image] | None) -> Embeddings:
+    def _encoded(self, query: Query, pictures: Sequence[Uint8Image | Embedding] | None) -> Embeddings:
         """[parts, D], in the order of the parts."""
         texts = self.encoder.encode_text([part.text for part in query.texts]) if query.texts else ()
         shown = [_pixels(part) for part in query.images] if pictures is None else pictures
-        images = self.encoder.encode_images(shown) if shown else ()
-        given, seen = iter(texts), iter(images)
+        pixels = [picture for picture in shown if is_picture(picture)]
+        encoded = iter(self.encoder.encode_images(pixels) if pixels else ())
+        given, seen = iter(texts), iter([next(encoded) if is_picture(picture) else picture for picture in shown])
         return np.stack([next(given) if isinstance(part, TextPart) else next(seen) for part in query.parts])
 
 
 def _pixels(part: ImagePart) -> Uint8Image:
     if not isinstance(part.image, np.ndarray):
-        raise TypeError("the query names an image file, and its pixels are not given")
+        raise TypeError("the query names an image, and neither its pixels nor its embedding are given")
     return part.image
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from retrieval.encoders.model_source import CONFIG_NAME
+from retrieval.encoders.model_config import CONFIG_NAME
 from retrieval.encoders.preprocess import Preprocess
 from retrieval.encoders.spec import profile_to_json
 from retrieval.errors import TrainingError

@@ -31,14 +31,14 @@ class ImageTower(_Strict):
     With `layer_decay` each group learns at that share of the rate of the group above it, the last at the whole rate.
     """
 
-    timm_model: str = "hgnetv2_b0"
+    timm_model: str = "tf_efficientnet_lite0"
     start: str | None = None
     locked_groups: Annotated[int, Field(ge=0)] = 0
     image_size: Annotated[int, Field(ge=32, le=1024)] = 160
     resize_mode: Literal["longest", "shortest", "squash"] = "longest"
-    mean: float = 0.3
-    std: Positive = 0.28
-    drop_path: Share = 0.05
+    mean: float = 0.498
+    std: Positive = 0.502
+    drop_path: Share = 0.1
     layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
 
 
@@ -304,9 +304,7 @@ def load_config(path: Path, data: Path | None = None, continue_from: str | None 
     try:
         config = TrainingConfig.model_validate(values)
     except ValidationError as exc:
-        raise TrainingError(
-            f"{path.name}: {explain(exc)}", hint="The README's section on training lists the keys."
-        ) from exc
+        raise TrainingError(f"{path.name}: {explain(exc)}", hint="docs/train.md explains the keys.") from exc
     return _anchored(config, folder, data.resolve() if data is not None else folder)
 
 

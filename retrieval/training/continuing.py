@@ -16,7 +16,8 @@ from typing import Any
 import torch
 
 from retrieval.encoders.fingerprint import sha256_of
-from retrieval.encoders.model_source import read_config
+from retrieval.encoders.model_config import ModelConfig, config_from, read_config
+from retrieval.encoders.spec import profile_to_json
 from retrieval.errors import TrainingError
 from retrieval.training.checkpoint import model_config
 from retrieval.training.config import TrainingConfig
@@ -52,7 +53,8 @@ def require_same_model(config: TrainingConfig) -> None:
             f"the output is the folder of the model {folder.name!r} that the run goes on from",
             hint="Name another output: that model is judged again at the end.",
         )
-    ours, theirs = _comparable(model_config(config, folder)), _comparable(read_config(folder))
+    mine = config_from(model_config(config, folder), config.name)
+    ours, theirs = _comparable(mine), _comparable(read_config(folder))
     unlike = sorted(key for key in ours.keys() | theirs.keys() if ours.get(key) != theirs.get(key))
     if unlike:
         raise TrainingError(
@@ -176,11 +178,9 @@ def _spelling_lines(spelling: dict[str, Spelling]) -> list[str]:
     ]
 
 
-def _comparable(config: dict[str, Any]) -> dict[str, Any]:
+def _comparable(config: ModelConfig) -> dict[str, Any]:
     """What a model is, by key, without where it lies and without the start of what is trained."""
-    model = config["model_cfg"]
-    text = {f"text_cfg.{key}": value for key, value in model["text_cfg"].items() if key not in _NAMES}
-    vision = {f"vision_cfg.{key}": value for key, value in model["vision_cfg"].items()}
-    profile = config.get("medlens", {}).get("render_profile")
-    pixels = dict(config["preprocess_cfg"])
-    return text | vision | pixels | {"embed_dim": model["embed_dim"], "render_profile": profile}
+    text = {f"text_cfg.{key}": value for key, value in config.text.items() if key not in _NAMES}
+    vision = {f"vision_cfg.{key}": value for key, value in config.vision.items()}
+    profile = profile_to_json(config.render_profile)
+    return text | vision | config.preprocess.to_json() | {"embed_dim": config.embed_dim, "render_profile": profile}

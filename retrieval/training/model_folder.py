@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from retrieval.encoders.model_source import read_config, shipped_models
+from retrieval.encoders.model_config import read_config
+from retrieval.encoders.model_source import shipped_models
 from retrieval.errors import TrainingError
 
 # Keys that say what a model starts from, or with: the model that a run goes on from has that already.
@@ -59,16 +60,15 @@ def filled(values: Mapping[str, Any], folder: Path) -> dict[str, Any]:
 def _architecture(folder: Path) -> dict[str, Any]:
     config = read_config(folder)
     try:
-        model, pixels = config["model_cfg"], config["preprocess_cfg"]
-        vision, text = model["vision_cfg"], model["text_cfg"]
+        pixels, vision, text = config.preprocess, config.vision, config.text
         return {
-            "embed_dim": model["embed_dim"],
+            "embed_dim": config.embed_dim,
             "image": {
                 "timm_model": vision["timm_model_name"],
                 "image_size": vision["image_size"],
-                "resize_mode": pixels["resize_mode"],
-                "mean": pixels["mean"][0],
-                "std": pixels["std"][0],
+                "resize_mode": pixels.resize_mode,
+                "mean": pixels.mean[0],
+                "std": pixels.std[0],
             },
             "text": {
                 "start": str(folder),
@@ -76,7 +76,7 @@ def _architecture(folder: Path) -> dict[str, Any]:
                 "projection": text["hf_proj_type"],
             },
         }
-    except (KeyError, IndexError, TypeError) as exc:
+    except KeyError as exc:
         raise TrainingError(
             f"the model {folder.name!r} is not one that `medlens train` writes: its configuration lacks {exc}",
             hint="A run goes on from a timm image tower and a BERT with mean pooling, as `medlens train` builds them.",

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from retrieval.errors import TrainingError
+from retrieval.optional import require_optional
 from retrieval.training.judging import RECALL_AT, Figures
 
 
@@ -54,6 +55,7 @@ class TensorBoardScalars:
     def step(self, step: int, values: Mapping[str, float]) -> None:
         for name, value in values.items():
             self._writer.add_scalar(f"train/{name}", value, step)
+        self._writer.flush()  # a run that is stopped leaves the steps that it made
 
     def evaluation(self, step: int, figures: Figures) -> None:
         for source, found in figures.retrieval.items():
@@ -73,10 +75,4 @@ class TensorBoardScalars:
 
 def require_tensorboard() -> None:
     """Raises TrainingError if the package is missing."""
-    try:
-        import tensorboard  # noqa: F401
-    except ImportError as exc:
-        raise TrainingError(
-            "the TensorBoard log needs the package tensorboard, which is not installed",
-            hint="pip install medlens[tensorboard], or train without --tensorboard.",
-        ) from exc
+    require_optional("tensorboard", "the TensorBoard log", TrainingError)

@@ -13,7 +13,7 @@ from retrieval.training.data import cache_pixels
 from retrieval.training.image_tower import find_weights, load_start, lock_groups
 from retrieval.training.judging import Judge
 from retrieval.training.loop import CANVAS, Loop
-from retrieval.training.model import build_model, write_model_config
+from retrieval.training.model import build_model
 from retrieval.training.other_findings import OtherFindings
 from retrieval.training.schedule import make_optimizer, warmed_ema
 from retrieval.training.text_tower import lock_text_groups
@@ -32,7 +32,6 @@ def set_up(context: TrainingContext) -> Loop:
     texts = Texts(corpus, context.label_sets, config)
     if context.processes.first:
         prepare_text_tower(config, texts.all, work / "text")
-        write_model_config(config, work / "text")
     model, tokenizer = build_model(config, work)
     encode_texts = TextEncoder(texts, tokenizer, device)
     if config.continue_from is not None:

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import json
 import math
 from collections.abc import Mapping
 from functools import cached_property
@@ -29,12 +28,14 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from retrieval.encoders.spec import identity
+from retrieval.bounded import read_bytes
+from retrieval.encoders.spec import as_older, fingerprint_of
 from retrieval.errors import CalibrationError
 from retrieval.types import Embeddings
 from retrieval.zeroshot.classify import Floats, activated
 from retrieval.zeroshot.labels import LabelSet, explain
 
+_MOST_BYTES = 256 << 20  # of a calibration's file: most of it are the reference vectors
 _ROUNDED = 1e-3  # distance of a vector to itself as float16, and encoded in another batch
 UNKNOWN_SHARE = 0.05  # of images like the labelled ones that are called unknown by mistake
 
@@ -137,6 +138,11 @@ class Calibration(BaseModel):
     def independent(self) -> bool:
         return self.kind == "independent"
 
+    def is_of(self, model: Mapping[str, Any]) -> bool:
+        """Whether it was made with this model (`EncoderSpec.to_json()`), as far as the medlens that made it could tell:
+        0.1.0 knew weights and preprocessing only."""
+        return self.model_sha256 in (model_fingerprint(model), model_fingerprint(as_older(model)))
+
     def require(self, labels: LabelSet, model: Mapping[str, Any]) -> None:
         """CalibrationError unless it was made for this label set, as it is worded, and this model."""
         if self.labels_sha256 != labels.fingerprint:
@@ -146,7 +152,7 @@ class Calibration(BaseModel):
                 + (" in another wording than it has now" if same else f", not for {labels.name!r}"),
                 hint=f"Calibrate anew: medlens calibrate --labels {labels.name} --truth FILE",
             )
-        if self.model_sha256 != model_fingerprint(model):
+        if not self.is_of(model):
             raise CalibrationError(
                 f"the calibration is for the model {self.model!r} with other weights or another preprocessing than "
                 f"those of {model.get('name')!r}",
@@ -250,13 +256,13 @@ def encoded_reference(vectors: Embeddings) -> str:
 
 def model_fingerprint(model: Mapping[str, Any]) -> str:
     """SHA-256 over all that changes an embedding. `model` is `EncoderSpec.to_json()`."""
-    return hashlib.sha256(json.dumps(identity(model), sort_keys=True).encode()).hexdigest()
+    return fingerprint_of(model)
 
 
 def read_calibration(path: Path) -> Calibration:
     """Raises CalibrationError for a file that is none."""
     try:
-        content = path.read_bytes()
+        content = read_bytes(path, _MOST_BYTES)
     except OSError as exc:
         raise CalibrationError(f"the calibration {path.name!r} can't be read: {exc.strerror}") from exc
     return calibration_from(content, f"the calibration {path.name!r}")

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from retrieval.errors import CalibrationError
+from retrieval.optional import require_optional
 from retrieval.statistics.bootstrap import Judgement
 from retrieval.statistics.measures import Statistic, auroc_of, mean_of, mean_statistic, mean_where
 from retrieval.statistics.reliability import calibration_error_of, calibration_floor, reliability
@@ -62,7 +63,11 @@ class LabelledRows:
 def fit_calibration(
     classifier: ZeroShotClassifier, rows: LabelledRows, model: dict[str, Any], *, seed: int = 0
 ) -> Calibration:
-    """Raises CalibrationError if there are too few rows, patients or labels to calibrate anything."""
+    """Raises CalibrationError if there are too few rows, patients or labels to calibrate anything.
+
+    And, as `require_fitting`, where what fits is not installed.
+    """
+    require_fitting()
     labels = classifier.labels
     logits = classifier.logits(rows.images)
     groups = np.asarray(rows.groups, dtype=str)
@@ -100,6 +105,12 @@ def fit_calibration(
         distances=distances,
         held_out=tuple(held_out),
     )
+
+
+def require_fitting() -> None:
+    """Raises CalibrationError where the extra that calibrates is not installed."""
+    for module in ("scipy", "sklearn"):
+        require_optional(module, "a calibration", CalibrationError)
 
 
 class _Choice:

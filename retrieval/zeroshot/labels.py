@@ -21,6 +21,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from retrieval.bounded import read_bytes
 from retrieval.errors import LabelSetError
 from retrieval.resources import data_folder
 
@@ -199,11 +200,7 @@ class _Plain(yaml.SafeLoader):
 
 def _read(path: Path) -> LabelSet:
     try:
-        with path.expanduser().open("rb") as file:
-            content = file.read(MOST_BYTES + 1)
-        if len(content) > MOST_BYTES:
-            raise LabelSetError(f"the label file {path.name!r} has more than {MOST_BYTES:,} bytes", hint="Split it.")
-        values = yaml.load(content.decode("utf-8-sig"), _Plain)
+        values = yaml.load(read_bytes(path.expanduser(), MOST_BYTES).decode("utf-8-sig"), _Plain)
     except (OSError, RuntimeError) as exc:
         if isinstance(exc, RecursionError):
             raise LabelSetError(f"the label file {path.name!r} is nested too deeply") from exc

@@ -10,5 +10,6 @@ That is the one reason for a second implementation, and it is held to a budget:
   `NeedsTorch`, and torch does it;
 - the embeddings that torch gives: cosine over 0.9999, judged against open_clip in the tests.
 
-`encoder` chooses and holds it together, `tokens` makes ids of texts, `towers` computes, `weights` maps the file.
+`encoder` chooses and holds it together, `tokens` makes ids of texts, `towers` computes;
+`encoders/tensors` maps the file.
 """

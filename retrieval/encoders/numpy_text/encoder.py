@@ -7,26 +7,24 @@ Where it can't, the model is loaded whole at once, and the log says why.
 
 from __future__ import annotations
 
-import json
 import logging
 import math
-import os
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from retrieval.encoders.model_source import ModelSource, bert_config, model_spec, read_config, resolve_model, weights_in
+from retrieval.encoders.model_parts import ModelParts, model_parts
+from retrieval.encoders.model_source import ModelSource, resolve_model
+from retrieval.encoders.numpy_text.needs_torch import NeedsTorch
 from retrieval.encoders.numpy_text.tokens import BytePairs, Tokens, WordPieces
 from retrieval.encoders.numpy_text.towers import BertTower, CausalTower, TextTower
-from retrieval.encoders.numpy_text.weights import NeedsTorch, open_tensors
-from retrieval.encoders.preprocess import Preprocess
+from retrieval.encoders.tensors import open_tensors
 from retrieval.encoders.unit import unit
-from retrieval.errors import EncoderError
+from retrieval.errors import EncoderError, WeightsNotFound
 from retrieval.types import Embeddings, Uint8Image
 
 if TYPE_CHECKING:
@@ -44,7 +42,11 @@ def open_encoder(model: str | None = None, device: str = "auto", precision: str 
 
     A `LightEncoder` where text needs no torch; a device or precision that was asked for by name needs it.
     """
-    source = resolve_model(model)
+    return encoder_from(resolve_model(model), device, precision)
+
+
+def encoder_from(source: ModelSource, device: str = "auto", precision: str = "auto") -> LightEncoder | ClipEncoder:
+    """The same for a model that was found."""
     try:
         if (device, precision) not in (("auto", "auto"), ("cpu", "auto"), ("auto", "fp32"), ("cpu", "fp32")):
             raise NeedsTorch(f"device {device} and precision {precision} were asked for")
@@ -63,19 +65,15 @@ class LightEncoder:
 
     def __init__(self, source: ModelSource, device: str = "auto", precision: str = "auto") -> None:
         """Raises NeedsTorch for a model whose text NumPy does not encode."""
-        folder = _folder_of(source)
-        config = read_config(folder)
-        weights = weights_in(folder)
-        if weights is None:
-            raise NeedsTorch("its weights are not at hand")
-        model_cfg = config["model_cfg"]
         try:
-            self._tokens, self._tower = _text_side(folder, weights, model_cfg)
-            preprocess = _preprocess(model_cfg, config.get("preprocess_cfg") or {})
-            self.spec = model_spec(source, config, weights, self._tower.embed_dim, preprocess)
+            parts = model_parts(source, download=False)
+            self._tokens, self._tower = _text_side(parts)
+            self.spec = parts.spec
+        except WeightsNotFound as exc:  # not on this machine: whoever loads it whole downloads it
+            raise NeedsTorch(str(exc)) from exc
         except (OSError, ValueError, LookupError, TypeError, AttributeError) as exc:  # loading it whole says it better
             raise NeedsTorch(f"{type(exc).__name__}: {exc}") from exc
-        self._weights = weights
+        self._weights = parts.weights
         self._source, self._device, self._precision = source, device, precision
         self._whole: ClipEncoder | None = None
         self._loading = threading.Lock()
@@ -143,69 +141,29 @@ def _one_thread() -> Iterator[None]:
         yield
 
 
-def _folder_of(source: ModelSource) -> Path:
-    if source.folder is not None:
-        return source.folder
-    if source.source.startswith("hf-hub:"):
-        return _hub_folder(source.source.removeprefix("hf-hub:"))
-    raise NeedsTorch("it is an architecture of open_clip with a checkpoint, no folder")
-
-
-def _hub_folder(repository: str) -> Path:
-    """Where the hub's cache has the repository's main branch: open_clip asks the hub itself only where it is not."""
-    home = Path(os.environ.get("HF_HOME") or Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")) / "huggingface")
-    cache = Path(os.environ.get("HF_HUB_CACHE") or home / "hub").expanduser()
-    place = cache / f"models--{repository.replace('/', '--')}"
-    try:
-        folder = place / "snapshots" / (place / "refs" / "main").read_text(encoding="utf-8").strip()
-    except OSError:
-        raise NeedsTorch("it is not in the hub's cache") from None
-    if not (folder / "open_clip_config.json").is_file():
-        raise NeedsTorch("it is not in the hub's cache")
-    return folder
-
-
-def _text_side(folder: Path, weights: Path, model_cfg: Mapping[str, Any]) -> tuple[Tokens, TextTower]:
-    text_cfg = model_cfg.get("text_cfg") or {}
-    if "multimodal_cfg" in model_cfg:
+def _text_side(parts: ModelParts) -> tuple[Tokens, TextTower]:
+    config, context = parts.config, parts.config.context_length
+    if "multimodal_cfg" in config.model:
         raise NeedsTorch("it is a CoCa")
-    if text_cfg.get("tokenizer_kwargs") or text_cfg.get("tokenizer_mode"):
+    if config.text.get("tokenizer_kwargs") or config.text.get("tokenizer_mode"):
         raise NeedsTorch("its tokenizer has settings of its own")
-    tensors = open_tensors(weights)
-    context = int(text_cfg.get("context_length", 77))
+    tensors = open_tensors(parts.weights)
     tower: BertTower | CausalTower
-    if text_cfg.get("hf_model_name"):
-        if not text_cfg.get("hf_tokenizer_name"):
+    if parts.text is not None:
+        if parts.tokenizer is None:
             raise NeedsTorch("its text tower is a BERT, its tokenizer is not")
-        path = folder / "config.json"
-        shapes = {name: tensor.shape for name, tensor in tensors.items()}
-        config = json.loads(path.read_text("utf-8")) if path.is_file() else bert_config(folder, shapes)
-        tower = BertTower(tensors, text_cfg, config)
-        tokens: Tokens = WordPieces(folder, context)
+        tower = BertTower(tensors, config.text, parts.text.stated)
+        tokens: Tokens = WordPieces(parts.tokenizer, context)
     else:
-        if text_cfg.get("hf_tokenizer_name"):
+        if parts.tokenizer is not None:
             raise NeedsTorch("its tokenizer is another's")
-        quick = bool(model_cfg.get("quick_gelu", False))
-        tower = CausalTower(tensors, text_cfg, int(model_cfg["embed_dim"]), quick_gelu=quick)
+        quick = bool(config.model.get("quick_gelu", False))
+        tower = CausalTower(tensors, config.text, config.embed_dim, quick_gelu=quick)
         tokens = BytePairs(context)
+    if tower.embed_dim != config.embed_dim:
+        raise NeedsTorch(f"its text tower gives {tower.embed_dim} numbers, its configuration says {config.embed_dim}")
     if tokens.vocabulary > tower.vocabulary:
         raise NeedsTorch(f"its tokenizer has {tokens.vocabulary} tokens, its tower {tower.vocabulary}")
     if context > tower.context:
         raise NeedsTorch(f"its context is {context} tokens, its tower has places for {tower.context}")
     return tokens, tower
-
-
-# What open_clip takes where preprocess_cfg is silent: OpenAI's figures.
-_DEFAULTS: dict[str, Any] = {
-    "mean": (0.48145466, 0.4578275, 0.40821073),
-    "std": (0.26862954, 0.26130258, 0.27577711),
-    "interpolation": "bicubic",
-    "resize_mode": "shortest",
-    "fill_color": 0,
-}
-
-
-def _preprocess(model_cfg: Mapping[str, Any], stated: Mapping[str, Any]) -> Preprocess:
-    """As open_clip works it out: what is stated over its defaults, and the size that the image tower has."""
-    size = (model_cfg.get("vision_cfg") or {}).get("image_size", 224)
-    return Preprocess.from_open_clip(_DEFAULTS | {k: v for k, v in stated.items() if v is not None} | {"size": size})

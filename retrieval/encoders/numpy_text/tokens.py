@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import gzip
 import html
-import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from heapq import heappop, heappush
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
 
-from retrieval.encoders.numpy_text.weights import NeedsTorch
+from retrieval.encoders.numpy_text.needs_torch import NeedsTorch
+from retrieval.encoders.text_files import TokenizerFiles
 from retrieval.language.letters import with_few_marks
 
 TokenIds = list[int]
@@ -50,14 +50,16 @@ def cleaned(text: str) -> str:
 class WordPieces:
     """An uncased or cased BERT's tokenizer.json, read by the library `tokenizers`."""
 
-    def __init__(self, folder: Path, context_length: int) -> None:
-        """NeedsTorch where transformers might read the folder's files otherwise than `tokenizers` does."""
-        settings = _json(folder / "tokenizer_config.json")
-        plan = _json(folder / "tokenizer.json")
-        _require_plain_bert(plan, settings)
+    def __init__(self, files: TokenizerFiles, context_length: int) -> None:
+        """NeedsTorch where transformers might read the files otherwise than `tokenizers` does."""
+        settings, plan = files.settings, files.plan()
+        if plan is None or not settings:
+            raise NeedsTorch(f"its {'tokenizer.json' if plan is None else 'tokenizer_config.json'} is missing")
+        content, values = plan
+        _require_plain_bert(values, settings)
         from tokenizers import Tokenizer
 
-        self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        self._tokenizer = Tokenizer.from_str(content.decode("utf-8"))
         self._tokenizer.no_padding()
         self._tokenizer.enable_truncation(context_length)
         pad, start, end = (
@@ -169,22 +171,12 @@ def _byte_letters() -> list[str]:
     return [chr(byte if byte in printable else next(others)) for byte in range(256)]
 
 
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as exc:
-        raise NeedsTorch(f"{path.name} can't be read") from exc
-    if not isinstance(values, dict):
-        raise NeedsTorch(f"{path.name} is no JSON object")
-    return values
-
-
 def _content(token: Any) -> str:
     """A special token is written as its text, or as an object that holds it."""
     return str(token.get("content")) if isinstance(token, dict) else str(token)
 
 
-def _require_plain_bert(plan: dict[str, Any], settings: dict[str, Any]) -> None:
+def _require_plain_bert(plan: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
     """Only what transformers' BertTokenizer makes of these files too: it builds its own from their settings."""
     kinds = {part: (plan.get(part) or {}).get("type") for part in ("normalizer", "pre_tokenizer", "model")}
     expected = {"normalizer": "BertNormalizer", "pre_tokenizer": "BertPreTokenizer", "model": "WordPiece"}

@@ -14,8 +14,9 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from retrieval.encoders.numpy_text.needs_torch import NeedsTorch
 from retrieval.encoders.numpy_text.tokens import TokenIds
-from retrieval.encoders.numpy_text.weights import NeedsTorch, Tensor
+from retrieval.encoders.tensors import Tensor
 
 Floats = npt.NDArray[np.float32]
 

@@ -1,13 +1,13 @@
 """The tensors of a weights file, memory-mapped, without torch: opening costs the header, reading what is touched.
 
 Two formats: safetensors, and the zip that `torch.save` writes (its entries are stored, not packed). The pickle in that
-zip is read by an unpickler that knows the four things a state dict is made of and refuses every other.
+zip is read by an unpickler that knows the four things a state dict is made of and refuses every other: that of torch,
+asked for weights only, also makes byte arrays of any size. No tensor has more values than the file has room for.
 """
 
 from __future__ import annotations
 
 import io
-import json
 import math
 import mmap
 import pickle
@@ -21,11 +21,15 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from numpy.lib.stride_tricks import as_strided
 
+from retrieval.bounded import open_file, parse_json
+from retrieval.encoders.fingerprint import MOST_BYTES
 from retrieval.half import widened
 
 BFLOAT16 = "bfloat16"  # NumPy has no such type: held as the upper half of a float32
 _SAFETENSORS = {"F32": "<f4", "F16": "<f2", "BF16": BFLOAT16, "F64": "<f8", "I64": "<i8", "I32": "<i4", "U8": "|u1"}
+_SAFETENSORS |= {"I16": "<i2", "I8": "|i1", "BOOL": "|b1"}
 _STORAGES = {
     "FloatStorage": "<f4",
     "HalfStorage": "<f2",
@@ -34,12 +38,29 @@ _STORAGES = {
     "LongStorage": "<i8",
     "IntStorage": "<i4",
     "ByteStorage": "|u1",
+    "ShortStorage": "<i2",
+    "CharStorage": "|i1",
+    "BoolStorage": "|b1",
 }
 _MOST_HEADER = 100_000_000  # bytes, as the safetensors library has it
+_MOST_PICKLE = 100_000_000
+_MALFORMED = (
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    EOFError,
+    OverflowError,
+    MemoryError,
+    RuntimeError,
+    struct.error,
+    pickle.UnpicklingError,
+    zipfile.BadZipFile,
+)
 
 
-class NeedsTorch(Exception):
-    """Why a model's text can't be encoded without torch. Never reaches a user: torch does it then."""
+class UnusableWeights(ValueError):
+    """Why a weights file is refused."""
 
 
 @dataclass(frozen=True)
@@ -66,25 +87,25 @@ class Tensor:
 
 
 def open_tensors(path: Path) -> dict[str, Tensor]:
-    """Every tensor of a weights file by name. Raises NeedsTorch for another format; an OSError is passed on."""
-    with path.open("rb") as file:
+    """Every tensor of a weights file by name. Raises UnusableWeights for another format; an OSError is passed on."""
+    with open_file(path, MOST_BYTES) as file:
         start = file.read(4)
         file.seek(0)
         try:
             data = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
         except ValueError as exc:
-            raise NeedsTorch(f"{path.name} is empty") from exc
+            raise UnusableWeights(f"{path.name} is empty") from exc
         try:
             return _of_torch_zip(file, data) if start == b"PK\x03\x04" else _of_safetensors(data)
-        except (ValueError, LookupError, TypeError, struct.error, pickle.UnpicklingError, zipfile.BadZipFile) as exc:
-            raise NeedsTorch(f"{path.name} is no safetensors file and no archive of torch: {exc}") from exc
+        except _MALFORMED as exc:
+            raise UnusableWeights(f"{path.name} is no safetensors file and no archive of torch: {exc}") from exc
 
 
 def _of_safetensors(data: memoryview) -> dict[str, Tensor]:
     (length,) = struct.unpack_from("<Q", data)
     if length > min(_MOST_HEADER, len(data) - 8):
         raise ValueError(f"a header of {length} bytes in a file of {len(data)}")
-    header = json.loads(bytes(data[8 : 8 + length]))
+    header = parse_json(bytes(data[8 : 8 + length]))
     found = {}
     for name, entry in header.items():
         if name != "__metadata__":
@@ -99,14 +120,15 @@ def _of_torch_zip(file: io.BufferedReader, data: memoryview) -> dict[str, Tensor
         entries = {entry.filename: entry for entry in archive.infolist()}
         (pickled,) = (name for name in entries if name.endswith("/data.pkl"))
         root = pickled.removesuffix("data.pkl")
+        packed = [name for name, entry in entries.items() if entry.compress_type != zipfile.ZIP_STORED]
+        if packed or entries[pickled].file_size > min(_MOST_PICKLE, len(data)):
+            raise ValueError("its entries are packed, or larger than they can be")
         order = archive.read(f"{root}byteorder") if f"{root}byteorder" in entries else b"little"
         if order != b"little":
             raise ValueError(f"its numbers are {order!r}-endian")
 
         def storage(key: str) -> memoryview:
             entry = entries[f"{root}data/{key}"]
-            if entry.compress_type != zipfile.ZIP_STORED:
-                raise ValueError("its tensors are packed")
             name, extra = struct.unpack_from("<HH", data, entry.header_offset + 26)  # APPNOTE 4.3.7
             begin = entry.header_offset + 30 + name + extra
             return data[begin : begin + entry.file_size]
@@ -148,16 +170,28 @@ def _rebuilt(
     storage: tuple[memoryview, str], offset: int, shape: tuple[int, ...], stride: tuple[int, ...], *_: Any
 ) -> Tensor:
     data, dtype = storage
-    size = 2 if dtype == BFLOAT16 else np.dtype(dtype).itemsize
-    dense = tuple(math.prod(shape[i + 1 :]) for i in range(len(shape)))
-    if math.prod(shape) > 1 and any(s != d for s, d, n in zip(stride, dense, shape, strict=True) if n > 1):
-        raise ValueError("a tensor's rows do not lie one after the other")
-    return _tensor(data[offset * size :], dtype, tuple(shape))
+    size = _kind(dtype).itemsize
+    _require_shape(shape)
+    stored = np.frombuffer(data, _kind(dtype), len(data) // size)[offset:]
+    # A tensor may lie transposed, or with gaps, but never on more values than there are: no copy of it is larger.
+    last = sum((n - 1) * s for n, s in zip(shape, stride, strict=True)) if math.prod(shape) else -1
+    if min(stride, default=0) < 0 or offset < 0 or last >= len(stored) or math.prod(shape) > len(stored):
+        raise ValueError(f"a tensor of shape {shape} and strides {stride} has {len(data)} bytes")
+    return Tensor(as_strided(stored, shape, tuple(s * size for s in stride), writeable=False), dtype)
 
 
 def _tensor(data: memoryview, dtype: str, shape: tuple[int, ...], *, exact: bool = False) -> Tensor:
-    kind = np.dtype("<u2" if dtype == BFLOAT16 else dtype)
-    count = math.prod(shape)
+    _require_shape(shape)
+    kind, count = _kind(dtype), math.prod(shape)
     if count * kind.itemsize > len(data) or (exact and count * kind.itemsize != len(data)):
         raise ValueError(f"a tensor of shape {shape} has {len(data)} bytes")
     return Tensor(np.frombuffer(data, kind, count).reshape(shape), dtype)
+
+
+def _kind(dtype: str) -> np.dtype[Any]:
+    return np.dtype("<u2" if dtype == BFLOAT16 else dtype)
+
+
+def _require_shape(shape: tuple[int, ...]) -> None:
+    if len(shape) > 16 or any(type(n) is not int or n < 0 for n in shape):
+        raise ValueError(f"a tensor of shape {shape}")

@@ -1,0 +1,52 @@
+"""show: all that a store knows of one frame."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cli.medlens_commands._errors import answering
+from cli.medlens_commands._options import DEFAULT_STORE, FormatOption, StoreOption, open_store
+from cli.medlens_output.formats import Format, write_rows
+
+if TYPE_CHECKING:
+    from indexer.tasks.showing import FrameFacts
+
+_HIDDEN = ("archive_root", "file_path", "kind", "sop_instance_uid")  # paths can hold names
+
+
+def show(
+    ref: Annotated[str, typer.Argument(metavar="REF", help="A hit's ref, or a SOP Instance UID (UID#FRAME).")],
+    store: StoreOption = DEFAULT_STORE,
+    style: FormatOption = None,
+) -> None:
+    """Show all that the store knows of one frame: its keys, attributes, report and labels."""
+    from indexer.tasks.showing import show as facts_of
+
+    with answering(style) as chosen, open_store(store) as opened:
+        row = _row(facts_of(opened, ref))
+        if chosen is Format.TABLE:
+            write_rows([{"": name.replace("_", " "), " ": _words(value)} for name, value in row.items()], chosen)
+        else:
+            write_rows([row], chosen)
+
+
+def _row(facts: FrameFacts) -> dict[str, Any]:
+    return {
+        "ref": facts.key.short,
+        "sop_instance_uid": facts.key.sop_instance_uid,
+        "frame_number": facts.key.frame_number,
+        "indexed_frames": list(facts.frame_numbers),
+        **{name: value for name, value in facts.attributes.items() if name not in _HIDDEN},
+        "labels": {name: dict(values) for name, values in facts.labels.items()},
+        "report": facts.report,
+    }
+
+
+def _words(value: Any) -> str:
+    if isinstance(value, dict):
+        return "; ".join(f"{name} {_words(inner)}" for name, inner in value.items())
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
+    return "" if value is None else str(value)

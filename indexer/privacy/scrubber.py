@@ -1,0 +1,47 @@
+"""The scrubber of one identity, with a memory: the files of a study say the same, in the same words."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import lru_cache
+
+from indexer.privacy.codes import Code, scrub_code
+from indexer.privacy.identity import Identity, forms_of
+from indexer.privacy.scrub import scrub
+
+_LONGEST_REMEMBERED = 1024  # characters of a text
+_MOST_REMEMBERED = 512  # texts of one identity
+
+
+class Scrubber:
+    """Scrubs texts and codes of what an identity says, and of everything of an identifying shape."""
+
+    def __init__(self, identity: Identity) -> None:
+        self._known = forms_of(identity)
+        # Where a patient went is no reason to cut a code: a station may be called as its model is.
+        self._of_people = forms_of(replace(identity, places=()))
+        self._texts: dict[str, str] = {}
+        self._codes: dict[tuple[str, bool], Code] = {}
+
+    def text(self, text: str) -> str:
+        if len(text) > _LONGEST_REMEMBERED:
+            return scrub(text, self._known)
+        if text not in self._texts:
+            if len(self._texts) >= _MOST_REMEMBERED:
+                self._texts.clear()
+            self._texts[text] = scrub(text, self._known)
+        return self._texts[text]
+
+    def code(self, value: str, *, is_code: bool = True) -> Code:
+        """A code string (VR CS); with `is_code=False` a short text that is not a code, such as a model's name."""
+        at = (value, is_code)
+        if at not in self._codes:
+            if len(self._codes) >= _MOST_REMEMBERED:
+                self._codes.clear()
+            self._codes[at] = scrub_code(value, self._of_people, is_code=is_code)
+        return self._codes[at]
+
+
+@lru_cache(maxsize=64)
+def scrubber_of(identity: Identity) -> Scrubber:
+    return Scrubber(identity)

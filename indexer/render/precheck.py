@@ -1,0 +1,126 @@
+"""What can be known before a decoder runs: how large the picture is said to be, and whether the bytes can hold it.
+
+Decoders believe the codestream and pydicom believes the header; a file in which the two disagree, or which claims more
+than it holds, is refused before either allocates anything. What is left, a small codestream that honestly claims a
+large picture within the limits, is held by the memory cap and the deadline of guard.py.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import BinaryIO, NamedTuple
+
+from pydicom.dataset import Dataset
+
+from indexer.dicom.budget import PIXEL_TAGS, Warn, ignore
+from indexer.dicom.limits import Limits
+from indexer.render.codestreams import parse_codestream
+from indexer.render.encapsulated import STARTS, Span
+from indexer.render.pixels import Pixels, find_pixels, missing_frames
+from retrieval.errors import DecodeGuardError, DicomError, FileUnreadable, PixelDecodeError
+
+_PEEK = 4096
+
+
+class _Claim(NamedTuple):
+    rows: int
+    columns: int
+    samples: int
+    frames: int
+    allocated: int
+
+
+def check_before_decoding(ds: Dataset, limits: Limits = Limits(), warn: Warn = ignore) -> Pixels | None:
+    """Refuse a data set whose pixels can't be what they are said to be. None if there are no pixels.
+
+    Declared rows x columns x samples x frames are held against the limits, against the length of native pixel data and
+    the number of fragments (PS3.5 A.4), and against the size in every fragment that starts a codestream. `warn` is
+    called with what was assumed to find the frames.
+
+    Raises DecodeGuardError (too large, or header and codestream disagree), PixelDecodeError (too short, no numbers) or
+    UnsupportedImageError (not a picture that can be shown).
+    """
+    # Not get_item: that would read a value which was left in the file.
+    element = next((element for element in reversed(ds.values()) if element.tag in PIXEL_TAGS), None)
+    if element is None:
+        return None
+    claim = _claim(ds, element.tag)
+    per_frame = claim.rows * claim.columns * claim.samples
+    if per_frame > limits.frame_samples or per_frame * claim.frames > limits.total_samples:
+        raise DecodeGuardError(
+            f"{claim.frames} frames of {claim.rows} x {claim.columns} x {claim.samples} samples declared, expected at "
+            f"most {limits.frame_samples} a frame and {limits.total_samples} in all"
+        )
+    try:
+        pixels = find_pixels(ds, warn, limits)
+        missing_frames(pixels, warn)
+        _check_codestreams(pixels, claim)
+    except struct.error as exc:
+        raise PixelDecodeError("the fragments of the pixel data are cut short") from exc
+    except OSError as exc:
+        raise FileUnreadable("the pixel data can't be read any more") from exc
+    return pixels
+
+
+def _claim(ds: Dataset, tag: int) -> _Claim:
+    def number(keyword: str, default: int) -> int:
+        value = ds.get(keyword)
+        return default if value is None or value == "" else int(value)
+
+    try:
+        allocated = {0x7FE00008: 32, 0x7FE00009: 64}.get(tag) or number("BitsAllocated", 8)
+        claim = _Claim(
+            number("Rows", 0),
+            number("Columns", 0),
+            number("SamplesPerPixel", 1),
+            number("NumberOfFrames", 1) or 1,  # pydicom's reading of 0, which some writers give
+            allocated,
+        )
+    except DicomError:
+        raise
+    except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError, struct.error, AttributeError) as exc:
+        raise PixelDecodeError("Rows, Columns, SamplesPerPixel, NumberOfFrames or BitsAllocated is no number") from exc
+    if min(claim) < 1:
+        raise PixelDecodeError(
+            f"{claim.frames} frames of {claim.rows} x {claim.columns} x {claim.samples} samples of {claim.allocated} "
+            "bits declared, expected at least one of each"
+        )
+    return claim
+
+
+def _check_codestreams(pixels: Pixels, claim: _Claim) -> None:
+    """The size in the first fragment of each frame, and in any other that begins a codestream."""
+    if pixels.spans is None:
+        return
+    with pixels.opened() as file:
+        for number, span in enumerate((span for spans in pixels.spans for span in spans), start=1):
+            head = _head(file, span)
+            if not head.startswith(STARTS):
+                continue
+            size = parse_codestream(head)
+            if size and size.codec in ("jpeg2k", "htj2k"):
+                _refuse_tiny_tiles(head, size.start)
+            if size and (size.rows, size.columns) != (claim.rows, claim.columns):
+                raise DecodeGuardError(
+                    f"the codestream of fragment {number} is of {size.rows} x {size.columns}, "
+                    f"the header says {claim.rows} x {claim.columns}"
+                )
+            if size and size.components not in (1, 3, 4, claim.samples):
+                raise DecodeGuardError(f"a codestream of {size.components} components, expected {claim.samples}")
+
+
+def _head(file: BinaryIO, span: Span) -> bytes:
+    """The first bytes of a fragment: enough to hold the codestream's header."""
+    place, length = span
+    file.seek(place)
+    head = file.read(min(length, _PEEK))
+    if length > _PEEK and head.startswith(STARTS) and parse_codestream(head) is None:
+        head += file.read(length - len(head))  # long tables or profiles stand before what is looked for
+    return head
+
+
+def _refuse_tiny_tiles(head: bytes, start: int) -> None:
+    """ITU T.800 A.5.1: at most 65,535 tiles. Each costs a decoder memory, however few pixels it has."""
+    x1, y1, _, _, tile_x, tile_y = struct.unpack_from(">6I", head, start + 8)
+    if not tile_x or not tile_y or -(-x1 // tile_x) * -(-y1 // tile_y) > 65535:
+        raise DecodeGuardError("a JPEG 2000 codestream of more than 65,535 tiles, which the standard doesn't allow")

@@ -1,0 +1,64 @@
+"""`medlens show`: all that a store knows of one frame."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from indexer.reading.frames import slice_places
+from indexer.sources.opening import locate
+from indexer.sources.source import Where
+from indexer.store.store import Store
+from retrieval.errors import QueryError
+from retrieval.search.refs import FORMS, FrameRef, ShortRef, StoredRef, parse_ref, resolve
+from retrieval.types import FrameKey
+
+
+@dataclass(frozen=True)
+class FrameFacts:
+    """A frame of a store.
+
+    - `attributes`: what the catalog keeps of it, with `slice` and `slices` where it is part of a stack.
+    - `frame_numbers`: the frames of its instance that are indexed, ascending.
+    - `report`: the text of its study's reports, empty if there is none.
+    - `labels`: saved labels, by label set, each with its value from 0 to 1.
+    """
+
+    key: FrameKey
+    attributes: Mapping[str, Any]
+    frame_numbers: tuple[int, ...]
+    report: str
+    labels: Mapping[str, Mapping[str, float]]
+
+    @property
+    def where(self) -> Where:
+        """Where its file is. FileUnreadable for an archive that this medlens can't read from."""
+        return locate(self.attributes["archive_root"], self.attributes["file_path"])
+
+
+def show(store: Store, ref: str | StoredRef | FrameKey) -> FrameFacts:
+    """What is known of the frame that a reference names. No model is loaded and no file is opened.
+
+    Raises QueryError for a reference to nothing in the store, to several frames, or to a file.
+    """
+    frames = store.catalog.frames
+    key = ref if isinstance(ref, FrameKey) else resolve(_stored(ref), frames)
+    found = frames.find(key)
+    _, attributes = frames.get([found.id])[found.id]
+    place = slice_places(store.catalog.instances.slices_of([found.lineage.series])).get(key.sop_instance_uid)
+    of_stack = {"slice": place.number if place else None, "slices": place.total if place else None}
+    return FrameFacts(
+        key,
+        {**attributes, **of_stack},
+        tuple(other.frame_number for other in frames.frames_of_instance(key.sop_instance_uid)),
+        store.catalog.reports.text_of(found.lineage.study),
+        store.catalog.labels.of_frame(found.id),
+    )
+
+
+def _stored(ref: str | StoredRef) -> StoredRef:
+    parsed = parse_ref(ref) if isinstance(ref, str) else ref
+    if isinstance(parsed, FrameRef | ShortRef):
+        return parsed
+    raise QueryError(f"{parsed.name!r} is a file, expected a frame of the store", hint=f"A reference is {FORMS}.")

@@ -1,0 +1,146 @@
+"""Long trials: many seeded attempts at breaking medlens, and what became of each.
+
+Whole: `make trials`. A share of a few per cent: `make test`. A trial is a function in a module of this folder, and the
+decorator is all it takes to be found:
+
+    @trial(attempts=40_000, share=0.05)
+    def mutants(attempts: int, seed: int, folder: Path, tally: Tally) -> None:
+        ...
+        tally.contained()            # went well, or what was asked for came out unharmed
+        tally.refused("not-dicom")   # ended in the error that it should end in
+        tally.quarantined("guard")   # had to be stopped or set aside; all else went on
+        tally.failed("a frame was encoded twice")   # got through: the trial fails
+
+Each attempt is counted once; the same seed makes the same attempts.
+"""
+
+from __future__ import annotations
+
+import resource
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from importlib import import_module
+from pathlib import Path
+from pkgutil import iter_modules
+
+_SHOWN = 20  # failures that a report spells out
+
+
+@dataclass
+class Tally:
+    """What became of the attempts so far."""
+
+    outcomes: Counter[str] = field(default_factory=Counter)
+    reasons: Counter[str] = field(default_factory=Counter)
+    failures: list[str] = field(default_factory=list)
+
+    def contained(self, count: int = 1) -> None:
+        self.outcomes["contained"] += count
+
+    def refused(self, reason: str) -> None:
+        self.outcomes["refused"] += 1
+        self.reasons[reason] += 1
+
+    def quarantined(self, reason: str) -> None:
+        self.outcomes["quarantined"] += 1
+        self.reasons[reason] += 1
+
+    def failed(self, how: str) -> None:
+        self.outcomes["failed"] += 1
+        self.failures.append(how)
+
+    def require(self, holds: bool, otherwise: str) -> None:
+        """A condition on the whole trial, such as that not all attempts came to nothing."""
+        if not holds:
+            self.failures.append(otherwise)
+
+    @property
+    def tried(self) -> int:
+        return self.outcomes.total()
+
+
+@dataclass(frozen=True)
+class Trial:
+    name: str
+    about: str
+    attempts: int  # of the whole trial
+    share: float  # of it in `make test`
+    run: Callable[[int, int, Path, Tally], None]
+
+
+@dataclass(frozen=True)
+class Report:
+    trial: str
+    seed: int
+    attempts: int
+    tried: int
+    contained: int
+    refused: int
+    quarantined: int
+    failed: int
+    peak_memory_mib: int
+    seconds: float
+    reasons: dict[str, int]
+    failures: list[str]
+
+    @property
+    def passed(self) -> bool:
+        return not self.failures and self.tried == self.attempts
+
+
+TRIALS: dict[str, Trial] = {}
+
+
+def trial(*, attempts: int, share: float) -> Callable[[Callable[[int, int, Path, Tally], None]], Trial]:
+    """Register a function as the trial of its name; the first line of its docstring says what is tried."""
+
+    def register(run: Callable[[int, int, Path, Tally], None]) -> Trial:
+        about = (run.__doc__ or "").strip().partition("\n")[0]
+        made = Trial(run.__name__, about, attempts, share, run)
+        if made.name in TRIALS:
+            raise ValueError(f"there are two trials of the name {made.name}")
+        TRIALS[made.name] = made
+        return made
+
+    return register
+
+
+def all_trials() -> dict[str, Trial]:
+    """The trials of this folder's modules, by name."""
+    for module in sorted(module.name for module in iter_modules([str(Path(__file__).parent)])):
+        if module != "__main__":
+            import_module(f"trials.{module}")
+    return dict(sorted(TRIALS.items()))
+
+
+def run_trial(trial: Trial, *, share: float, seed: int, folder: Path) -> Report:
+    """Run that share of a trial's attempts, at least one, in this process. `folder` is empty and the trial's own."""
+    attempts, tally, started = max(round(trial.attempts * share), 1), Tally(), time.monotonic()
+    trial.run(attempts, seed, folder, tally)
+    return Report(
+        trial.name,
+        seed,
+        attempts,
+        tally.tried,
+        *(tally.outcomes[outcome] for outcome in ("contained", "refused", "quarantined", "failed")),
+        peak_memory_mib=_peak_memory(),
+        seconds=round(time.monotonic() - started, 1),
+        reasons=dict(tally.reasons.most_common()),
+        failures=tally.failures[:_SHOWN],
+    )
+
+
+def run_by_name(name: str, share: float, seed: int) -> Report:
+    with tempfile.TemporaryDirectory(prefix=f"medlens-{name}-") as folder:
+        return run_trial(all_trials()[name], share=share, seed=seed, folder=Path(folder))
+
+
+def _peak_memory() -> int:
+    """MiB of the largest process so far: this one, or one that it started and that has ended."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    largest = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return largest * unit // 2**20
