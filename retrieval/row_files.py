@@ -20,6 +20,7 @@ from typing import Any
 from retrieval.errors import MedlensError
 
 MOST_BYTES = 1 << 29
+LONGEST_ROW = 4 << 20  # characters
 TRAIN = "train"
 
 
@@ -98,6 +99,8 @@ def plain(text: object) -> str:
 
 def _json_lines(text: str, name: str, error: type[MedlensError]) -> Iterator[Line]:
     for number, line in enumerate(io.StringIO(text), 1):
+        if len(line) > LONGEST_ROW:
+            raise _too_long(name, number, error)
         if not line.strip():
             continue
         try:
@@ -115,16 +118,52 @@ def _json_lines(text: str, name: str, error: type[MedlensError]) -> Iterator[Lin
         yield Line(name, number, values)
 
 
+def _too_long(name: str, number: int, error: type[MedlensError]) -> MedlensError:
+    return error(
+        f"{name}, line {number}: a row has more than {LONGEST_ROW:,} characters",
+        hint="One row is one line; a cell that holds line breaks stands in double quotes, which have to end.",
+    )
+
+
+class _RowTooLong(Exception):
+    pass
+
+
+class _RowLines:
+    """The lines of a text, as long as a row has not taken too many characters of them."""
+
+    def __init__(self, text: str) -> None:
+        self._lines = io.StringIO(text, newline="")
+        self._taken = 0
+
+    def __iter__(self) -> _RowLines:
+        return self
+
+    def __next__(self) -> str:
+        line = next(self._lines)
+        self._taken += len(line)
+        if self._taken > LONGEST_ROW:
+            raise _RowTooLong
+        return line
+
+    def next_row(self) -> None:
+        self._taken = 0
+
+
 def _csv_lines(text: str, name: str, error: type[MedlensError]) -> Iterator[Line]:
-    reader = csv.DictReader(io.StringIO(text, newline=""))
+    lines = _RowLines(text)
+    reader = csv.DictReader(lines)
     try:
         for row in reader:
+            lines.next_row()
             if None in row or None in row.values():
                 raise error(
                     f"{name}, line {reader.line_num} has another number of cells than the header",
                     hint="A cell that holds a comma or a line break stands in double quotes.",
                 )
             yield Line(name, reader.line_num, {column.strip(): value for column, value in row.items()})
+    except _RowTooLong as exc:
+        raise _too_long(name, reader.line_num + 1, error) from exc
     except csv.Error as exc:
         raise error(
             f"{name}, line {reader.line_num} is not CSV: {exc}", hint="Save it as plain CSV, in UTF-8."

@@ -72,6 +72,19 @@ def test_one_run_takes_images_reports_and_others_each_as_what_they_are(archive, 
     assert reasons["deep/er/notes.txt"] == "not-dicom"
 
 
+def test_what_is_counted_as_not_embedded_is_what_the_store_holds(archive, store, encoder):
+    """Copies of a file, and others that have its UID and another content, are in the catalog no second time."""
+    plan = dcmread(get_testdata_file("rtplan.dcm"))
+    for n in range(5):
+        shutil.copy(archive / "deep" / "rtplan.dcm", archive / f"copy{n}.dcm")
+        plan.RTPlanLabel = f"mutant {n}"
+        plan.save_as(archive / f"mutant{n}.dcm")
+    report = run(archive, store, encoder)
+    assert report.not_embedded == {"RTPLAN": 1}
+    assert store.catalog.counts().modalities["RTPLAN"] == 1
+    assert run(archive, store, encoder).not_embedded == {}
+
+
 def test_the_stored_vector_is_that_of_the_rendered_frame(archive, store, encoder):
     from indexer.render.frame import render_frame
 

@@ -128,7 +128,7 @@ def die_at(moment: str) -> None:
         def half(target: Any, dim: int, ids: Any, batches: Any) -> None:
             rows = np.concatenate(list(batches))
             whole(target, dim, ids[: len(rows) // 2], iter([rows[: len(rows) // 2]]))
-            target.flush()
+            target._file.flush()
             die()
 
         import indexer.vectors.index as user

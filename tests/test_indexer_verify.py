@@ -16,6 +16,9 @@ from typer.testing import CliRunner
 
 from cli.medlens_app import app
 from indexer.catalog.processes import Process
+from indexer.catalog.schema import metadata
+from indexer.records import FileStat
+from indexer.run.lease import Worker
 from indexer.store.place import CATALOG_FILE, KEY_FILE
 from indexer.store.store import Store
 from indexer.tasks.verifying import Check, verify_store
@@ -179,6 +182,51 @@ def test_leftovers_of_the_killed(place: Path) -> None:
     verified(place, repair=True)
     assert wrong(place) == {}
     assert not left.exists()
+
+
+TABLES = [table.name for table in metadata.sorted_tables if table.name != "manifest"]
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_a_missing_table_is_found(place: Path, table: str) -> None:
+    sql(place, f"DROP TABLE {table}")
+    checks = verified(place)
+    assert checks["tables"].wrong == 1
+    assert table in checks["tables"].detail
+    assert not verified(place, repair=True)["tables"].sound
+
+
+def test_a_missing_column_is_found(place: Path) -> None:
+    sql(place, "ALTER TABLE instances DROP COLUMN slice_thickness")
+    assert "instances.slice_thickness missing" in verified(place)["tables"].detail
+
+
+@pytest.mark.parametrize(
+    ("damage", "detail"),
+    [
+        ("UPDATE instances SET number_of_frames = 1 WHERE id = 4", "have frames that their header does not count"),
+        ("UPDATE frames SET frame_number = 0 WHERE id = 5", "have frames that their header does not count"),
+        ("DELETE FROM sentences WHERE id = 1", "lack sentences of their report"),
+        ("INSERT INTO deletions (kind, row_id) VALUES ('frame', 5)", "have rows that the log says are deleted"),
+        ("INSERT INTO deletions (kind, row_id) VALUES ('sentence', 1)", "have rows that the log says are deleted"),
+    ],
+)
+def test_counts_that_do_not_add_up_are_found_and_repaired(place: Path, damage: str, detail: str) -> None:
+    sql(place, damage)
+    found = verified(place)["counts"]
+    assert (found.wrong, found.detail.split(";")[0]) == (1, f"1 {detail}")
+    assert verified(place, repair=True)["counts"].sound
+    assert wrong(place) == {}
+
+
+def test_the_claims_of_a_killed_run_are_no_damage_once_another_has_run(place: Path) -> None:
+    with Store.open(place) as store:
+        killed = store.catalog.claims.enter(Process("elsewhere", 1, ""), -1.0)
+        store.catalog.claims.claim(1, killed, [FileStat("new", 1, 1)])
+    assert wrong(place) == {"dead workers": 1}
+    with Store.open(place) as store, Worker(store.catalog):
+        pass  # there is nothing to read
+    assert wrong(place) == {}
 
 
 @pytest.fixture

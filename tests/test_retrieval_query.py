@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -337,14 +338,16 @@ def test_absence_is_a_negative_part_in_pictures_and_reports() -> None:
 
 def test_a_saved_report_index_is_the_same_and_a_damaged_one_is_refused(tmp_path: Path) -> None:
     index = build_report_index(REPORTS)
-    index.save(tmp_path)
-    loaded = ReportIndex.load(tmp_path)
+    checksums = index.save(tmp_path)
+    loaded = ReportIndex.load(tmp_path, checksums)
     assert isinstance(loaded.weights, np.memmap)
     for text in ("pleural effusion", "nothing of the kind", "left"):
         assert np.array_equal(index.scores(text), loaded.scores(text))
     (tmp_path / "words.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"the checksum of words\.json is wrong"):
+        ReportIndex.load(tmp_path, checksums)
     with pytest.raises(ValueError, match="belong together"):
-        ReportIndex.load(tmp_path)
+        ReportIndex.load(tmp_path, checksums | {"words.json": zlib.crc32(b"{}")})
 
 
 def test_an_index_of_no_reports_scores_nothing() -> None:

@@ -9,7 +9,17 @@ import sqlalchemy as sa
 from indexer.catalog.batching import delete_where_in
 from indexer.catalog.database import Database
 from indexer.catalog.removal import DUPLICATE, erase, log_deletions
-from indexer.catalog.schema import VECTOR_TABLES, files, frames, hanging_tables, instances
+from indexer.catalog.schema import (
+    VECTOR_TABLES,
+    deletions,
+    files,
+    frames,
+    hanging_tables,
+    instances,
+    metadata,
+    reports,
+    sentences,
+)
 
 
 class CatalogChecks:
@@ -28,6 +38,52 @@ class CatalogChecks:
                 return [str(line).splitlines()[-1] for line in said]
             broken = connection.exec_driver_sql("PRAGMA foreign_key_check").all()
         return [f"{len(broken)} rows refer to rows that are not there"] if broken else []
+
+    def missing_columns(self) -> tuple[int, list[str]]:
+        """How many columns the schema has, and which of them the database lacks; a table that lacks all by its name."""
+        missing, looked_at = [], 0
+        with self._database.reading() as connection:
+            inspector = sa.inspect(connection)
+            there = set(inspector.get_table_names())
+            for table in metadata.sorted_tables:
+                looked_at += len(table.columns)
+                if table.name not in there:
+                    missing.append(table.name)
+                    continue
+                columns = {column["name"] for column in inspector.get_columns(table.name)}
+                missing += [f"{table.name}.{column.name}" for column in table.columns if column.name not in columns]
+        return looked_at, missing
+
+    def miscounted(self) -> dict[str, list[int]]:
+        """Ids of instances whose rows do not add up, by what is wrong with them."""
+        beyond = (
+            sa.select(frames.c.instance_id)
+            .join(instances)
+            .where((frames.c.frame_number < 1) | (frames.c.frame_number > instances.c.number_of_frames))
+        )
+        gaps = (
+            sa.select(reports.c.instance_id)
+            .join(sentences)
+            .group_by(reports.c.instance_id)
+            .having(sa.func.count() != sa.func.max(sentences.c.position) + 1)
+        )
+        deleted = [
+            sa.select(table.instance_id)
+            .select_from(table.joined)
+            .join(deletions, (deletions.c.row_id == table.rows.c.id) & (deletions.c.kind == kind))
+            for kind, table in VECTOR_TABLES.items()
+        ]
+        queries = {
+            "have frames that their header does not count": [beyond],
+            "lack sentences of their report": [gaps],
+            "have rows that the log says are deleted": deleted,
+        }
+        with self._database.reading() as connection:
+            found = {
+                what: sorted({row for query in some for row in connection.execute(query.distinct()).scalars()})
+                for what, some in queries.items()
+            }
+        return {what: ids for what, ids in found.items() if ids}
 
     def lone_rows(self) -> dict[str, list[int]]:
         """Ids of rows that lack what they hang on, by table."""

@@ -49,8 +49,9 @@ class Claims:
         self._database = database
 
     def enter(self, process: Process, lease_s: float = LEASE_S) -> int:
-        """Begin to work on this store; the worker's id."""
+        """Begin to work on this store, and throw out the dead with their claims; the worker's id."""
         with self._database.writing() as connection:
+            bury(connection)
             row = {**vars(process), "expires_at": _now(connection) + lease_s}
             return int(connection.execute(sa.insert(workers).returning(workers.c.id), [row]).scalar_one())
 
@@ -70,6 +71,11 @@ class Claims:
         """Claim those of the files that need reading and are nobody's. With `erased`, what was erased is left out."""
         with self._database.writing() as connection:
             return claim(connection, archive_id, worker_id, stats, erased)
+
+    def workers(self) -> int:
+        """How many workers have entered and not left."""
+        with self._database.reading() as connection:
+            return int(connection.execute(sa.select(sa.func.count()).select_from(workers)).scalar_one())
 
     def dead_workers(self) -> list[int]:
         """Ids of workers whose process is gone."""

@@ -38,7 +38,7 @@ def pack(file: IndexedFile, dim: int | None) -> PackedFile:
 
 
 def insert_files(connection: sa.Connection, archive_id: int, items: Sequence[PackedFile], tally: Tally) -> None:
-    """Insert files that are new in every way, by few statements; the tally counts their frames, reports, sentences."""
+    """Insert files that are new in every way, by few statements; the tally counts what they hold."""
     if not items:
         return
     file_ids = _new_ids(connection, files, len(items))
@@ -77,6 +77,10 @@ def insert_files(connection: sa.Connection, archive_id: int, items: Sequence[Pac
     if frame_rows:
         connection.execute(sa.insert(frames), frame_rows)
     tally.frames += len(frame_rows)
+    for record in (item.file.record for item in items):
+        if record.kind == "other":
+            tally.not_embedded[str(record.attributes.get("modality") or "unknown")] += 1
+        tally.warnings.update(record.warnings)
     _insert_reports(connection, ids, items, tally)
 
 

@@ -146,8 +146,4 @@ class _Run:
         )
         self.tally.add(outcome.tally)
         self._commits += 1
-        for _, read in batch.read:
-            if read.record.kind == "other":
-                self.tally.not_embedded[str(read.record.attributes.get("modality") or "unknown")] += 1
-            self.tally.warnings.update(read.record.warnings)
         return outcome.stale

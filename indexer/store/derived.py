@@ -128,11 +128,13 @@ class DerivedFiles:
 
     def index_file_problem(self, kind: VectorKind) -> str | None:
         """What is wrong with an index file that is there, every vector in it; None if nothing is, or there is none."""
+        from indexer.vectors.file import Outdated
         from indexer.vectors.index import CatalogIndex
 
         try:
             index = CatalogIndex.load(self.index_place(kind).path)
-        except FileNotFoundError:
+            index.check()
+        except (FileNotFoundError, Outdated):  # an outdated one is replaced when it is opened
             return None
         except StoreCorrupt as exc:
             return str(exc)

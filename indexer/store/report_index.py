@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 FOLDER = "reports"
 STALE = "it may hold words of reports that were deleted"
 _MARK = "mark.json"
-_VERSION = 4  # of the words' treatment and the files
+_VERSION = 5  # of the words' treatment and the files
 
 
 def open_report_index(parent: Path, catalog: SqlCatalog, store_id: str) -> ReportIndex:
@@ -34,8 +34,9 @@ def open_report_index(parent: Path, catalog: SqlCatalog, store_id: str) -> Repor
     mark = {"store_id": store_id, "mark": state, "version": _VERSION}
     folder = parent / FOLDER
     try:
-        if _mark_of(folder) == mark:
-            return ReportIndex.load(folder)
+        written = _mark_of(folder)
+        if written == mark | {"checksums": written["checksums"]}:
+            return ReportIndex.load(folder, written["checksums"])
     except FileNotFoundError:
         pass
     except (OSError, ValueError) as exc:
@@ -77,7 +78,7 @@ def report_index_problem(parent: Path, catalog: SqlCatalog, store_id: str) -> st
         return None
     try:
         mark = _mark_of(folder)
-        ReportIndex.load(folder)
+        ReportIndex.load(folder, mark["checksums"])
     except (OSError, ValueError) as exc:
         return f"it is damaged ({type(exc).__name__})"
     if mark["store_id"] != store_id:
@@ -90,11 +91,14 @@ def _mark_of(folder: Path) -> dict[str, Any]:
     mark = json.loads((folder / _MARK).read_text(encoding="utf-8"))
     if not isinstance(mark, dict) or not {"store_id", "mark", "version"} <= mark.keys():
         raise ValueError("the mark of the report index says too little")
+    checksums = mark.setdefault("checksums", {})  # none before version 5
+    if not isinstance(checksums, dict):
+        raise ValueError("the checksums of the report index are not a table")
     return mark
 
 
 def _write(index: ReportIndex, parent: Path, mark: dict[str, Any]) -> None:
     """Into a folder beside the place, then moved there: a reader sees the old files, the new ones, or none."""
     with folder_written_whole(parent / FOLDER, like=parent) as made:
-        index.save(made)
-        (made / _MARK).write_text(json.dumps(mark), encoding="utf-8")
+        checksums = index.save(made)
+        (made / _MARK).write_text(json.dumps(mark | {"checksums": checksums}), encoding="utf-8")

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import json
 import os
-import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +25,7 @@ from indexer.keywords import COLUMNS
 from indexer.output_formats import beside, json_lines, npz, parquet
 from indexer.outputs import Output, require_not_of_archive, require_outputs
 from indexer.store.store import Store
+from indexer.tasks.vector_files import Bounds, read_vectors
 from retrieval.encoders.spec import differing
 from retrieval.errors import StoreError, StoreIncompatible
 from retrieval.neutral import neutral_values
@@ -50,14 +50,6 @@ class Imported:
 
     replaced: int = 0
     unchanged: int = 0
-
-
-@dataclass(frozen=True)
-class _Rows:
-    uids: list[str]
-    frame_numbers: list[int]
-    vectors: npt.NDArray[np.float32]
-    model: dict[str, Any] | None
 
 
 def export_frames(store: Store, path: Path, form: str | None = None, *, force: bool = False) -> int:
@@ -86,33 +78,41 @@ def export_frames(store: Store, path: Path, form: str | None = None, *, force: b
 def import_frames(store: Store, path: Path, *, any_model: bool = False) -> Imported:
     """Replace vectors of the store's frames by those in an npz or parquet file, all in one transaction or none.
 
-    StoreIncompatible if they are another model's (with `any_model` a file that names none is taken), StoreError if the
-    file can't be read, names a frame twice or one that the store hasn't, or has vectors that are not finite, not of
-    unit norm or of another size.
+    StoreIncompatible if they are another model's (with `any_model` a file that names none is taken). StoreError if the
+    file can't be read, has more rows than the store has frames, names a frame twice or one that the store hasn't, or
+    has vectors that are not finite, not of unit norm or of another size.
     """
-    rows = _read(path)
-    _require_same_model(store, rows.model, path, any_model)
     dim = int(store.model["embed_dim"])
-    if rows.vectors.ndim != 2 or rows.vectors.shape[1] != dim:
-        raise StoreIncompatible(f"the vectors of {path.name} have shape {rows.vectors.shape}, expected (N, {dim})")
+    rows = read_vectors(path, Bounds(dim, store.catalog.counts().frames))
+    _require_same_model(store, rows.model, path, any_model)
     if not len(rows.uids) == len(rows.frame_numbers) == len(rows.vectors):
         raise StoreError(
             f"{path.name} has {len(rows.uids)} UIDs and {len(rows.frame_numbers)} frame numbers for "
             f"{len(rows.vectors)} vectors"
         )
-    wrong = ~np.isfinite(rows.vectors).all(axis=1)
-    if wrong.any():
-        raise StoreError(f"{int(wrong.sum())} vectors of {path.name} hold NaN or infinity; nothing was imported")
-    off = np.abs(np.linalg.norm(rows.vectors, axis=1) - 1) > 0.01
-    if off.any():
+    infinite, off = _unfit(rows.vectors)
+    if infinite:
+        raise StoreError(f"{infinite} vectors of {path.name} hold NaN or infinity; nothing was imported")
+    if off:
         raise StoreError(
-            f"{int(off.sum())} vectors of {path.name} are not of unit norm; nothing was imported",
+            f"{off} vectors of {path.name} are not of unit norm; nothing was imported",
             hint="Divide each vector by its length.",
         )
-    replaced = store.catalog.frames.replace_vectors(rows.uids, rows.frame_numbers, rows.vectors.astype("<f2"))
+    replaced = store.catalog.frames.replace_vectors(rows.uids, rows.frame_numbers, rows.vectors)
     if replaced:
         store.refresh()
     return Imported(replaced, len(rows.uids) - replaced)
+
+
+def _unfit(vectors: npt.NDArray[np.float16]) -> tuple[int, int]:
+    """How many vectors are not finite, and how many others are not of unit norm."""
+    infinite = off = 0
+    for start in range(0, len(vectors), _CHUNK):
+        some = vectors[start : start + _CHUNK].astype(np.float32)
+        finite = np.isfinite(some).all(axis=1)
+        infinite += int((~finite).sum())
+        off += int((np.abs(np.linalg.norm(some[finite], axis=1) - 1) > 0.01).sum())
+    return infinite, off
 
 
 def _batches(store: Store) -> Iterator[tuple[Any, Any, list[tuple[str, int, dict[str, Any]]]]]:
@@ -209,36 +209,6 @@ def _sync(file: IO[Any]) -> None:
     os.fsync(file.fileno())
 
 
-def _read(path: Path) -> _Rows:
-    from indexer.vectors.file import reason
-
-    try:
-        if path.suffix.lower() == ".parquet":
-            return _read_parquet(path)
-        with np.load(path, allow_pickle=False) as values:
-            model = json.loads(str(values["model"])) if "model" in values else None
-            uids, numbers = values["sop_instance_uid"].tolist(), values["frame_number"].tolist()
-            return _Rows(uids, numbers, values["vectors"].astype(np.float32), model)
-    except FileNotFoundError as exc:
-        raise StoreError(f"there is no file {path.name}") from exc
-    except (KeyError, ValueError, OSError, EOFError, TypeError, AttributeError, zipfile.BadZipFile) as exc:
-        raise StoreError(
-            f"{path.name} can't be read as vectors: {reason(exc, path.absolute())}",
-            hint="An npz file with vectors, sop_instance_uid and frame_number, or what `medlens export` writes.",
-        ) from exc
-
-
-def _read_parquet(path: Path) -> _Rows:
-    _, pq = _pyarrow()
-    table = pq.read_table(path, columns=["sop_instance_uid", "frame_number", "vector"])
-    model = (table.schema.metadata or {}).get(_MODEL.encode())
-    column = table["vector"].combine_chunks()
-    flat = np.asarray(column.flatten(), dtype=np.float32)
-    vectors = flat.reshape(len(table), -1) if len(table) else flat.reshape(0, column.type.list_size)
-    uids, numbers = table["sop_instance_uid"].to_pylist(), table["frame_number"].to_pylist()
-    return _Rows(uids, numbers, vectors, json.loads(model) if model else None)
-
-
 def _require_same_model(store: Store, model: dict[str, Any] | None, path: Path, any_model: bool) -> None:
     if not isinstance(model, dict):
         if any_model:
@@ -249,8 +219,9 @@ def _require_same_model(store: Store, model: dict[str, Any] | None, path: Path, 
         )
     unlike = differing(store.model, model)
     if unlike:
+        name = str(model.get("name"))[:100]
         raise StoreIncompatible(
-            f"the vectors of {path.name} were made by the model {model.get('name')!r}, the store belongs to "
+            f"the vectors of {path.name} were made by the model {name!r}, the store belongs to "
             f"{store.model.get('name')!r}; they differ in {', '.join(unlike)}",
             hint="Vectors of two models can't be compared: index with the other model into a store of its own.",
         )

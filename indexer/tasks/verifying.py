@@ -60,13 +60,14 @@ def verify_store(
     With `repair`, what can be put right is. Each Check goes to `on_check` as soon as it is done.
     """
     checks = store.catalog.checks
-    counts = store.catalog.counts()
     steps: dict[str, Callable[[], Check]] = {
         "database": lambda: _database(checks),
+        "tables": lambda: _tables(checks),
         "key": lambda: _key(store, repair),
-        "rows": lambda: _lone_rows(checks, counts.instances, repair),
-        "indexed files": lambda: _empty_files(checks, counts.files, repair),
-        "images": lambda: _blind_images(checks, counts.instances, repair),
+        "rows": lambda: _lone_rows(checks, store.catalog.counts().instances, repair),
+        "indexed files": lambda: _empty_files(checks, store.catalog.counts().files, repair),
+        "images": lambda: _blind_images(checks, store.catalog.counts().instances, repair),
+        "counts": lambda: _counts(checks, store.catalog.counts().instances, repair),
         **{f"{kind} vectors": partial(_vectors, store, kind, repair) for kind in VECTOR_SETS},
         **{f"{kind} index": partial(_index, store, kind, repair) for kind in VECTOR_SETS},
         "report index": lambda: _report_index(store, repair),
@@ -90,6 +91,12 @@ def _database(checks: CatalogChecks) -> Check:
     found = checks.integrity()
     detail = f"{found[0]}; restore a backup, or index the archive into a new store" if found else ""
     return Check("database", 1, len(found), detail)
+
+
+def _tables(checks: CatalogChecks) -> Check:
+    looked_at, missing = checks.missing_columns()
+    detail = f"{', '.join(missing)} missing; restore a backup, or index the archive into a new store"
+    return Check("tables", looked_at, len(missing), detail if missing else "")
 
 
 def _key(store: Store, repair: bool) -> Check:
@@ -128,6 +135,16 @@ def _blind_images(checks: CatalogChecks, instances: int, repair: bool) -> Check:
         checks.drop_instances(ids)
     detail = f"images without any frame; {_AGAIN if repair else '--repair has them read again'}"
     return Check("images", instances, len(ids), detail if ids else "", repaired=repair)
+
+
+def _counts(checks: CatalogChecks, instances: int, repair: bool) -> Check:
+    found = checks.miscounted()
+    ids = sorted({one for some in found.values() for one in some})
+    if ids and repair:
+        checks.drop_instances(ids)
+    what = ", ".join(f"{len(some)} {what}" for what, some in found.items())
+    detail = f"{what}; {_AGAIN if repair else '--repair has them read again'}"
+    return Check("counts", instances, len(ids), detail if ids else "", repaired=repair)
 
 
 def _vectors(store: Store, kind: VectorKind, repair: bool) -> Check:
@@ -179,11 +196,12 @@ def _leftovers(store: Store, repair: bool) -> Check:
 
 
 def _workers(claims: Claims, repair: bool) -> Check:
-    dead = claims.dead_workers()
+    """Of processes that died. Every indexing run throws them out when it begins, with what they had claimed."""
+    looked_at, dead = claims.workers(), claims.dead_workers()
     if dead and repair:
         claims.bury()
     detail = "processes that have died while indexing; the next run takes over their files" if dead else ""
-    return Check("dead workers", len(dead), len(dead), detail, repaired=repair)
+    return Check("dead workers", looked_at, len(dead), detail, repaired=repair)
 
 
 def _files(store: Store) -> Check:

@@ -90,6 +90,7 @@ def optimize(
     index = refreshed(place, catalog)
     if not len(index):
         return None
+    index.check()  # all of it is read below
     with writing(place):
         index = CatalogIndex.load(place.path)
         had = index.tuning is not None

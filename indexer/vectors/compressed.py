@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from indexer.vectors.blocks import CheckedFile
 from indexer.vectors.flat import load_faiss
 from indexer.vectors.proposing import Proposable, Rows
 from retrieval.types import Embeddings
@@ -35,13 +36,41 @@ class Tuning:
     per_answer: int = 10
 
 
+class MappedLists:
+    """The lists of an index that FAISS reads where they lie in a mapped file; it owns that memory."""
+
+    def __init__(self, faiss_index: Any, content: npt.NDArray[np.uint8], checked: CheckedFile) -> None:
+        self._index = faiss_index
+        self._content = content
+        self._checked = checked
+        self._unread = np.ones(int(faiss_index.nlist), dtype=np.bool_)
+
+    def require(self, numbers: npt.NDArray[np.int64]) -> None:
+        """Raise StoreCorrupt if one of these lists (negative numbers are none) is damaged in the file."""
+        lists, code_size = self._index.invlists, int(self._index.code_size)
+        wanted = np.zeros(len(self._unread), dtype=np.bool_)
+        wanted[numbers[numbers >= 0]] = True
+        for number in np.flatnonzero(wanted & self._unread).tolist():
+            size = lists.list_size(number)
+            if size:
+                self._require_at(int(lists.get_codes(number)), size * code_size)
+                self._require_at(int(lists.get_ids(number)), size * 8)
+            self._unread[number] = False
+
+    def _require_at(self, address: int, size: int) -> None:
+        start = address - self._content.ctypes.data
+        if not 0 <= start <= self._checked.size - size:
+            raise RuntimeError("FAISS has copied a list, expected that it reads it in the mapped file")
+        self._checked.require(start, start + size)
+
+
 class Compressed:
     """Codes for all rows of a part, by position. Never changed once it is part of a state that searches see."""
 
-    def __init__(self, faiss_index: Any, tuning: Tuning, owner: Any = None) -> None:
+    def __init__(self, faiss_index: Any, tuning: Tuning, lists: MappedLists | None = None) -> None:
         self.faiss_index = faiss_index
         self.tuning = tuning
-        self._owner = owner  # of the mapped memory that faiss_index looks into
+        self._lists = lists  # where they are in a file
 
     @property
     def nlist(self) -> int:
@@ -53,10 +82,35 @@ class Compressed:
     @property
     def memory_bytes(self) -> int:
         """Bytes of codes, ids and centres, all of which a search may touch."""
-        return len(self) * (int(self.faiss_index.code_size) + 8) + self.nlist * int(self.faiss_index.d) * 4
+        return self.list_bytes + self.nlist * int(self.faiss_index.d) * 4
 
     def tuned(self, tuning: Tuning) -> Compressed:
-        return Compressed(self.faiss_index, tuning, self)
+        return Compressed(self.faiss_index, tuning, self._lists)
+
+    def _search(self, queries: Embeddings, wanted: int, visited: int, allowed: Any) -> Rows:
+        """FAISS's best rows [Q, wanted], -1 behind the last, of the nearest lists, which are checked first."""
+        faiss = load_faiss()
+        parameters = faiss.IVFRaBitQSearchParameters(nprobe=visited, qb=_QUERY_BITS, sel=allowed)
+        closeness, lists = self.faiss_index.quantizer.search(queries, visited)
+        self.require(lists.reshape(-1))
+        scores = np.empty((len(queries), wanted), dtype=np.float32)
+        rows = np.empty((len(queries), wanted), dtype=np.int64)
+        pointers = [faiss.swig_ptr(array) for array in (lists, closeness, scores, rows)]
+        # The Python method of this name takes no parameters.
+        self.faiss_index.search_preassigned_c(
+            len(queries), faiss.swig_ptr(queries), wanted, *pointers, False, parameters, None
+        )
+        return rows
+
+    @property
+    def list_bytes(self) -> int:
+        """How many bytes of the written index are its lists, which come last."""
+        return len(self) * (int(self.faiss_index.code_size) + 8)
+
+    def require(self, lists: npt.NDArray[np.int64] | None = None) -> None:
+        """Raise StoreCorrupt if one of these lists is damaged in the file that it is mapped from; None: of any list."""
+        if self._lists is not None:
+            self._lists.require(np.arange(self.nlist) if lists is None else lists)
 
     def propose(self, queries: Embeddings, k: int, part: Proposable) -> list[Rows | None]:
         """Per query ascending rows, at least min(k, alive) of them; None where only an exact search will do."""
@@ -64,14 +118,14 @@ class Compressed:
         visited = max(self.tuning.nprobe, -(-4 * wanted * self.nlist // part.alive))
         if 2 * wanted > part.alive or visited > self.nlist:
             return [None] * len(queries)
-        parameters = load_faiss().IVFRaBitQSearchParameters(nprobe=visited, qb=_QUERY_BITS, sel=part.alive_selector)
-        _, found = self.faiss_index.search(np.ascontiguousarray(queries), wanted, params=parameters)
+        found = self._search(np.ascontiguousarray(queries, dtype=np.float32), wanted, visited, part.alive_selector)
         proposed = [np.sort(rows[rows >= 0]) for rows in found]
         return [rows if len(rows) >= min(k, part.alive) else None for rows in proposed]
 
     def rewritten(self, new_places: Rows, added: Iterable[npt.NDArray[np.float16]]) -> Compressed:
         """A copy in memory: row i is at new_places[i] (-1: left out), the added rows [m, D] come behind all those."""
         faiss = load_faiss()
+        self.require()
         old, new = self.faiss_index, _empty_like(self.faiss_index)
         for number in range(self.nlist):
             size = old.invlists.list_size(number)

@@ -1,8 +1,9 @@
 """The file of a derived index: what FAISS reads, and behind it a trailer that says what it is and how far it got.
 
 First an IndexIDMap over float16 vectors, which `faiss.read_index` opens; then, if there is one, the compressed index;
-then the trailer, JSON with its checksum and length. FAISS does not look behind its own bytes, so one file, replaced in
-one step, holds all. The vectors themselves are not summed: reading a gigabyte to open an index would defeat mapping it.
+then the checksums of all those bytes, by blocks; then the trailer, JSON with its checksum and length. FAISS does not
+look behind its own bytes, so one file, replaced in one step, holds all. A block is compared with its checksum when it
+is first read (`blocks`), so that no damaged byte of a file takes part in an answer and opening one stays cheap.
 """
 
 from __future__ import annotations
@@ -14,21 +15,24 @@ import struct
 import zlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from io import FileIO
 from pathlib import Path
-from typing import IO, Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from indexer.vectors.compressed import Compressed, Tuning
+from indexer.vectors.blocks import CheckedFile, SummedWriter, blocks_of
+from indexer.vectors.compressed import Compressed, MappedLists, Tuning
 from indexer.vectors.flat import Flat, load_faiss, new_flat
 from indexer.vectors.parts import Part, RowFile, new_part
 from retrieval.errors import StoreCorrupt
 from retrieval.on_disk import make_folder_like_its_parent, written_whole
 from retrieval.types import Ids
 
-_MAGIC = b"MEDLENS3"
+_MAGIC = b"MEDLENS4"
+_WITHOUT_SUMS = b"MEDLENS3"  # of medlens 0.1.0
 _FOOTER = struct.Struct("<IQ8s")  # crc of the JSON, its length, magic
 
 
@@ -37,19 +41,39 @@ class OpenedFile:
     """A file that is open and mapped, with what its trailer says. It stays what it is when the name is given away."""
 
     file: FileIO
-    bytes: npt.NDArray[np.uint8]  # the mapped file
+    bytes: npt.NDArray[np.uint8]  # the mapped file, unchecked
+    checked: CheckedFile
     meta: dict[str, Any]
 
 
-def write_whole(path: Path, write: Callable[[IO[bytes]], dict[str, Any]]) -> None:
+class Outdated(StoreCorrupt):
+    """An index file of medlens 0.1.0, without checksums. `seq` is how far it had followed the catalog's deletions."""
+
+    def __init__(self, path: Path, seq: int) -> None:
+        super().__init__(f"the index file {path.name} was written by medlens 0.1.0 and has no checksums")
+        self.seq = seq
+
+
+class Output(Protocol):
+    """What the parts of an index file are written to."""
+
+    def write(self, data: Any, /) -> int: ...
+
+    def tell(self) -> int: ...
+
+
+def write_whole(path: Path, write: Callable[[Output], dict[str, Any]]) -> None:
     """`write` fills a temporary file and returns the trailer; the file is sealed, synced and renamed, or nothing is."""
     make_folder_like_its_parent(path.parent)
     with written_whole(path, durable=True, like=path.parent) as temporary, temporary.open("wb") as file:
-        text = json.dumps(write(file), sort_keys=True).encode()
-        file.write(text + _FOOTER.pack(zlib.crc32(text), len(text), _MAGIC))
+        summed = SummedWriter(file)
+        meta = write(summed)
+        sums = summed.sums().tobytes()
+        text = json.dumps(meta | {"sums_crc": zlib.crc32(sums)}, sort_keys=True).encode()
+        file.write(sums + text + _FOOTER.pack(zlib.crc32(text), len(text), _MAGIC))
 
 
-def write_flat(file: IO[bytes], dim: int, ids: Ids, vectors: Iterable[npt.NDArray[np.float16]]) -> dict[str, Any]:
+def write_flat(file: Output, dim: int, ids: Ids, vectors: Iterable[npt.NDArray[np.float16]]) -> dict[str, Any]:
     """Write an IndexIDMap of float16 vectors [len(ids), dim], some at a time; where things lie, for the trailer.
 
     What FAISS writes of an empty one gives the header: two counts are set in it, and the two arrays, whose lengths are
@@ -70,20 +94,21 @@ def write_flat(file: IO[bytes], dim: int, ids: Ids, vectors: Iterable[npt.NDArra
         raise RuntimeError(f"{file.tell() - offset} bytes of vectors were written, expected {expected - offset}")
     file.write(struct.pack("<Q", len(ids)))
     file.write(np.ascontiguousarray(ids, dtype="<i8").data)
-    return {"dim": dim, "count": len(ids), "vectors_at": offset, "head_crc": zlib.crc32(head)}
+    return {"dim": dim, "count": len(ids), "vectors_at": offset}
 
 
-def write_compressed(file: IO[bytes], compressed: Compressed) -> dict[str, Any]:
+def write_compressed(file: Output, compressed: Compressed) -> dict[str, Any]:
     """Write the compressed index where the file is; the trailer's entries."""
     faiss = load_faiss()
     start = file.tell()
     faiss.write_index(compressed.faiss_index, faiss.PyCallbackIOWriter(file.write, 1 << 20))
     tuning = {"nprobe": compressed.tuning.nprobe, "per_answer": compressed.tuning.per_answer}
-    return {"compressed_at": start, "compressed_bytes": file.tell() - start, "tuning": tuning}
+    size = file.tell() - start
+    return {"compressed_at": start, "compressed_bytes": size, "list_bytes": compressed.list_bytes, "tuning": tuning}
 
 
 def open_file(path: Path) -> OpenedFile:
-    """The file, mapped. FileNotFoundError if there is none, StoreCorrupt if it is damaged or cut."""
+    """The file, mapped. FileNotFoundError if there is none, StoreCorrupt if it is cut or its trailer is damaged."""
     try:
         file = FileIO(path)
         size = os.fstat(file.fileno()).st_size
@@ -95,51 +120,75 @@ def open_file(path: Path) -> OpenedFile:
     except OSError as exc:
         raise StoreCorrupt(f"the index file {path.name} can't be read: {reason(exc, path)}") from exc
     crc, length, magic = _FOOTER.unpack(content[-_FOOTER.size :].tobytes())
-    if magic != _MAGIC or length > size - _FOOTER.size:
+    if magic not in (_MAGIC, _WITHOUT_SUMS) or length > size - _FOOTER.size:
         raise damaged(path, "its end is missing, or another version of medlens wrote it")
-    text = content[size - _FOOTER.size - length : size - _FOOTER.size].tobytes()
+    text_at = size - _FOOTER.size - length
+    text = content[text_at : size - _FOOTER.size].tobytes()
     if zlib.crc32(text) != crc:
         raise damaged(path, "its trailer's checksum is wrong")
     meta: dict[str, Any] = json.loads(text)
-    flat_end = meta["vectors_at"] + meta["count"] * (2 * meta["dim"] + 8) + 8
-    payload = size - _FOOTER.size - length
-    if payload != flat_end + meta.get("compressed_bytes", 0):
-        raise damaged(path, f"it has {payload} bytes for {meta['count']} vectors of {meta['dim']} numbers")
-    return OpenedFile(file, content, meta)
+    if "sums_crc" not in meta:
+        raise Outdated(path, meta["seq"])
+    payload = flat_end(meta) + meta.get("compressed_bytes", 0)
+    if text_at != payload + 4 * blocks_of(payload):
+        raise damaged(path, f"it has {text_at} bytes for {meta['count']} vectors of {meta['dim']} numbers")
+    sums = content[payload:text_at].tobytes()
+    if zlib.crc32(sums) != meta["sums_crc"]:
+        raise damaged(path, "its list of checksums is damaged")
+    error = partial(damaged, path, "a checksum is wrong")
+    return OpenedFile(file, content, CheckedFile(file, payload, np.frombuffer(sums, dtype="<u4"), error), meta)
+
+
+def flat_end(meta: dict[str, Any]) -> int:
+    """Where the float16 vectors and their ids end."""
+    return int(meta["vectors_at"] + meta["count"] * (2 * meta["dim"] + 8) + 8)
 
 
 def read_part(path: Path, opened: OpenedFile) -> Part:
-    """The rows of an opened file, nothing of them read yet but the ids. StoreCorrupt if it is no index of ours.
+    """The rows of an opened file, nothing of them read yet but the ids. StoreCorrupt if what is read is damaged.
 
-    FAISS is loaded for a compressed index; what lies flat is where the trailer says, behind the header that it sums.
+    FAISS is loaded for a compressed index; what lies flat is where the trailer says.
     """
-    meta, content = opened.meta, opened.bytes
+    meta, content, checked = opened.meta, opened.bytes, opened.checked
     dim, count, start = meta["dim"], meta["count"], meta["vectors_at"]
-    if zlib.crc32(content[:start].data) != meta["head_crc"]:
-        raise damaged(path, "its header's checksum is wrong")
     end = start + 2 * dim * count
     vectors = content[start:end].view("<f2").reshape(count, dim)
+    checked.require(0, start)
+    checked.require(end, end + 8 + 8 * count)
     ids = content[end + 8 : end + 8 + 8 * count].view("<i8").astype(np.int64)
     if np.any(ids[1:] <= ids[:-1]):
         raise damaged(path, "its ids do not ascend")
-    compressed = None
-    if "compressed_at" in meta:
-        try:
-            compressed = Compressed(_read_index(content[meta["compressed_at"] :]), Tuning(**meta["tuning"]), content)
-            size = (compressed.faiss_index.d, len(compressed))
-        except (RuntimeError, AttributeError) as exc:
-            raise damaged(path, reason(exc, path)) from exc
-        if size != (dim, count):
-            raise damaged(
-                path, f"its compressed index has {size[1]} rows of {size[0]} numbers, expected {count}, {dim}"
-            )
-    flat = Flat(vectors, lambda: _flat_index(path, content, dim, count))
-    return new_part(ids, flat, row_file=RowFile(opened.file, start, dim), compressed=compressed)
+    compressed = _compressed(path, opened) if "compressed_at" in meta else None
+    flat = Flat(
+        vectors,
+        lambda: _flat_index(path, opened),
+        lambda first, stop: checked.require(start + 2 * dim * first, start + 2 * dim * stop),
+    )
+    return new_part(ids, flat, row_file=RowFile(opened.file, checked, start, dim), compressed=compressed)
 
 
-def _flat_index(path: Path, content: npt.NDArray[np.uint8], dim: int, count: int) -> tuple[Any, Any]:
+def _compressed(path: Path, opened: OpenedFile) -> Compressed:
+    """The compressed index of an opened file. What FAISS reads now is checked now, a list when it is visited."""
+    meta, content, checked = opened.meta, opened.bytes, opened.checked
+    start, expected = meta["compressed_at"], (meta["dim"], meta["count"])
+    checked.require(start, start + meta["compressed_bytes"] - meta["list_bytes"])
+    try:
+        faiss_index = _read_index(content[start:])
+        lists = MappedLists(faiss_index, content, checked)
+        compressed = Compressed(faiss_index, Tuning(**meta["tuning"]), lists)
+        size = (faiss_index.d, len(compressed))
+    except (RuntimeError, AttributeError) as exc:
+        raise damaged(path, reason(exc, path)) from exc
+    if size != expected:
+        raise damaged(path, f"its compressed index has (numbers, rows) {size}, expected {expected}")
+    return compressed
+
+
+def _flat_index(path: Path, opened: OpenedFile) -> tuple[Any, Any]:
     """The index of all vectors, which FAISS reads where they lie in the mapped file, and the owners of its memory."""
     faiss = load_faiss()
+    content, dim, count = opened.bytes, opened.meta["dim"], opened.meta["count"]
+    opened.checked.require(0, flat_end(opened.meta))
     try:
         whole = _read_index(content)
         inner = faiss.downcast_index(whole.index)

@@ -28,19 +28,36 @@ class Flat:
     """Vectors [n, D], finite; never changed.
 
     `load` opens the FAISS index of a file that has them, and returns with it what owns its memory; else one is made.
+    `require(first, stop)` raises StoreCorrupt if the file's rows from `first` to `stop` are damaged.
     """
 
-    def __init__(self, vectors: Vectors, load: Callable[[], tuple[Any, Any]] | None = None) -> None:
-        self.vectors = vectors
+    def __init__(
+        self,
+        vectors: Vectors,
+        load: Callable[[], tuple[Any, Any]] | None = None,
+        require: Callable[[int, int], None] = lambda first, stop: None,
+    ) -> None:
+        self.unchecked = vectors
         self._load = load
+        self._require = require
         self._scanned = 0
 
     def __len__(self) -> int:
-        return len(self.vectors)
+        return len(self.unchecked)
+
+    @property
+    def vectors(self) -> Vectors:
+        """All of them, checked."""
+        return self.rows(0, len(self))
+
+    def rows(self, first: int, stop: int) -> Vectors:
+        """Those from `first` to before `stop`, checked."""
+        self._require(first, min(stop, len(self)))
+        return self.unchecked[first:stop]
 
     def scan(self, queries: Embeddings) -> Scores | None:
         """Inner products [Q, n] in float32; None where FAISS is to be asked from now on."""
-        count, dim = self.vectors.shape
+        count, dim = self.unchecked.shape
         self._scanned += count * dim * len(queries)
         if self._scanned > FEW:
             return None
@@ -48,7 +65,7 @@ class Flat:
         step = max(_BLOCK // dim, 1)
         block = np.empty((step, dim), dtype=np.float32)
         for start in range(0, count, step):
-            some = self.vectors[start : start + step]
+            some = self.rows(start, start + step)
             np.matmul(widened(some, out=block[: len(some)]), queries.T, out=out[start : start + len(some)])
         return out.T
 

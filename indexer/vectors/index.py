@@ -9,18 +9,19 @@ The file can be deleted at any time: see `file`.
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import IO, Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from indexer.vector_sets import VectorKind
 from indexer.vectors.compressed import Tuning, build
-from indexer.vectors.file import open_file, read_part, reason, write_compressed, write_flat, write_whole
+from indexer.vectors.file import Output, open_file, read_part, reason, write_compressed, write_flat, write_whole
 from indexer.vectors.flat import Flat
 from indexer.vectors.parts import (
     Hits,
@@ -37,23 +38,33 @@ from indexer.vectors.proposing import Proposer
 from retrieval.errors import StoreCorrupt, StoreError
 from retrieval.types import Embeddings, Ids, RowFilter
 
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
 
 @dataclass(frozen=True)
 class CaughtUp:
-    """How many rows an index took in and let go."""
+    """How many rows an index took in and let go; whether all of it was built anew."""
 
     added: int = 0
     removed: int = 0
+    anew: bool = False
 
     def __bool__(self) -> bool:
-        return bool(self.added or self.removed)
+        return bool(self.added or self.removed or self.anew)
 
 
 class CatalogIndex:
     """Exact inner-product search over float16 vectors by id. A `StoreIndex`, see `port`.
 
     Searches may run in several threads, also while another adds or removes: each sees one state.
+
+    What is read of its file is checked first. If it is damaged, `renew` gives the index anew, from the catalog, and
+    this one goes on with that; without `renew` StoreCorrupt is raised.
     """
+
+    renew: Callable[[], CatalogIndex] | None = None
 
     def __init__(self, dim: int, kind: VectorKind = "frame", store_id: str = "") -> None:
         if dim < 1:
@@ -97,15 +108,32 @@ class CatalogIndex:
         array = self._checked(array[None, :] if array.ndim == 1 else array, "queries")
         if k < 0:
             raise ValueError(f"k is {k}, expected 0 or more")
-        state = self._state
         allowed = None if ids is None else ascending(ids)
-        hits: Hits = [[] for _ in array]
         if k == 0:
-            return hits
-        for part in state.parts:
-            for found, query_hits in zip(search_part(part, array, k, allowed, exact), hits, strict=True):
-                query_hits += found
-        return [sorted(found, key=lambda hit: (-hit[1], hit[0]))[:k] for found in hits]
+            return [[] for _ in array]
+
+        def search(state: State) -> Hits:
+            hits: Hits = [[] for _ in array]
+            for part in state.parts:
+                for found, query_hits in zip(search_part(part, array, k, allowed, exact), hits, strict=True):
+                    query_hits += found
+            return [sorted(found, key=lambda hit: (-hit[1], hit[0]))[:k] for found in hits]
+
+        return self._of_sound(search)
+
+    def _of_sound(self, read: Callable[[State], T]) -> T:
+        """What `read` makes of the present state, or of the renewed one if that finds the file damaged."""
+        state = self._state
+        try:
+            return read(state)
+        except StoreCorrupt as exc:
+            if self.renew is None:
+                raise
+            with self._writing:
+                if self._state.mapped.row_file is state.mapped.row_file:  # else another thread has renewed it
+                    log.warning("%s; building it anew from the catalog", exc)
+                    self._state = self.renew()._state
+        return read(self._state)
 
     def add(self, ids: Ids, vectors: npt.NDArray[np.floating[Any]]) -> None:
         """Add vectors [n, D] under ids [n]. ValueError for ids there already or twice, a wrong shape, NaN."""
@@ -175,7 +203,17 @@ class CatalogIndex:
     def vectors_of(self, ids: Ids) -> npt.NDArray[np.float16]:
         """The vectors [n, D] of those of `ids` that are here, by ascending id."""
         wanted = ascending(ids)
-        return np.concatenate([part.gather(part.rows_of(wanted)) for part in self._state.parts])
+        return self._of_sound(lambda state: np.concatenate([part.gather(part.rows_of(wanted)) for part in state.parts]))
+
+    def check(self) -> None:
+        """Read all of the file that this index is mapped from, to find whether anything in it is damaged."""
+
+        def read(state: State) -> None:
+            row_file = state.mapped.row_file
+            if row_file is not None:
+                row_file.checked.require(0, row_file.checked.size)
+
+        self._of_sound(read)
 
     @property
     def tuning(self) -> Tuning | None:
@@ -203,15 +241,19 @@ class CatalogIndex:
         Removed vectors are not in it, nor their codes; new ones are in the compressed index too, if there is one.
         StoreError if it can't be written.
         """
-        state = self._state
+        self._of_sound(lambda state: self._save(state, path))
+
+    def _save(self, state: State, path: Path) -> None:
         ids = state.ids()
         compressed = state.mapped.compressed
+        if compressed is not None:
+            compressed.require()
         if compressed is not None and (state.mapped.alive < len(state.mapped.ids) or len(state.recent.ids)):
             alive = ~state.mapped.dead
             places = np.where(alive, np.cumsum(alive) - 1, -1)
             compressed = compressed.rewritten(places, state.recent.iter_alive())
 
-        def write(file: IO[bytes]) -> dict[str, Any]:
+        def write(file: Output) -> dict[str, Any]:
             vectors = (batch for part in state.parts for batch in part.iter_alive())
             meta = write_flat(file, self._dim, ids, vectors) | asdict(state.mark)
             if compressed is not None and len(compressed):
@@ -239,10 +281,10 @@ class CatalogIndex:
     def compress(self, nlist: int | None = None, on_progress: Callable[[int], None] | None = None) -> None:
         """Build a compressed index over the rows of the file. Those that came since are searched beside it."""
         with self._writing:
-            mapped = self._state.mapped
-            if len(mapped.ids):
-                compressed = build(mapped.codes(), nlist, on_progress)
-                self._state = replace(self._state, mapped=replace(mapped, compressed=compressed))
+            if len(self._state.mapped.ids):
+                vectors = self._of_sound(lambda state: state.mapped.codes())
+                compressed = build(vectors, nlist, on_progress)
+                self._state = replace(self._state, mapped=replace(self._state.mapped, compressed=compressed))
 
     def tune(self, tuning: Tuning | None) -> None:
         """Search the compressed index in this way from now on; None drops it."""
@@ -259,9 +301,9 @@ class CatalogIndex:
     def move_to(self, make: Callable[[Part], Proposer]) -> None:
         """Let a device search the rows of the file: `make` copies them there, see `gpu`."""
         with self._writing:
-            mapped = self._state.mapped
-            if len(mapped.ids):
-                self._state = replace(self._state, mapped=replace(mapped, on_device=make(mapped)))
+            if len(self._state.mapped.ids):
+                on_device = self._of_sound(lambda state: make(state.mapped))
+                self._state = replace(self._state, mapped=replace(self._state.mapped, on_device=on_device))
 
     def _batches(self, catalog: VectorSource, after_id: int) -> Iterator[tuple[Ids, npt.NDArray[Any]]]:
         for ids, vectors in catalog.iter_vectors(self.kind, after_id=after_id):

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from indexer.on_disk import locked
 from indexer.vector_sets import VectorKind
-from indexer.vectors.file import reason
+from indexer.vectors.file import Outdated, reason
 from indexer.vectors.index import CatalogIndex, CaughtUp
 from indexer.vectors.parts import VectorSource
 from retrieval.errors import StoreCorrupt, StoreError
@@ -41,20 +41,42 @@ def open_index(place: Place, catalog: VectorSource) -> CatalogIndex:
     before = _signature(place.path)
     index, caught = _caught_up(place, catalog)
     if caught.removed:
-        return _written(place, catalog, index, before)
-    if caught.added > max(1000, len(index) // 20):
+        index = _written(place, catalog, index, before)
+    elif caught.anew or caught.added > max(1000, len(index) // 20):
         try:
-            return _written(place, catalog, index, before)
+            index = _written(place, catalog, index, before)
         except StoreError as exc:
             log.warning("%s; searching goes on without it", exc)
-    return index
+    return _renewable(index, place, catalog)
 
 
 def refreshed(place: Place, catalog: VectorSource) -> CatalogIndex:
     """The index caught up with the catalog, and its file too. StoreError if that can't be written."""
     before = _signature(place.path)
     index, caught = _caught_up(place, catalog)
-    return _written(place, catalog, index, before) if caught or before is None else index
+    index = _written(place, catalog, index, before) if caught or before is None else index
+    return _renewable(index, place, catalog)
+
+
+def _renewable(index: CatalogIndex, place: Place, catalog: VectorSource) -> CatalogIndex:
+    """The index, which is built anew from the catalog should its file turn out to be damaged when it is read.
+
+    Its file has let go what was erased, so that an index that can't be written is used all the same.
+    """
+
+    def renewed() -> CatalogIndex:
+        anew = CatalogIndex(place.dim, place.kind, place.store_id)
+        anew.catch_up(catalog)
+        try:
+            with writing(place):
+                anew.save(place.path)
+            return CatalogIndex.load(place.path)
+        except StoreError as exc:
+            log.warning("%s; searching goes on without it", exc)
+            return anew
+
+    index.renew = renewed
+    return index
 
 
 def _written(place: Place, catalog: VectorSource, index: CatalogIndex, before: tuple[int, ...] | None) -> CatalogIndex:
@@ -62,7 +84,12 @@ def _written(place: Place, catalog: VectorSource, index: CatalogIndex, before: t
     with writing(place):
         if _signature(place.path) != before:
             index, _ = _caught_up(place, catalog)
-        index.save(place.path)
+        try:
+            index.save(place.path)
+        except StoreCorrupt as exc:
+            log.warning("%s; building it anew from the catalog", exc)
+            index, _ = _from_nothing(place, catalog)
+            index.save(place.path)
         return CatalogIndex.load(place.path)
 
 
@@ -93,31 +120,40 @@ def writing(place: Place) -> Iterator[None]:
 
 def _caught_up(place: Place, catalog: VectorSource) -> tuple[CatalogIndex, CaughtUp]:
     """The index as the catalog has it. A file that was no good counts as a removal: it has to be overwritten."""
-    index = _load_if_usable(place)
-    if index is not None:
-        caught = index.catch_up(catalog)
-        while not index.agrees_with(catalog):
-            since = index.catch_up(catalog)  # what another process deleted meanwhile is no disagreement
-            if not since.removed:
-                break
-            caught = CaughtUp(caught.added + since.added, caught.removed + since.removed)
-        else:
-            return index, caught
-        log.warning("the index file %s is not of this catalog's present state; building it anew", place.path.name)
-    index = CatalogIndex(place.dim, place.kind, place.store_id)
-    return index, CaughtUp(index.catch_up(catalog).added, removed=int(place.path.is_file()))
-
-
-def _load_if_usable(place: Place) -> CatalogIndex | None:
-    name = place.path.name
     try:
         index = CatalogIndex.load(place.path)
+        if (index.dim, index.kind, index.store_id) == (place.dim, place.kind, place.store_id):
+            caught = _followed(index, catalog)
+            if caught is not None:
+                return index, caught
+            why = f"the index file {place.path.name} is not of this catalog's present state"
+        else:
+            why = f"the index file {place.path.name} belongs to another store"
     except FileNotFoundError:
-        return None
+        return _from_nothing(place, catalog)
+    except Outdated as exc:
+        log.warning("%s; building it anew from the catalog. If it was compressed, run `medlens optimize` again", exc)
+        index, caught = _from_nothing(place, catalog)
+        _, erased = catalog.deleted_since(place.kind, exc.seq)
+        return index, CaughtUp(caught.added, len(erased), anew=True)
     except StoreCorrupt as exc:
-        log.warning("%s; building it anew from the catalog", exc)
-        return None
-    if (index.dim, index.kind, index.store_id) != (place.dim, place.kind, place.store_id):
-        log.warning("the index file %s belongs to another store; building it anew from the catalog", name)
-        return None
-    return index
+        why = str(exc)
+    log.warning("%s; building it anew from the catalog", why)
+    index, caught = _from_nothing(place, catalog)
+    return index, CaughtUp(caught.added, int(place.path.is_file()))
+
+
+def _from_nothing(place: Place, catalog: VectorSource) -> tuple[CatalogIndex, CaughtUp]:
+    index = CatalogIndex(place.dim, place.kind, place.store_id)
+    return index, index.catch_up(catalog)
+
+
+def _followed(index: CatalogIndex, catalog: VectorSource) -> CaughtUp | None:
+    """Bring an index up to the catalog; None if it is of another state. StoreCorrupt if its file is damaged."""
+    caught = index.catch_up(catalog)
+    while not index.agrees_with(catalog):
+        since = index.catch_up(catalog)  # what another process deleted meanwhile is no disagreement
+        if not since.removed:
+            return None
+        caught = CaughtUp(caught.added + since.added, caught.removed + since.removed)
+    return caught

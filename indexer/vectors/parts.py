@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from indexer.vector_sets import VectorKind
+from indexer.vectors.blocks import CheckedFile
 from indexer.vectors.compressed import Compressed
 from indexer.vectors.flat import Flat, Vectors, load_faiss
 from indexer.vectors.proposing import Proposer, Rows
@@ -55,10 +56,16 @@ class RowFile:
     """Vectors as they lie in an open file, one after the other. The file may have been replaced on the disk since."""
 
     file: FileIO
+    checked: CheckedFile
     offset: int  # bytes
     dim: int
 
+    def require(self, rows: Rows) -> None:
+        """Raise StoreCorrupt if any of the rows is damaged."""
+        self.checked.require_rows(self.offset, 2 * self.dim, rows)
+
     def read(self, rows: Rows) -> Vectors:
+        self.require(rows)
         size, handle = 2 * self.dim, self.file.fileno()
         joined = b"".join([os.pread(handle, size, self.offset + row * size) for row in rows.tolist()])
         return np.frombuffer(joined, dtype="<f2").reshape(-1, self.dim)
@@ -98,19 +105,20 @@ class Part:
         return alive
 
     def codes(self) -> Vectors:
-        """The vectors [n, D], in memory or in the mapped file."""
+        """The vectors [n, D], in memory or in the mapped file, checked."""
         return self.flat.vectors
 
     def gather(self, rows: Rows) -> Vectors:
         if self.row_file is not None and len(rows) <= _READ:
             return self.row_file.read(rows)
-        return self.codes()[rows]
+        if self.row_file is not None:
+            self.row_file.require(rows)
+        return self.flat.unchecked[rows]
 
     def iter_alive(self) -> Iterator[Vectors]:
         """The vectors that are not dead, in order, some at a time."""
-        codes = self.codes()
-        for start in range(0, len(codes), _CHUNK):
-            chunk = codes[start : start + _CHUNK]
+        for start in range(0, len(self.flat), _CHUNK):
+            chunk = self.flat.rows(start, start + _CHUNK)
             dead = self.dead[start : start + _CHUNK]
             yield chunk[~dead] if dead.any() else chunk
 
