@@ -252,6 +252,21 @@ def test_parquet_files_that_are_damaged(store: Store, table: Any, tmp_path: Path
         refused(store, path, "in.parquet")
 
 
+def test_a_parquet_schema_nested_without_end(store: Store, tmp_path: Path) -> None:
+    """Thrift's compact protocol by hand: a tower of groups, of which each holds the next."""
+    pytest.importorskip("pyarrow")
+    for depth in (50_000, 1_000_000):
+        group = b"\x35\x00" + b"\x18\x01a" + b"\x15\x02\x00"  # required, name "a", one child
+        leaf = b"\x15\x02" + b"\x25\x00" + b"\x18\x01a\x00"  # INT32, required, name "a"
+        number, size = depth + 1, b""
+        while number:
+            size, number = size + bytes([number & 0x7F | (0x80 if number > 0x7F else 0)]), number >> 7
+        footer = b"\x15\x04\x19\xfc" + size + group * depth + leaf + b"\x16\x00\x19\x0c\x00"
+        path = tmp_path / "deep.parquet"
+        path.write_bytes(b"PAR1" + footer + struct.pack("<I", len(footer)) + b"PAR1")
+        refused(store, path, "can't be read as vectors")
+
+
 # -- rows
 
 
