@@ -22,6 +22,8 @@ class InstanceRecord:
     `attributes` holds one value for every column of `keywords.COLUMNS`, None where the file says nothing.
     `kind` is "image" (has pixels that can be embedded), "report" (SR or encapsulated PDF: `report_text`), or "other"
     (SEG, KO, PR, RT, waveforms: catalogued, not embedded).
+    `frame_attributes`: by frame number, the values of columns of `keywords.BY_FRAME` that differ between the frames;
+    `attributes` has None there.
     """
 
     attributes: Mapping[str, AttributeValue]
@@ -30,6 +32,7 @@ class InstanceRecord:
     number_of_frames: int = 0
     report_text: str = ""
     warnings: tuple[str, ...] = ()
+    frame_attributes: Mapping[int, Mapping[str, AttributeValue]] = field(default_factory=dict)
 
     @property
     def sop_instance_uid(self) -> str:

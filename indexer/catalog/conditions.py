@@ -36,7 +36,7 @@ from indexer.catalog.filters.language import (
     require_sound,
 )
 from indexer.catalog.labels import label_score
-from indexer.catalog.schema import instances
+from indexer.catalog.schema import frame_attributes, instances, of_frame
 from indexer.keywords import COLUMNS, KEYWORDS, Kind
 from retrieval.errors import QueryError, UnknownFilterKeyword
 from retrieval.types import SearchFilter
@@ -91,11 +91,22 @@ class Operand:
 
 
 def conditions(connection: sa.Connection, where: SearchFilter) -> list[sa.ColumnElement[bool]]:
-    """Conditions on `instances`, all of which must hold.
+    """Conditions on `instances`, all of which must hold. An instance whose frames differ passes by any of them.
 
     Raises UnknownFilterKeyword, and QueryError for a filter that can't be read or a value that is none of the column's.
     """
-    return _compiled(where, connection)
+    own = _compiled(where, connection)
+    by_frame = _compiled(where, connection, by_frame=True)
+    if all(mine.compare(other) for mine, other in zip(own, by_frame, strict=True)):
+        return own  # nothing that differs from frame to frame
+    rows = sa.select(frame_attributes.c.instance_id).where(frame_attributes.c.instance_id == instances.c.id)
+    differing, passing = (query.correlate(instances).exists() for query in (rows, rows.where(*by_frame)))
+    return [sa.or_(sa.and_(*own, ~differing), passing)]
+
+
+def frame_conditions(connection: sa.Connection, where: SearchFilter) -> list[sa.ColumnElement[bool]]:
+    """The same for single frames: conditions on `schema.FRAMES_IN_FULL`."""
+    return _compiled(where, connection, by_frame=True)
 
 
 def require_valid(where: SearchFilter) -> None:
@@ -111,23 +122,26 @@ def column_named(name: str) -> str:
     return found
 
 
-def _compiled(where: SearchFilter, connection: sa.Connection | None) -> list[sa.ColumnElement[bool]]:
+def _compiled(
+    where: SearchFilter, connection: sa.Connection | None, *, by_frame: bool = False
+) -> list[sa.ColumnElement[bool]]:
     out = []
     for name, texts in where.equals.items():
         for text in texts:
             require_sound(str(text))
         tree = Condition(Field((name,)), "in", tuple(Value(str(text)) for text in texts))
-        out.append(_Compiler("", connection).sql(tree))
+        out.append(_Compiler("", connection, by_frame).sql(tree))
     if where.where:
-        out.append(_Compiler(where.where, connection).sql(parse_filter(where.where)))
+        out.append(_Compiler(where.where, connection, by_frame).sql(parse_filter(where.where)))
     return out
 
 
 class _Compiler:
     """Turns the syntax tree of one filter into SQL. `text` is what the user wrote, for messages; empty if nothing."""
 
-    def __init__(self, text: str, connection: sa.Connection | None) -> None:
+    def __init__(self, text: str, connection: sa.Connection | None, by_frame: bool) -> None:
         self.text = text
+        self.by_frame = by_frame
         self.connection = connection
         self.is_postgresql = connection is not None and connection.dialect.name == "postgresql"
         self.ranges = 0
@@ -180,7 +194,7 @@ class _Compiler:
         keyword = COLUMNS.get(column)
         return Operand(
             name=column,
-            column=instances.c[column],
+            column=of_frame(column) if self.by_frame else instances.c[column],
             kind=keyword.kind if keyword else Kind.TEXT,
             multi_valued=keyword is not None and keyword.vm != "1",
             identifier=column.endswith("_uid") or column == "patient_pseudonym",

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import sqlalchemy as sa
 
-from indexer.catalog.schema import files, frames, instances, reports, sentences
+from indexer.catalog.schema import files, frame_attributes, frames, instances, reports, sentences
 from indexer.catalog.vectors import NORM_TOLERANCE
-from indexer.keywords import COLUMNS
+from indexer.keywords import BY_FRAME, COLUMNS
 from indexer.records import FileStat, IndexedFile, Rejection, Tally
 from retrieval.types import FrameKey
 
@@ -77,6 +77,13 @@ def insert_files(connection: sa.Connection, archive_id: int, items: Sequence[Pac
     if frame_rows:
         connection.execute(sa.insert(frames), frame_rows)
     tally.frames += len(frame_rows)
+    by_frame = [
+        {"instance_id": instance_id, "frame_number": number, **{name: values.get(name) for name in BY_FRAME}}
+        for instance_id, item in zip(ids, items, strict=True)
+        for number, values in item.file.record.frame_attributes.items()
+    ]
+    if by_frame:
+        connection.execute(sa.insert(frame_attributes), by_frame)
     _insert_reports(connection, ids, items, tally)
 
 

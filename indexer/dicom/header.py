@@ -18,20 +18,19 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import math
 import re
 from collections.abc import Callable, Mapping
-from datetime import date
 from typing import Any, Literal
 
 from pydicom.charset import python_encoding
 from pydicom.dataset import Dataset
-from pydicom.multival import MultiValue
 from pydicom.uid import UID
 
+from indexer.dicom.attributes import read_attribute
+from indexer.dicom.frame_attributes import with_shared
 from indexer.dicom.identifying import UnknownIdentity, identity_of
 from indexer.dicom.report_text import report_text
-from indexer.dicom.values import CONVERSION_ERRORS, READ_ERRORS, MalformedValue, as_text, quiet, read_text, read_value
+from indexer.dicom.values import CONVERSION_ERRORS, MalformedValue, as_text, quiet, read_text, read_value
 from indexer.keywords import KEYWORDS, Kind
 from indexer.privacy.codes import CLOSED, Code, closed_code
 from indexer.privacy.identity import Identity
@@ -39,7 +38,6 @@ from indexer.privacy.scrubber import Scrubber, scrubber_of
 from indexer.records import AttributeValue, InstanceRecord
 from retrieval.errors import UnsupportedImageError
 
-MAX_TEXT = 1024  # characters of one attribute; the longest VR of the table allows 64 per value
 PSEUDONYM_LENGTH = 32  # hex digits: 128 bits
 
 InstanceKind = Literal["image", "report", "other"]
@@ -73,19 +71,6 @@ _BURNED_IN_MODALITIES = {"US", "IVUS", "ES", "SC"}
 
 _UID = re.compile(r"[0-9.]{1,64}")
 _IDENTIFIER = re.compile(r"[0-9A-Za-z._:{}+~ -]{1,64}")  # what de-identifiers and other writers put in a UID's place
-_AGE = re.compile(r"(\d{1,3})([DWMY])", re.IGNORECASE)
-_DATE = re.compile(r"(\d{4})([.-]?)(\d{2})\2(\d{2})")  # with dots in ACR-NEMA, PS3.5 6.2
-_DAYS_PER_YEAR = 365.25
-_PER_YEAR = {"D": _DAYS_PER_YEAR, "W": _DAYS_PER_YEAR / 7, "M": 12.0, "Y": 1.0}
-_EXPECTED = {
-    Kind.TEXT: "text",
-    Kind.INTEGER: "an integer",
-    Kind.NUMBER: "a finite number",
-    Kind.DATE: "YYYYMMDD",
-    Kind.AGE: "nnnD, nnnW, nnnM or nnnY",
-    Kind.FLAG: "YES or NO",
-}
-
 _TABLE = tuple((k.column, k.tag, k.kind, f"({k.tag >> 16:04x},{k.tag & 0xFFFF:04x}) {k.name}") for k in KEYWORDS)
 _FREE_TEXT = tuple(k.column for k in KEYWORDS if k.free_text)
 _CODES = tuple(
@@ -113,7 +98,8 @@ def read_record(ds: Dataset, key: bytes, *, keep_descriptions: bool = True) -> I
 def _read_record(ds: Dataset, key: bytes, keep_descriptions: bool) -> InstanceRecord:
     notes: list[str] = []
     _check_character_set(ds, notes.append)
-    attributes = {column: _read_attribute(ds, tag, kind, label, notes.append) for column, tag, kind, label in _TABLE}
+    attributes = {column: read_attribute(ds, tag, kind, label, notes.append) for column, tag, kind, label in _TABLE}
+    with_shared(ds, attributes, notes.append)
     _settle_uids(ds, attributes, notes.append)
     kind = _kind(str(attributes["sop_class_uid"]), ds, notes.append)
 
@@ -210,98 +196,6 @@ def _check_character_set(ds: Dataset, warn: Callable[[str], None]) -> None:
         unknown = [""]
     if unknown:
         warn("(0008,0005) SpecificCharacterSet names no character set of PS3.3 C.12.1.1.2: text may hold wrong letters")
-
-
-def _read_attribute(ds: Dataset, tag: int, kind: Kind, label: str, warn: Callable[[str], None]) -> AttributeValue:
-    try:
-        value = read_value(ds, tag)
-        if value is None:
-            return None
-        if isinstance(value, MultiValue) and kind is not Kind.TEXT:
-            warn(f"{label} has {len(value)} values, expected one: the first is kept")
-            value = value[0]
-        converted = _CONVERTERS[kind](value)
-        if kind is Kind.INTEGER and "." in as_text(value):
-            warn(f"{label} is written as a decimal: taken as the whole number that it is")
-    except READ_ERRORS:
-        warn(f"{label} is malformed, expected {_EXPECTED[kind]}: left out")
-        return None
-    if isinstance(converted, str) and len(converted) > MAX_TEXT:
-        warn(f"{label} has {len(converted)} characters: cut to {MAX_TEXT}")
-        return converted[:MAX_TEXT]
-    return converted
-
-
-def _to_text(value: Any) -> str | None:
-    return " ".join(as_text(value).split()) or None
-
-
-def _to_integer(value: Any) -> int | None:
-    text = as_text(value)
-    if not text:
-        return None
-    number = _whole(text)
-    if not -(2**31) <= number < 2**32:  # IS and UL, PS3.5 6.2
-        raise MalformedValue
-    return number
-
-
-def _whole(text: str) -> int:
-    """An IS; some write "3.0" for 3."""
-    try:
-        return int(text)
-    except ValueError:
-        number = float(text)
-        if not number.is_integer():
-            raise
-        return int(number)
-
-
-def _to_number(value: Any) -> float | None:
-    text = as_text(value)
-    if not text:
-        return None
-    number = float(text)
-    if not math.isfinite(number):
-        raise MalformedValue
-    return number
-
-
-def _to_date(value: Any) -> date | None:
-    text = as_text(value)
-    if not text:
-        return None
-    match = _DATE.fullmatch(text)
-    if not match:
-        raise MalformedValue
-    return date(int(match[1]), int(match[3]), int(match[4]))
-
-
-def _to_age(value: Any) -> float | None:
-    text = as_text(value)
-    if not text:
-        return None
-    match = _AGE.fullmatch(text)
-    if not match:
-        raise MalformedValue
-    return int(match[1]) / _PER_YEAR[match[2].upper()]
-
-
-def _to_flag(value: Any) -> bool | None:
-    text = as_text(value).upper()
-    if text not in ("", "YES", "NO"):
-        raise MalformedValue
-    return {"YES": True, "NO": False}.get(text)
-
-
-_CONVERTERS: dict[Kind, Callable[[Any], AttributeValue]] = {
-    Kind.TEXT: _to_text,
-    Kind.INTEGER: _to_integer,
-    Kind.NUMBER: _to_number,
-    Kind.DATE: _to_date,
-    Kind.AGE: _to_age,
-    Kind.FLAG: _to_flag,
-}
 
 
 def _settle_uids(ds: Dataset, attributes: dict[str, AttributeValue], warn: Callable[[str], None]) -> None:
