@@ -39,9 +39,13 @@ def render(
 
         ref = parse_ref(image)
         if isinstance(ref, Path):
-            picture = render_file(ref, frame_number=frame, window=window, model=model)
+            picture = render_file(ref, frame_number=frame, window=window, model=model, warn=_warn)
         else:
             with open_store(store) as opened:
-                picture = render_stored(opened, ref, window=window)
+                picture = render_stored(opened, ref, window=window, warn=_warn)
         with whole_file(output) as temporary:
             Image.fromarray(picture).save(temporary, _KINDS[output.suffix.lower()])
+
+
+def _warn(message: str) -> None:
+    typer.echo(f"medlens: {message}", err=True)

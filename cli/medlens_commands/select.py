@@ -16,6 +16,7 @@ from cli.medlens_commands._options import (
     CopyOption,
     FormatOption,
     ModalityOption,
+    NoBurnedInOption,
     OutputOption,
     StoreOption,
     WhereOption,
@@ -39,6 +40,7 @@ def select(
     where: WhereOption = None,
     modality: ModalityOption = None,
     body_part: BodyPartOption = None,
+    no_burned_in: NoBurnedInOption = False,
     level: Annotated[SelectLevel, typer.Option(help="What one row is.")] = SelectLevel.STUDY,
     store: StoreOption = DEFAULT_STORE,
     style: FormatOption = None,
@@ -53,7 +55,7 @@ def select(
     with answering(style) as chosen, destination(output) as out:
         with usage(style):
             require_cohort_file(cohort)
-        only = filter_of(where, modality, body_part)
+        only = filter_of(where, modality, body_part, no_burned_in)
         with open_store(store) as opened:
             rows: list[dict[str, Any]] = list(selecting.select(opened, only, level=level.value))
             if cohort is not None or copy_to is not None:

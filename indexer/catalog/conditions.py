@@ -13,12 +13,13 @@ none is equal. UIDs and pseudonyms have no case: `=` and `in` compare them as th
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
 
+from indexer import burned_in
 from indexer.catalog.filters import values as meaning
 from indexer.catalog.filters.language import (
     MAX_CONDITIONS,
@@ -36,7 +37,7 @@ from indexer.catalog.filters.language import (
     require_sound,
 )
 from indexer.catalog.labels import label_score
-from indexer.catalog.schema import frame_attributes, instances, of_frame
+from indexer.catalog.schema import OWN_COLUMNS, frame_attributes, instances, of_frame
 from indexer.keywords import COLUMNS, KEYWORDS, Kind
 from retrieval.errors import QueryError, UnknownFilterKeyword
 from retrieval.types import SearchFilter
@@ -53,11 +54,10 @@ _KINDS = {
     Kind.AGE: "an age",
     Kind.FLAG: "yes or no",
 }
-_OWN = ("patient_pseudonym", "kind")  # columns that are no DICOM keyword
-_BY_NAME = {name: name for name in (*COLUMNS, *_OWN)} | {k.name.lower(): k.column for k in KEYWORDS}
+_BY_NAME = {name: name for name in (*COLUMNS, *OWN_COLUMNS)} | {k.name.lower(): k.column for k in KEYWORDS}
 _KEYWORD_NAMES = {k.name.lower(): k.name for k in KEYWORDS}
 _KEYWORD_OF = {k.column: k.name for k in KEYWORDS}
-_FILE_KINDS = ("image", "report", "other")
+_CLOSED: Mapping[str, Sequence[str]] = {"kind": ("image", "report", "other"), "burned_in_text": burned_in.VALUES}
 _EMPTY_HINT = "What no file says anything about is found with: {} is missing"
 _IDENTITY = (
     "patientname",
@@ -248,8 +248,9 @@ class _Compiler:
             if not value.text.strip():
                 message, hint = f"{operand.name} is compared with nothing; expected a text", _EMPTY_HINT
                 raise self._error(message, value.span, hint=hint.format(_KEYWORD_OF.get(operand.name, operand.name)))
-            if operand.name == "kind" and value.text.lower() not in _FILE_KINDS:
-                message = f"kind is compared with {value.text!r}; expected {', '.join(_FILE_KINDS)}"
+            allowed = _CLOSED.get(operand.name)
+            if allowed is not None and value.text.lower() not in allowed:
+                message = f"{operand.name} is compared with {value.text!r}; expected {', '.join(allowed)}"
                 raise self._error(message, value.span)
 
     def _text_equals(self, operand: Operand, texts: list[str]) -> sa.ColumnElement[bool]:
@@ -318,5 +319,5 @@ def _hint(name: str) -> str:
         return "Identity stays out of the catalog; patients are told apart by patient_pseudonym."
     near = difflib.get_close_matches(name.lower(), _BY_NAME, n=1, cutoff=0.5)
     if not near:
-        return f"There are: {', '.join([*COLUMNS, *_OWN])}."
+        return f"There are: {', '.join([*COLUMNS, *OWN_COLUMNS])}."
     return f"Did you mean {near[0] if name.islower() else _KEYWORD_NAMES.get(near[0], near[0])!r}?"

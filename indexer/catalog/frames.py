@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from indexer.catalog.batching import chunks, delete_where_in, rows_where_in
 from indexer.catalog.conditions import frame_conditions
 from indexer.catalog.database import Database
-from indexer.catalog.schema import FRAMES_IN_FULL, archives, deletions, files, frames, instances, of_frame
+from indexer.catalog.schema import FRAMES_IN_FULL, OWN_COLUMNS, archives, deletions, files, frames, instances, of_frame
 from indexer.catalog.vectors import Ids, Vectors, VectorSets, unpacked
 from indexer.keywords import COLUMNS
 from retrieval.errors import StoreError
@@ -59,14 +59,14 @@ class Frames:
     def get(self, ids: Iterable[int]) -> dict[int, tuple[FrameKey, dict[str, Any]]]:
         """Key and attributes by frame id, in the order asked. Ids that are gone are missing from the answer.
 
-        Attributes are the columns of `keywords.COLUMNS`, `patient_pseudonym`, `kind`, `file_path` (relative) and
+        Attributes are the columns of `keywords.COLUMNS` and `schema.OWN_COLUMNS`, `file_path` (relative) and
         `archive_root`.
         """
         query = (
             sa.select(
                 frames.c.id,
                 frames.c.frame_number,
-                *(of_frame(name).label(name) for name in (*COLUMNS, "patient_pseudonym", "kind")),
+                *(of_frame(name).label(name) for name in (*COLUMNS, *OWN_COLUMNS)),
                 files.c.path.label("file_path"),
                 archives.c.root.label("archive_root"),
             )

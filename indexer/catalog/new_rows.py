@@ -59,6 +59,7 @@ def insert_files(connection: sa.Connection, archive_id: int, items: Sequence[Pac
                 "file_id": file_id,
                 "kind": record.kind,
                 "patient_pseudonym": record.patient_pseudonym,
+                "burned_in_text": record.burned_in_text,
                 **{column: _storable(record.attributes.get(column)) for column in COLUMNS},
             }
             for instance_id, file_id, record in zip(ids, file_ids, (i.file.record for i in items), strict=True)

@@ -40,7 +40,7 @@ from indexer.keywords import BY_FRAME, COLUMNS, KEYWORDS, Keyword, Kind
 from indexer.vector_sets import VECTOR_SETS, VectorKind, VectorSet
 from retrieval.types import SHORT_KEY_LETTERS
 
-SCHEMA_REVISION = "0005"
+SCHEMA_REVISION = "0006"
 """The migration that this code was written for. Kept here so that opening a current store needs no Alembic."""
 
 # A file name that is no UTF-8 reaches Python as lone surrogates, which no database takes: they travel as private-use
@@ -79,6 +79,9 @@ _TYPES: dict[Kind, type[Any]] = {
     Kind.AGE: Double,
     Kind.FLAG: Boolean,
 }
+OWN_COLUMNS = ("patient_pseudonym", "kind", "burned_in_text")
+"""Of instances, what is kept beside the keywords and can be asked for."""
+
 _INDEXED = ("study_instance_uid", "series_instance_uid", "modality", "body_part_examined")
 
 
@@ -146,6 +149,7 @@ instances = Table(
     Column("file_id", BigId, ForeignKey("files.id"), nullable=False, unique=True),
     Column("kind", String(16), nullable=False, comment="image, report or other"),
     Column("patient_pseudonym", Text, index=True, comment="keyed HMAC of the patient's identity"),
+    Column("burned_in_text", String(8), comment="yes, likely or no; of images"),
     *_keyword_columns(),
 )
 

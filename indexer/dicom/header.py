@@ -26,11 +26,21 @@ from pydicom.charset import python_encoding
 from pydicom.dataset import Dataset
 from pydicom.uid import UID
 
+from indexer.burned_in import BurnedIn, guessed
 from indexer.dicom.attributes import read_attribute
 from indexer.dicom.frame_attributes import with_shared
 from indexer.dicom.identifying import UnknownIdentity, identity_of
 from indexer.dicom.report_text import report_text
-from indexer.dicom.values import CONVERSION_ERRORS, MalformedValue, as_text, quiet, read_text, read_value
+from indexer.dicom.values import (
+    CONVERSION_ERRORS,
+    MalformedValue,
+    as_text,
+    first_item,
+    item_at,
+    quiet,
+    read_text,
+    read_value,
+)
 from indexer.keywords import KEYWORDS, Kind
 from indexer.privacy.codes import CLOSED, Code, closed_code
 from indexer.privacy.identity import Identity
@@ -61,13 +71,9 @@ _OTHER_FAMILIES = (
     f"{_STORAGE}88.",  # key objects, dose and procedure logs
     f"{_STORAGE}104.",  # encapsulated CDA and 3D models
 )
-_BURNED_IN_CLASSES = (
-    f"{_STORAGE}3.1",  # US multi-frame
-    f"{_STORAGE}6.",  # US
-    f"{_STORAGE}7",  # secondary capture
-    f"{_STORAGE}77.1.1",  # endoscopy and its video
-)
-_BURNED_IN_MODALITIES = {"US", "IVUS", "ES", "SC"}
+
+_CLEAN_PIXEL_DATA = "113101"
+_METHODS_AT_MOST = 32
 
 _UID = re.compile(r"[0-9.]{1,64}")
 _IDENTIFIER = re.compile(r"[0-9A-Za-z._:{}+~ -]{1,64}")  # what de-identifiers and other writers put in a UID's place
@@ -109,6 +115,7 @@ def _read_record(ds: Dataset, key: bytes, keep_descriptions: bool) -> InstanceRe
         attributes=attributes,
         patient_pseudonym=_patient_pseudonym(ds, key, notes.append),
         kind=kind,
+        burned_in_text=_burned_in_text(ds, attributes) if kind == "image" else None,
         number_of_frames=_frames(attributes, notes.append) if kind == "image" else 0,
         report_text=text,
         warnings=tuple(dict.fromkeys(notes)),
@@ -168,20 +175,20 @@ def pseudonym(patient_id: str, issuer: str, key: bytes) -> str | None:
     return hmac.new(key, message, hashlib.sha256).hexdigest()[:PSEUDONYM_LENGTH]
 
 
-def burned_in_text_likely(attributes: Mapping[str, Any]) -> bool:
-    """Whether names may be written into an instance's pixels: what BurnedInAnnotation says, or else what is usual.
-
-    Without the flag: ultrasound, secondary capture and endoscopy, and slide labels, print the patient on the picture.
-    """
-    flag = attributes.get("burned_in_annotation")
-    if flag is not None:
-        return bool(flag)
-    image_type = str(attributes.get("image_type") or "").upper().split("\\")
-    return (
-        str(attributes.get("modality") or "").upper() in _BURNED_IN_MODALITIES
-        or _of_family(str(attributes.get("sop_class_uid")), _BURNED_IN_CLASSES)
-        or bool({"LABEL", "OVERVIEW"} & set(image_type[2:]))  # PS3.3 C.8.12.4.1.1
+def _burned_in_text(ds: Dataset, attributes: Mapping[str, Any]) -> BurnedIn:
+    signs = (
+        read_text(ds, "RecognizableVisualFeatures").upper() == "YES"
+        or bool(read_text(ds, "ConversionType"))  # of secondary captures, whatever their class (PS3.3 C.8.6.1)
+        or first_item(ds, "SequenceOfUltrasoundRegions") is not None
     )
+    return guessed(attributes, signs=signs, cleaned=_cleaned(ds))
+
+
+def _cleaned(ds: Dataset) -> bool:
+    """Whether a de-identification by the Clean Pixel Data Option (PS3.16 CID 7050) is named."""
+    method = "DeidentificationMethodCodeSequence"
+    items = (item_at(ds, method, place) for place in range(_METHODS_AT_MOST))
+    return any(item is not None and read_text(item, "CodeValue") == _CLEAN_PIXEL_DATA for item in items)
 
 
 def _of_family(uid: str, families: tuple[str, ...]) -> bool:

@@ -30,7 +30,7 @@ from retrieval.errors import StoreError, StoreIncompatible
 from retrieval.optional import require_optional
 
 FORMATS = ("npz", "parquet", "faiss")
-_KEPT = (*COLUMNS, "patient_pseudonym")
+_KEPT = (*COLUMNS, "patient_pseudonym", "burned_in_text")
 _CHUNK = 4096
 
 
