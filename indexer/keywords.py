@@ -41,6 +41,7 @@ class Keyword:
     kind: Kind
     level: Level
     free_text: bool = False  # typed by people: scrubbed by the reader
+    by_frame: bool = False  # can differ from frame to frame of an enhanced object
 
     @property
     def column(self) -> str:
@@ -64,7 +65,7 @@ KEYWORDS: tuple[Keyword, ...] = (
     Keyword("Modality", 0x00080060, "CS", "1", Kind.TEXT, Level.SERIES),
     Keyword("SeriesNumber", 0x00200011, "IS", "1", Kind.INTEGER, Level.SERIES),
     Keyword("SeriesDescription", 0x0008103E, "LO", "1", Kind.TEXT, Level.SERIES, free_text=True),
-    Keyword("BodyPartExamined", 0x00180015, "CS", "1", Kind.TEXT, Level.SERIES),
+    Keyword("BodyPartExamined", 0x00180015, "CS", "1", Kind.TEXT, Level.SERIES, by_frame=True),
     Keyword("Laterality", 0x00200060, "CS", "1", Kind.TEXT, Level.SERIES),
     Keyword("Manufacturer", 0x00080070, "LO", "1", Kind.TEXT, Level.SERIES),
     Keyword("ManufacturerModelName", 0x00081090, "LO", "1", Kind.TEXT, Level.SERIES),
@@ -73,11 +74,11 @@ KEYWORDS: tuple[Keyword, ...] = (
     Keyword("InstanceNumber", 0x00200013, "IS", "1", Kind.INTEGER, Level.INSTANCE),
     Keyword("ImageType", 0x00080008, "CS", "2-n", Kind.TEXT, Level.INSTANCE),
     Keyword("ViewPosition", 0x00185101, "CS", "1", Kind.TEXT, Level.INSTANCE),
-    Keyword("ImageLaterality", 0x00200062, "CS", "1", Kind.TEXT, Level.INSTANCE),
+    Keyword("ImageLaterality", 0x00200062, "CS", "1", Kind.TEXT, Level.INSTANCE, by_frame=True),
     Keyword("ContentDate", 0x00080023, "DA", "1", Kind.DATE, Level.INSTANCE),
-    Keyword("SliceThickness", 0x00180050, "DS", "1", Kind.NUMBER, Level.INSTANCE),
-    Keyword("ImageOrientationPatient", 0x00200037, "DS", "6", Kind.TEXT, Level.INSTANCE),
-    Keyword("ImagePositionPatient", 0x00200032, "DS", "3", Kind.TEXT, Level.INSTANCE),
+    Keyword("SliceThickness", 0x00180050, "DS", "1", Kind.NUMBER, Level.INSTANCE, by_frame=True),
+    Keyword("ImageOrientationPatient", 0x00200037, "DS", "6", Kind.TEXT, Level.INSTANCE, by_frame=True),
+    Keyword("ImagePositionPatient", 0x00200032, "DS", "3", Kind.TEXT, Level.INSTANCE, by_frame=True),
     Keyword("NumberOfFrames", 0x00280008, "IS", "1", Kind.INTEGER, Level.INSTANCE),
     Keyword("Rows", 0x00280010, "US", "1", Kind.INTEGER, Level.INSTANCE),
     Keyword("Columns", 0x00280011, "US", "1", Kind.INTEGER, Level.INSTANCE),
@@ -87,3 +88,6 @@ KEYWORDS: tuple[Keyword, ...] = (
 
 COLUMNS: dict[str, Keyword] = {keyword.column: keyword for keyword in KEYWORDS}
 """Keyword by column name."""
+
+BY_FRAME: tuple[str, ...] = tuple(keyword.column for keyword in KEYWORDS if keyword.by_frame)
+"""The columns whose values can differ from frame to frame."""

@@ -12,6 +12,8 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from indexer.burned_in import BurnedIn
+
 AttributeValue = str | int | float | bool | date | None
 
 
@@ -22,6 +24,9 @@ class InstanceRecord:
     `attributes` holds one value for every column of `keywords.COLUMNS`, None where the file says nothing.
     `kind` is "image" (has pixels that can be embedded), "report" (SR or encapsulated PDF: `report_text`), or "other"
     (SEG, KO, PR, RT, waveforms: catalogued, not embedded).
+    `burned_in_text`: of an image, whether its pixels may show text about the patient; see `indexer.burned_in`.
+    `frame_attributes`: by frame number, the values of columns of `keywords.BY_FRAME` that differ between the frames;
+    `attributes` has None there.
     """
 
     attributes: Mapping[str, AttributeValue]
@@ -30,6 +35,8 @@ class InstanceRecord:
     number_of_frames: int = 0
     report_text: str = ""
     warnings: tuple[str, ...] = ()
+    burned_in_text: BurnedIn | None = None
+    frame_attributes: Mapping[int, Mapping[str, AttributeValue]] = field(default_factory=dict)
 
     @property
     def sop_instance_uid(self) -> str:
@@ -158,3 +165,4 @@ class Origin:
     sop_instance_uid: str | None = None
     study_instance_uid: str | None = None
     patient_pseudonym: str | None = None
+    burned_in_text: BurnedIn | None = None

@@ -19,7 +19,6 @@ from chromium import browser
 from fake_encoder import FakeEncoder
 from PIL import Image
 from pydicom.data import get_testdata_file
-from pydicom.uid import CTImageStorage
 
 from cli.medlens_output.cohort import cohort_format, write_cohort
 from cli.medlens_output.formats import Format, write_rows
@@ -158,9 +157,8 @@ def test_the_page_says_what_it_knows(store: Store, results: SearchResults) -> No
     assert "text 0.500, not -0.125" in text and "2 that look the same" in text
     assert "no picture: " in text and str(Path.cwd()) not in text
     assert text.count("data:image/jpeg") == len(results.hits) - 1
-    of_ct = {"modality": "CT", "sop_class_uid": CTImageStorage, "image_type": None, "burned_in_annotation": None}
-    of_a_scanner = replace(results.hits[0], attributes=results.hits[0].attributes | of_ct)
-    of_a_probe = replace(of_a_scanner, attributes=of_a_scanner.attributes | {"modality": "US"})
+    of_a_scanner = replace(results.hits[0], attributes=results.hits[0].attributes | {"burned_in_text": "no"})
+    of_a_probe = replace(of_a_scanner, attributes=of_a_scanner.attributes | {"burned_in_text": "likely"})
     pages = [html_page(store, replace(results, hits=(hit,))) for hit in (of_a_scanner, of_a_probe)]
     assert ["Burned in</dt>" in page for page in pages] == [False, True]
     none = html_page(store, replace(results, hits=(), searched=0))

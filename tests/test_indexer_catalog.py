@@ -119,7 +119,9 @@ def test_a_row_and_its_vector_come_back(catalog: SqlCatalog) -> None:
     assert list(found) == ids[::-1].tolist(), "in the order asked, without what is not there"
     assert [key for key, _ in found.values()] == [FrameKey("1.2", n) for n in (3, 2, 1)]
     attributes = found[int(ids[0])][1]
-    assert attributes.keys() == COLUMNS.keys() | {"patient_pseudonym", "kind", "file_path", "archive_root"}
+    assert attributes.keys() == COLUMNS.keys() | {
+        *("patient_pseudonym", "kind", "burned_in_text", "file_path", "archive_root")
+    }
     expected = values | {"study_description": "Thorax nativ, Übersicht", "file_path": "a/b.dcm", "modality": "CT"}
     assert {name: attributes[name] for name in expected} == expected
     assert (attributes["archive_root"], attributes["patient_pseudonym"], attributes["rows"]) == (

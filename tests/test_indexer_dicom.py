@@ -22,7 +22,7 @@ from pydicom.datadict import dictionary_VR, tag_for_keyword
 from pydicom.errors import InvalidDicomError
 from pydicom.sequence import Sequence
 
-from indexer.dicom.header import burned_in_text_likely, pseudonym, read_record
+from indexer.dicom.header import pseudonym, read_record
 from indexer.keywords import COLUMNS, KEYWORDS, Kind
 from indexer.privacy.scrub import MARK
 from indexer.records import InstanceRecord
@@ -330,7 +330,7 @@ def test_number_of_frames(written: bytes | None, frames: int) -> None:
 
 def test_burned_in_text() -> None:
     def likely(**attributes: Any) -> bool:
-        return burned_in_text_likely(read_record(header(**attributes), KEY).attributes)
+        return read_record(header(**attributes), KEY).burned_in_text != "no"
 
     assert not likely(Modality="CT")
     assert likely(Modality="CT", BurnedInAnnotation="YES")

@@ -109,6 +109,16 @@ def test_it_is_searched_by_vectors_by_words_and_through_filters(store: Store) ->
     assert store.describe(np.zeros((8, 8), np.uint8), k=1, encoder=Echo(sentences[1]))[0].text == "No pneumothorax."  # type: ignore[arg-type]
 
 
+def test_its_pictures_are_told_by_whether_they_may_show_text(store: Store) -> None:
+    rows = list(store.catalog.instances.select(SearchFilter(), "instance"))
+    assert {row["sop_instance_uid"]: row["burned_in_text"] for row in rows} == {
+        CT: "no",
+        MR: "no",
+        CINE: "likely",
+        REPORT: None,
+    }
+
+
 def test_it_is_sound(store: Store) -> None:
     wrong = [check for check in verify_store(store) if not check.sound]
     assert wrong == []

@@ -42,6 +42,10 @@ ModalityOption = Annotated[
 BodyPartOption = Annotated[
     list[str] | None, typer.Option("--body-part", help="Only this BodyPartExamined; repeatable.")
 ]
+NoBurnedInOption = Annotated[
+    bool,
+    typer.Option("--no-burned-in", help="Only pictures that show no text about a patient: burned_in_text = no."),
+]
 CohortOption = Annotated[
     Path | None, typer.Option("--cohort", help="Also write the UIDs of what is found here: .csv or .json.")
 ]
@@ -74,14 +78,19 @@ def open_store(location: str) -> Store:
     return Store.open(location)
 
 
-def filter_of(where: str | None, modality: list[str] | None = None, body_part: list[str] | None = None) -> SearchFilter:
+def filter_of(
+    where: str | None,
+    modality: list[str] | None = None,
+    body_part: list[str] | None = None,
+    no_burned_in: bool = False,
+) -> SearchFilter:
     """The filter that these options ask for. QueryError if it makes no sense, before anything heavy is opened."""
     from indexer.catalog.conditions import require_valid
     from retrieval.types import SearchFilter
 
     if where is not None and not where.strip():
         raise QueryError("the filter is empty", hint="For example: --where 'Modality = CT and PatientAge > 60'.")
-    equals = {"modality": modality, "body_part_examined": body_part}
+    equals = {"modality": modality, "body_part_examined": body_part, "burned_in_text": ["no"] if no_burned_in else None}
     chosen = SearchFilter({column: tuple(values) for column, values in equals.items() if values}, where or "")
     require_valid(chosen)
     return chosen

@@ -9,6 +9,7 @@ import typer
 
 from cli.medlens_commands._errors import answering, usage
 from cli.medlens_commands._options import DEFAULT_STORE, ForceOption, FrameOption, ModelOption, StoreOption, open_store
+from cli.medlens_output.lines import say
 from retrieval.errors import QueryError
 
 _KINDS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
@@ -44,13 +45,17 @@ def render(
         rendered.require()
         ref = parse_ref(image)
         if isinstance(ref, Path):
-            pixels = render_file(ref, frame_number=frame, window=window, model=model)
+            pixels = render_file(ref, frame_number=frame, window=window, model=model, warn=_warn)
         else:
             with open_store(store) as opened:
                 rendered.require_not_of_archive(opened)
-                pixels = render_stored(opened, ref, window=window)
+                pixels = render_stored(opened, ref, window=window, warn=_warn)
         mark = PngInfo()
         mark.add_text("Software", "medlens render")
         with rendered.whole() as temporary:
             kind = _KINDS[output.suffix.lower()]
             Image.fromarray(pixels).save(temporary, kind, pnginfo=mark, comment=b"medlens render")
+
+
+def _warn(message: str) -> None:
+    say(f"medlens: {message}", err=True)

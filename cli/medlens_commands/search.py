@@ -23,6 +23,7 @@ from cli.medlens_commands._options import (
     KOption,
     ModalityOption,
     ModelOption,
+    NoBurnedInOption,
     OutputOption,
     StoreOption,
     WhereOption,
@@ -87,6 +88,7 @@ def search(
     where: WhereOption = None,
     modality: ModalityOption = None,
     body_part: BodyPartOption = None,
+    no_burned_in: NoBurnedInOption = False,
     store: StoreOption = DEFAULT_STORE,
     model: ModelOption = None,
     device: DeviceOption = "auto",
@@ -107,7 +109,7 @@ def search(
     from retrieval.search.refs import parse_ref
 
     with answering(style, pages=True) as chosen:
-        only = filter_of(where, modality, body_part)
+        only = filter_of(where, modality, body_part, no_burned_in)
         with usage(style):
             require_suffix("montage", montage, ".png")
             members = cohort_output(cohort, _HEAD, force)

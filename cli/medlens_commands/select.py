@@ -17,6 +17,7 @@ from cli.medlens_commands._options import (
     ForceOption,
     FormatOption,
     ModalityOption,
+    NoBurnedInOption,
     OutputOption,
     StoreOption,
     WhereOption,
@@ -40,6 +41,7 @@ def select(
     where: WhereOption = None,
     modality: ModalityOption = None,
     body_part: BodyPartOption = None,
+    no_burned_in: NoBurnedInOption = False,
     level: Annotated[SelectLevel, typer.Option(help="What one row is.")] = SelectLevel.STUDY,
     store: StoreOption = DEFAULT_STORE,
     style: FormatOption = None,
@@ -56,7 +58,7 @@ def select(
     with answering(style) as chosen:
         with usage(style):
             members = cohort_output(cohort, ("where", "results"), force)
-        only = filter_of(where, modality, body_part)
+        only = filter_of(where, modality, body_part, no_burned_in)
         listing = None
         if output is not None:
             listing = Output(

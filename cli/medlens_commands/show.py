@@ -22,10 +22,13 @@ def show(
     style: FormatOption = None,
 ) -> None:
     """Show all that the store knows of one frame: its keys, attributes, report and labels."""
+    from indexer.burned_in import warning
     from indexer.tasks.showing import show as facts_of
 
     with answering(style) as chosen, open_store(store) as opened:
         row = _row(facts_of(opened, ref))
+        if burned := warning(row["burned_in_text"]):
+            typer.echo(f"medlens: {burned}", err=True)
         if chosen is Format.TABLE:
             write_rows([{"": name.replace("_", " "), " ": _words(value)} for name, value in row.items()], chosen)
         else:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli.medlens_commands._options import DeviceOption, ForceOption
+from cli.medlens_commands._options import DeviceOption, ForceOption, NoBurnedInOption
 from cli.medlens_output.lines import say
 from cli.medlens_output.progress import progress_bar
 
@@ -32,6 +32,7 @@ def train(
         str | None,
         typer.Option("--continue", help="Go on from this model: a shipped one, or a folder that train wrote."),
     ] = None,
+    no_burned_in: NoBurnedInOption = False,
     tensorboard: Annotated[
         Path | None, typer.Option(help="Also log for TensorBoard, to a folder of the run's name in this one.")
     ] = None,
@@ -54,6 +55,7 @@ def train(
             restart=restart,
             force=force,
             tensorboard=tensorboard,
+            no_burned_in=no_burned_in,
             on_progress=lambda what, done, total: update(done, total, what),
             on_export=lambda store, found: say(_export_line(store, found), err=True),
             on_epoch=lambda epoch, loss, figures: say(_epoch_line(epoch, loss, figures), err=True),

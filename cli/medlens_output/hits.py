@@ -27,7 +27,8 @@ def hit_columns() -> tuple[str, ...]:
     """The names in a row of a hit, for a CSV without hits."""
     kept = [name for name in COLUMNS if name != "sop_instance_uid"]
     key = ("ref", "sop_instance_uid", "frame_number")
-    return ("rank", "score", "breakdown", "folded", *key, *kept, "patient_pseudonym", "slice", "slices")
+    own = ("patient_pseudonym", "burned_in_text", "slice", "slices")
+    return ("rank", "score", "breakdown", "folded", *key, *kept, *own)
 
 
 def hit_row(hit: Hit, *, short: bool) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from PIL import Image, ImageDraw, ImageFont
 from PIL.PngImagePlugin import PngInfo
 
+from indexer.burned_in import warning
 from indexer.outputs import Output
 from indexer.store.store import Store
 from indexer.tasks.answers import HitPicture, hit_pictures
@@ -44,6 +45,8 @@ def montage(results: SearchResults, pictures: Mapping[int, HitPicture]) -> bytes
     draw = ImageDraw.Draw(sheet)
     draw.text((_MARGIN, _MARGIN), fitted(results.query, bold, width - 2 * _MARGIN), _TEXT, bold)
     about = f"{len(hits)} hit{'' if len(hits) == 1 else 's'}. Model {results.model}; score: {results.score}."
+    if marked := sum(_burned_in(hit) for hit in hits):
+        about = f"(!) {marked} of {len(hits)} may show text about a patient. {about}"
     draw.text((_MARGIN, _MARGIN + _LINE + 6), fitted(about, font, width - 2 * _MARGIN), _SOFT, font)
     for number, hit in enumerate(hits):
         x = _MARGIN + number % columns * (CELL + _GAP)
@@ -80,15 +83,20 @@ def fitted(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width:
     return text[:low] + "..."
 
 
+def _burned_in(hit: Hit) -> bool:
+    return warning(hit.attributes.get("burned_in_text")) is not None
+
+
 def _caption(hit: Hit) -> list[tuple[str, tuple[int, int, int]]]:
     values = hit.attributes
 
     def joined(*names: str) -> str:
         return "  ".join(str(values[name]) for name in names if values.get(name) is not None)
 
+    mark = "  (!)" if _burned_in(hit) else ""
     age = f"{values['patient_age']:.3g} y" if values.get("patient_age") is not None else ""
     return [
-        (f"{hit.rank}.  {hit.score:.3f}  {joined('modality', 'body_part_examined')}", _TEXT),
+        (f"{hit.rank}.{mark}  {hit.score:.3f}  {joined('modality', 'body_part_examined')}", _TEXT),
         ("  ".join(filter(None, (joined("patient_sex"), age, joined("study_date", "view_position")))), _SOFT),
         (joined("series_description") or joined("study_description"), _SOFT),
     ]

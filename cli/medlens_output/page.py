@@ -13,7 +13,7 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from indexer.dicom.header import burned_in_text_likely
+from indexer.burned_in import warning
 from indexer.store.store import Store
 from indexer.tasks.answers import HitPicture, best_sentences, hit_pictures
 from retrieval.neutral import neutral
@@ -158,8 +158,8 @@ def _card(card: Card) -> str:
         facts.append(f"<dt>Frame</dt><dd>{hit.key.frame_number} of {values['number_of_frames']}</dd>")
     if hit.folded:
         facts.append(f"<dt>Folded</dt><dd>{hit.folded} that look the same</dd>")
-    if burned_in_text_likely(values):
-        facts.append('<dt class="burned">Burned in</dt><dd class="burned">may show text about a patient</dd>')
+    if burned := warning(values.get("burned_in_text")):
+        facts.append(f'<dt class="burned">Burned in</dt><dd class="burned">{burned}</dd>')
     if card.picture.pixels is None:
         picture = _text(f"no picture: {card.picture.problem}")
     else:

@@ -13,12 +13,13 @@ none is equal. UIDs and pseudonyms have no case: `=` and `in` compare them as th
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
 
+from indexer import burned_in
 from indexer.catalog.filters import values as meaning
 from indexer.catalog.filters.language import (
     MAX_CONDITIONS,
@@ -36,7 +37,7 @@ from indexer.catalog.filters.language import (
     require_sound,
 )
 from indexer.catalog.labels import label_score
-from indexer.catalog.schema import instances
+from indexer.catalog.schema import OWN_COLUMNS, frame_attributes, instances, of_frame
 from indexer.keywords import COLUMNS, KEYWORDS, Kind
 from retrieval.errors import QueryError, UnknownFilterKeyword
 from retrieval.types import SearchFilter
@@ -53,11 +54,10 @@ _KINDS = {
     Kind.AGE: "an age",
     Kind.FLAG: "yes or no",
 }
-_OWN = ("patient_pseudonym", "kind")  # columns that are no DICOM keyword
-_BY_NAME = {name: name for name in (*COLUMNS, *_OWN)} | {k.name.lower(): k.column for k in KEYWORDS}
+_BY_NAME = {name: name for name in (*COLUMNS, *OWN_COLUMNS)} | {k.name.lower(): k.column for k in KEYWORDS}
 _KEYWORD_NAMES = {k.name.lower(): k.name for k in KEYWORDS}
 _KEYWORD_OF = {k.column: k.name for k in KEYWORDS}
-_FILE_KINDS = ("image", "report", "other")
+_CLOSED: Mapping[str, Sequence[str]] = {"kind": ("image", "report", "other"), "burned_in_text": burned_in.VALUES}
 _EMPTY_HINT = "What no file says anything about is found with: {} is missing"
 _IDENTITY = (
     "patientname",
@@ -91,11 +91,22 @@ class Operand:
 
 
 def conditions(connection: sa.Connection, where: SearchFilter) -> list[sa.ColumnElement[bool]]:
-    """Conditions on `instances`, all of which must hold.
+    """Conditions on `instances`, all of which must hold. An instance whose frames differ passes by any of them.
 
     Raises UnknownFilterKeyword, and QueryError for a filter that can't be read or a value that is none of the column's.
     """
-    return _compiled(where, connection)
+    own = _compiled(where, connection)
+    by_frame = _compiled(where, connection, by_frame=True)
+    if all(mine.compare(other) for mine, other in zip(own, by_frame, strict=True)):
+        return own  # nothing that differs from frame to frame
+    rows = sa.select(frame_attributes.c.instance_id).where(frame_attributes.c.instance_id == instances.c.id)
+    differing, passing = (query.correlate(instances).exists() for query in (rows, rows.where(*by_frame)))
+    return [sa.or_(sa.and_(*own, ~differing), passing)]
+
+
+def frame_conditions(connection: sa.Connection, where: SearchFilter) -> list[sa.ColumnElement[bool]]:
+    """The same for single frames: conditions on `schema.FRAMES_IN_FULL`."""
+    return _compiled(where, connection, by_frame=True)
 
 
 def require_valid(where: SearchFilter) -> None:
@@ -111,23 +122,26 @@ def column_named(name: str) -> str:
     return found
 
 
-def _compiled(where: SearchFilter, connection: sa.Connection | None) -> list[sa.ColumnElement[bool]]:
+def _compiled(
+    where: SearchFilter, connection: sa.Connection | None, *, by_frame: bool = False
+) -> list[sa.ColumnElement[bool]]:
     out = []
     for name, texts in where.equals.items():
         for text in texts:
             require_sound(str(text))
         tree = Condition(Field((name,)), "in", tuple(Value(str(text)) for text in texts))
-        out.append(_Compiler("", connection).sql(tree))
+        out.append(_Compiler("", connection, by_frame).sql(tree))
     if where.where:
-        out.append(_Compiler(where.where, connection).sql(parse_filter(where.where)))
+        out.append(_Compiler(where.where, connection, by_frame).sql(parse_filter(where.where)))
     return out
 
 
 class _Compiler:
     """Turns the syntax tree of one filter into SQL. `text` is what the user wrote, for messages; empty if nothing."""
 
-    def __init__(self, text: str, connection: sa.Connection | None) -> None:
+    def __init__(self, text: str, connection: sa.Connection | None, by_frame: bool) -> None:
         self.text = text
+        self.by_frame = by_frame
         self.connection = connection
         self.is_postgresql = connection is not None and connection.dialect.name == "postgresql"
         self.ranges = 0
@@ -180,7 +194,7 @@ class _Compiler:
         keyword = COLUMNS.get(column)
         return Operand(
             name=column,
-            column=instances.c[column],
+            column=of_frame(column) if self.by_frame else instances.c[column],
             kind=keyword.kind if keyword else Kind.TEXT,
             multi_valued=keyword is not None and keyword.vm != "1",
             identifier=column.endswith("_uid") or column == "patient_pseudonym",
@@ -234,8 +248,9 @@ class _Compiler:
             if not value.text.strip():
                 message, hint = f"{operand.name} is compared with nothing; expected a text", _EMPTY_HINT
                 raise self._error(message, value.span, hint=hint.format(_KEYWORD_OF.get(operand.name, operand.name)))
-            if operand.name == "kind" and value.text.lower() not in _FILE_KINDS:
-                message = f"kind is compared with {value.text!r}; expected {', '.join(_FILE_KINDS)}"
+            allowed = _CLOSED.get(operand.name)
+            if allowed is not None and value.text.lower() not in allowed:
+                message = f"{operand.name} is compared with {value.text!r}; expected {', '.join(allowed)}"
                 raise self._error(message, value.span)
 
     def _text_equals(self, operand: Operand, texts: list[str]) -> sa.ColumnElement[bool]:
@@ -304,5 +319,5 @@ def _hint(name: str) -> str:
         return "Identity stays out of the catalog; patients are told apart by patient_pseudonym."
     near = difflib.get_close_matches(name.lower(), _BY_NAME, n=1, cutoff=0.5)
     if not near:
-        return f"There are: {', '.join([*COLUMNS, *_OWN])}."
+        return f"There are: {', '.join([*COLUMNS, *OWN_COLUMNS])}."
     return f"Did you mean {near[0] if name.islower() else _KEYWORD_NAMES.get(near[0], near[0])!r}?"

@@ -12,9 +12,9 @@ import numpy.typing as npt
 import sqlalchemy as sa
 
 from indexer.catalog.batching import chunks, delete_where_in, rows_where_in
-from indexer.catalog.conditions import conditions
+from indexer.catalog.conditions import frame_conditions
 from indexer.catalog.database import Database
-from indexer.catalog.schema import archives, deletions, files, frames, instances
+from indexer.catalog.schema import FRAMES_IN_FULL, OWN_COLUMNS, archives, deletions, files, frames, instances, of_frame
 from indexer.catalog.vectors import Ids, Vectors, VectorSets, unpacked
 from indexer.keywords import COLUMNS
 from retrieval.errors import StoreError
@@ -53,24 +53,24 @@ class Frames:
         self._vectors = vectors
 
     def ids_matching(self, where: SearchFilter) -> Ids:
-        """Ascending ids of the frames whose instance passes the filter; as `VectorSets.ids_matching`."""
+        """Ascending ids of the frames that pass the filter; as `VectorSets.ids_matching`."""
         return self._vectors.ids_matching(where, "frame")
 
     def get(self, ids: Iterable[int]) -> dict[int, tuple[FrameKey, dict[str, Any]]]:
         """Key and attributes by frame id, in the order asked. Ids that are gone are missing from the answer.
 
-        Attributes are the columns of `keywords.COLUMNS`, `patient_pseudonym`, `kind`, `file_path` (relative) and
+        Attributes are the columns of `keywords.COLUMNS` and `schema.OWN_COLUMNS`, `file_path` (relative) and
         `archive_root`.
         """
         query = (
             sa.select(
                 frames.c.id,
                 frames.c.frame_number,
-                *(instances.c[name] for name in (*COLUMNS, "patient_pseudonym", "kind")),
+                *(of_frame(name).label(name) for name in (*COLUMNS, *OWN_COLUMNS)),
                 files.c.path.label("file_path"),
                 archives.c.root.label("archive_root"),
             )
-            .select_from(frames.join(instances).join(files, instances.c.file_id == files.c.id).join(archives))
+            .select_from(FRAMES_IN_FULL.join(files, instances.c.file_id == files.c.id).join(archives))
             .order_by(frames.c.id)
         )
         wanted = [int(i) for i in ids]
@@ -149,14 +149,14 @@ class Frames:
         columns = [instances.c[name] for name in ("sop_instance_uid", "study_instance_uid", "patient_pseudonym")]
         query = (
             sa.select(frames.c.id, frames.c.frame_number, frames.c.vector, *columns)
-            .select_from(frames.join(instances))
+            .select_from(FRAMES_IN_FULL)
             .order_by(frames.c.id)
             .limit(batch)
         )
         after = 0
         while True:
             with self._database.reading() as connection:
-                page = query.where(frames.c.id > after, *conditions(connection, where))
+                page = query.where(frames.c.id > after, *frame_conditions(connection, where))
                 rows = connection.execute(page).all()
             if rows:
                 after = rows[-1].id

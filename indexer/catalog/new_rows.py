@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import sqlalchemy as sa
 
-from indexer.catalog.schema import files, frames, instances, reports, sentences
+from indexer.catalog.schema import files, frame_attributes, frames, instances, reports, sentences
 from indexer.catalog.vectors import NORM_TOLERANCE
-from indexer.keywords import COLUMNS
+from indexer.keywords import BY_FRAME, COLUMNS
 from indexer.records import FileStat, IndexedFile, Rejection, Tally
 from retrieval.types import FrameKey
 
@@ -59,6 +59,7 @@ def insert_files(connection: sa.Connection, archive_id: int, items: Sequence[Pac
                 "file_id": file_id,
                 "kind": record.kind,
                 "patient_pseudonym": record.patient_pseudonym,
+                "burned_in_text": record.burned_in_text,
                 **{column: _storable(record.attributes.get(column)) for column in COLUMNS},
             }
             for instance_id, file_id, record in zip(ids, file_ids, (i.file.record for i in items), strict=True)
@@ -81,6 +82,13 @@ def insert_files(connection: sa.Connection, archive_id: int, items: Sequence[Pac
         if record.kind == "other":
             tally.not_embedded[str(record.attributes.get("modality") or "unknown")] += 1
         tally.warnings.update(record.warnings)
+    by_frame = [
+        {"instance_id": instance_id, "frame_number": number, **{name: values.get(name) for name in BY_FRAME}}
+        for instance_id, item in zip(ids, items, strict=True)
+        for number, values in item.file.record.frame_attributes.items()
+    ]
+    if by_frame:
+        connection.execute(sa.insert(frame_attributes), by_frame)
     _insert_reports(connection, ids, items, tally)
 
 

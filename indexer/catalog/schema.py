@@ -17,6 +17,7 @@ from sqlalchemy import (
     Boolean,
     CheckConstraint,
     Column,
+    ColumnElement,
     Date,
     Dialect,
     Double,
@@ -31,13 +32,15 @@ from sqlalchemy import (
     Text,
     TypeDecorator,
     UniqueConstraint,
+    and_,
+    func,
 )
 
-from indexer.keywords import KEYWORDS, Keyword, Kind
+from indexer.keywords import BY_FRAME, COLUMNS, KEYWORDS, Keyword, Kind
 from indexer.vector_sets import VECTOR_SETS, VectorKind, VectorSet
 from retrieval.types import SHORT_KEY_LETTERS
 
-SCHEMA_REVISION = "0004"
+SCHEMA_REVISION = "0006"
 """The migration that this code was written for. Kept here so that opening a current store needs no Alembic."""
 
 # A file name that is no UTF-8 reaches Python as lone surrogates, which no database takes: they travel as private-use
@@ -76,6 +79,9 @@ _TYPES: dict[Kind, type[Any]] = {
     Kind.AGE: Double,
     Kind.FLAG: Boolean,
 }
+OWN_COLUMNS = ("patient_pseudonym", "kind", "burned_in_text")
+"""Of instances, what is kept beside the keywords and can be asked for."""
+
 _INDEXED = ("study_instance_uid", "series_instance_uid", "modality", "body_part_examined")
 
 
@@ -143,6 +149,7 @@ instances = Table(
     Column("file_id", BigId, ForeignKey("files.id"), nullable=False, unique=True),
     Column("kind", String(16), nullable=False, comment="image, report or other"),
     Column("patient_pseudonym", Text, index=True, comment="keyed HMAC of the patient's identity"),
+    Column("burned_in_text", String(8), comment="yes, likely or no; of images"),
     *_keyword_columns(),
 )
 
@@ -157,6 +164,16 @@ frames = Table(
     UniqueConstraint("instance_id", "frame_number"),
     sqlite_autoincrement=True,
 )
+
+frame_attributes = Table(
+    "frame_attributes",
+    metadata,
+    Column("instance_id", BigId, ForeignKey("instances.id", ondelete="CASCADE"), primary_key=True),
+    Column("frame_number", Integer, primary_key=True, autoincrement=False, comment="from 1, as the standard counts"),
+    *(Column(name, _TYPES[COLUMNS[name].kind], comment=dicom_comment(COLUMNS[name])) for name in BY_FRAME),
+    sqlite_with_rowid=False,
+)
+"""Rows for the frames of those instances only whose frames differ; there the instance's own columns are empty."""
 
 reports = Table(
     "reports",
@@ -257,6 +274,22 @@ def vector_table(of_set: VectorSet) -> VectorTable:
     for table in tables[1:]:
         joined = joined.join(table)
     return VectorTable(tables[0], joined, tables[-1].c.instance_id)
+
+
+FRAMES_IN_FULL: Join = frames.join(instances).outerjoin(
+    frame_attributes,
+    and_(
+        frame_attributes.c.instance_id == frames.c.instance_id,
+        frame_attributes.c.frame_number == frames.c.frame_number,
+    ),
+)
+"""The frames with their instances and with what is said of them by frame; see `of_frame`."""
+
+
+def of_frame(name: str) -> ColumnElement[Any]:
+    """A column of `instances` as it holds for one frame of FRAMES_IN_FULL."""
+    column = instances.c[name]
+    return func.coalesce(frame_attributes.c[name], column, type_=column.type) if name in BY_FRAME else column
 
 
 VECTOR_TABLES: Mapping[VectorKind, VectorTable] = {kind: vector_table(each) for kind, each in VECTOR_SETS.items()}

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import sqlalchemy as sa
 
 from indexer.catalog.conditions import conditions
-from indexer.catalog.schema import archives, files, frames, instances
+from indexer.catalog.schema import OWN_COLUMNS, archives, files, frames, instances
 from indexer.keywords import COLUMNS, Level
 from retrieval.types import SearchFilter
 
@@ -24,7 +24,7 @@ def select_instances(connection: sa.Connection, where: SearchFilter) -> Iterator
     """Every instance that passes, by patient, study and series: its attributes, `file_path` and `archive_root`."""
     query = (
         sa.select(
-            *(instances.c[name] for name in ("patient_pseudonym", "kind", *COLUMNS)),
+            *(instances.c[name] for name in (*OWN_COLUMNS, *COLUMNS)),
             files.c.path.label("file_path"),
             archives.c.root.label("archive_root"),
         )
@@ -73,6 +73,6 @@ def select_studies(connection: sa.Connection, where: SearchFilter) -> Iterator[d
 SELECTED: dict[SelectionLevel, tuple[str, ...]] = {  # the names in a row
     "study": ("study_instance_uid", *_STUDY_SAID, "modalities", "series", "instances", "frames"),
     "series": ("study_instance_uid", "series_instance_uid", *_STUDY_SAID, *_SERIES_SAID, "instances", "frames"),
-    "instance": ("patient_pseudonym", "kind", *COLUMNS),
+    "instance": (*OWN_COLUMNS, *COLUMNS),
 }
 SELECT = {"study": select_studies, "series": select_series, "instance": select_instances}

@@ -14,10 +14,10 @@ import numpy.typing as npt
 import sqlalchemy as sa
 
 from indexer.catalog.batching import rows_where_in
-from indexer.catalog.conditions import conditions
+from indexer.catalog.conditions import conditions, frame_conditions
 from indexer.catalog.database import Database
 from indexer.catalog.remembered import Remembered
-from indexer.catalog.schema import VECTOR_TABLES, deletions, instances
+from indexer.catalog.schema import FRAMES_IN_FULL, VECTOR_TABLES, deletions, instances
 from indexer.vector_sets import VectorKind
 from retrieval.errors import StoreCorrupt
 from retrieval.types import SearchFilter
@@ -38,7 +38,7 @@ class VectorSets:
         self._matching: Remembered[tuple[str, str], Ids] = Remembered(database.state, _ANSWERS)
 
     def ids_matching(self, where: SearchFilter, kind: VectorKind) -> Ids:
-        """Ascending ids of the rows whose instance passes the filter.
+        """Ascending ids of the frames that pass the filter, or of the sentences whose instance does.
 
         Read-only, and remembered until anything is committed: the database takes a microsecond a row to say it again.
         Raises UnknownFilterKeyword, and QueryError for a value that the column does not accept.
@@ -50,7 +50,9 @@ class VectorSets:
         table = VECTOR_TABLES[kind]
         query = sa.select(table.rows.c.id)  # sorted here: ORDER BY makes SQLite walk the table with the vectors
         with self._database.reading() as connection:
-            if where:
+            if where and kind == "frame":
+                query = query.select_from(FRAMES_IN_FULL).where(*frame_conditions(connection, where))
+            elif where:
                 query = query.select_from(table.joined.join(instances)).where(*conditions(connection, where))
             ids = np.sort(np.fromiter(connection.execute(query).scalars(), dtype=np.int64))
         ids.flags.writeable = False

@@ -18,20 +18,29 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import math
 import re
 from collections.abc import Callable, Mapping
-from datetime import date
 from typing import Any, Literal
 
 from pydicom.charset import python_encoding
 from pydicom.dataset import Dataset
-from pydicom.multival import MultiValue
 from pydicom.uid import UID
 
+from indexer.burned_in import BurnedIn, guessed
+from indexer.dicom.attributes import read_attribute
+from indexer.dicom.frame_attributes import with_shared
 from indexer.dicom.identifying import UnknownIdentity, identity_of
 from indexer.dicom.report_text import report_text
-from indexer.dicom.values import CONVERSION_ERRORS, READ_ERRORS, MalformedValue, as_text, quiet, read_text, read_value
+from indexer.dicom.values import (
+    CONVERSION_ERRORS,
+    MalformedValue,
+    as_text,
+    first_item,
+    item_at,
+    quiet,
+    read_text,
+    read_value,
+)
 from indexer.keywords import KEYWORDS, Kind
 from indexer.privacy.codes import CLOSED, Code, closed_code
 from indexer.privacy.identity import Identity
@@ -39,7 +48,6 @@ from indexer.privacy.scrubber import Scrubber, scrubber_of
 from indexer.records import AttributeValue, InstanceRecord
 from retrieval.errors import UnsupportedImageError
 
-MAX_TEXT = 1024  # characters of one attribute; the longest VR of the table allows 64 per value
 PSEUDONYM_LENGTH = 32  # hex digits: 128 bits
 
 InstanceKind = Literal["image", "report", "other"]
@@ -63,29 +71,12 @@ _OTHER_FAMILIES = (
     f"{_STORAGE}88.",  # key objects, dose and procedure logs
     f"{_STORAGE}104.",  # encapsulated CDA and 3D models
 )
-_BURNED_IN_CLASSES = (
-    f"{_STORAGE}3.1",  # US multi-frame
-    f"{_STORAGE}6.",  # US
-    f"{_STORAGE}7",  # secondary capture
-    f"{_STORAGE}77.1.1",  # endoscopy and its video
-)
-_BURNED_IN_MODALITIES = {"US", "IVUS", "ES", "SC"}
+
+_CLEAN_PIXEL_DATA = "113101"
+_METHODS_AT_MOST = 32
 
 _UID = re.compile(r"[0-9.]{1,64}")
 _IDENTIFIER = re.compile(r"[0-9A-Za-z._:{}+~ -]{1,64}")  # what de-identifiers and other writers put in a UID's place
-_AGE = re.compile(r"(\d{1,3})([DWMY])", re.IGNORECASE)
-_DATE = re.compile(r"(\d{4})([.-]?)(\d{2})\2(\d{2})")  # with dots in ACR-NEMA, PS3.5 6.2
-_DAYS_PER_YEAR = 365.25
-_PER_YEAR = {"D": _DAYS_PER_YEAR, "W": _DAYS_PER_YEAR / 7, "M": 12.0, "Y": 1.0}
-_EXPECTED = {
-    Kind.TEXT: "text",
-    Kind.INTEGER: "an integer",
-    Kind.NUMBER: "a finite number",
-    Kind.DATE: "YYYYMMDD",
-    Kind.AGE: "nnnD, nnnW, nnnM or nnnY",
-    Kind.FLAG: "YES or NO",
-}
-
 _TABLE = tuple((k.column, k.tag, k.kind, f"({k.tag >> 16:04x},{k.tag & 0xFFFF:04x}) {k.name}") for k in KEYWORDS)
 _FREE_TEXT = tuple(k.column for k in KEYWORDS if k.free_text)
 _CODES = tuple(
@@ -113,7 +104,8 @@ def read_record(ds: Dataset, key: bytes, *, keep_descriptions: bool = True) -> I
 def _read_record(ds: Dataset, key: bytes, keep_descriptions: bool) -> InstanceRecord:
     notes: list[str] = []
     _check_character_set(ds, notes.append)
-    attributes = {column: _read_attribute(ds, tag, kind, label, notes.append) for column, tag, kind, label in _TABLE}
+    attributes = {column: read_attribute(ds, tag, kind, label, notes.append) for column, tag, kind, label in _TABLE}
+    with_shared(ds, attributes, notes.append)
     _settle_uids(ds, attributes, notes.append)
     kind = _kind(str(attributes["sop_class_uid"]), ds, notes.append)
 
@@ -123,6 +115,7 @@ def _read_record(ds: Dataset, key: bytes, keep_descriptions: bool) -> InstanceRe
         attributes=attributes,
         patient_pseudonym=_patient_pseudonym(ds, key, notes.append),
         kind=kind,
+        burned_in_text=_burned_in_text(ds, attributes) if kind == "image" else None,
         number_of_frames=_frames(attributes, notes.append) if kind == "image" else 0,
         report_text=text,
         warnings=tuple(dict.fromkeys(notes)),
@@ -182,20 +175,20 @@ def pseudonym(patient_id: str, issuer: str, key: bytes) -> str | None:
     return hmac.new(key, message, hashlib.sha256).hexdigest()[:PSEUDONYM_LENGTH]
 
 
-def burned_in_text_likely(attributes: Mapping[str, Any]) -> bool:
-    """Whether names may be written into an instance's pixels: what BurnedInAnnotation says, or else what is usual.
-
-    Without the flag: ultrasound, secondary capture and endoscopy, and slide labels, print the patient on the picture.
-    """
-    flag = attributes.get("burned_in_annotation")
-    if flag is not None:
-        return bool(flag)
-    image_type = str(attributes.get("image_type") or "").upper().split("\\")
-    return (
-        str(attributes.get("modality") or "").upper() in _BURNED_IN_MODALITIES
-        or _of_family(str(attributes.get("sop_class_uid")), _BURNED_IN_CLASSES)
-        or bool({"LABEL", "OVERVIEW"} & set(image_type[2:]))  # PS3.3 C.8.12.4.1.1
+def _burned_in_text(ds: Dataset, attributes: Mapping[str, Any]) -> BurnedIn:
+    signs = (
+        read_text(ds, "RecognizableVisualFeatures").upper() == "YES"
+        or bool(read_text(ds, "ConversionType"))  # of secondary captures, whatever their class (PS3.3 C.8.6.1)
+        or first_item(ds, "SequenceOfUltrasoundRegions") is not None
     )
+    return guessed(attributes, signs=signs, cleaned=_cleaned(ds))
+
+
+def _cleaned(ds: Dataset) -> bool:
+    """Whether a de-identification by the Clean Pixel Data Option (PS3.16 CID 7050) is named."""
+    method = "DeidentificationMethodCodeSequence"
+    items = (item_at(ds, method, place) for place in range(_METHODS_AT_MOST))
+    return any(item is not None and read_text(item, "CodeValue") == _CLEAN_PIXEL_DATA for item in items)
 
 
 def _of_family(uid: str, families: tuple[str, ...]) -> bool:
@@ -210,98 +203,6 @@ def _check_character_set(ds: Dataset, warn: Callable[[str], None]) -> None:
         unknown = [""]
     if unknown:
         warn("(0008,0005) SpecificCharacterSet names no character set of PS3.3 C.12.1.1.2: text may hold wrong letters")
-
-
-def _read_attribute(ds: Dataset, tag: int, kind: Kind, label: str, warn: Callable[[str], None]) -> AttributeValue:
-    try:
-        value = read_value(ds, tag)
-        if value is None:
-            return None
-        if isinstance(value, MultiValue) and kind is not Kind.TEXT:
-            warn(f"{label} has {len(value)} values, expected one: the first is kept")
-            value = value[0]
-        converted = _CONVERTERS[kind](value)
-        if kind is Kind.INTEGER and "." in as_text(value):
-            warn(f"{label} is written as a decimal: taken as the whole number that it is")
-    except READ_ERRORS:
-        warn(f"{label} is malformed, expected {_EXPECTED[kind]}: left out")
-        return None
-    if isinstance(converted, str) and len(converted) > MAX_TEXT:
-        warn(f"{label} has {len(converted)} characters: cut to {MAX_TEXT}")
-        return converted[:MAX_TEXT]
-    return converted
-
-
-def _to_text(value: Any) -> str | None:
-    return " ".join(as_text(value).split()) or None
-
-
-def _to_integer(value: Any) -> int | None:
-    text = as_text(value)
-    if not text:
-        return None
-    number = _whole(text)
-    if not -(2**31) <= number < 2**32:  # IS and UL, PS3.5 6.2
-        raise MalformedValue
-    return number
-
-
-def _whole(text: str) -> int:
-    """An IS; some write "3.0" for 3."""
-    try:
-        return int(text)
-    except ValueError:
-        number = float(text)
-        if not number.is_integer():
-            raise
-        return int(number)
-
-
-def _to_number(value: Any) -> float | None:
-    text = as_text(value)
-    if not text:
-        return None
-    number = float(text)
-    if not math.isfinite(number):
-        raise MalformedValue
-    return number
-
-
-def _to_date(value: Any) -> date | None:
-    text = as_text(value)
-    if not text:
-        return None
-    match = _DATE.fullmatch(text)
-    if not match:
-        raise MalformedValue
-    return date(int(match[1]), int(match[3]), int(match[4]))
-
-
-def _to_age(value: Any) -> float | None:
-    text = as_text(value)
-    if not text:
-        return None
-    match = _AGE.fullmatch(text)
-    if not match:
-        raise MalformedValue
-    return int(match[1]) / _PER_YEAR[match[2].upper()]
-
-
-def _to_flag(value: Any) -> bool | None:
-    text = as_text(value).upper()
-    if text not in ("", "YES", "NO"):
-        raise MalformedValue
-    return {"YES": True, "NO": False}.get(text)
-
-
-_CONVERTERS: dict[Kind, Callable[[Any], AttributeValue]] = {
-    Kind.TEXT: _to_text,
-    Kind.INTEGER: _to_integer,
-    Kind.NUMBER: _to_number,
-    Kind.DATE: _to_date,
-    Kind.AGE: _to_age,
-    Kind.FLAG: _to_flag,
-}
 
 
 def _settle_uids(ds: Dataset, attributes: dict[str, AttributeValue], warn: Callable[[str], None]) -> None:

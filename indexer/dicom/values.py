@@ -13,6 +13,7 @@ from typing import Any
 from pydicom.dataset import Dataset
 from pydicom.errors import BytesLengthException
 from pydicom.multival import MultiValue
+from pydicom.sequence import Sequence
 
 # What pydicom raises when a value is converted on first access (it parses lazily): seen over mutants of its test files.
 CONVERSION_ERRORS: tuple[type[Exception], ...] = (
@@ -97,6 +98,21 @@ def as_text(value: Any) -> str:
 def clean(text: str) -> str:
     text = _SURROGATES.sub("\ufffd", text.replace("\r\n", "\n").replace("\r", "\n"))
     return _CONTROLS.sub(" ", text).strip()
+
+
+def item_at(ds: Dataset, tag: int | str, place: int) -> Dataset | None:
+    """One item of a sequence, from 0, without reading the others; None if it is absent or broken."""
+    try:
+        value = read_value(ds, tag)
+        item = value[place] if isinstance(value, Sequence) and 0 <= place < len(value) else None
+    except READ_ERRORS:
+        return None
+    return item if isinstance(item, Dataset) else None
+
+
+def first_item(ds: Dataset, tag: int | str) -> Dataset | None:
+    """The first item of a sequence, as `item_at`."""
+    return item_at(ds, tag, 0)
 
 
 def read_items(ds: Dataset, tag: int | str) -> list[Dataset]:

@@ -10,6 +10,7 @@ from PIL import Image, UnidentifiedImageError
 from pydicom.dataset import Dataset
 
 from indexer.dicom.budget import Warn
+from indexer.dicom.frame_attributes import with_frames
 from indexer.dicom.header import read_record
 from indexer.dicom.safe_read import open_dicom
 from indexer.reading.frames import FramePolicy
@@ -104,7 +105,7 @@ def read_file(file: FileToRead) -> ReadFile | SameBytes:
         there = record.number_of_frames if pixels is None else min(record.number_of_frames, pixels.frames)
         numbers = _settings.frames.select(there)
         pictures = tuple(_fitted(ds, n, pixels, notes.append) for n in numbers)
-        record = replace(record, number_of_frames=there)
+        record = with_frames(replace(record, number_of_frames=there), ds, numbers, notes.append)
     record = replace(record, warnings=tuple(dict.fromkeys((*record.warnings, *notes))))
     found = tuple(sentences(record.report_text)) if record.kind == "report" else ()
     return ReadFile(record, numbers, pictures, found, content_hash or digest(where))

@@ -68,7 +68,7 @@ def _read_query_image(image: QueryImage) -> tuple[Uint8Image, Origin]:
     except (NotDicomError, UnsupportedImageError):
         return picture, Origin()
     patient = record.patient_pseudonym if image.key is not None else None
-    return picture, Origin(record.sop_instance_uid, record.study_instance_uid, patient)
+    return picture, Origin(record.sop_instance_uid, record.study_instance_uid, patient, record.burned_in_text)
 
 
 def _unusable(where: Where, error: DicomError) -> DicomError | InvalidImage:

@@ -32,7 +32,7 @@ from retrieval.neutral import neutral_values
 from retrieval.optional import require_optional
 
 FORMATS = ("npz", "parquet", "faiss")
-_KEPT = (*COLUMNS, "patient_pseudonym")
+_KEPT = (*COLUMNS, "patient_pseudonym", "burned_in_text")
 _ARRAYS = ("ids", "vectors", "sop_instance_uid", "frame_number", "attributes", "model")
 _MODEL = "medlens_model"  # a key of a Parquet file's metadata
 _KEYS = json_lines("the keys of exported vectors", {"id", "sop_instance_uid", "frame_number", *_KEPT})

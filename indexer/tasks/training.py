@@ -39,6 +39,7 @@ def train(
     restart: bool = False,
     force: bool = False,
     tensorboard: Path | None = None,
+    no_burned_in: bool = False,
     on_progress: Progress = lambda what, done, total: None,
     on_export: OnExport = lambda store, exported: None,
     on_epoch: OnEpoch = lambda epoch, loss, figures: None,
@@ -48,6 +49,7 @@ def train(
 
     Stores among the data are written down as pairs files in the run's work folder, each told to `on_export` by its
     name. A run that has begun goes on with what it began with, also if a store has changed, unless it is started anew.
+    `no_burned_in` takes from stores only pictures that show no text about a patient.
     Where the model then lies is written down for this user. A folder that no training wrote is written into with
     `force` only. The other arguments and what is raised are those of `retrieval.training.run.train`; OutputError for
     such a folder, StoreError for a store that can't be opened.
@@ -61,7 +63,7 @@ def train(
             require_folder(folder)
     chosen = choose_device(device, "fp32")
     result = train_on_pairs(
-        _with_stores(config, restart=restart, on_progress=on_progress, on_export=on_export),
+        _with_stores(config, restart=restart, no_burned_in=no_burned_in, on_progress=on_progress, on_export=on_export),
         device=chosen.name,
         restart=restart,
         tensorboard=tensorboard,
@@ -95,7 +97,7 @@ def _require_output(folder: Path, force: bool) -> None:
 
 
 def _with_stores(
-    config: TrainingConfig, *, restart: bool, on_progress: Progress, on_export: OnExport
+    config: TrainingConfig, *, restart: bool, no_burned_in: bool, on_progress: Progress, on_export: OnExport
 ) -> TrainingConfig:
     """The same with pairs files in the place of stores."""
     from retrieval.training.checkpoint import STATE_NAME, work_folder
@@ -113,7 +115,7 @@ def _with_stores(
                 exported = export_pairs(
                     store,
                     work / "stores" / (name if names[name] == 1 else f"{name}-{names[name]}"),
-                    ExportSettings(source.where, source.dev_share, longest),
+                    ExportSettings(_filter(source.where, no_burned_in), source.dev_share, longest),
                     keep=begun,
                     workers=os.cpu_count() or 1,
                     progress=lambda done, total, name=name: on_progress(f"reading the store {name}", done, total),  # type: ignore[misc]
@@ -123,3 +125,9 @@ def _with_stores(
             source = source.model_copy(update={"pairs": exported.pairs})
         sources.append(source)
     return config.model_copy(update={"data": tuple(sources)})
+
+
+def _filter(where: str, no_burned_in: bool) -> str:
+    if not no_burned_in:
+        return where
+    return f"({where}) and burned_in_text = no" if where else "burned_in_text = no"
