@@ -78,6 +78,8 @@ def report_index_problem(parent: Path, catalog: SqlCatalog, store_id: str) -> st
         return None
     try:
         mark = _mark_of(folder)
+        if mark["version"] != _VERSION:
+            return None  # of another medlens: it is replaced when it is opened
         ReportIndex.load(folder, mark["checksums"])
     except (OSError, ValueError) as exc:
         return f"it is damaged ({type(exc).__name__})"
