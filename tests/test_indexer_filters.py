@@ -338,7 +338,13 @@ def test_the_page_on_filters_shows_filters_that_work(store: Store) -> None:
     rows = [
         {"modality": "CT", "patient_age": 71.0, "study_date": date(2020, 2, 29), "study_description": "CT Knee ANGIO"},
         {"modality": "MR", "patient_age": 1.0, "study_date": date(2021, 1, 1), "body_part_examined": "SCHÄDEL"},
-        {"laterality": "L", "slice_thickness": 3.0, "image_type": "ORIGINAL\\PRIMARY\\AXIAL", "patient_sex": "F"},
+        {
+            "laterality": "L",
+            "image_laterality": "L",
+            "slice_thickness": 3.0,
+            "image_type": "ORIGINAL\\PRIMARY\\AXIAL",
+            "patient_sex": "F",
+        },
         {"laterality": "B", "slice_thickness": 1.25, "series_description": "t2 axial", "patient_age": 50.0},
         {"study_description": "knee", "patient_sex": "F", "study_date": date(2020, 3, 1)},
     ]
