@@ -20,8 +20,11 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 MODELS = ROOT / "data" / "models"
 DEFAULT_WEIGHTS = MODELS / "medlens-base" / "open_clip_model.safetensors"
-SOURCES = ("pyproject.toml", "MANIFEST.in", "README.md", "LICENSE", "CHANGELOG.md", "Makefile")
-FOLDERS = ("retrieval", "indexer", "cli", "data", "tests", "benchmarks")
+SOURCES = (
+    *("pyproject.toml", "MANIFEST.in", "README.md", "LICENSE", "CHANGELOG.md", "Makefile"),
+    *("CITATION.cff", "CONTRIBUTING.md", "SECURITY.md"),
+)
+FOLDERS = ("retrieval", "indexer", "cli", "data", "tests", "benchmarks", "medlens", "docs", "examples")
 
 pytestmark = pytest.mark.skipif(find_spec("build") is None, reason="the package build is not installed")
 
@@ -55,7 +58,7 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
         if (ROOT / name).exists():
             shutil.copy(ROOT / name, copy / name)
     for name in FOLDERS:
-        shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__", "*.work"))
+        shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__", "*.work", "_build"))
     return copy
 
 
@@ -99,7 +102,7 @@ def test_the_wheel_holds_what_runs_and_nothing_else(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
     modules = {
         path.relative_to(ROOT).as_posix()
-        for package in ("retrieval", "indexer", "cli")
+        for package in ("retrieval", "indexer", "cli", "medlens")
         for path in (ROOT / package).rglob("*.py")
     }
     data = {f"medlens_data/labels/{path.name}" for path in (ROOT / "data" / "labels").glob("*.yaml")}
@@ -107,7 +110,7 @@ def test_the_wheel_holds_what_runs_and_nothing_else(wheel: Path) -> None:
         data |= {f"medlens_data/models/{model.name}/{path.name}" for path in model.iterdir() if path.is_file()}
     if (ROOT / "data" / "README.md").exists():
         data.add("medlens_data/README.md")
-    other = {"indexer/catalog/migrations/script.py.mako", "indexer/py.typed", "retrieval/py.typed"}
+    other = {"indexer/catalog/migrations/script.py.mako", "indexer/py.typed", "medlens/py.typed", "retrieval/py.typed"}
     expected = modules | data | other
     packed = {name for name in names if ".dist-info/" not in name}
     assert packed == expected, f"missing {sorted(expected - packed)}, too much {sorted(packed - expected)}"
@@ -122,6 +125,9 @@ def test_the_source_distribution_builds_and_carries_the_tests(sources: Path, tmp
     wanted |= {
         "data/training/medlens-base.yaml",
         "data/labels/modality.yaml",
+        "docs/conf.py",
+        "examples/build_a_cohort.py",
+        "medlens/__init__.py",
         "indexer/catalog/migrations/script.py.mako",
     }
     assert wanted <= names, f"missing {sorted(wanted - names)}"
@@ -143,7 +149,7 @@ def test_the_installed_program_runs_elsewhere(installed: Path, tmp_path: Path) -
 
 def test_what_runs_is_the_wheel_and_not_the_checkout(installed: Path, tmp_path: Path) -> None:
     code = (
-        "import cli.medlens_app, indexer.catalog.sql_catalog, indexer.catalog.migrations\n"
+        "import medlens, cli.medlens_app, indexer.catalog.sql_catalog, indexer.catalog.migrations\n"
         "import retrieval.search.searcher, retrieval.resources, sys\n"
         "print(retrieval.resources.data_folder())\n"
         "for name in sorted(sys.modules):\n"
