@@ -183,3 +183,5 @@ def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "reference" / "commands.html").exists()
+    own = {"search", "genindex", "py-modindex"}  # Sphinx's: a page of that name would be overwritten
+    assert not own & {page.stem for page in PAGES}
