@@ -7,6 +7,7 @@ import io
 import json
 import pickle
 import struct
+import sys
 import tracemalloc
 import zipfile
 from collections.abc import Iterator
@@ -284,7 +285,11 @@ def test_a_csv_of_one_endless_row(text: str, tmp_path: Path, monkeypatch: pytest
 
 def test_json_lines_of_one_endless_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(row_files, "LONGEST_ROW", 1 << 17)
-    for text in ('{"a": [' + "0," * 300_000 + "0]}", '{"a": ' + DEEP[:1000] + "}\n" + "[" * 130_000):
+    deep = "nested too deeply" if sys.version_info < (3, 12) else "nested too deeply|is not JSON: Expecting value"
+    for text, message in (
+        ('{"a": [' + "0," * 300_000 + "0]}", "more than 131,072 characters"),
+        ('{"a": ' + DEEP[:1000] + "}\n" + "[" * 130_000, deep),
+    ):
         (tmp_path / "a.jsonl").write_text(text)
-        with pytest.raises(QueryError, match=r"more than 131,072 characters|nested too deeply|is not JSON"):
+        with pytest.raises(QueryError, match=message):
             read_row_file(tmp_path / "a.jsonl", what="pairs file", error=QueryError)

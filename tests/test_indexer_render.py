@@ -349,7 +349,7 @@ def test_what_is_refused_and_nothing_else(root: str, request: pytest.FixtureRequ
     refused = {
         "JPEG2000-embedded-sequence-delimiter.dcm": "opj_read_header",  # a codestream cut by its own delimiter
         "MR_truncated.dcm": "truncated",
-        "badVR.dcm": "NumberOfFrames is no number",
+        "badVR.dcm": "NumberOfFrames is not a number",
         "meta_missing_tsyntax.dcm": "Rows is missing",  # two bytes of pixels and no header for them
         "nested_priv_SQ.dcm": "Rows is missing",
         "966.dcm": "opj_decode",  # corrupt; 966_fixed.dcm is its repair

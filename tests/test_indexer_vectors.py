@@ -439,5 +439,5 @@ def test_a_header_that_is_not_ours_is_damage(tmp_path: Path) -> None:
     whole = (tmp_path / "x.faiss").read_bytes()
     for place in (0, 5, 60, 100):
         (tmp_path / "x.faiss").write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
-        with pytest.raises(StoreCorrupt, match=r"header|checksum"):
+        with pytest.raises(StoreCorrupt, match="checksum is wrong"):
             CatalogIndex.load(tmp_path / "x.faiss")

@@ -17,7 +17,7 @@ from indexer.render.windows import functional_group
 from retrieval.types import Uint8Image
 
 _SAME = 1.01  # a ratio nearer to 1 is rounding in the header
-_MOST = 32  # a ratio beyond is no picture's, but a mistake or malice
+_MOST = 32  # a larger ratio is a mistake or an attack
 _LARGE = 1 << 24  # pixels; a picture that would become larger is made square by shrinking its finer side
 
 # Distances of rows, then of columns, in the order of trust: in the patient (PS3.3 10.7.1.3), at the detector, on the

@@ -84,7 +84,7 @@ def number_of_frames(ds: Dataset) -> int:
     try:
         return max(int(ds.get("NumberOfFrames") or 1), 1)
     except (TypeError, ValueError) as exc:
-        raise PixelDecodeError("(0028,0008) NumberOfFrames is no number") from exc
+        raise PixelDecodeError("(0028,0008) NumberOfFrames is not a number") from exc
 
 
 def image_layout(ds: Dataset, keyword: str) -> Layout:
@@ -99,7 +99,7 @@ def image_layout(ds: Dataset, keyword: str) -> Layout:
         try:
             return int(value)
         except (TypeError, ValueError) as exc:
-            raise PixelDecodeError(f"{name} is no single number") from exc
+            raise PixelDecodeError(f"{name} is not a single number") from exc
 
     rows, columns = integer("Rows"), integer("Columns")
     samples = integer("SamplesPerPixel", 1)

@@ -79,7 +79,9 @@ def _claim(ds: Dataset, tag: int) -> _Claim:
     except DicomError:
         raise
     except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError, struct.error, AttributeError) as exc:
-        raise PixelDecodeError("Rows, Columns, SamplesPerPixel, NumberOfFrames or BitsAllocated is no number") from exc
+        raise PixelDecodeError(
+            "Rows, Columns, SamplesPerPixel, NumberOfFrames or BitsAllocated is not a number"
+        ) from exc
     if min(claim) < 1:
         raise PixelDecodeError(
             f"{claim.frames} frames of {claim.rows} x {claim.columns} x {claim.samples} samples of {claim.allocated} "
