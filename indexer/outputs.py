@@ -21,7 +21,7 @@ from indexer.output_formats import OutputFormat
 from indexer.store.place import enclosing_store
 from indexer.store.store import Store
 from retrieval.errors import OutputError
-from retrieval.on_disk import unfinished_name
+from retrieval.on_disk import unfinished_beside
 
 _DEVICES = ("null", "full", "tty", "stdout", "stderr")  # of /dev: what people write to on purpose
 _OWN_STREAMS = ("/dev/fd/", "/proc/self/fd/", "/dev/std")
@@ -111,8 +111,7 @@ class Output:
     @contextmanager
     def _renamed(self) -> Iterator[Path]:
         place = self.path.parent.resolve() / self.path.name
-        temporary = unfinished_name(place)
-        try:
+        with unfinished_beside(place) as temporary:
             yield temporary
             try:
                 self.require()
@@ -123,8 +122,6 @@ class Output:
             if place.exists():
                 shutil.copymode(place, temporary)  # a file that was made private stays so
             temporary.replace(place)
-        finally:
-            temporary.unlink(missing_ok=True)
 
     def _require_replaceable(self, name: str) -> None:
         status = self.path.stat()

@@ -240,6 +240,7 @@ class Database:
                 closing(sqlite3.connect(source)) as old,
                 closing(sqlite3.connect(temporary)) as new,
             ):
+                new.execute("PRAGMA journal_mode = OFF").close()  # no file beside it that a kill would leave
                 old.backup(new)
         except sqlite3.Error as exc:
             raise translate(exc, self.label) from exc

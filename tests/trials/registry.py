@@ -53,6 +53,10 @@ class Tally:
         self.outcomes["failed"] += 1
         self.failures.append(how)
 
+    def note(self, what: str) -> None:
+        """Count something besides the outcomes; told among the reasons."""
+        self.reasons[what] += 1
+
     def require(self, holds: bool, otherwise: str) -> None:
         """A condition on the whole trial, such as that not all attempts came to nothing."""
         if not holds:
