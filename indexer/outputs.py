@@ -21,7 +21,7 @@ from indexer.output_formats import OutputFormat
 from indexer.store.place import enclosing_store
 from indexer.store.store import Store
 from retrieval.errors import OutputError
-from retrieval.on_disk import unfinished_beside
+from retrieval.on_disk import advice, unfinished_beside
 
 _DEVICES = ("null", "full", "tty", "stdout", "stderr")  # of /dev: what people write to on purpose
 _OWN_STREAMS = ("/dev/fd/", "/proc/self/fd/", "/dev/std")
@@ -98,7 +98,7 @@ class Output:
                 with self._renamed() as place:
                     yield place
         except OSError as exc:
-            raise OutputError(f"{self.path.name!r} can't be written: {exc.strerror or exc}") from exc
+            raise not_written(self.path, exc) from exc
 
     def write_text(self, text: str) -> None:
         """Write it in UTF-8."""
@@ -138,6 +138,12 @@ class Output:
                 f"{name} is there already, and is not {self.form.name} that medlens wrote",
                 hint="Name another file, or say --force to replace it.",
             )
+
+
+def not_written(path: Path, exc: OSError) -> OutputError:
+    """The OutputError for what the system says while a file is written, and what to do where the disk is full."""
+    why = os.strerror(exc.errno) if exc.errno else exc  # other libraries tell more than that around it
+    return OutputError(f"{path.name!r} can't be written: {why}", hint=advice(exc))
 
 
 def require_not_of_archive(store: Store, *outputs: Output | None) -> None:

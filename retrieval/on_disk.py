@@ -6,6 +6,7 @@ goes with its process, so what a killed one has left is known, and is removed wh
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import re
@@ -16,6 +17,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 UNFINISHED = ".*.tmp"  # the names of what is not finished
+_NEXT_TO_NOTHING = 1 << 16  # bytes; SQLite takes 32 KiB at once for the index of its log
 
 
 def unfinished_name(path: Path) -> Path:
@@ -165,6 +167,24 @@ def share(path: Path, like: Path) -> None:
     except OSError:
         mode &= ~0o2070
     path.chmod(mode)
+
+
+def is_full(folder: Path) -> bool:
+    """Whether there is next to no room for files in a folder, as far as the system says."""
+    try:
+        found = os.statvfs(folder)
+    except OSError:
+        return False
+    return found.f_bavail * found.f_frsize < _NEXT_TO_NOTHING or (found.f_files > 0 and found.f_favail == 0)
+
+
+def advice(error: OSError) -> str:
+    """What to do about a disk without room, or a quota or limit that was reached; empty for another error."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return "Make room on the disk, then run the same command again."
+    if error.errno == errno.EFBIG:
+        return "Raise the limit on the size of files (ulimit -f), then run the same command again."
+    return ""
 
 
 def remove(path: Path) -> None:

@@ -163,3 +163,11 @@ def test_what_is_no_vector_is_a_damaged_store(vector: str, store: Store) -> None
     found = {check.name: (check.wrong, check.repaired) for check in verify_store(store, repair=True)}
     assert found["frame vectors"] == (1, True)
     assert all(check.sound for check in verify_store(store))
+
+
+def test_a_repair_makes_the_files_that_one_before_it_had_thrown_away(store: Store) -> None:
+    store.index("frame")
+    for path in (store.place.vectors_folder / "frames.faiss", store.place.vectors_folder / "sentences.faiss"):
+        path.unlink()
+    assert all(not check.wrong for check in verify_store(store, repair=True))
+    assert names(store.place.vectors_folder) == ["frames.faiss", "reports", "sentences.faiss"]

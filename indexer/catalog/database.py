@@ -80,6 +80,10 @@ class Database:
             return repr(path.parent.name or path.name)
         return repr(f"{self.url.host or 'local'}/{self.url.database}")
 
+    @property
+    def _folder(self) -> Path | None:
+        return Path(str(self.url.database)).parent if self.is_sqlite else None
+
     @contextmanager
     def reading(self) -> Iterator[sa.Connection]:
         """A transaction that writes nothing. SQLite sees one state in it, PostgreSQL one per statement."""
@@ -101,7 +105,7 @@ class Database:
         try:
             yield
         except (sa.exc.SQLAlchemyError, sqlite3.Error) as exc:
-            raise translate(exc, self.label) from exc
+            raise translate(exc, self.label, self._folder) from exc
 
     def checkpoint(self) -> bool:
         """SQLite: empty the write-ahead log, which holds copies of pages that were erased since.
@@ -243,7 +247,7 @@ class Database:
                 new.execute("PRAGMA journal_mode = OFF").close()  # no file beside it that a kill would leave
                 old.backup(new)
         except sqlite3.Error as exc:
-            raise translate(exc, self.label) from exc
+            raise translate(exc, self.label, self._folder) from exc
         except OSError as exc:
             raise StoreError(
                 f"the catalog of {self.label} can't be backed up before its migration: {exc.strerror}",

@@ -13,7 +13,8 @@ from typing import Any
 from indexer.outputs import require_folder
 from indexer.sources.opening import locate, opened
 from indexer.sources.source import Where
-from retrieval.errors import DicomError, FileUnreadable, MedlensError
+from retrieval.errors import DicomError, FileUnreadable, MedlensError, OutputError
+from retrieval.on_disk import advice
 
 
 @dataclass(frozen=True)
@@ -46,35 +47,43 @@ def copy_files(instances: Iterable[Mapping[str, Any]], folder: Path) -> CopiedFi
 
     `instances` are attributes of hits, or rows of `select`. The files are copied as they are, with all that they say
     about the patient; their names say nothing. Nothing is overwritten. Raises MedlensError if the folder
-    can't be made, OutputError if it is in a store.
+    can't be made, OutputError if it is in a store, or if there is no room for all files: then none is left there.
     """
     require_folder(folder)
+    is_new = not folder.exists()
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as exc:
-        raise MedlensError(f"the folder {folder.name!r} can't be made: {exc.strerror}") from exc
+        raise MedlensError(f"the folder {folder.name!r} can't be made: {exc.strerror}", hint=advice(exc)) from exc
     by_uid: dict[str, Mapping[str, Any]] = {}
     for instance in instances:
         by_uid.setdefault(str(instance["sop_instance_uid"]), instance)
-    copied, problems = 0, []
+    copied, problems = list[Path](), []
     for number, (uid, instance) in enumerate(by_uid.items(), 1):
         target = folder / f"{number:04d}_{re.sub('[^0-9A-Za-z.-]', '_', uid)[:64]}.dcm"
         try:
             _copy(locate(instance["archive_root"], instance["file_path"]), target)
         except DicomError as error:
             problems.append((uid, str(error)))
+        except OutputError:
+            for copy in copied:
+                copy.unlink(missing_ok=True)
+            if is_new:
+                folder.rmdir()
+            raise
         else:
-            copied += 1
-    return CopiedFiles(copied, tuple(problems))
+            copied.append(target)
+    return CopiedFiles(len(copied), tuple(problems))
 
 
 def _copy(where: Where, target: Path) -> None:
-    """Raises FileUnreadable: no such file, or something in the place of the copy; NotDicomError: no regular file."""
+    """Raises FileUnreadable: no such file, or something in the place of the copy; NotDicomError: no regular file;
+    OutputError: no room for it."""
     with _as_unreadable("the file can't be read"), opened(where) as data:
         with _as_unreadable(f"{target.name!r} can't be made"):
             copy = target.open("xb")
         try:
-            with copy, _as_unreadable("the file can't be copied"):
+            with _as_unreadable("the file can't be copied"), copy:
                 shutil.copyfileobj(data, copy, 1 << 20)
         except BaseException:
             target.unlink(missing_ok=True)
@@ -86,4 +95,6 @@ def _as_unreadable(what: str) -> Iterator[None]:
     try:
         yield
     except OSError as exc:
+        if hint := advice(exc):
+            raise OutputError(f"{what}: {exc.strerror}", hint=hint) from exc
         raise FileUnreadable(f"{what}: {exc.strerror or type(exc).__name__}") from exc

@@ -18,6 +18,7 @@ from typing import Any
 
 import crash_trial
 import numpy as np
+import yaml
 from fake_encoder import FakeEncoder
 
 from indexer.catalog.processes import Process
@@ -60,8 +61,16 @@ class Encoder(FakeEncoder):
 class ReadHere:
     """In place of the guarded workers, which take a second to start: reads files in this process."""
 
-    def __init__(self, function: Callable[[Any], Any], *, initializer: Any, initargs: Any, workers: int) -> None:
-        initializer(*initargs)
+    def __init__(
+        self,
+        function: Callable[[Any], Any],
+        *,
+        workers: int,
+        initializer: Callable[..., object] | None = None,
+        initargs: tuple[Any, ...] = (),
+    ) -> None:
+        if initializer is not None:
+            initializer(*initargs)
         self._function = function
 
     def __enter__(self) -> ReadHere:
@@ -83,6 +92,7 @@ class ReadHere:
 
 def make_inputs(inputs: Path) -> None:
     """Archives, stores and a file of vectors, from which every attempt's folder is copied."""
+    (inputs / "labels.yaml").write_text(yaml.safe_dump(_label_set("There is").model_dump(mode="json")))
     archive = crash_trial.make_archive(inputs / "archive", _FILES)
     for n in range(3):
         crash_trial.make_report(archive / "1", n)
@@ -127,30 +137,30 @@ def _patients(store: Store) -> list[str]:
     return list(dict.fromkeys(found[study] for study in sorted(found)))
 
 
-def _empty(inputs: Path, folder: Path) -> None:
+def with_empty(inputs: Path, folder: Path) -> None:
     Store.create(folder / "store", Encoder().spec.to_json()).close()
 
 
-def _base(inputs: Path, folder: Path) -> None:
+def with_base(inputs: Path, folder: Path) -> None:
     shutil.copytree(inputs / "base", folder / "store")
 
 
-def _indexed_before(inputs: Path, folder: Path) -> None:
+def with_changing(inputs: Path, folder: Path) -> None:
     shutil.copytree(inputs / "changing-store", folder / "store")
 
 
 def _unlabelled(inputs: Path, folder: Path) -> None:
-    _base(inputs, folder)
+    with_base(inputs, folder)
     _sql(folder, "DELETE FROM label_scores", "DELETE FROM labels")
 
 
 def _with_backup(inputs: Path, folder: Path) -> None:
-    _base(inputs, folder)
+    with_base(inputs, folder)
     shutil.copy(folder / "store" / "catalog.sqlite", folder / "store" / _OLD_KEY)
 
 
 def _compressed(inputs: Path, folder: Path) -> None:
-    _base(inputs, folder)
+    with_base(inputs, folder)
     with Store.open(folder / "store") as store:
         optimize_store(store, kind="ivf-rabitq")
 
@@ -195,16 +205,16 @@ def _leave(store: Path) -> None:
         opened.catalog.claims.enter(Process(dead.place, 2**22 + 1, "1"))
 
 
-def _damaged(kinds: Iterable[str]) -> Callable[[Path, Path], None]:
+def damaged(kinds: Iterable[str]) -> Callable[[Path, Path], None]:
     def find(inputs: Path, folder: Path) -> None:
-        _base(inputs, folder)
+        with_base(inputs, folder)
         for kind in kinds:
             _DAMAGE[kind](folder)
 
     return find
 
 
-def _old(inputs: Path, folder: Path) -> None:
+def with_old(inputs: Path, folder: Path) -> None:
     shutil.copytree(OLD_STORE, folder / "store")
     (folder / "store" / "pseudonym.key").chmod(0o600)  # Git keeps no such modes
 
@@ -231,12 +241,15 @@ def _delete(inputs: Path, folder: Path) -> None:
         erase(store, plan_erasure(store, studies=["1.2.4.0"]))
 
 
-def _labelled(store: Store, words: str) -> None:
+def _label_set(words: str) -> LabelSet:
     names = ("effusion", "nodule", "line")
     labels = [Label(name=name, prompts=(f"{words} {name}",), absent=(f"{words} no {name}",)) for name in names]
-    label_set = LabelSet(name="findings", kind="independent", labels=tuple(labels))
+    return LabelSet(name="findings", kind="independent", labels=tuple(labels))
+
+
+def _labelled(store: Store, words: str) -> None:
     encoder = Encoder()
-    labeller = Labeller(ZeroShotClassifier(label_set, encoder, encoder.logit_scale), encoder.spec.to_json())
+    labeller = Labeller(ZeroShotClassifier(_label_set(words), encoder, encoder.logit_scale), encoder.spec.to_json())
     for _ in StoreLabeller(store, labeller).frames(save=True):
         pass
 
@@ -268,34 +281,34 @@ class Case:
 
 
 def _repair(*kinds: str) -> Case:
-    return Case(_damaged(kinds), _on_store(lambda store: verify_store(store, repair=True)), whole=len(kinds) == 1)
+    return Case(damaged(kinds), _on_store(lambda store: verify_store(store, repair=True)), whole=len(kinds) == 1)
 
 
 JOBS: Mapping[str, Mapping[str, Case]] = {
     "index": {
         "no store": Case(lambda inputs, folder: None, lambda i, f: _index(i / "archive", f / "store"), whole=False),
-        "an empty store": Case(_empty, lambda i, f: _index(i / "archive", f / "store"), whole=False),
+        "an empty store": Case(with_empty, lambda i, f: _index(i / "archive", f / "store"), whole=False),
         "a changed archive": Case(
-            _indexed_before,
+            with_changing,
             lambda i, f: _index(i / "changing", f / "store"),
             whole=False,
         ),
     },
-    "delete": {"a study": Case(_base, _delete), "with a backup beside": Case(_with_backup, _delete)},
+    "delete": {"a study": Case(with_base, _delete), "with a backup beside": Case(_with_backup, _delete)},
     "optimize": {
-        "an exact index": Case(_base, _on_store(lambda store: optimize_store(store, kind="ivf-rabitq"))),
+        "an exact index": Case(with_base, _on_store(lambda store: optimize_store(store, kind="ivf-rabitq"))),
         "a compressed index": Case(_compressed, _on_store(lambda store: optimize_store(store, kind="flat"))),
     },
-    "import": {"vectors of all frames": Case(_base, _import)},
+    "import": {"vectors of all frames": Case(with_base, _import)},
     "label": {
-        "another wording": Case(_base, _on_store(lambda store: _labelled(store, "There is"))),
+        "another wording": Case(with_base, _on_store(lambda store: _labelled(store, "There is"))),
         "no labels": Case(
             _unlabelled,
             _on_store(lambda store: _labelled(store, "There is")),
         ),
     },
     "repair": {**{kind: _repair(kind) for kind in _DAMAGE}, "all of these": _repair(*_DAMAGE)},
-    "migrate": {"a store of 0.1.0": Case(_old, _migrate)},
+    "migrate": {"a store of 0.1.0": Case(with_old, _migrate)},
 }
 
 

@@ -26,7 +26,7 @@ from trials.registry import Tally, Trial, trial
 
 from indexer.store.store import Store
 
-_ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 _LANES = 2
 _IMPORTED_LATE = ("alembic.command", "alembic.config", "bm25s", "faiss", "indexer.vectors.choose", "Stemmer", "tqdm")
 
@@ -94,7 +94,7 @@ def _trial_of(job: str, about: str) -> Trial:
     def run(attempts: int, seed: int, folder: Path, tally: Tally) -> None:
         numbers = [list(range(lane, attempts, _LANES)) for lane in range(_LANES)]
         with (
-            patch.dict(os.environ, _ONE_THREAD),
+            patch.dict(os.environ, ONE_THREAD),
             ProcessPoolExecutor(_LANES, get_context("spawn")) as lanes,  # a process that has computed nothing yet
         ):
             futures = [
@@ -132,7 +132,7 @@ TRIALS_OF_JOBS = [
 
 def _killed_jobs(job: str, numbers: Sequence[int], attempts: int, seed: int, folder: Path) -> list[Outcome]:
     """Those of so many attempts at a job that have these numbers, in this process's children."""
-    _warm_up()
+    warm_up()
     inputs = folder / "inputs"
     inputs.mkdir(parents=True)
     _done(forked(lambda: make_inputs(inputs)))
@@ -148,7 +148,7 @@ def _killed_jobs(job: str, numbers: Sequence[int], attempts: int, seed: int, fol
     return outcomes
 
 
-def _warm_up() -> None:
+def warm_up() -> None:
     """Import what a child would else import each time, and make no lock that it would leave to be cleared up."""
     for name in _IMPORTED_LATE:
         import_module(name)
