@@ -19,11 +19,12 @@ from indexer.catalog.database import Database, parse_url
 from indexer.catalog.labels import SavedSet
 from indexer.output_formats import json_lines
 from indexer.outputs import Output
+from indexer.run.lease import Worker
 from indexer.store.store import Store
 from indexer.tasks.exchange import Imported, export_frames, import_frames
 from indexer.tasks.optimizing import MANIFEST_KEY, index_facts, optimize_store
 from indexer.tasks.verifying import verify_store
-from retrieval.errors import StoreCorrupt
+from retrieval.errors import StoreCorrupt, StoreError
 from retrieval.on_disk import folder_written_whole, written_whole
 
 REFERENCE = Path(__file__).parent / "reference" / "store-0.1.0"
@@ -151,6 +152,23 @@ def test_a_compressed_index_tells_its_recall_before_the_manifest_does(store: Sto
         again.refresh()
         facts = index_facts(again)["frame"]
         assert (facts["rows"], facts["rows_measured"], facts["recall_at_10"]) == (42, 40, 1.0)
+
+
+def test_a_run_that_fails_with_its_database_says_so_once(
+    store: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def gone(*_: object) -> None:
+        raise StoreError("the database 'x' can't be reached")
+
+    monkeypatch.setattr(store.catalog.claims, "leave", gone)
+    with pytest.raises(StoreError), Worker(store.catalog):
+        gone()
+    assert caplog.messages == []
+    with Worker(store.catalog):
+        pass
+    assert caplog.messages == [
+        "the claims of this process stay until their lease runs out: the database 'x' can't be reached"
+    ]
 
 
 @pytest.mark.parametrize("vector", ["'text'", "17", "zeroblob(3)"])

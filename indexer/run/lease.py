@@ -38,7 +38,8 @@ class Worker:
         try:
             self._catalog.claims.leave(self.id)
         except StoreError as exc:  # must not hide what ended the run; the lease runs out by itself
-            log.warning("the claims of this process stay until their lease runs out: %s", exc)
+            level = logging.WARNING if error is None else logging.INFO  # else the error says what is wrong
+            log.log(level, "the claims of this process stay until their lease runs out: %s", exc)
 
     def _renew(self) -> None:
         while not self._ended.wait(self._lease_s / 3):

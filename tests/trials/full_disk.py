@@ -18,6 +18,7 @@ from functools import partial
 from itertools import zip_longest
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 from unittest.mock import patch
 
 from trials import jobs
@@ -180,7 +181,7 @@ class _Known:
         if wrong := set(seen.unsound) - {*self._before.unsound, "dead workers"}:
             outcome.faults.append(f"verify finds wrong: {sorted(wrong)}")
         if code:
-            lines = _lines(said)
+            lines = lines_said(said)
             errors = [line for line in lines if line.startswith("medlens: ")]
             outcome.says = errors[0].removeprefix("medlens: ") if errors else ""
             if (
@@ -236,7 +237,8 @@ class _Known:
         return self._list()
 
     def _run(self) -> tuple[int, str]:
-        return _done(forked(partial(_as_command, self._command.arguments(self._places()), self._elsewhere)))
+        code, said, _ = _done(forked(partial(as_command, self._command.arguments(self._places()), self._elsewhere)))
+        return code, said
 
     def _look(self) -> Seen:
         """At a copy that lies where there is room."""
@@ -253,7 +255,7 @@ class _Known:
         found = {}
         for name in ("store", "out"):
             place = self._places()[name]
-            beside = {path.name for path in place.parent.iterdir()} - {"store", "out", "ballast", "said"}
+            beside = {path.name for path in place.parent.iterdir()} - {"store", "out", "ballast", "said", "answered"}
             found |= {f"{name}: {path}": 0 for path in beside}
             if place.exists():
                 found |= {f"{name}/{path}": mode for path, mode in files_of(place).items()}
@@ -274,8 +276,11 @@ class _Known:
         return high * _PAGE
 
 
-def _as_command(arguments: Sequence[str], folder: Path) -> tuple[int, str]:
-    """In a child: what `medlens` ends with and says on stderr, with a small encoder in place of the store's model."""
+def as_command(arguments: Sequence[str], folder: Path, pace_s: float = 0.0) -> tuple[int, str, str]:
+    """In a child: what `medlens` ends with, says on stderr and answers, with a small encoder in place of its model.
+
+    `folder` takes what it writes; each picture takes the encoder `pace_s` seconds.
+    """
     from cli.medlens_app import main
     from indexer.reading import pictures
     from indexer.run import batches, pipeline
@@ -283,7 +288,7 @@ def _as_command(arguments: Sequence[str], folder: Path) -> tuple[int, str]:
     from indexer.tasks import indexing, labelling
     from retrieval.encoders.clip import ClipEncoder
 
-    encoder = Encoder()
+    encoder = Encoder(pace_s)
     batches.MOST_FILES = 4
     pipeline.GuardedPool = pictures.GuardedPool = ReadHere
     place.secrets.token_bytes = lambda count: bytes(range(count or 0))
@@ -292,8 +297,8 @@ def _as_command(arguments: Sequence[str], folder: Path) -> tuple[int, str]:
     indexing.resolve_model = indexing.model_source = labelling.resolve_model = lambda *_: None
     indexing.try_to_remember = lambda *_: None
     questions.store_model = labelling.store_model = lambda *_: encoder
-    said = folder / "said"
-    with said.open("wb") as err, Path(os.devnull).open("wb") as out:
+    said, answered = folder / "said", folder / "answered"
+    with said.open("wb") as err, answered.open("wb") as out:
         os.dup2(err.fileno(), 2)
         os.dup2(out.fileno(), 1)
     sys.argv = ["medlens", *arguments]
@@ -302,11 +307,12 @@ def _as_command(arguments: Sequence[str], folder: Path) -> tuple[int, str]:
         code = 0
     except SystemExit as exc:
         code = exc.code if isinstance(exc.code, int) else 1
+    sys.stdout.flush()
     sys.stderr.flush()
-    return code, said.read_text()
+    return code, said.read_text(), answered.read_text()
 
 
-def _lines(said: str) -> list[str]:
+def lines_said(said: str) -> list[str]:
     """What was said on stderr; an error in JSON as the two lines that people get."""
     lines = []
     for line in said.strip().splitlines():
@@ -318,7 +324,7 @@ def _lines(said: str) -> list[str]:
     return lines
 
 
-def _done(ended: Ended) -> object:
+def _done(ended: Ended) -> Any:
     if ended.error:
         raise RuntimeError(ended.error)
     return ended.value

@@ -9,8 +9,9 @@ import hashlib
 import json
 import shutil
 import sqlite3
+import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,11 +52,16 @@ class Encoder(FakeEncoder):
 
     logit_scale = 10.0
     batch_size = 4
+    device = "cpu"
 
-    def encode_images(self, images: Iterable[Any]) -> Embeddings:
-        return np.concatenate(
-            [np.zeros((0, self.embed_dim), np.float32), *(super(Encoder, self).encode_images([i]) for i in images)]
-        )
+    def __init__(self, pace_s: float = 0.0) -> None:
+        super().__init__()
+        self._pace_s = pace_s
+
+    def encode_images(self, images: Sequence[Any]) -> Embeddings:
+        time.sleep(self._pace_s * len(images))
+        alone = [super(Encoder, self).encode_images([image]) for image in images]
+        return np.concatenate([np.zeros((0, self.embed_dim), np.float32), *alone])
 
 
 class ReadHere:
@@ -339,7 +345,7 @@ def look(folder: Path) -> Seen:
     tables = table_digests(copy / "catalog.sqlite")
     with Store.open(copy) as store:
         wrong = tuple(check.name for check in verify_store(store) if not check.sound)
-        return Seen(tables, _kinds(store), _answers(store), wrong)
+        return Seen(tables, _kinds(store), answers(store), wrong)
 
 
 def files_of(folder: Path) -> dict[str, int]:
@@ -356,7 +362,7 @@ def _kinds(store: Store) -> tuple[str, ...]:
     )
 
 
-def _answers(store: Store) -> str:
+def answers(store: Store) -> str:
     """A digest of what searches find, or why they don't."""
     try:
         return hashlib.sha256(repr(_found(store)).encode()).hexdigest()

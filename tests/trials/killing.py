@@ -35,14 +35,17 @@ class Ended:
     seconds: float = 0.0
 
 
-def forked(work: Callable[[], Any], kill_after: float | None = None) -> Ended:
-    """Run `work` in a child; kill it after so many seconds if it has not ended by then."""
+def forked(
+    work: Callable[[], Any], kill_after: float | None = None, meanwhile: Callable[[], object] = lambda: None
+) -> Ended:
+    """Run `work` in a child; kill it after so many seconds if it has not ended by then. `meanwhile` is called here."""
     theirs, ours = os.pipe()
     started = time.monotonic()
     pid = os.fork()
     if not pid:
         _child(work, ours)
     os.close(ours)
+    meanwhile()
     try:
         content, timeout = b"", _TOO_LONG_S if kill_after is None else kill_after
         while True:

@@ -28,6 +28,7 @@ from indexer.store.store import Store
 
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 _LANES = 2
+_FEW = 20  # attempts that one process makes alone
 _IMPORTED_LATE = ("alembic.command", "alembic.config", "bm25s", "faiss", "indexer.vectors.choose", "Stemmer", "tqdm")
 
 
@@ -92,28 +93,21 @@ class Outcome:
 
 def _trial_of(job: str, about: str) -> Trial:
     def run(attempts: int, seed: int, folder: Path, tally: Tally) -> None:
-        numbers = [list(range(lane, attempts, _LANES)) for lane in range(_LANES)]
+        count = _LANES if attempts > _FEW else 1
+        numbers = [list(range(lane, attempts, count)) for lane in range(count)]
         with (
             patch.dict(os.environ, ONE_THREAD),
-            ProcessPoolExecutor(_LANES, get_context("spawn")) as lanes,  # a process that has computed nothing yet
+            ProcessPoolExecutor(count, get_context("spawn")) as lanes,  # a process that has computed nothing yet
         ):
             futures = [
                 lanes.submit(_killed_jobs, job, mine, attempts, seed, folder / f"lane{lane}")
                 for lane, mine in enumerate(numbers)
-                if mine
             ]
             outcomes = [outcome for future in futures for outcome in future.result()]
-        for outcome in outcomes:
-            if outcome.faults:
-                tally.failed(f"{outcome.kill}: {'; '.join(outcome.faults)}")
-            else:
-                tally.contained()
-            tally.note(f"state {outcome.state or 'of no run'}")
-            for cleaned in outcome.cleaned:
-                tally.note(f"{cleaned}: cleaned by the next run")
+        tell(outcomes, tally)
 
     run.__name__, run.__doc__ = f"kills_of_{job}", about
-    return trial(attempts=200, share=0.03)(run)
+    return trial(attempts=200, share=0.02)(run)
 
 
 TRIALS_OF_JOBS = [
@@ -130,6 +124,18 @@ TRIALS_OF_JOBS = [
 ]
 
 
+def tell(outcomes: Sequence[Outcome], tally: Tally) -> None:
+    """Count them."""
+    for outcome in outcomes:
+        if outcome.faults:
+            tally.failed(f"{outcome.kill}: {'; '.join(outcome.faults)}")
+        else:
+            tally.contained()
+        tally.note(f"state {outcome.state or 'of no run'}")
+        for cleaned in outcome.cleaned:
+            tally.note(f"{cleaned}: cleaned by the next run")
+
+
 def _killed_jobs(job: str, numbers: Sequence[int], attempts: int, seed: int, folder: Path) -> list[Outcome]:
     """Those of so many attempts at a job that have these numbers, in this process's children."""
     warm_up()
@@ -137,11 +143,13 @@ def _killed_jobs(job: str, numbers: Sequence[int], attempts: int, seed: int, fol
     inputs.mkdir(parents=True)
     _done(forked(lambda: make_inputs(inputs)))
     cases = list(JOBS[job].items())
-    runs = {name: _uninterrupted(case, inputs, folder / f"case{at}") for at, (name, case) in enumerate(cases)}
+    runs: dict[str, Uninterrupted] = {}
     rng = random.Random(f"{seed} {job} {numbers[0]}")
     outcomes = []
     for number in numbers:
         name, case = cases[number % len(cases)]
+        if name not in runs:
+            runs[name] = _uninterrupted(case, inputs, folder / f"case{number % len(cases)}")
         # The number's place among those of its case, as a share of the whole, moved a little by chance.
         share = min((number // len(cases) + rng.random()) / max(attempts // len(cases), 1), 1.0)
         outcomes.append(_kill(name, case, runs[name], share, number // len(cases) % 2 == 0, inputs, folder / "attempt"))
