@@ -37,7 +37,7 @@ from indexer.catalog.sql_catalog import SqlCatalog
 from indexer.keywords import COLUMNS
 from indexer.records import FileStat, IndexedFile, InstanceRecord
 from indexer.run.changes import ArchiveChanges
-from indexer.run.lease import Worker
+from indexer.run.lease import Lease
 from indexer.sources.folders import Folder
 
 DIM, BATCH = 512, 128
@@ -163,7 +163,7 @@ def rerun(count: int, rounds: int, folder: Path) -> None:
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
         def medlens() -> None:
-            with Worker(catalog) as worker:
+            with Lease(catalog) as worker:
                 changes = ArchiveChanges(catalog, Folder(root), worker)
                 read = [file for files_ in changes.rounds() for file in files_]
                 changes.finish(prune=True)

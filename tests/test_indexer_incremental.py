@@ -16,7 +16,7 @@ from indexer.catalog.processes import Process
 from indexer.catalog.sql_catalog import SqlCatalog
 from indexer.records import FileStat, IndexedFile, Rejection, Tally
 from indexer.run.changes import FILES_PER_CLAIM, ArchiveChanges
-from indexer.run.lease import Worker
+from indexer.run.lease import Lease
 from indexer.run.options import Shard
 from indexer.sources.folders import Folder, count_files, iter_files
 from retrieval.errors import MedlensError
@@ -65,7 +65,7 @@ class Run:
     def __init__(self, catalog: SqlCatalog, root: Path, *, prune: bool = False, **options: Any) -> None:
         self.read: list[str] = []
         self.decoded: list[str] = []
-        with Worker(catalog) as worker:
+        with Lease(catalog) as worker:
             changes = ArchiveChanges(catalog, Folder(root), worker, **options)
             for files in changes.rounds():
                 batch, copies = [], []
@@ -258,7 +258,7 @@ def test_a_run_waits_for_what_others_have_and_takes_over_what_they_drop(catalog:
 def test_a_worker_renews_its_lease_by_itself(lite: SqlCatalog) -> None:
     archive = lite.files.archive_id("/a")
     other = lite.claims.enter(ELSEWHERE, LEASE_S)
-    with Worker(lite, lease_s=0.3) as worker:
+    with Lease(lite, lease_s=0.3) as worker:
         lite.claims.claim(archive, worker.id, stats(1))
         worker._ended.wait(1.0)
         assert lite.claims.claim(archive, other, stats(1)).busy == stats(1)

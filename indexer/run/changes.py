@@ -17,7 +17,7 @@ from indexer.catalog.known import KnownFile
 from indexer.catalog.sql_catalog import SqlCatalog
 from indexer.reading.files import FileToRead
 from indexer.records import FileStat, Rejection, Tally
-from indexer.run.lease import Worker
+from indexer.run.lease import Lease
 from indexer.run.options import Shard
 from indexer.sources.source import Source
 from retrieval.errors import MedlensError
@@ -38,7 +38,7 @@ class ArchiveChanges:
         self,
         catalog: SqlCatalog,
         source: Source,
-        worker: Worker,
+        worker: Lease,
         *,
         shard: Shard = Shard(),
         erased: Erasures | None = None,

@@ -14,7 +14,7 @@ from retrieval.errors import StoreError
 log = logging.getLogger(__name__)
 
 
-class Worker:
+class Lease:
     """In a `with`: enters the catalog, renews the lease from a thread of its own, and leaves at the end."""
 
     def __init__(self, catalog: SqlCatalog, lease_s: float = LEASE_S) -> None:
@@ -25,7 +25,7 @@ class Worker:
         self._thread = threading.Thread(target=self._renew, name="medlens-lease", daemon=True)
         self.id = 0
 
-    def __enter__(self) -> Worker:
+    def __enter__(self) -> Lease:
         self.id = self._catalog.claims.enter(self._process, self._lease_s)
         self._thread.start()
         return self

@@ -19,7 +19,7 @@ from indexer.reading.files import FileToRead, ReadFile, ReadSettings, SameBytes,
 from indexer.records import FileStat, IndexedFile, IndexReport, Tally
 from indexer.run.batches import Batch, batches, encoded
 from indexer.run.changes import ArchiveChanges, CountedFiles
-from indexer.run.lease import Worker
+from indexer.run.lease import Lease
 from indexer.run.options import IndexOptions, OnProgress, Progress
 from indexer.run.stages import Clock, Line
 from indexer.sources.folders import Folder
@@ -58,7 +58,7 @@ def index_archive(
     run = _Run(store, encoder, options, on_progress, CountedFiles(sources, options.shard))
     count = options.workers or max(os.cpu_count() or 1, 1)
     with (
-        Worker(store.catalog) as worker,
+        Lease(store.catalog) as worker,
         GuardedPool(read_file, workers=count, initializer=set_settings, initargs=(settings,)) as pool,
     ):
         for source in sources:
@@ -88,7 +88,7 @@ class _Run:
         self._on_progress = on_progress
         self._counted = counted
 
-    def index(self, source: Source, pool: GuardedPool[FileToRead, ReadFile | SameBytes], worker: Worker) -> None:
+    def index(self, source: Source, pool: GuardedPool[FileToRead, ReadFile | SameBytes], worker: Lease) -> None:
         options = self._options
         erased = None if options.readmit else self._erasures
         changes = ArchiveChanges(self._catalog, source, worker, shard=options.shard, erased=erased)
