@@ -69,7 +69,7 @@ def items(count: int) -> list[IndexedFile]:
 
 def through_catalog(url: str | Path, batches: list[list[IndexedFile]]) -> float:
     with SqlCatalog.create(url, {"store_id": "x", "model": {"embed_dim": DIM}}) as catalog:
-        archive, worker = catalog.files.archive_id("/a"), catalog.claims.enter(Process.this(), LEASE_S)
+        archive, worker = catalog.files.archive_id("/a"), catalog.claims.take_lease(Process.this(), LEASE_S)
         started = time.perf_counter()
         for batch in batches:
             catalog.claims.claim(archive, worker, [item.stat for item in batch])

@@ -133,7 +133,7 @@ def test_what_was_named_stays_out(store: Store) -> None:
     assert store.erase(study("2.0")) == 7
     erased = store.erasures
     stat = item(0).stat
-    worker = catalog.claims.enter(*_elsewhere())
+    worker = catalog.claims.take_lease(*_elsewhere())
     assert catalog.claims.claim(archive, worker, [stat], erased).erased == [stat], (
         "a known file costs no more than a stat"
     )

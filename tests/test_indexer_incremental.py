@@ -196,7 +196,7 @@ def stats(count: int) -> list[FileStat]:
 
 def test_a_file_is_claimed_by_one_worker(catalog: SqlCatalog) -> None:
     archive = catalog.files.archive_id("/a")
-    mine, theirs = catalog.claims.enter(Process.this(), LEASE_S), catalog.claims.enter(ELSEWHERE, LEASE_S)
+    mine, theirs = catalog.claims.take_lease(Process.this(), LEASE_S), catalog.claims.take_lease(ELSEWHERE, LEASE_S)
     wanted = stats(4)
     assert list(catalog.claims.claim(archive, mine, wanted[:3]).mine) == wanted[:3]
     answer = catalog.claims.claim(archive, theirs, wanted)
@@ -206,7 +206,7 @@ def test_a_file_is_claimed_by_one_worker(catalog: SqlCatalog) -> None:
     answer = catalog.claims.claim(archive, theirs, wanted)
     assert answer.current[wanted[0]].reason == "pixel-decode"
     assert answer.busy == wanted[1:3]
-    catalog.claims.leave(mine)
+    catalog.claims.end_lease(mine)
     assert list(catalog.claims.claim(archive, theirs, wanted).mine) == wanted[1:]
 
 
@@ -217,9 +217,9 @@ def test_the_dead_are_taken_over(catalog: SqlCatalog) -> None:
     if child == 0:
         os._exit(0)
     ended = Process(here.place, child, "not yet told")
-    dead = catalog.claims.enter(ended, LEASE_S)
+    dead = catalog.claims.take_lease(ended, LEASE_S)
     catalog.claims.claim(archive, dead, wanted)  # a zombie as long as it was not waited for: dead all the same
-    me = catalog.claims.enter(here, LEASE_S)
+    me = catalog.claims.take_lease(here, LEASE_S)
     assert list(catalog.claims.claim(archive, me, wanted).mine) == wanted
     os.waitpid(child, 0)
     assert ended.is_dead()
@@ -230,19 +230,19 @@ def test_the_dead_are_taken_over(catalog: SqlCatalog) -> None:
 
 def test_a_lease_runs_out_unless_it_is_renewed(catalog: SqlCatalog) -> None:
     archive, wanted = catalog.files.archive_id("/a"), stats(2)
-    silent, alive = catalog.claims.enter(ELSEWHERE, -1.0), catalog.claims.enter(ELSEWHERE, LEASE_S)
+    silent, alive = catalog.claims.take_lease(ELSEWHERE, -1.0), catalog.claims.take_lease(ELSEWHERE, LEASE_S)
     catalog.claims.renew(silent, ELSEWHERE, LEASE_S)
     assert catalog.claims.claim(archive, silent, wanted).mine.keys() == set(wanted)
     assert catalog.claims.claim(archive, alive, wanted).busy == wanted
     catalog.claims.renew(silent, ELSEWHERE, -1.0)
     assert catalog.claims.claim(archive, alive, wanted).mine.keys() == set(wanted)
     assert catalog.claims.claim(archive, silent, wanted).busy == wanted, "it comes back alive, but without its claims"
-    assert silent not in catalog.claims.dead_workers()
+    assert silent not in catalog.claims.expired_leases()
 
 
 def test_a_run_waits_for_what_others_have_and_takes_over_what_they_drop(catalog: SqlCatalog, archive: Path) -> None:
     number = catalog.files.archive_id(archive)
-    other = catalog.claims.enter(ELSEWHERE, 3.0)
+    other = catalog.claims.take_lease(ELSEWHERE, 3.0)
     held = [stat for stat, _ in iter_files(archive)][:3]
     catalog.claims.claim(number, other, held)
     catalog.files.commit(
@@ -257,7 +257,7 @@ def test_a_run_waits_for_what_others_have_and_takes_over_what_they_drop(catalog:
 
 def test_a_worker_renews_its_lease_by_itself(lite: SqlCatalog) -> None:
     archive = lite.files.archive_id("/a")
-    other = lite.claims.enter(ELSEWHERE, LEASE_S)
+    other = lite.claims.take_lease(ELSEWHERE, LEASE_S)
     with Lease(lite, lease_s=0.3) as worker:
         lite.claims.claim(archive, worker.id, stats(1))
         worker._ended.wait(1.0)

@@ -77,10 +77,10 @@ class Claims:
         with self._database.reading() as connection:
             return int(connection.execute(sa.select(sa.func.count()).select_from(workers)).scalar_one())
 
-    def dead_workers(self) -> list[int]:
+    def expired_leases(self) -> list[int]:
         """Ids of workers whose process is gone."""
         with self._database.reading() as connection:
-            return dead_workers(connection)
+            return expired_leases(connection)
 
     def bury(self) -> None:
         """Take out dead workers with their claims."""
@@ -96,7 +96,7 @@ def renew(connection: sa.Connection, worker_id: int, process: Process, lease_s: 
         connection.execute(sa.insert(workers), [{"id": worker_id, **vars(process), "expires_at": until}])
 
 
-def dead_workers(connection: sa.Connection) -> list[int]:
+def expired_leases(connection: sa.Connection) -> list[int]:
     now = _now(connection)
     return [
         row.id
@@ -107,7 +107,7 @@ def dead_workers(connection: sa.Connection) -> list[int]:
 
 def bury(connection: sa.Connection, but: int | None = None) -> None:
     """Throw out the dead, and their claims; but not one who is asking."""
-    dead = [worker_id for worker_id in dead_workers(connection) if worker_id != but]
+    dead = [worker_id for worker_id in expired_leases(connection) if worker_id != but]
     if dead:
         connection.execute(sa.delete(workers).where(workers.c.id.in_(dead)))
 

@@ -105,6 +105,6 @@ class Instances:
             named = [_NAMED.get(column_named(name)) for name in where.equals]
             scope = named[0] if len(named) == 1 and not where.where else None
             erase(connection, ids, scope or "instance", erased)
-            claims.bury(connection)
+            claims.drop_expired_leases(connection)
         self._database.scrub()
         return len(ids)

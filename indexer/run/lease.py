@@ -26,7 +26,7 @@ class Lease:
         self.id = 0
 
     def __enter__(self) -> Lease:
-        self.id = self._catalog.claims.enter(self._process, self._lease_s)
+        self.id = self._catalog.claims.take_lease(self._process, self._lease_s)
         self._thread.start()
         return self
 
@@ -36,7 +36,7 @@ class Lease:
         self._ended.set()
         self._thread.join()
         try:
-            self._catalog.claims.leave(self.id)
+            self._catalog.claims.end_lease(self.id)
         except StoreError as exc:  # must not hide what ended the run; the lease runs out by itself
             log.warning("the claims of this process stay until their lease runs out: %s", exc)
 

@@ -197,9 +197,9 @@ def _leftovers(store: Store, repair: bool) -> Check:
 
 def _workers(claims: Claims, repair: bool) -> Check:
     """Of processes that died. Every indexing run throws them out when it begins, with what they had claimed."""
-    looked_at, dead = claims.workers(), claims.dead_workers()
+    looked_at, dead = claims.lease_count(), claims.expired_leases()
     if dead and repair:
-        claims.bury()
+        claims.drop_expired_leases()
     detail = "processes that have died while indexing; the next run takes over their files" if dead else ""
     return Check("dead workers", looked_at, len(dead), detail, repaired=repair)
 
