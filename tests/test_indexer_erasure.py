@@ -138,7 +138,7 @@ def test_what_was_named_stays_out(store: Store) -> None:
         "a known file costs no more than a stat"
     )
     changed = FileStat(stat.path, stat.size, stat.stamp + 1)
-    assert list(catalog.claims.claim(archive, worker, [changed], erased).mine) == [changed], (
+    assert list(catalog.claims.claim(archive, worker, [changed], erased).granted) == [changed], (
         "it may hold something else now"
     )
     outcome = catalog.files.commit(archive, [item(0, path="elsewhere", mtime=5), item(1, path="p1")], erased=erased)

@@ -198,16 +198,16 @@ def test_a_file_is_claimed_by_one_worker(catalog: SqlCatalog) -> None:
     archive = catalog.files.archive_id("/a")
     mine, theirs = catalog.claims.take_lease(Process.this(), LEASE_S), catalog.claims.take_lease(ELSEWHERE, LEASE_S)
     wanted = stats(4)
-    assert list(catalog.claims.claim(archive, mine, wanted[:3]).mine) == wanted[:3]
+    assert list(catalog.claims.claim(archive, mine, wanted[:3]).granted) == wanted[:3]
     answer = catalog.claims.claim(archive, theirs, wanted)
-    assert (list(answer.mine), answer.busy) == (wanted[3:], wanted[:3])
-    assert list(catalog.claims.claim(archive, mine, wanted[:3]).mine) == wanted[:3], "a claim may be made again"
+    assert (list(answer.granted), answer.busy) == (wanted[3:], wanted[:3])
+    assert list(catalog.claims.claim(archive, mine, wanted[:3]).granted) == wanted[:3], "a claim may be made again"
     catalog.files.commit(archive, [], [(wanted[0], Rejection("000", "pixel-decode", "x"))])
     answer = catalog.claims.claim(archive, theirs, wanted)
     assert answer.current[wanted[0]].reason == "pixel-decode"
     assert answer.busy == wanted[1:3]
     catalog.claims.end_lease(mine)
-    assert list(catalog.claims.claim(archive, theirs, wanted).mine) == wanted[1:]
+    assert list(catalog.claims.claim(archive, theirs, wanted).granted) == wanted[1:]
 
 
 def test_the_dead_are_taken_over(catalog: SqlCatalog) -> None:
@@ -220,7 +220,7 @@ def test_the_dead_are_taken_over(catalog: SqlCatalog) -> None:
     dead = catalog.claims.take_lease(ended, LEASE_S)
     catalog.claims.claim(archive, dead, wanted)  # a zombie as long as it was not waited for: dead all the same
     me = catalog.claims.take_lease(here, LEASE_S)
-    assert list(catalog.claims.claim(archive, me, wanted).mine) == wanted
+    assert list(catalog.claims.claim(archive, me, wanted).granted) == wanted
     os.waitpid(child, 0)
     assert ended.is_dead()
     assert not here.is_dead()
@@ -232,10 +232,10 @@ def test_a_lease_runs_out_unless_it_is_renewed(catalog: SqlCatalog) -> None:
     archive, wanted = catalog.files.archive_id("/a"), stats(2)
     silent, alive = catalog.claims.take_lease(ELSEWHERE, -1.0), catalog.claims.take_lease(ELSEWHERE, LEASE_S)
     catalog.claims.renew(silent, ELSEWHERE, LEASE_S)
-    assert catalog.claims.claim(archive, silent, wanted).mine.keys() == set(wanted)
+    assert catalog.claims.claim(archive, silent, wanted).granted.keys() == set(wanted)
     assert catalog.claims.claim(archive, alive, wanted).busy == wanted
     catalog.claims.renew(silent, ELSEWHERE, -1.0)
-    assert catalog.claims.claim(archive, alive, wanted).mine.keys() == set(wanted)
+    assert catalog.claims.claim(archive, alive, wanted).granted.keys() == set(wanted)
     assert catalog.claims.claim(archive, silent, wanted).busy == wanted, "it comes back alive, but without its claims"
     assert silent not in catalog.claims.expired_leases()
 
@@ -262,7 +262,7 @@ def test_a_worker_renews_its_lease_by_itself(lite: SqlCatalog) -> None:
         lite.claims.claim(archive, worker.id, stats(1))
         worker._ended.wait(1.0)
         assert lite.claims.claim(archive, other, stats(1)).busy == stats(1)
-    assert lite.claims.claim(archive, other, stats(1)).mine.keys() == set(stats(1))
+    assert lite.claims.claim(archive, other, stats(1)).granted.keys() == set(stats(1))
 
 
 def test_a_copy_of_what_has_gone_meanwhile_is_read_again(lite: SqlCatalog, archive: Path) -> None:

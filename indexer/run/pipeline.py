@@ -58,11 +58,11 @@ def index_archive(
     run = _Run(store, encoder, options, on_progress, CountedFiles(sources, options.shard))
     count = options.workers or max(os.cpu_count() or 1, 1)
     with (
-        Lease(store.catalog) as worker,
+        Lease(store.catalog) as lease,
         GuardedPool(read_file, workers=count, initializer=set_settings, initargs=(settings,)) as pool,
     ):
         for source in sources:
-            run.index(source, pool, worker)
+            run.index(source, pool, lease)
     store.refresh()
     return run.report(time.monotonic() - started)
 
@@ -88,10 +88,10 @@ class _Run:
         self._on_progress = on_progress
         self._counted = counted
 
-    def index(self, source: Source, pool: GuardedPool[FileToRead, ReadFile | SameBytes], worker: Lease) -> None:
+    def index(self, source: Source, pool: GuardedPool[FileToRead, ReadFile | SameBytes], lease: Lease) -> None:
         options = self._options
         erased = None if options.readmit else self._erasures
-        changes = ArchiveChanges(self._catalog, source, worker, shard=options.shard, erased=erased)
+        changes = ArchiveChanges(self._catalog, source, lease, shard=options.shard, erased=erased)
         stale: list[FileStat] = []
 
         def read(files: Iterator[FileToRead]) -> Iterator[Batch]:

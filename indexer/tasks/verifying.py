@@ -72,7 +72,7 @@ def verify_store(
         **{f"{kind} index": partial(_index, store, kind, repair) for kind in VECTOR_SETS},
         "report index": lambda: _report_index(store, repair),
         "leftovers": lambda: _leftovers(store, repair),
-        "dead workers": lambda: _workers(store.catalog.claims, repair),
+        "dead workers": lambda: _leases(store.catalog.claims, repair),
     }
     if files:
         steps["files"] = lambda: _files(store)
@@ -195,7 +195,7 @@ def _leftovers(store: Store, repair: bool) -> Check:
     return Check("leftovers", len(found), len(found), detail if found else "", repaired=repair)
 
 
-def _workers(claims: Claims, repair: bool) -> Check:
+def _leases(claims: Claims, repair: bool) -> Check:
     """Of processes that died. Every indexing run throws them out when it begins, with what they had claimed."""
     looked_at, dead = claims.lease_count(), claims.expired_leases()
     if dead and repair:
