@@ -21,7 +21,7 @@ from indexer.run.batches import Batch, batches, encoded
 from indexer.run.changes import ArchiveChanges, CountedFiles
 from indexer.run.lease import Lease
 from indexer.run.options import IndexOptions, OnProgress, Progress
-from indexer.run.stages import Clock, Line
+from indexer.run.stages import Clock, StagePipeline
 from indexer.sources.folders import Folder
 from indexer.sources.source import Source
 from indexer.store.store import Store
@@ -95,7 +95,7 @@ class _Run:
         stale: list[FileStat] = []
 
         def read(files: Iterator[FileToRead]) -> Iterator[Batch]:
-            until_stopped = takewhile(lambda _: not line.stopping.is_set(), pool.map(files))
+            until_stopped = takewhile(lambda _: not stages.stopping.is_set(), pool.map(files))
             for batch in batches(until_stopped, self._encoder.batch_size):
                 yield batch.without_copies(self._catalog.files.hashes_known)
 
@@ -105,10 +105,10 @@ class _Run:
         def commit(ready: tuple[Batch, list[IndexedFile]]) -> None:
             stale.extend(self._commit(changes.archive_id, *ready))
 
-        line = Line(encode, commit, lambda: self._tell(changes.tally), self._clock)
+        stages = StagePipeline(encode, commit, lambda: self._tell(changes.tally), self._clock)
         try:
             for to_read in changes.rounds():
-                line.run(read(to_read))
+                stages.run(read(to_read))
                 changes.put_back(stale)
                 stale.clear()
             changes.finish(options.prune)
