@@ -5,19 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
+from indexer.catalog.cache import CatalogCache
 from indexer.catalog.instances import SliceRow
-from indexer.catalog.remembered import Remembered
 from indexer.catalog.sql_catalog import SqlCatalog
 from indexer.reading.frames import Place, slice_places
 from retrieval.types import SearchResults
 
-Places = Remembered[str, Mapping[str, Place]]  # by series, then by SOP Instance UID
+Places = CatalogCache[str, Mapping[str, Place]]  # by series, then by SOP Instance UID
 _SERIES = 256  # that are remembered
 
 
 def no_places_yet(catalog: SqlCatalog) -> Places:
     """What `with_places` fills."""
-    return Remembered(catalog.state, _SERIES)
+    return CatalogCache(catalog.state, _SERIES)
 
 
 def with_places(results: SearchResults, catalog: SqlCatalog, known: Places) -> SearchResults:
