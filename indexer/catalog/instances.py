@@ -23,7 +23,7 @@ _NAMED = {"patient_pseudonym": "patient", "study_instance_uid": "study", "series
 
 @dataclass(frozen=True)
 class SliceRow:
-    """Where one image of a series lies. What `frames.slice_places` asks for."""
+    """Where one image of a series lies. What `frames.slice_positions` asks for."""
 
     sop_instance_uid: str
     attributes: Mapping[str, Any]

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from indexer.records import Origin
 from indexer.store.derived import CPU, DerivedFiles
 from indexer.store.place import StorePlace
-from indexer.store.slices import no_places_yet, with_places
+from indexer.store.slices import slice_position_cache, with_slice_positions
 from retrieval.encoders.spec import profile_from_json
 from retrieval.errors import QueryError, StoreError
 from retrieval.search.describe import (
@@ -119,7 +119,7 @@ class Questions:
         self._place = place
         self._derived = derived
         self._catalog = place.catalog
-        self._slices = no_places_yet(place.catalog)
+        self._slices = slice_position_cache(place.catalog)
         self._encoders: dict[str, StoreEncoder] = {}  # by the device that was asked for
 
     def search(
@@ -136,7 +136,7 @@ class Questions:
         searcher = Searcher(encoder, frames, self._catalog.frames, reports)
         pictures = [what for what, _ in opened]
         results = searcher.search(query, pictures=pictures, excluded_patients=excluded, steps=steps)
-        return with_places(results, self._catalog, self._slices)
+        return with_slice_positions(results, self._catalog, self._slices)
 
     def describe(
         self,
