@@ -21,7 +21,7 @@ from indexer.vectors.blocks import BLOCK, CheckedFile, SummedWriter
 from indexer.vectors.compressed import Tuning
 from indexer.vectors.flat import Flat
 from indexer.vectors.index import CatalogIndex
-from indexer.vectors.opening import Place, open_index
+from indexer.vectors.opening import IndexFile, open_index
 from retrieval.errors import StoreCorrupt, StoreError
 
 DIM = 16
@@ -62,8 +62,8 @@ def flipped(path: Path, bit: int) -> None:
     os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
 
 
-def place(folder: Path) -> Place:
-    return Place(folder / "frames.faiss", DIM, "frame", "s")
+def place(folder: Path) -> IndexFile:
+    return IndexFile(folder / "frames.faiss", DIM, "frame", "s")
 
 
 def answers(index: CatalogIndex) -> list[object]:
