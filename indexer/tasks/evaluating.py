@@ -18,7 +18,7 @@ from indexer.store.questions import model_source
 from indexer.store.store import Store
 from indexer.tasks.calibrating import stored_calibration
 from indexer.tasks.encoding import encode_all_pictures
-from indexer.tasks.judging import store_truth
+from indexer.tasks.evaluation_data import store_evaluation_data
 from retrieval.encoders.clip import ClipEncoder
 from retrieval.encoders.model_source import ModelSource, resolve_model
 from retrieval.encoders.spec import differing
@@ -133,9 +133,9 @@ def evaluate_store(
     Of the store's own model nothing is encoded: its vectors are there. Raises as `evaluate_pairs` does.
     """
     _require_reportable(settings)
-    truth = store_truth(store, limit=settings.limit or STORE_LIMIT, seed=settings.seed)
+    data = store_evaluation_data(store, limit=settings.limit or STORE_LIMIT, seed=settings.seed)
     calibration_of = partial(stored_calibration, store)
-    subject = _Subject(truth.rows, truth.requests, store.model, truth.images, truth.sentences, calibration_of)
+    subject = _Subject(data.rows, data.requests, store.model, data.images, data.sentences, calibration_of)
     return _judged(subject, settings, model_source(store, model), device, on_progress)
 
 

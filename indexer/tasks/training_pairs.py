@@ -22,7 +22,7 @@ from indexer.on_disk import locked
 from indexer.reading.files import PictureRequest
 from indexer.reading.pictures import load_pictures
 from indexer.sources.opening import locate
-from indexer.tasks.judging import FIELDS, frame_rows, plane_of, sentences_by_study
+from indexer.tasks.evaluation_data import FIELDS, frame_rows, plane_of, sentences_by_study
 from retrieval.errors import DicomError, FileUnreadable, TrainingError
 from retrieval.on_disk import folder_written_whole
 from retrieval.row_files import plain
