@@ -131,7 +131,7 @@ def _search(store: Store, page: Output, model: str | None, device: str, say: Say
 
 def _classify(files: dict[Path, str], model: str | None, device: str, say: Say) -> None:
     """`files` are with what their headers say."""
-    from indexer.tasks.labelling import classify_files
+    from indexer.tasks.classifying import classify_files
     from retrieval.zeroshot.labels import load_labels
 
     say(f"3. Labelling {len(files)} files zero-shot by the label set {LABELS!r} (score: share of a softmax)")
