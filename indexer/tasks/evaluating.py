@@ -80,7 +80,7 @@ class EvaluationSettings:
 
 
 @dataclass(frozen=True)
-class Judged:
+class EvaluationResult:
     """The figures of one model, and how another one compares, where that was asked."""
 
     evaluation: Evaluation
@@ -98,7 +98,7 @@ def evaluate_pairs(
     query: str | None = None,
     trained_on: Sequence[Path] = (),
     on_progress: Progress = lambda what, done, total: None,
-) -> Judged:
+) -> EvaluationResult:
     """Judge a model, by default the shipped one, on a pairs file or the folder that holds one.
 
     `text` is the field with an image's own words, `query` one with another text that asks for it; the rows of
@@ -127,7 +127,7 @@ def evaluate_store(
     model: str | None = None,
     device: str = "auto",
     on_progress: Progress = lambda what, done, total: None,
-) -> Judged:
+) -> EvaluationResult:
     """Judge a model, by default the store's own, on a store: by its reports and by what its headers say.
 
     Of the store's own model nothing is encoded: its vectors are there. Raises as `evaluate_pairs` does.
@@ -181,7 +181,7 @@ def _write_report(folder: Path, force: bool, files: Mapping[str, str]) -> None:
 
 def _judged(
     subject: _Subject, settings: EvaluationSettings, model: ModelSource, device: str, on_progress: Progress
-) -> Judged:
+) -> EvaluationResult:
     label_sets = _label_sets(settings.labels, subject.rows)
     calibrations = _calibrations(settings.calibrations, [labels for labels, _ in label_sets], subject)
     options = Options(
@@ -214,7 +214,7 @@ def _judged(
     if settings.report is not None:
         on_progress("writing the report", 0, 1)
         _write_report(settings.report, settings.force, report_files(first, compared))
-    return Judged(first, compared)
+    return EvaluationResult(first, compared)
 
 
 def _encoded(subject: _Subject, encoder: ClipEncoder, on_progress: Progress) -> Embeddings:
