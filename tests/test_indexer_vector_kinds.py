@@ -56,7 +56,7 @@ def ivf_rabitq(index: CatalogIndex) -> None:
 
 
 def rough_device(index: CatalogIndex) -> None:
-    index.move_to(lambda part: gpu.DeviceRows(Rough(part.codes()), most=256))
+    index.move_to(lambda part: gpu.FlatGpuSearch(Rough(part.codes()), most=256))
 
 
 def lists_device(index: CatalogIndex) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 from indexer.on_disk import locked
 from indexer.vector_sets import VectorKind
 from indexer.vectors.file import Outdated, reason
-from indexer.vectors.index import CatalogIndex, CaughtUp
+from indexer.vectors.index import CatalogIndex, IndexChanges
 from indexer.vectors.parts import VectorSource
 from retrieval.errors import StoreCorrupt, StoreError
 
@@ -120,7 +120,7 @@ def writing(file: IndexFile) -> Iterator[None]:
         ) from exc
 
 
-def _caught_up(file: IndexFile, catalog: VectorSource) -> tuple[CatalogIndex, CaughtUp]:
+def _caught_up(file: IndexFile, catalog: VectorSource) -> tuple[CatalogIndex, IndexChanges]:
     """The index as the catalog has it. A file that was no good counts as a removal: it has to be overwritten."""
     try:
         index = CatalogIndex.load(file.path)
@@ -137,25 +137,25 @@ def _caught_up(file: IndexFile, catalog: VectorSource) -> tuple[CatalogIndex, Ca
         log.warning("%s; building it anew from the catalog. If it was compressed, run `medlens optimize` again", exc)
         index, caught = _from_nothing(file, catalog)
         _, erased = catalog.deleted_since(file.kind, exc.seq)
-        return index, CaughtUp(caught.added, len(erased), anew=True)
+        return index, IndexChanges(caught.added, len(erased), anew=True)
     except StoreCorrupt as exc:
         why = str(exc)
     log.warning("%s; building it anew from the catalog", why)
     index, caught = _from_nothing(file, catalog)
-    return index, CaughtUp(caught.added, int(file.path.is_file()))
+    return index, IndexChanges(caught.added, int(file.path.is_file()))
 
 
-def _from_nothing(file: IndexFile, catalog: VectorSource) -> tuple[CatalogIndex, CaughtUp]:
+def _from_nothing(file: IndexFile, catalog: VectorSource) -> tuple[CatalogIndex, IndexChanges]:
     index = CatalogIndex(file.dim, file.kind, file.store_id)
     return index, index.catch_up(catalog)
 
 
-def _followed(index: CatalogIndex, catalog: VectorSource) -> CaughtUp | None:
+def _followed(index: CatalogIndex, catalog: VectorSource) -> IndexChanges | None:
     """Bring an index up to the catalog; None if it is of another state. StoreCorrupt if its file is damaged."""
     caught = index.catch_up(catalog)
     while not index.agrees_with(catalog):
         since = index.catch_up(catalog)  # what another process deleted meanwhile is no disagreement
         if not since.removed:
             return None
-        caught = CaughtUp(caught.added + since.added, caught.removed + since.removed)
+        caught = IndexChanges(caught.added + since.added, caught.removed + since.removed)
     return caught
