@@ -295,7 +295,7 @@ def of_frame(name: str) -> ColumnElement[Any]:
 VECTOR_TABLES: Mapping[VectorKind, VectorTable] = {kind: vector_table(each) for kind, each in VECTOR_SETS.items()}
 
 
-def hanging_tables() -> list[Table]:
+def child_tables() -> list[Table]:
     """The tables whose rows hang on another row, by their foreign key: what hangs on them stands before them."""
     names = dict.fromkeys(name for each in VECTOR_SETS.values() for name in each.tables)
     return [metadata.tables[name] for name in (*names, "instances")]
