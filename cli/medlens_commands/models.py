@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from cli.medlens_commands._errors import answering
+from cli.medlens_commands._errors import reporting_errors
 from cli.medlens_commands._options import FormatOption
 from cli.medlens_output.formats import Format, write_rows
 from cli.medlens_output.lines import say
@@ -21,7 +21,7 @@ def list_models(context: typer.Context, style: FormatOption = None) -> None:
         return
     from retrieval.encoders import model_list
 
-    with answering(style) as chosen:
+    with reporting_errors(style) as chosen:
         write_rows([vars(model) for model in model_list.list_models()], chosen)
         if chosen is Format.TABLE:
             say("Others: --model FOLDER, hf-hub:ORG/REPO, or ARCHITECTURE@CHECKPOINT. Their own cards say more.")
@@ -35,5 +35,5 @@ def add_model(
     """Remember where a model lies, so that stores made with it find it. `index --model` and `train` do so, too."""
     from retrieval.encoders import model_list
 
-    with answering(style) as chosen:
+    with reporting_errors(style) as chosen:
         write_rows([vars(model_list.add_model(place))], chosen)
