@@ -48,8 +48,9 @@ def check_before_decoding(ds: Dataset, limits: Limits = Limits(), warn: Warn = i
     per_frame = declared.rows * declared.columns * declared.samples
     if per_frame > limits.frame_samples or per_frame * declared.frames > limits.total_samples:
         raise DecodeGuardError(
-            f"the header declares {declared.frames} frames of {declared.rows} x {declared.columns} x {declared.samples} "
-            f"samples; expected at most {limits.frame_samples} samples per frame and {limits.total_samples} in total"
+            f"the header declares {declared.frames} frames of {declared.rows} x {declared.columns} x "
+            f"{declared.samples} samples; expected at most {limits.frame_samples} samples per frame and "
+            f"{limits.total_samples} in total"
         )
     try:
         pixels = find_pixels(ds, warn, limits)
@@ -84,8 +85,8 @@ def _declared(ds: Dataset, tag: int) -> _DeclaredSize:
         ) from exc
     if min(declared) < 1:
         raise PixelDecodeError(
-            f"the header declares {declared.frames} frames of {declared.rows} x {declared.columns} x {declared.samples} "
-            f"samples of {declared.allocated} bits; expected at least 1 of each"
+            f"the header declares {declared.frames} frames of {declared.rows} x {declared.columns} x "
+            f"{declared.samples} samples of {declared.allocated} bits; expected at least 1 of each"
         )
     return declared
 
