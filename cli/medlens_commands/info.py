@@ -29,6 +29,7 @@ def _row(facts: StoreFacts) -> dict[str, Any]:
     return {
         "model": model["name"],
         "model_fingerprint": model.get("fingerprint"),
+        "model_terms": facts.model_terms,
         "dimensions": model["embed_dim"],
         "render_profile": model["render_profile"]["name"],
         "weights_sha256": model["weights_sha256"],

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -10,6 +11,9 @@ from cli.medlens_commands._errors import reporting_errors
 from cli.medlens_commands._options import FormatOption
 from cli.medlens_output.formats import Format, write_rows
 from cli.medlens_output.lines import say
+
+if TYPE_CHECKING:
+    from retrieval.encoders.model_list import ListedModel
 
 models = typer.Typer(help="The models at hand, and how to name others.", invoke_without_command=True)
 
@@ -22,7 +26,7 @@ def list_models(context: typer.Context, style: FormatOption = None) -> None:
     from retrieval.encoders import model_list
 
     with reporting_errors(style) as chosen:
-        write_rows([vars(model) for model in model_list.list_models()], chosen)
+        _write(model_list.list_models(), chosen)
         if chosen is Format.TABLE:
             say("Others: --model FOLDER, hf-hub:ORG/REPO, or ARCHITECTURE@CHECKPOINT. Their own cards say more.")
 
@@ -36,4 +40,14 @@ def add_model(
     from retrieval.encoders import model_list
 
     with reporting_errors(style) as chosen:
-        write_rows([vars(model_list.add_model(place))], chosen)
+        _write([model_list.add_model(place)], chosen)
+
+
+def _write(models: Sequence[ListedModel], style: Format) -> None:
+    """A table without the terms, which follow it in a line for each model; in other formats, rows with the terms."""
+    if style is not Format.TABLE:
+        write_rows([vars(model) for model in models], style)
+        return
+    write_rows([{name: value for name, value in vars(model).items() if name != "terms"} for model in models], style)
+    for model in models:
+        say(f"Terms of the weights of {model.name}: {model.terms}.")
