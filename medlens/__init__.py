@@ -76,9 +76,9 @@ from retrieval.training.config import TrainingConfig, load_config
 from retrieval.types import FrameKey, Hit, SearchFilter, SearchResults
 from retrieval.zeroshot.calibration import Calibration, read_calibration
 from retrieval.zeroshot.checking import check_labels
-from retrieval.zeroshot.labelling import LabelRequest
+from retrieval.zeroshot.ground_truth import read_truth
+from retrieval.zeroshot.labeller import LabelRequest
 from retrieval.zeroshot.labels import LabelSet, load_labels, shipped_label_sets
-from retrieval.zeroshot.truth import read_truth
 
 open = Store.open  # noqa: A001 - read as medlens.open
 migrate = Store.upgrade

@@ -48,8 +48,8 @@ def calibrate(
     from indexer.output_formats import json_document, picture
     from indexer.outputs import Output, require_outputs
     from indexer.tasks.calibrating import calibrate_files, calibrate_store
+    from retrieval.zeroshot.ground_truth import read_truth
     from retrieval.zeroshot.labels import load_labels
-    from retrieval.zeroshot.truth import read_truth
 
     with answering(style) as chosen:
         with usage(style):

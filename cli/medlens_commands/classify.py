@@ -93,7 +93,7 @@ def classify(
     from indexer.outputs import Output, require_not_of_archive, require_outputs
     from indexer.tasks.labelling import FileLabeller, StoreLabeller
     from retrieval.types import SearchFilter
-    from retrieval.zeroshot.labelling import LabelRequest
+    from retrieval.zeroshot.labeller import LabelRequest
     from retrieval.zeroshot.labels import load_labels
 
     with answering(style) as chosen:

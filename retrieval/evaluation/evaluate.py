@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from retrieval.errors import EvaluationError, NonFiniteEmbedding
-from retrieval.evaluation.labelling import ScaledEncoder, ZeroShot, judge_labels
+from retrieval.evaluation.label_sets import ScaledEncoder, ZeroShot, judge_labels
 from retrieval.evaluation.retrieval import (
     RECALL_AT,
     Cosines,

@@ -10,7 +10,7 @@ import numpy as np
 
 from retrieval.errors import EvaluationError
 from retrieval.evaluation.evaluate import Way
-from retrieval.evaluation.labelling import ZeroShot
+from retrieval.evaluation.label_sets import ZeroShot
 from retrieval.evaluation.zero_shot import BINS
 from retrieval.optional import require_optional
 from retrieval.statistics.bootstrap import Difference

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from retrieval.evaluation import plots
 from retrieval.evaluation.evaluate import Compared, Evaluation, Way
-from retrieval.evaluation.labelling import ZeroShot
+from retrieval.evaluation.label_sets import ZeroShot
 from retrieval.evaluation.results import SHOWN, document, held_out_rows, one_figure, said, signed, wording_rows
 from retrieval.evaluation.zero_shot import ACCURACY, AUROC, BINS
 from retrieval.neutral import neutral, neutral_values

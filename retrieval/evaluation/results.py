@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from retrieval.evaluation.evaluate import DENSE, Compared, Evaluation, Way
-from retrieval.evaluation.labelling import OWN, PLAIN, Calibrated, ZeroShot
+from retrieval.evaluation.label_sets import OWN, PLAIN, Calibrated, ZeroShot
 from retrieval.evaluation.retrieval import MEDIAN, RECALL_AT
 from retrieval.evaluation.wording import AS_SAID, TAKEN_APART, Wording
 from retrieval.evaluation.zero_shot import AUROC, ECE
