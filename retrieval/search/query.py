@@ -61,8 +61,8 @@ class Pooling(StrEnum):
     LATE = "late"
 
 
-class Holder(StrEnum):
-    """Of what at most one answer is wanted."""
+class OnePer(StrEnum):
+    """At most one answer per patient, study or series: the best one."""
 
     PATIENT = "patient"
     STUDY = "study"
@@ -122,7 +122,7 @@ class Query:
     level: Level = Level.FRAME
     pooling: Pooling = Pooling.MAX
     best: int = 3
-    one_per: Holder | None = None
+    one_per: OnePer | None = None
     exclude_same_patient: bool = False
     fold: float | None = None
     k: int = 10
@@ -140,7 +140,7 @@ class Query:
         if self.ranker is not None:
             object.__setattr__(self, "ranker", choice(Ranker, self.ranker, "ranker"))
         if self.one_per is not None:
-            object.__setattr__(self, "one_per", choice(Holder, self.one_per, "one_per"))
+            object.__setattr__(self, "one_per", choice(OnePer, self.one_per, "one_per"))
         if not any(part.weight > 0 for part in parts):
             raise QueryError(
                 "every part of the query is negative: there is nothing to look for",
