@@ -95,7 +95,7 @@ class ImagePart:
 
 
 Part = TextPart | ImagePart
-Ask = str | Path | FrameRef | ShortRef | FrameKey | Part
+PartLike = str | Path | FrameRef | ShortRef | FrameKey | Part
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ class Query:
     Raises QueryError for what can't be asked: EmptyQuery for nothing or blanks, weights that cancel out, k below 1 ...
     """
 
-    ask: Ask | Sequence[Ask]
+    ask: PartLike | Sequence[PartLike]
     fusion: Fusion = Fusion.EMBEDDING
     ranker: Ranker | None = None
     where: SearchFilter = SearchFilter()
@@ -170,7 +170,7 @@ class Query:
     @property
     def parts(self) -> tuple[Part, ...]:
         """All that is asked, at least one part, texts without superfluous blanks."""
-        asked = [self.ask] if isinstance(self.ask, Ask) else self.ask
+        asked = [self.ask] if isinstance(self.ask, PartLike) else self.ask
         return tuple(_checked(part) for part in asked)
 
     @property
@@ -224,7 +224,7 @@ def part_names(parts: Sequence[Part]) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _as_part(value: Ask) -> Part:
+def _as_part(value: PartLike) -> Part:
     if isinstance(value, TextPart | ImagePart):
         return value
     if isinstance(value, str):
@@ -238,7 +238,7 @@ def _as_part(value: Ask) -> Part:
     )
 
 
-def _checked(value: Ask) -> Part:
+def _checked(value: PartLike) -> Part:
     part = _as_part(value)
     weight = part.weight
     if isinstance(weight, bool) or not isinstance(weight, int | float) or not _LIGHTEST <= abs(weight) <= _HEAVIEST:
@@ -253,7 +253,7 @@ def _checked(value: Ask) -> Part:
         if any("\ud800" <= c <= "\udfff" for c in text):
             raise QueryError("the query holds bytes that are no UTF-8 text", hint="Check the terminal's encoding.")
         if _ENDLESS_NUMBER.search(text):
-            raise QueryError("the query holds a number of more than 4,000 digits", hint="Ask in words.")
+            raise QueryError("the query holds a number of more than 4,000 digits", hint="PartLike in words.")
         return TextPart(text, float(weight), part.in_reports)
     if part.frame_number < 1:
         raise QueryError(f"a query image's frame number is {part.frame_number}, expected 1 or more")
