@@ -209,7 +209,7 @@ def test_a_student_that_was_killed_goes_on_bit_for_bit(world: Path, teacher: Tra
 def test_the_card_has_both_on_the_same_rows(world: Path, teacher: TrainingResult) -> None:
     heard: list[Any] = []
     result = train(configured(world, "card", teacher.folder), on_teacher=heard.append)
-    assert heard == [result.taught]
+    assert heard == [result.teacher_report]
     mine, theirs = (figures.retrieval["shapes"] for figures in (result.figures, heard[0].figures))
     assert (theirs.images, theirs.texts) == (24, 6)
     card = (result.folder / "README.md").read_text()

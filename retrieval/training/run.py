@@ -30,7 +30,7 @@ from retrieval.training.model_folder import WEIGHTS_NAME
 from retrieval.training.processes import joined
 from retrieval.training.scalars import NoScalars, Scalars, TensorBoardScalars, require_tensorboard
 from retrieval.training.set_up import set_up
-from retrieval.training.teacher import Lesson, Taught, open_teacher
+from retrieval.training.teacher import Lesson, TeacherReport, open_teacher
 from retrieval.training.unpaired import read_unpaired
 from retrieval.training.warm_up import warm_up
 from retrieval.zeroshot.labels import load_labels
@@ -50,7 +50,7 @@ class TrainingResult:
     images_per_second: float
     forgetting: Forgetting | None = None  # None unless it went on from a model, with rehearsal
     first: bool = True
-    taught: Taught | None = None
+    teacher_report: TeacherReport | None = None
 
 
 def train(
@@ -104,10 +104,10 @@ def _train(context: TrainingContext) -> TrainingResult:
     processes.wait()  # until all have read the state that the first will write anew
 
     loop = set_up(context)
-    taught = _taught(loop, teacher) if teacher is not None else None
+    teacher_report = _distil(loop, teacher) if teacher is not None else None
     del teacher  # its weights can go
-    if taught is not None:
-        context.on_teacher(taught)
+    if teacher_report is not None:
+        context.on_teacher(teacher_report)
     recalled = processes.first and context.rehearsal
     before = loop.judge.recalled(loop.averaged(), context.rehearsal) if recalled else {}
     history = _History(config)
@@ -131,7 +131,7 @@ def _train(context: TrainingContext) -> TrainingResult:
             forgetting = compared(before, loop.judge.recalled(model, context.rehearsal), config.gate.most_lost)
         about = continuing_lines(config, context.corpus, work / "text", forgetting)
         card, metrics = model_card(
-            config, context.corpus, unpaired, taught, figures, history.epochs, history.kept, about
+            config, context.corpus, unpaired, teacher_report, figures, history.epochs, history.kept, about
         )
         if forgetting is not None:
             metrics["forgetting"] = asdict(forgetting)
@@ -140,7 +140,9 @@ def _train(context: TrainingContext) -> TrainingResult:
         if config.continue_from is not None:
             keep_start_card(config.continue_from, folder)
     forgetting = processes.told_by_first(forgetting)
-    return TrainingResult(config.output, figures, loop.epoch, history.kept, rate, forgetting, processes.first, taught)
+    return TrainingResult(
+        config.output, figures, loop.epoch, history.kept, rate, forgetting, processes.first, teacher_report
+    )
 
 
 def _epochs(loop: Loop, history: _History, fingerprint: str) -> int:
@@ -169,13 +171,13 @@ def _epochs(loop: Loop, history: _History, fingerprint: str) -> int:
     return seen
 
 
-def _taught(loop: Loop, teacher: ClipEncoder) -> Taught:
+def _distil(loop: Loop, teacher: ClipEncoder) -> TeacherReport:
     """Let a loop learn from a teacher."""
     context, spec = loop.context, teacher.spec
     lesson = Lesson(teacher, loop.texts, context.corpus.rows, context.work, context.processes, context.on_progress)
     loop.learn_from(lesson)
     figures = lesson.figures(loop.judge, loop.texts)
-    return Taught(spec.name, spec.weights_sha256, spec.embed_dim, str(teacher.device), figures)
+    return TeacherReport(spec.name, spec.weights_sha256, spec.embed_dim, str(teacher.device), figures)
 
 
 class _History:

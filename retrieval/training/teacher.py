@@ -36,7 +36,7 @@ Floats = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
-class Taught:
+class TeacherReport:
     """What the card says of a teacher: `figures` are its own on the student's dev rows."""
 
     name: str
