@@ -34,7 +34,7 @@ from retrieval.training.objective import (
 from retrieval.training.other_findings import OtherFindings
 from retrieval.training.scalars import Scalars
 from retrieval.training.schedule import image_side, rate_at, step_seed
-from retrieval.training.teacher import Distillation, Lesson
+from retrieval.training.teacher import Distillation, TeacherEmbeddings
 from retrieval.training.texts import TextEncoder, Texts
 
 CANVAS = 1.25  # training images are kept this much larger than the model's input, for the crops
@@ -73,9 +73,9 @@ class Loop:
     def device(self) -> torch.device:
         return self.context.device
 
-    def learn_from(self, lesson: Lesson) -> None:
+    def distil_from(self, embeddings: TeacherEmbeddings) -> None:
         """Let a teacher's embeddings join the objective, before the first step or `load`."""
-        self.distillation = Distillation(lesson, self.config).to(self.device)
+        self.distillation = Distillation(embeddings, self.config).to(self.device)
         peak = self.config.schedule.learning_rate
         if head := list(self.distillation.parameters()):
             self.optimizer.add_param_group({"params": head, "lr": peak, "peak": peak, "weight_decay": 0.0})

@@ -30,7 +30,7 @@ from retrieval.training.model_folder import WEIGHTS_NAME
 from retrieval.training.processes import joined
 from retrieval.training.scalars import NoScalars, Scalars, TensorBoardScalars, require_tensorboard
 from retrieval.training.set_up import set_up
-from retrieval.training.teacher import Lesson, TeacherReport, open_teacher
+from retrieval.training.teacher import TeacherEmbeddings, TeacherReport, open_teacher
 from retrieval.training.unpaired import read_unpaired
 from retrieval.training.warm_up import warm_up
 from retrieval.zeroshot.labels import load_labels
@@ -174,9 +174,11 @@ def _epochs(loop: Loop, history: _History, fingerprint: str) -> int:
 def _distil(loop: Loop, teacher: ClipEncoder) -> TeacherReport:
     """Let a loop learn from a teacher."""
     context, spec = loop.context, teacher.spec
-    lesson = Lesson(teacher, loop.texts, context.corpus.rows, context.work, context.processes, context.on_progress)
-    loop.learn_from(lesson)
-    figures = lesson.figures(loop.judge, loop.texts)
+    embeddings = TeacherEmbeddings(
+        teacher, loop.texts, context.corpus.rows, context.work, context.processes, context.on_progress
+    )
+    loop.distil_from(embeddings)
+    figures = embeddings.figures(loop.judge, loop.texts)
     return TeacherReport(spec.name, spec.weights_sha256, spec.embed_dim, str(teacher.device), figures)
 
 
