@@ -124,7 +124,7 @@ def _train(context: TrainingContext) -> TrainingResult:
     model = loop.averaged()
     if history.best is not None:
         model.load_state_dict(history.best["model"])
-    figures = processes.told_by_first(loop.judge.figures(model) if processes.first else None)
+    figures = processes.broadcast(loop.judge.figures(model) if processes.first else None)
     forgetting = None
     if processes.first:
         if context.rehearsal:
@@ -139,7 +139,7 @@ def _train(context: TrainingContext) -> TrainingResult:
         folder = export(model, config, work / "text", card, metrics)
         if config.continue_from is not None:
             keep_start_card(config.continue_from, folder)
-    forgetting = processes.told_by_first(forgetting)
+    forgetting = processes.broadcast(forgetting)
     return TrainingResult(
         config.output, figures, loop.epoch, history.kept, rate, forgetting, processes.first, teacher_report
     )
@@ -159,7 +159,7 @@ def _epochs(loop: Loop, history: _History, fingerprint: str) -> int:
         if loop.epoch == schedule.epochs or loop.epoch % schedule.evaluate_every == 0:
             model = loop.averaged()
             first = context.processes.first
-            figures = context.processes.told_by_first(loop.judge.figures(model, resamples=1) if first else None)
+            figures = context.processes.broadcast(loop.judge.figures(model, resamples=1) if first else None)
             history.note(Epoch.of(loop.epoch, loss, figures), figures, model)
             scalars.evaluation(loop.step, figures)
             if first:
