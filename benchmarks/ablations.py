@@ -136,8 +136,8 @@ def figures(out: Path, name: str, folds: int) -> Judgement | None:
 
 def told(evaluation: Evaluation, name: str) -> Iterator[tuple[str, Judgement, str]]:
     of = "" if name == WORDED else f"{name}: "
-    for way in evaluation.ways:
-        yield f"{of}{way.name} R@10", way.direction.judgement, "R@10"
+    for result in evaluation.retrieval:
+        yield f"{of}{result.name} R@10", result.direction.judgement, "R@10"
     for each in evaluation.zero_shot:
         found = AMONG_OCCURRING if AMONG_OCCURRING in each.judgement.statistics else ACCURACY
         yield each.labels.name, each.judgement, found

@@ -26,7 +26,7 @@ from retrieval.errors import CalibrationError, DicomError, EvaluationError
 from retrieval.evaluation.evaluate import (
     DENSE,
     RANKERS,
-    Compared,
+    Comparison,
     Evaluation,
     Options,
     Progress,
@@ -84,7 +84,7 @@ class Judged:
     """The figures of one model, and how another one compares, where that was asked."""
 
     evaluation: Evaluation
-    compared: Compared | None = None
+    comparison: Comparison | None = None
 
 
 def evaluate_pairs(
@@ -210,11 +210,11 @@ def _judged(
         )
 
     first = judged(model)
-    compared = compare(first, judged(resolve_model(settings.compare))) if settings.compare else None
+    comparison = compare(first, judged(resolve_model(settings.compare))) if settings.compare else None
     if settings.report is not None:
         on_progress("writing the report", 0, 1)
-        _write_report(settings.report, settings.force, report_files(first, compared))
-    return Judged(first, compared)
+        _write_report(settings.report, settings.force, report_files(first, comparison))
+    return Judged(first, comparison)
 
 
 def _encoded(subject: _Subject, encoder: ClipEncoder, on_progress: Progress) -> Embeddings:

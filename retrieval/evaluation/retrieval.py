@@ -195,10 +195,10 @@ def evaluate_retrieval(
     resamples: int = 2000,
 ) -> RetrievalFigures:
     """Rows are pairs: image i belongs to text i and to group (patient) i. Equal texts are one gallery entry."""
-    ways = judge_pairs(image_features, text_features, texts, groups)
-    found = [way.judgement.estimates(resamples=resamples) for way in ways]
+    directions = judge_pairs(image_features, text_features, texts, groups)
+    found = [direction.judgement.estimates(resamples=resamples) for direction in directions]
     recall = [{k: figures[f"R@{k}"] for k in RECALL_AT} for figures in found]
-    return RetrievalFigures(ways[0].queries, ways[0].gallery, *recall)
+    return RetrievalFigures(directions[0].queries, directions[0].gallery, *recall)
 
 
 def judge_pairs(

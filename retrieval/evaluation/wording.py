@@ -47,14 +47,14 @@ def judge_wordings(
         if len(pairs) < LEAST:
             continue
         shown = images[[row for row, _, _ in pairs]]
-        ways = {AS_SAID: vectors} | (
+        encodings = {AS_SAID: vectors} | (
             {TAKEN_APART: lambda texts: heard_vectors(texts, vectors)} if name == DENIAL else {}
         )
         right = {}
-        for way, encode in ways.items():
+        for encoding, encode in encodings.items():
             own, other = (encode([pair[column] for pair in pairs]) for column in (1, 2))
             nearer, further = (shown * own).sum(axis=1), (shown * other).sum(axis=1)
-            right[way] = mean_of(np.where(nearer == further, 0.5, nearer > further).astype(np.float64))
+            right[encoding] = mean_of(np.where(nearer == further, 0.5, nearer > further).astype(np.float64))
         judged = Judgement([rows.groups[row] for row, _, _ in pairs], right, dict.fromkeys(right, 0.5))
         out.append(Wording(name, len(pairs), judged, judged.estimates(resamples=resamples, seed=seed)))
     return out
