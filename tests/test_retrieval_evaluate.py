@@ -16,10 +16,10 @@ from sklearn.metrics import accuracy_score, balanced_accuracy_score, confusion_m
 
 from retrieval.errors import EvaluationError, NonFiniteEmbedding
 from retrieval.evaluation.evaluate import (
-    ASKED,
     DENSE,
     HYBRID,
     IMAGE_TO_TEXT,
+    SECOND_TEXT_TO_IMAGE,
     TEXT,
     TEXT_TO_IMAGE,
     Evaluation,
@@ -30,10 +30,10 @@ from retrieval.evaluation.evaluate import (
 from retrieval.evaluation.plots import recall_curves
 from retrieval.evaluation.report import METRICS, REPORT, report_files
 from retrieval.evaluation.results import difference_rows, document, figure_rows, tables
-from retrieval.evaluation.retrieval import Cosines, Given, Grades, Pairing, judge_direction
+from retrieval.evaluation.retrieval import CosineScores, Grades, Pairing, PrecomputedScores, judge_direction
 from retrieval.evaluation.rows import EvaluationRows
 from retrieval.evaluation.text_ranking import bm25_scores, fused
-from retrieval.evaluation.zero_shot import Labelled, judge_exclusive
+from retrieval.evaluation.zero_shot import ExclusiveScores, judge_exclusive
 from retrieval.search.bm25 import build_report_index
 from retrieval.search.hybrid import HybridRanking, ReportScores
 from retrieval.search.query import Query
@@ -87,7 +87,7 @@ def rows() -> EvaluationRows:
         texts=tuple((c,) for c in captions),
         groups=tuple(f"patient{i // 2}" for i in range(N)),
         fields={"modality": tuple(("CT", "MR")[(i // 2) % 2] if i % 7 else None for i in range(N))},
-        asked=tuple(f"asking about {c.split()[0]}" if i % 4 else None for i, c in enumerate(captions)),
+        queries=tuple(f"asking about {c.split()[0]}" if i % 4 else None for i, c in enumerate(captions)),
         documents=tuple(captions),
     )
 
@@ -108,9 +108,9 @@ def test_every_task_is_there_with_interval_chance_and_control(judged: Evaluation
     assert [(w.name, w.ranker) for w in judged.retrieval] == [
         (IMAGE_TO_TEXT, DENSE),
         (TEXT_TO_IMAGE, DENSE),
-        (ASKED, DENSE),
-        (ASKED, TEXT),
-        (ASKED, HYBRID),
+        (SECOND_TEXT_TO_IMAGE, DENSE),
+        (SECOND_TEXT_TO_IMAGE, TEXT),
+        (SECOND_TEXT_TO_IMAGE, HYBRID),
     ]
     texts = len(set(judged.rows.texts))
     assert texts < N
@@ -127,7 +127,7 @@ def test_every_task_is_there_with_interval_chance_and_control(judged: Evaluation
 
 
 def test_bm25_finds_the_shared_word_where_the_model_knows_nothing(judged: Evaluation) -> None:
-    by = {w.ranker: w.estimates["R@5"] for w in judged.retrieval if w.name == ASKED}
+    by = {w.ranker: w.estimates["R@5"] for w in judged.retrieval if w.name == SECOND_TEXT_TO_IMAGE}
     assert by[TEXT].value == 1
     assert by[DENSE].value < 0.5  # the queries' vectors are random
     assert by[DENSE].value < by[HYBRID].value
@@ -147,9 +147,9 @@ def test_galleries_of_any_size_are_judged_in_parts(monkeypatch: pytest.MonkeyPat
     a, b = unit(rng.normal(size=(50, 8))), unit(rng.normal(size=(50, 8)))
     pairing = Pairing.of([[str(i)] for i in range(50)], [str(i // 2) for i in range(50)])
     grades = Grades.of({"x": [("u", "v", None)[i % 3] for i in range(50)]}, pairing)
-    whole = judge_direction(Cosines(a, b), pairing, grades=grades)
+    whole = judge_direction(CosineScores(a, b), pairing, grades=grades)
     monkeypatch.setattr("retrieval.evaluation.retrieval.CELLS", 330)
-    parts = judge_direction(Given(a.astype(float) @ b.T.astype(float)), pairing, grades=grades)
+    parts = judge_direction(PrecomputedScores(a.astype(float) @ b.T.astype(float)), pairing, grades=grades)
     for name, values in whole.figures.named().items():
         assert parts.figures.named()[name].tolist() == pytest.approx(values.tolist(), nan_ok=True)
     assert whole.judgement.chance == pytest.approx(parts.judgement.chance)
@@ -257,7 +257,7 @@ def test_perfect_calibration_is_at_its_floor() -> None:
     high = rng.uniform(0.5, 1, 400)
     scores = np.stack([high, 1 - high], axis=1)
     truth = (rng.random(400) > high).astype(np.int64)
-    labelled = Labelled.known(["a", "b"], scores, truth, [str(i) for i in range(400)])
+    labelled = ExclusiveScores.known(["a", "b"], scores, truth, [str(i) for i in range(400)])
     found = judge_exclusive(labelled).estimates(resamples=50)
     assert found["ECE"].value == pytest.approx(found["ECE"].chance, abs=0.03)
     assert found["ECE"].chance == pytest.approx(calibration_floor(high, 15))
@@ -265,7 +265,7 @@ def test_perfect_calibration_is_at_its_floor() -> None:
     bins = reliability(high, labelled.right, 15)
     assert all(abs(b.right - b.confidence) < 0.2 for b in bins)
     # The same answers, far too sure of themselves.
-    sure = Labelled.known(["a", "b"], np.array([[0.999, 0.001]] * 400), truth, [str(i) for i in range(400)])
+    sure = ExclusiveScores.known(["a", "b"], np.array([[0.999, 0.001]] * 400), truth, [str(i) for i in range(400)])
     assert judge_exclusive(sure).point("ECE") > 0.2
     assert balanced_accuracy_score(truth, sure.answer) == pytest.approx(
         judge_exclusive(sure).point("balanced accuracy")
@@ -306,7 +306,7 @@ def test_two_models_on_the_same_rows(rows: EvaluationRows, judged: Evaluation, t
 
 
 def test_the_report_stands_alone_and_names_no_patient(judged: Evaluation) -> None:
-    judged = replace(judged, retrieval=[result for result in judged.retrieval if result.name == ASKED])
+    judged = replace(judged, retrieval=[result for result in judged.retrieval if result.name == SECOND_TEXT_TO_IMAGE])
     files = report_files(judged)
     page = files[REPORT]
     assert "http:" not in page and "https:" not in page and "<script" not in page

@@ -80,7 +80,7 @@ def calibrate(
             written.write_text(made.model_dump_json(indent=1) + "\n")
         if plotted is not None:
             reliability_plot(made, plotted)
-        head = {"labels": made.label_set, "model": made.model, "calibrated_on": made.said}
+        head = {"labels": made.label_set, "model": made.model, "calibrated_on": made.calibrated_on}
         write_rows(_rows(made), chosen, head=head)
 
 

@@ -208,4 +208,4 @@ def _file_rows(labelled: Iterator[LabelledFile], layout: Layout) -> Iterator[Row
 def _head(opened: FileLabeller | StoreLabeller) -> Row:
     calibration = opened.labeller.calibration
     head = {"labels": opened.labeller.labels.name}
-    return head if calibration is None else {**head, "calibrated_on": calibration.said}
+    return head if calibration is None else {**head, "calibrated_on": calibration.calibrated_on}

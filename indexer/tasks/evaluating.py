@@ -294,7 +294,7 @@ def _rankers(named: Sequence[str], rows: EvaluationRows) -> tuple[str, ...]:
     unknown = [name for name in named if name not in RANKERS]
     if unknown:
         raise EvaluationError(f"there is no ranker {unknown[0]!r}", hint=f"There are: {', '.join(RANKERS)}.")
-    if rows.asked is None and {*named} - {DENSE}:
+    if rows.queries is None and {*named} - {DENSE}:
         raise EvaluationError(
             "the text ranker needs a text to rank by that is not the query itself",
             hint="Name a field of the pairs file with another text about the image: --query FIELD. A store needs "

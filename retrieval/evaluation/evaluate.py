@@ -18,11 +18,11 @@ from retrieval.errors import EvaluationError, NonFiniteEmbedding
 from retrieval.evaluation.label_sets import ScaledEncoder, ZeroShot, judge_labels
 from retrieval.evaluation.retrieval import (
     RECALL_AT,
-    Cosines,
+    CosineScores,
     Direction,
-    Given,
     Grades,
     Pairing,
+    PrecomputedScores,
     judge_direction,
     shuffled_control,
 )
@@ -34,7 +34,7 @@ from retrieval.types import Embeddings, Encoder
 from retrieval.zeroshot.calibration import Calibration
 from retrieval.zeroshot.labels import LabelSet
 
-IMAGE_TO_TEXT, TEXT_TO_IMAGE, ASKED = "image to text", "text to image", "second text to image"
+IMAGE_TO_TEXT, TEXT_TO_IMAGE, SECOND_TEXT_TO_IMAGE = "image to text", "text to image", "second text to image"
 DENSE, TEXT, HYBRID = RANKERS = ("dense", "text", "hybrid")
 MOST_ENTRIES = 20_000  # of a gallery; scores are a full matrix
 
@@ -43,7 +43,7 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True)
 class Options:
-    """`rankers` answer the second texts (`EvaluationRows.asked`); `grade_by` names the fields whose agreement grades
+    """`rankers` answer the second texts (`EvaluationRows.queries`); `grade_by` names the fields whose agreement grades
     nDCG; `shuffles` is how often the control pairs at random."""
 
     rankers: tuple[str, ...] = RANKERS
@@ -113,7 +113,7 @@ def evaluate(
     vectors = TextVectors(encoder, known_texts)
     if retrieval:
         results += _both_ways(rows, images, vectors, options, notes, lambda done: progress("judging", done, steps))
-        results += _asked(rows, images, vectors, options, notes)
+        results += _second_text_to_image(rows, images, vectors, options, notes)
         progress("judging", 3, steps)
     zero_shot = []
     for labels, truth in label_sets:
@@ -191,37 +191,45 @@ def _both_ways(
     mine, theirs = images[chosen], vectors.of(pairing.texts)
     fields = {name: [rows.fields[name][int(i)] for i in chosen] for name in options.grade_by}
     grades = Grades.of(fields, pairing)
-    forth = _retrieval_result(IMAGE_TO_TEXT, DENSE, Cosines(mine, theirs), pairing, grades, options)
+    forth = _retrieval_result(IMAGE_TO_TEXT, DENSE, CosineScores(mine, theirs), pairing, grades, options)
     done(1)
     turned = grades.turned() if grades else None
-    back = _retrieval_result(TEXT_TO_IMAGE, DENSE, Cosines(theirs, mine), pairing.turned(), turned, options)
+    back = _retrieval_result(TEXT_TO_IMAGE, DENSE, CosineScores(theirs, mine), pairing.turned(), turned, options)
     done(2)
     return [forth, back]
 
 
-def _asked(
+def _second_text_to_image(
     rows: EvaluationRows, images: Embeddings, vectors: TextVectors, options: Options, notes: list[str]
 ) -> list[RetrievalResult]:
     """Second texts ask for the images: the model by what the images show, BM25 by what is written of them."""
-    if rows.asked is None or rows.documents is None:
+    if rows.queries is None or rows.documents is None:
         notes.append("no text baseline: the rows have no second text that asks for the first")
         return []
     chosen = np.array([i for i, document in enumerate(rows.documents) if document], np.int64)
-    asked = [rows.asked[int(i)] for i in chosen]
-    pairing = Pairing.of([[text] if text else [] for text in asked], of_rows(rows.groups, chosen))
+    queries = [rows.queries[int(i)] for i in chosen]
+    pairing = Pairing.of([[text] if text else [] for text in queries], of_rows(rows.groups, chosen))
     if len(pairing.texts) < LEAST:
         notes.append(f"no text baseline: {len(pairing.texts)} different queries with a text to be found")
         return []
     back = pairing.turned()
-    dense = Cosines(vectors.of(pairing.texts), images[chosen])
+    dense = CosineScores(vectors.of(pairing.texts), images[chosen])
     text = bm25_scores(pairing.texts, of_rows(rows.documents, chosen))
-    scores: dict[str, Cosines | Given] = {DENSE: dense, TEXT: Given(text)}
-    scores[HYBRID] = Given(fused(dense.rows(slice(0, len(text))), text))
-    return [_retrieval_result(ASKED, ranker, scores[ranker], back, None, options) for ranker in options.rankers]
+    scores: dict[str, CosineScores | PrecomputedScores] = {DENSE: dense, TEXT: PrecomputedScores(text)}
+    scores[HYBRID] = PrecomputedScores(fused(dense.rows(slice(0, len(text))), text))
+    return [
+        _retrieval_result(SECOND_TEXT_TO_IMAGE, ranker, scores[ranker], back, None, options)
+        for ranker in options.rankers
+    ]
 
 
 def _retrieval_result(
-    name: str, ranker: str, scores: Cosines | Given, pairing: Pairing, grades: Grades | None, options: Options
+    name: str,
+    ranker: str,
+    scores: CosineScores | PrecomputedScores,
+    pairing: Pairing,
+    grades: Grades | None,
+    options: Options,
 ) -> RetrievalResult:
     direction = judge_direction(scores, pairing, ks=curve_depths(len(pairing.texts)), grades=grades)
     estimates = direction.judgement.estimates(resamples=options.resamples, seed=options.seed)

@@ -16,9 +16,9 @@ from retrieval.evaluation.zero_shot import (
     AUROC,
     BINS,
     ECE,
-    Findings,
+    ExclusiveScores,
+    FindingScores,
     LabelFigures,
-    Labelled,
     confusion,
     exclusive_statistics,
     finding_figures,
@@ -67,11 +67,11 @@ class ZeroShot:
     confusion: Ints | None
     reliability: list[ReliabilityBin]
     plain_reliability: list[ReliabilityBin]
-    calibrated: Calibrated | None
+    calibrated: CalibratedFigures | None
 
 
 @dataclass(frozen=True)
-class Calibrated:
+class CalibratedFigures:
     """The rows of patients of whom the calibration has no image: figures of its probabilities, of the scores and of the
     plain softmax, by who says them. None are told of rows that leave nothing to tell apart."""
 
@@ -157,7 +157,7 @@ def _calibrated(
     images: Embeddings,
     calibration: Calibration,
     settings: Mapping[str, int],
-) -> Calibrated:
+) -> CalibratedFigures:
     held = np.flatnonzero(~np.isin(groups, groups[calibration.seen(images)]))
     fitted = np.isfinite(by[CALIBRATED]).all(axis=0)  # all judge the labels that could be calibrated
     estimates: dict[str, dict[str, Estimate]] = {}
@@ -165,15 +165,15 @@ def _calibrated(
         judged = {name: method.made(np.where(fitted, scores, np.nan)[held], held) for name, scores in by.items()}
         if not any(method.lacking(one) for one in judged.values()):
             estimates = {name: method.judge(one).estimates(**settings) for name, one in judged.items()}
-    return Calibrated(calibration.said, len(held), estimates)
+    return CalibratedFigures(calibration.calibrated_on, len(held), estimates)
 
 
 def _choice(rows: EvaluationRows, labels: LabelSet, field: str) -> _Method:
     truth = rows.truth(labels, field)
     known = np.flatnonzero(truth >= 0)
 
-    def labelled(scores: Floats, some: Ints) -> Labelled:
-        return Labelled.known(labels.names, scores, truth[known[some]], of_rows(rows.groups, known[some]))
+    def labelled(scores: Floats, some: Ints) -> ExclusiveScores:
+        return ExclusiveScores.known(labels.names, scores, truth[known[some]], of_rows(rows.groups, known[some]))
 
     return _Method(
         known,
@@ -194,9 +194,9 @@ def _findings(rows: EvaluationRows, labels: LabelSet, field: str) -> _Method:
     for row, i in enumerate(known):
         truth[row, named[int(i)] or []] = True
 
-    def found(scores: Floats, some: Ints) -> Findings:
+    def found(scores: Floats, some: Ints) -> FindingScores:
         groups = tuple(of_rows(rows.groups, known[some]))
-        return Findings(labels.names, scores.astype(np.float64), truth[some], groups)
+        return FindingScores(labels.names, scores.astype(np.float64), truth[some], groups)
 
     return _Method(
         known,
@@ -216,7 +216,7 @@ def _spreads(told: Sequence[Mapping[str, Statistic]], rows: int, names: Sequence
     return {name: Spread.of([float(one[name](whole)[0]) for one in told]) for name in names}
 
 
-def _pooled(findings: Findings) -> list[ReliabilityBin]:
+def _pooled(findings: FindingScores) -> list[ReliabilityBin]:
     """All findings that can be judged in one diagram."""
     judged = findings.judged
     return reliability(findings.scores[:, judged].ravel(), findings.truth[:, judged].ravel(), BINS)

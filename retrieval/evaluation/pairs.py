@@ -133,7 +133,7 @@ def evaluation_rows(
         texts=tuple((t,) if t else () for t in own),
         groups=tuple(pair.group for pair in chosen),
         fields={name: tuple(_value(pair.line.values.get(name)) for pair in chosen) for name in names},
-        asked=tuple(pair.line.text(query) or None for pair in chosen) if query else None,
+        queries=tuple(pair.line.text(query) or None for pair in chosen) if query else None,
         documents=tuple(own) if query else None,
         facts={
             "pairs": pairs.name,

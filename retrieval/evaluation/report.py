@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from retrieval.evaluation import plots
 from retrieval.evaluation.evaluate import Comparison, Evaluation, RetrievalResult
 from retrieval.evaluation.label_sets import ZeroShot
-from retrieval.evaluation.results import SHOWN, document, held_out_rows, one_figure, said, signed, wording_rows
+from retrieval.evaluation.results import SHOWN, document, held_out_rows, one_figure, signed, with_interval, wording_rows
 from retrieval.evaluation.zero_shot import ACCURACY, AUROC, BINS
 from retrieval.neutral import neutral, neutral_values
 from retrieval.statistics.bootstrap import Estimate
@@ -79,14 +79,14 @@ def _summary(evaluation: Evaluation) -> str:
         verdict = "above" if found.low > found.chance else "not clearly above"
         lines.append(
             f"{result.name}, {result.ranker}: the right answer is among the first 10 of {result.direction.gallery} for "
-            f"{said('R@10', found)} of the queries, {verdict} a random ranking."
+            f"{with_interval('R@10', found)} of the queries, {verdict} a random ranking."
         )
     for zero in evaluation.zero_shot:
         if ACCURACY in zero.estimates:
-            right = said(ACCURACY, zero.estimates[ACCURACY])
+            right = with_interval(ACCURACY, zero.estimates[ACCURACY])
             lines.append(f"zero-shot {zero.labels.name}: {right} of the answers are right.")
         else:
-            lines.append(f"zero-shot {zero.labels.name}: macro AUROC {said(AUROC, zero.estimates[AUROC])}.")
+            lines.append(f"zero-shot {zero.labels.name}: macro AUROC {with_interval(AUROC, zero.estimates[AUROC])}.")
     return _list(lines)
 
 
@@ -216,7 +216,7 @@ def _how_to_read(evaluation: Evaluation) -> str:
 
 def _marked(name: str, value: Estimate) -> str:
     """The figure, its interval in small letters."""
-    figure, _, rest = said(name, value).partition(" (")
+    figure, _, rest = with_interval(name, value).partition(" (")
     return f"{figure} <small>({rest}</small>" if rest else figure
 
 

@@ -7,18 +7,18 @@ from dataclasses import asdict
 from typing import Any
 
 from retrieval.evaluation.evaluate import DENSE, Comparison, Evaluation, RetrievalResult
-from retrieval.evaluation.label_sets import OWN, PLAIN, Calibrated, ZeroShot
+from retrieval.evaluation.label_sets import OWN, PLAIN, CalibratedFigures, ZeroShot
 from retrieval.evaluation.retrieval import MEDIAN, RECALL_AT
-from retrieval.evaluation.wording import AS_SAID, TAKEN_APART, Wording
+from retrieval.evaluation.wording import AS_WRITTEN, TAKEN_APART, Wording
 from retrieval.evaluation.zero_shot import AUROC, ECE
 from retrieval.statistics.bootstrap import Difference, Estimate
 
-Row = dict[str, Any]
+JsonObject = dict[str, Any]
 HELD_OUT = ", held out from the calibration"
 SHOWN = (*(f"R@{k}" for k in RECALL_AT), "MRR", "mAP", "nDCG@10", MEDIAN)
 
 
-def figure_rows(evaluation: Evaluation) -> list[Row]:
+def figure_rows(evaluation: Evaluation) -> list[JsonObject]:
     """One row a figure. Shares are 0 to 1; the median rank counts from 1."""
     rows = []
     for result in evaluation.retrieval:
@@ -37,7 +37,7 @@ def figure_rows(evaluation: Evaluation) -> list[Row]:
     return rows
 
 
-def difference_rows(comparison: Comparison) -> list[Row]:
+def difference_rows(comparison: Comparison) -> list[JsonObject]:
     """One row a figure: both models, and the second less the first."""
     rows = []
     for task, figures in comparison.differences.items():
@@ -52,7 +52,7 @@ def is_share(figure: str) -> bool:
     return figure not in (MEDIAN, AUROC, ECE, "MRR", "mAP", "nDCG@10")
 
 
-def tables(evaluation: Evaluation, comparison: Comparison | None = None) -> list[tuple[str, list[Row]]]:
+def tables(evaluation: Evaluation, comparison: Comparison | None = None) -> list[tuple[str, list[JsonObject]]]:
     """For people: titles and rows with figures as words, a column each. Of two models, the differences."""
     if comparison is not None:
         title = f"{comparison.second.model} less {comparison.first.model}"
@@ -64,8 +64,8 @@ def tables(evaluation: Evaluation, comparison: Comparison | None = None) -> list
         first = results[0]
         rows = []
         for figure in (n for n in SHOWN if n in first.estimates):
-            row: Row = {"figure": figure} | {
-                result.ranker: said(figure, result.estimates[figure]) for result in results
+            row: JsonObject = {"figure": figure} | {
+                result.ranker: with_interval(figure, result.estimates[figure]) for result in results
             }
             control = first.control.get(figure)
             row["chance"] = one_figure(figure, first.estimates[figure].chance)
@@ -76,8 +76,8 @@ def tables(evaluation: Evaluation, comparison: Comparison | None = None) -> list
         rows = [
             {
                 "figure": figure,
-                "prompts of the set": said(figure, value),
-                "plain softmax": said(figure, found.plain_estimates[figure]),
+                "prompts of the set": with_interval(figure, value),
+                "plain softmax": with_interval(figure, found.plain_estimates[figure]),
                 "chance": one_figure(figure, value.chance),
             }
             for figure, value in found.estimates.items()
@@ -91,25 +91,29 @@ def tables(evaluation: Evaluation, comparison: Comparison | None = None) -> list
     return out
 
 
-def wording_rows(evaluation: Evaluation) -> list[Row]:
+def wording_rows(evaluation: Evaluation) -> list[JsonObject]:
     """A row a kind of change, a column for each method of embedding the sentence."""
     return [
         {"changed": one.name, "sentences": one.sentences}
-        | {name: said(name, one.estimates[name]) if name in one.estimates else None for name in (AS_SAID, TAKEN_APART)}
-        | {"chance": one_figure(AS_SAID, 0.5)}
+        | {
+            name: with_interval(name, one.estimates[name]) if name in one.estimates else None
+            for name in (AS_WRITTEN, TAKEN_APART)
+        }
+        | {"chance": one_figure(AS_WRITTEN, 0.5)}
         for one in evaluation.wordings
     ]
 
 
-def held_out_rows(calibrated: Calibrated) -> list[Row]:
+def held_out_rows(calibrated: CalibratedFigures) -> list[JsonObject]:
     """A row a figure, a column for each who says it."""
     names = dict.fromkeys(name for estimates in calibrated.estimates.values() for name in estimates)
     return [
-        {"figure": name} | {by: said(name, found[name]) for by, found in calibrated.estimates.items()} for name in names
+        {"figure": name} | {by: with_interval(name, found[name]) for by, found in calibrated.estimates.items()}
+        for name in names
     ]
 
 
-def said(figure: str, value: Estimate) -> str:
+def with_interval(figure: str, value: Estimate) -> str:
     """`38.1 % (27.6 % to 50.6 %)`; the interval only where there is one."""
     if not math.isfinite(value.low):
         return one_figure(figure, value.value)
@@ -129,10 +133,10 @@ def signed(figure: str, value: float) -> str:
     return ("+" if value > 0 else "") + one_figure(figure, value)
 
 
-def document(evaluation: Evaluation, comparison: Comparison | None = None) -> Row:
+def document(evaluation: Evaluation, comparison: Comparison | None = None) -> JsonObject:
     """Everything but the single queries, as JSON takes it; what has no value is null."""
     first = evaluation
-    out: Row = {
+    out: JsonObject = {
         "model": first.model,
         "rows": {
             "name": first.rows.name,
@@ -157,11 +161,11 @@ def document(evaluation: Evaluation, comparison: Comparison | None = None) -> Ro
                 for task, figures in comparison.differences.items()
             },
         }
-    cleaned: Row = _clean(out)
+    cleaned: JsonObject = _clean(out)
     return cleaned
 
 
-def _retrieval_result(result: RetrievalResult) -> Row:
+def _retrieval_result(result: RetrievalResult) -> JsonObject:
     return {
         "task": result.name,
         "ranker": result.ranker,
@@ -172,7 +176,7 @@ def _retrieval_result(result: RetrievalResult) -> Row:
     }
 
 
-def _zero_shot(found: ZeroShot) -> Row:
+def _zero_shot(found: ZeroShot) -> JsonObject:
     return {
         "labels": found.labels.name,
         "kind": found.labels.kind,
@@ -190,20 +194,20 @@ def _zero_shot(found: ZeroShot) -> Row:
     }
 
 
-def _wording(one: Wording) -> Row:
+def _wording(one: Wording) -> JsonObject:
     figures = {name: asdict(value) for name, value in one.estimates.items()}
     return {"changed": one.name, "sentences": one.sentences, "figures": figures}
 
 
-def _row(task: str, by: str, name: str, value: Estimate) -> Row:
+def _row(task: str, by: str, name: str, value: Estimate) -> JsonObject:
     return {"task": task, "by": by, "figure": name} | {k: _number(v) for k, v in asdict(value).items()}
 
 
-def _difference(d: Difference) -> Row:
+def _difference(d: Difference) -> JsonObject:
     return {k: _number(v) for k, v in asdict(d).items()}
 
 
-def _words(row: Row) -> Row:
+def _words(row: JsonObject) -> JsonObject:
     name = row["figure"]
     if row["low"] is None:
         difference = signed(name, row["value"])

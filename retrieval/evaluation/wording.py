@@ -20,7 +20,7 @@ from retrieval.statistics.measures import mean_of
 from retrieval.types import Embeddings
 
 SIDES, DENIAL = "sides exchanged", "a finding denied"
-AS_SAID, TAKEN_APART = "right, as said", "right, taken apart"
+AS_WRITTEN, TAKEN_APART = "right, as said", "right, taken apart"
 MOST = 1000  # sentences of each kind, drawn by the seed
 LEAST = 10
 
@@ -47,8 +47,8 @@ def judge_wordings(
         if len(pairs) < LEAST:
             continue
         shown = images[[row for row, _, _ in pairs]]
-        encodings = {AS_SAID: vectors} | (
-            {TAKEN_APART: lambda texts: heard_vectors(texts, vectors)} if name == DENIAL else {}
+        encodings = {AS_WRITTEN: vectors} | (
+            {TAKEN_APART: lambda texts: polarity_vectors(texts, vectors)} if name == DENIAL else {}
         )
         right = {}
         for encoding, encode in encodings.items():
@@ -74,7 +74,7 @@ def _pairs(rows: EvaluationRows, version: Callable[[str], str | None], seed: int
     return [found[i] for i in np.sort(np.random.default_rng(seed).permutation(len(found))[:MOST])]
 
 
-def heard_vectors(texts: list[str], vectors: TextsToVectors) -> Embeddings:
+def polarity_vectors(texts: list[str], vectors: TextsToVectors) -> Embeddings:
     """Texts as search embeds them: a weighted sum of what is present and what is absent, of unit norm."""
     parts = [weighted_texts(text) for text in texts]
     found = iter(vectors([text for part in parts for text, _ in part]))

@@ -130,7 +130,7 @@ class Calibration(BaseModel):
         return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
 
     @property
-    def said(self) -> str:
+    def calibrated_on(self) -> str:
         """What a probability was calibrated on, in a few words."""
         return f"{self.rows} rows of {self.patients} patients in {self.data} ({self.data_sha256[:12]})"
 
