@@ -36,7 +36,7 @@ from retrieval.encoders.clip import ClipEncoder
 from retrieval.errors import MedlensError
 from retrieval.evaluation.evaluate import Evaluation, Options, evaluate
 from retrieval.evaluation.pairs import evaluation_rows, read_pairs
-from retrieval.evaluation.wording import AS_SAID
+from retrieval.evaluation.wording import AS_WRITTEN
 from retrieval.evaluation.zero_shot import ACCURACY, AMONG_OCCURRING
 from retrieval.statistics.bootstrap import Judgement, differences
 from retrieval.statistics.measures import mean_where
@@ -143,7 +143,7 @@ def told(evaluation: Evaluation, name: str) -> Iterator[tuple[str, Judgement, st
         yield each.labels.name, each.judgement, found
     if name == WORDED:
         for wording in evaluation.wordings:
-            yield wording.name, wording.judgement, AS_SAID
+            yield wording.name, wording.judgement, AS_WRITTEN
 
 
 def table(out: Path, plan: Mapping[str, Any], folds: int) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from retrieval.errors import TrainingError
 from retrieval.language.captions import could_be, findings
 from retrieval.training.config import TrainingConfig
 from retrieval.training.context import TrainingContext
-from retrieval.training.data import Corpus, Row, read_corpus
+from retrieval.training.data import Corpus, TrainingRow, read_corpus
 from retrieval.training.loop import Loop
 from retrieval.training.other_findings import OtherFindings
 from retrieval.training.run import train
@@ -91,7 +91,7 @@ def run_of(config: TrainingConfig, work: Path) -> tuple[Loop, Corpus]:
     return set_up(TrainingContext(config, corpus, labels, work)), corpus
 
 
-def drawn(others: OtherFindings, run: Loop, row: Row) -> set[str]:
+def drawn(others: OtherFindings, run: Loop, row: TrainingRow) -> set[str]:
     found = {others.draw(row, np.random.default_rng(seed)) for seed in range(60)}
     return {run.texts.all[number] for number in found if number is not None}
 

@@ -15,7 +15,7 @@ from retrieval.evaluation.retrieval import RetrievalFigures, evaluate_retrieval,
 from retrieval.evaluation.zero_shot import ZeroShotFigures, evaluate_zero_shot
 from retrieval.statistics.bootstrap import Judgement
 from retrieval.training.config import TrainingConfig
-from retrieval.training.data import Row, source_names
+from retrieval.training.data import TrainingRow, source_names
 from retrieval.training.forgetting import both_ways
 from retrieval.training.texts import BATCH, TextEncoder
 from retrieval.zeroshot.classify import ensemble
@@ -65,7 +65,7 @@ class Judge:
         self,
         config: TrainingConfig,
         label_sets: Sequence[LabelSet],
-        rows: Sequence[Row],
+        rows: Sequence[TrainingRow],
         pixels: npt.NDArray[np.uint8],
         texts: TextEncoder,
     ) -> None:

@@ -22,7 +22,7 @@ from retrieval.training.augment import augment
 from retrieval.training.chunks import Chunks
 from retrieval.training.config import TrainingConfig
 from retrieval.training.context import TrainingContext
-from retrieval.training.data import Row
+from retrieval.training.data import TrainingRow
 from retrieval.training.judging import Judge, normalised
 from retrieval.training.objective import (
     HardNegatives,
@@ -194,7 +194,7 @@ class Loop:
         """A new one for each pass: it keeps the weights it has cast, and those of a pass without a graph have none."""
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.schedule.precision == "bf16")
 
-    def _wrong(self, rows: list[Row], chosen: list[int]) -> list[tuple[int, int]]:
+    def _wrong(self, rows: list[TrainingRow], chosen: list[int]) -> list[tuple[int, int]]:
         """The hard negatives of a batch: (number of the image in it, number of the text)."""
         wrong = [(i, other) for i, text in enumerate(chosen) for other in self.texts.hard.get(text, ())]
         if self.other_findings is not None:

@@ -16,7 +16,7 @@ import torch
 from retrieval.errors import TrainingError
 from retrieval.language.captions import could_be, findings
 from retrieval.training.config import TrainingConfig
-from retrieval.training.data import Row
+from retrieval.training.data import TrainingRow
 from retrieval.training.objective import positive_pairs
 from retrieval.training.texts import TextEncoder
 from retrieval.zeroshot.labels import LabelSet
@@ -35,7 +35,7 @@ class OtherFindings:
     """The training captions of each region that name a finding."""
 
     def __init__(
-        self, rows: Sequence[Row], label_sets: Sequence[LabelSet], config: TrainingConfig, texts: TextEncoder
+        self, rows: Sequence[TrainingRow], label_sets: Sequence[LabelSet], config: TrainingConfig, texts: TextEncoder
     ) -> None:
         """`rows` are those of the split train. Raises TrainingError if `objective.region` is none of the label sets, or
         if no caption can be drawn for any image."""
@@ -67,7 +67,7 @@ class OtherFindings:
                 hint=f"Sources say the region under attributes or constants: {region}. Else leave out 'finding'.",
             )
 
-    def draw(self, row: Row, rng: np.random.Generator) -> int | None:
+    def draw(self, row: TrainingRow, rng: np.random.Generator) -> int | None:
         """The number of a text that is wrong of this row's image, None if there is none. It comes from another patient
         of the same region, and names findings of which the row's own texts affirm none; no equal or near-equal text."""
         said = [self._said[text] for text, _ in row.texts]

@@ -26,7 +26,7 @@ from retrieval.encoders.clip import ClipEncoder
 from retrieval.errors import TrainingError
 from retrieval.on_disk import written_whole
 from retrieval.training.config import Teacher, TrainingConfig
-from retrieval.training.data import Progress, Row, read_grey
+from retrieval.training.data import Progress, TrainingRow, read_grey
 from retrieval.training.judging import Figures, Judge
 from retrieval.training.processes import Processes
 from retrieval.training.schedule import step_seed
@@ -63,7 +63,7 @@ class TeacherEmbeddings:
         self,
         encoder: ClipEncoder,
         texts: Texts,
-        rows: Sequence[Row],
+        rows: Sequence[TrainingRow],
         work: Path,
         processes: Processes,
         progress: Progress,
