@@ -14,12 +14,12 @@ from indexer.reading.files import PictureRequest
 from indexer.run.options import Progress
 from indexer.store.store import Store
 from indexer.tasks import encoding
+from indexer.tasks.classifying import FileLabeller, classify_files, classify_frames, classify_studies
 from indexer.tasks.copying import CohortMember, cohort
 from indexer.tasks.encoding import encode_all_pictures, encode_pictures
 from indexer.tasks.erasing import erase, plan_erasure
 from indexer.tasks.facts import store_facts
 from indexer.tasks.indexing import index
-from indexer.tasks.labelling import FileLabeller, classify_files, classify_frames, classify_studies
 from indexer.tasks.rendering import render_file
 from indexer.tasks.selecting import select
 from retrieval.encoders.model_list import ListedModel, list_models

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from cli.medlens_output.labels import Layout
     from cli.medlens_output.spool import Spool
     from indexer.output_formats import OutputFormat
-    from indexer.tasks.labelling import FileLabeller, LabelledFile, StoreLabeller
+    from indexer.tasks.classifying import FileLabeller, LabelledFile, StoreLabeller
     from retrieval.types import SearchFilter
 
 logger = logging.getLogger(__name__)
@@ -91,7 +91,7 @@ def classify(
     from cli.medlens_output.spool import Spool
     from cli.medlens_output.streams import PARQUET, style_for, write_stream
     from indexer.outputs import Output, require_not_of_archive, require_outputs
-    from indexer.tasks.labelling import FileLabeller, StoreLabeller
+    from indexer.tasks.classifying import FileLabeller, StoreLabeller
     from retrieval.types import SearchFilter
     from retrieval.zeroshot.labeller import LabelRequest
     from retrieval.zeroshot.labels import load_labels

@@ -111,7 +111,7 @@ def _index(archives: list[Path], location: Path, model: str | None, device: str,
 def _search(store: Store, page: Output, model: str | None, device: str, say: Say) -> str:
     """The name of the model that answered."""
     from cli.medlens_output.page import html_page
-    from indexer.store.questions import StoreEncoder
+    from indexer.store.searching import StoreEncoder
     from retrieval.search.query import Query, Ranker
     from retrieval.types import SearchFilter
 
@@ -131,7 +131,7 @@ def _search(store: Store, page: Output, model: str | None, device: str, say: Say
 
 def _classify(files: dict[Path, str], model: str | None, device: str, say: Say) -> None:
     """`files` are with what their headers say."""
-    from indexer.tasks.labelling import classify_files
+    from indexer.tasks.classifying import classify_files
     from retrieval.zeroshot.labels import load_labels
 
     say(f"3. Labelling {len(files)} files zero-shot by the label set {LABELS!r} (score: share of a softmax)")

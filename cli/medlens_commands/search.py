@@ -103,7 +103,7 @@ def search(
     from cli.medlens_output.hits import SPARE_COLUMNS, hit_columns, hit_rows
     from indexer.output_formats import picture
     from indexer.outputs import Output, require_folder, require_not_of_archive, require_outputs
-    from indexer.store.questions import StoreEncoder
+    from indexer.store.searching import StoreEncoder
     from retrieval.search.parts import query_parts
     from retrieval.search.query import Fusion, Level, OnePer, Pooling, Query, Ranker, choice
     from retrieval.search.refs import parse_ref

@@ -12,7 +12,7 @@ from cli.medlens_output.lines import say
 from cli.medlens_output.progress import progress_bar
 
 if TYPE_CHECKING:
-    from indexer.tasks.training_pairs import Exported
+    from indexer.tasks.training_pairs import ExportedPairs
     from retrieval.training.forgetting import Forgetting
     from retrieval.training.judging import Figures
     from retrieval.training.run import TrainingResult
@@ -95,7 +95,7 @@ def _epoch_line(epoch: int, loss: float, figures: Figures | None) -> str:
     return f"epoch {epoch:4d}  loss {loss:.3f}" + (f"  {_brief(figures)}" if figures else "")
 
 
-def _export_line(store: str, found: Exported) -> str:
+def _export_line(store: str, found: ExportedPairs) -> str:
     bad = "".join(f", {number} can't be read ({code})" for code, number in found.unreadable.items())
     changed = "; the store has changed since, and --restart takes what it has now" if found.changed else ""
     without = f", {found.without_report} frames without a report left out" if found.without_report else ""

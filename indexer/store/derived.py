@@ -18,7 +18,7 @@ from retrieval.errors import StoreCorrupt
 from retrieval.on_disk import remove
 
 if TYPE_CHECKING:
-    from indexer.vectors.opening import Place
+    from indexer.vectors.opening import IndexFile
     from indexer.vectors.port import StoreIndex
     from retrieval.search.bm25 import ReportIndex
 
@@ -75,12 +75,12 @@ class DerivedFiles:
         """The BM25 index of the studies' reports, as the catalog has them now."""
         return self._reports.get(self._catalog.state, self._opened_reports, self._followed_reports)[1]
 
-    def index_place(self, kind: VectorKind) -> Place:
+    def index_file_of(self, kind: VectorKind) -> IndexFile:
         """Where the file of an index lies, and whose it is."""
-        from indexer.vectors.opening import Place
+        from indexer.vectors.opening import IndexFile
 
         path = self._place.vectors_folder / VECTOR_SETS[kind].index_file
-        return Place(path, int(self._place.model["embed_dim"]), kind, self._place.store_id)
+        return IndexFile(path, int(self._place.model["embed_dim"]), kind, self._place.store_id)
 
     def refresh(self) -> None:
         """Bring the indexes and their files up to the catalog. After a deletion this erases what they had of it.
@@ -95,7 +95,7 @@ class DerivedFiles:
         refresh_report_index(self._place.vectors_folder, self._catalog, self._place.store_id)
         for kind in VECTOR_SETS:
             state = self._catalog.state()
-            index = refreshed(self.index_place(kind), self._catalog.vectors)
+            index = refreshed(self.index_file_of(kind), self._catalog.vectors)
             self._indexes.setdefault((kind, CPU), _Kept()).put(index, state)
         for kind, device in list(self._indexes):
             if device != CPU:
@@ -132,7 +132,7 @@ class DerivedFiles:
         from indexer.vectors.index import CatalogIndex
 
         try:
-            index = CatalogIndex.load(self.index_place(kind).path)
+            index = CatalogIndex.load(self.index_file_of(kind).path)
             index.check()
         except (FileNotFoundError, Outdated):  # an outdated one is replaced when it is opened
             return None
@@ -155,7 +155,7 @@ class DerivedFiles:
     def _opened(self, kind: VectorKind, device: str) -> StoreIndex:
         from indexer.vectors.opening import open_index
 
-        index = open_index(self.index_place(kind), self._catalog.vectors)
+        index = open_index(self.index_file_of(kind), self._catalog.vectors)
         if device != CPU:
             from indexer.vectors.gpu import move_to_gpu
 
