@@ -118,7 +118,7 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]:
             "caption negated": captions.negated,
             "caption exchanged": captions.exchanged,
             "caption mirrored": captions.mirrored,
-            "claims": captions.claims,
+            "claims": captions.sides_and_negations,
             "findings": captions.findings,
             "sentences of a caption": captions.sentences_of,
             "query": lambda text: separate_negations(Query(text)),

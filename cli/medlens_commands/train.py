@@ -14,8 +14,8 @@ from cli.medlens_output.progress import progress_bar
 if TYPE_CHECKING:
     from indexer.tasks.training_pairs import ExportedPairs
     from retrieval.training.forgetting import Forgetting
-    from retrieval.training.judging import Figures
     from retrieval.training.run import TrainingResult
+    from retrieval.training.validation import Figures
 
 
 def train(

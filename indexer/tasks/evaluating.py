@@ -250,14 +250,14 @@ def _calibrations(
 def _fitting(calibrations: Mapping[str, Calibration], model: Mapping[str, object]) -> dict[str, Calibration]:
     """Those of a model; of the others the log says that they are left out."""
     for calibration in calibrations.values():
-        if not calibration.is_of(model):
+        if not calibration.is_for(model):
             log.warning(
                 "the calibration of %r is of the model %r, not of %s",
                 calibration.label_set,
                 calibration.model,
                 model["name"],
             )
-    return {labels: found for labels, found in calibrations.items() if found.is_of(model)}
+    return {labels: found for labels, found in calibrations.items() if found.is_for(model)}
 
 
 def _label_sets(named: Sequence[str], rows: EvaluationRows) -> list[tuple[LabelSet, str]]:

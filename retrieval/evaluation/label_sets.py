@@ -158,7 +158,7 @@ def _calibrated(
     calibration: Calibration,
     settings: Mapping[str, int],
 ) -> CalibratedFigures:
-    held = np.flatnonzero(~np.isin(groups, groups[calibration.seen(images)]))
+    held = np.flatnonzero(~np.isin(groups, groups[calibration.fitted_on(images)]))
     fitted = np.isfinite(by[CALIBRATED]).all(axis=0)  # all judge the labels that could be calibrated
     estimates: dict[str, dict[str, Estimate]] = {}
     if fitted.all() or (calibration.independent and fitted.any()):

@@ -15,9 +15,9 @@ from retrieval.statistics.measures import (
     Ints,
     Statistic,
     auroc_of,
+    balanced_accuracy_of,
     mean_of,
     mean_statistic,
-    share_right_of,
 )
 from retrieval.statistics.reliability import calibration_error_of, calibration_floor
 
@@ -104,7 +104,7 @@ def exclusive_statistics(labelled: ExclusiveScores) -> dict[str, Statistic]:
     among = occurring[labelled.scores[:, occurring].argmax(axis=1)] == labelled.truth
     statistics = {
         ACCURACY: mean_of(labelled.right.astype(np.float64)),
-        BALANCED: share_right_of(labelled.right, labelled.truth),
+        BALANCED: balanced_accuracy_of(labelled.right, labelled.truth),
         AMONG_OCCURRING: mean_of(among.astype(np.float64)),
         AUROC: mean_statistic([auroc_of(labelled.scores[:, i], labelled.truth == i) for i in occurring]),
         ECE: calibration_error_of(labelled.confidence, labelled.right, BINS),

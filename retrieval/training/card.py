@@ -16,8 +16,8 @@ from retrieval.training.packaged import PREFIX
 from retrieval.training.unpaired import UnpairedSet
 
 if TYPE_CHECKING:
-    from retrieval.training.judging import Epoch, Figures
     from retrieval.training.teacher import TeacherReport
+    from retrieval.training.validation import Epoch, Figures
 
 
 def model_card(

@@ -12,9 +12,9 @@ import torch
 
 from retrieval.training.config import TrainingConfig
 from retrieval.training.data import Corpus, Progress, epoch_order
-from retrieval.training.judging import Figures
 from retrieval.training.processes import Processes
 from retrieval.training.teacher import TeacherReport
+from retrieval.training.validation import Figures
 from retrieval.zeroshot.labels import LabelSet
 
 OnEpoch = Callable[[int, float, Figures | None], None]

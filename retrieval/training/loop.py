@@ -23,7 +23,6 @@ from retrieval.training.chunks import Chunks
 from retrieval.training.config import TrainingConfig
 from retrieval.training.context import TrainingContext
 from retrieval.training.data import TrainingRow
-from retrieval.training.judging import Judge, normalised
 from retrieval.training.objective import (
     HardNegatives,
     multi_positive_infonce,
@@ -36,6 +35,7 @@ from retrieval.training.scalars import Scalars
 from retrieval.training.schedule import image_side, rate_at, step_seed
 from retrieval.training.teacher import Distillation, TeacherEmbeddings
 from retrieval.training.texts import TextEncoder, Texts
+from retrieval.training.validation import Validator, normalised
 
 CANVAS = 1.25  # training images are kept this much larger than the model's input, for the crops
 SCALE_MAX = 100.0  # CLIP's bound on the logit scale
@@ -58,7 +58,7 @@ class Loop:
     locked_norms: list[torch.nn.Module]
     train_numbers: npt.NDArray[np.int64]
     canvas: npt.NDArray[np.uint8]
-    judge: Judge
+    validator: Validator
     steps_per_epoch: int
     other_findings: OtherFindings | None = None
     distillation: Distillation | None = None
@@ -217,8 +217,8 @@ class Loop:
         if objective.near_equal is None or self.encode_texts.pooled is None:
             positive = positive_pairs(ids)
         else:
-            claims = torch.tensor([self.texts.claims[text] for text in chosen], device=self.device)
-            positive = positive_pairs(ids, self.encode_texts.pooled[chosen], claims, objective.near_equal)
+            assertions = torch.tensor([self.texts.assertions[text] for text in chosen], device=self.device)
+            positive = positive_pairs(ids, self.encode_texts.pooled[chosen], assertions, objective.near_equal)
         hard = None
         if wrong:
             owners = torch.tensor([i for i, _ in wrong], device=self.device)

@@ -24,7 +24,6 @@ from retrieval.training.context import OnEpoch, OnTeacher, TrainingContext, sile
 from retrieval.training.continuing import continuing_lines, keep_start_card, rehearsed, require_same_model
 from retrieval.training.data import Corpus, Progress, read_corpus, source_names
 from retrieval.training.forgetting import Forgetting, compared
-from retrieval.training.judging import Epoch, Figures
 from retrieval.training.loop import Loop
 from retrieval.training.model_folder import WEIGHTS_NAME
 from retrieval.training.processes import joined
@@ -32,6 +31,7 @@ from retrieval.training.scalars import NoScalars, Scalars, TensorBoardScalars, r
 from retrieval.training.set_up import set_up
 from retrieval.training.teacher import TeacherEmbeddings, TeacherReport, open_teacher
 from retrieval.training.unpaired import read_unpaired
+from retrieval.training.validation import Epoch, Figures
 from retrieval.training.warm_up import warm_up
 from retrieval.zeroshot.labels import load_labels
 
@@ -109,7 +109,7 @@ def _train(context: TrainingContext) -> TrainingResult:
     if teacher_report is not None:
         context.on_teacher(teacher_report)
     recalled = processes.first and context.rehearsal
-    before = loop.judge.recalled(loop.averaged(), context.rehearsal) if recalled else {}
+    before = loop.validator.recall_by_source(loop.averaged(), context.rehearsal) if recalled else {}
     history = _History(config)
     if state is not None:
         loop.load(state)
@@ -124,11 +124,13 @@ def _train(context: TrainingContext) -> TrainingResult:
     model = loop.averaged()
     if history.best is not None:
         model.load_state_dict(history.best["model"])
-    figures = processes.broadcast(loop.judge.figures(model) if processes.first else None)
+    figures = processes.broadcast(loop.validator.figures(model) if processes.first else None)
     forgetting = None
     if processes.first:
         if context.rehearsal:
-            forgetting = compared(before, loop.judge.recalled(model, context.rehearsal), config.gate.most_lost)
+            forgetting = compared(
+                before, loop.validator.recall_by_source(model, context.rehearsal), config.gate.most_lost
+            )
         about = continuing_lines(config, context.corpus, work / "text", forgetting)
         card, metrics = model_card(
             config, context.corpus, unpaired, teacher_report, figures, history.epochs, history.kept, about
@@ -159,7 +161,7 @@ def _epochs(loop: Loop, history: _History, fingerprint: str) -> int:
         if loop.epoch == schedule.epochs or loop.epoch % schedule.evaluate_every == 0:
             model = loop.averaged()
             first = context.processes.first
-            figures = context.processes.broadcast(loop.judge.figures(model, resamples=1) if first else None)
+            figures = context.processes.broadcast(loop.validator.figures(model, resamples=1) if first else None)
             history.note(Epoch.of(loop.epoch, loss, figures), figures, model)
             scalars.evaluation(loop.step, figures)
             if first:
@@ -178,7 +180,7 @@ def _distil(loop: Loop, teacher: ClipEncoder) -> TeacherReport:
         teacher, loop.texts, context.corpus.rows, context.work, context.processes, context.on_progress
     )
     loop.distil_from(embeddings)
-    figures = embeddings.figures(loop.judge, loop.texts)
+    figures = embeddings.figures(loop.validator, loop.texts)
     return TeacherReport(spec.name, spec.weights_sha256, spec.embed_dim, str(teacher.device), figures)
 
 

@@ -27,10 +27,10 @@ from retrieval.errors import TrainingError
 from retrieval.on_disk import written_whole
 from retrieval.training.config import Teacher, TrainingConfig
 from retrieval.training.data import Progress, TrainingRow, read_grey
-from retrieval.training.judging import Figures, Judge
 from retrieval.training.processes import Processes
 from retrieval.training.schedule import step_seed
 from retrieval.training.texts import Texts
+from retrieval.training.validation import Figures, Validator
 
 Floats = npt.NDArray[np.float32]
 
@@ -95,9 +95,9 @@ class TeacherEmbeddings:
         if processes.first:
             processes.wait()
 
-    def figures(self, judge: Judge, texts: Texts) -> Figures:
+    def figures(self, validator: Validator, texts: Texts) -> Figures:
         """The teacher's, as the student will be judged."""
-        return judge.figures_of(self.dev, lambda said: self.texts[[texts.ids[text] for text in said]])
+        return validator.figures_of(self.dev, lambda said: self.texts[[texts.ids[text] for text in said]])
 
 
 class Distillation(torch.nn.Module):

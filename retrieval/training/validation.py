@@ -58,7 +58,7 @@ class Epoch:
         return cls(number, loss, recall)
 
 
-class Judge:
+class Validator:
     """The dev rows, and how a model is judged on them."""
 
     def __init__(
@@ -103,7 +103,7 @@ class Judge:
             zero_shot[name] = found
         return Figures(retrieval, zero_shot)
 
-    def recalled(self, model: Any, sources: Sequence[str]) -> dict[str, Judgement]:
+    def recall_by_source(self, model: Any, sources: Sequence[str]) -> dict[str, Judgement]:
         """R@10 by source, the mean of both ways, of those sources that have dev rows. For `forgetting.compared`."""
         names = source_names(self._config.data)
         wanted = [i for i, row in enumerate(self._rows) if names[row.source] in sources]
