@@ -124,7 +124,8 @@ def test_files_that_are_done_are_passed_over(archive: Path) -> None:
 
 @needs_model
 def test_the_models_and_how_they_tell_labels_apart() -> None:
-    assert ListedModel(DEFAULT_MODEL, 256, True) in list_models()
+    terms = "Apache-2.0 as far as medlens has rights; learned partly from non-commercial and unlicensed images"
+    assert ListedModel(DEFAULT_MODEL, 256, True, terms=terms) in list_models()
     found = check_labels(load_labels("plane"))
     assert [wording.label for wording in found.wordings] == ["axial", "coronal", "sagittal"]
     assert all(w.nearest_label in {"axial", "coronal", "sagittal"} - {w.label} for w in found.wordings)

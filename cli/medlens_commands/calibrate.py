@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli.medlens_commands._errors import answering, usage
+from cli.medlens_commands._errors import reporting_errors, usage
 from cli.medlens_commands._options import (
     DEFAULT_STORE,
     DeviceOption,
@@ -51,7 +51,7 @@ def calibrate(
     from retrieval.zeroshot.ground_truth import read_truth
     from retrieval.zeroshot.labels import load_labels
 
-    with answering(style) as chosen:
+    with reporting_errors(style) as chosen:
         with usage(style):
             require_plottable(plot)
         keys = ("format", "label_set", "labels_sha256", "kind")

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli.medlens_commands._errors import answering
+from cli.medlens_commands._errors import reporting_errors
 from cli.medlens_commands._options import DeviceOption, ForceOption, ModelOption
 from cli.medlens_output.lines import say
 from retrieval.errors import MedlensError, StoreIncompatible
@@ -43,7 +43,7 @@ def demo(
     force: ForceOption = False,
 ) -> None:
     """All of it once, on the DICOM files that pydicom's package carries: index, search, classify, a page of hits."""
-    with answering(None):
+    with reporting_errors(None):
         run_demo(folder, model, device, say, force=force)
 
 
@@ -94,7 +94,7 @@ def _index(archives: list[Path], location: Path, model: str | None, device: str,
                 device=device,
                 prune=True,
                 on_model=log.started,
-                on_progress=log.tell,
+                on_progress=log.update,
             )
             log.done(report)
     except StoreIncompatible as exc:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from cli.medlens_commands._errors import answering
+from cli.medlens_commands._errors import reporting_errors
 from cli.medlens_commands._options import (
     DEFAULT_STORE,
     DeviceOption,
@@ -45,7 +45,7 @@ def describe(
     from retrieval.search.query import ImagePart
     from retrieval.search.refs import parse_ref
 
-    with answering(style) as chosen, open_store(store) as opened:
+    with reporting_errors(style) as chosen, open_store(store) as opened:
         ref = parse_ref(image)
         hits = opened.describe(
             ImagePart(ref, frame_number=frame),

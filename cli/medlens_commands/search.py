@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from cli.medlens_commands._errors import answering, usage
+from cli.medlens_commands._errors import reporting_errors, usage
 from cli.medlens_commands._instances import cohort_output, pass_on
 from cli.medlens_commands._options import (
     DEFAULT_STORE,
@@ -108,7 +108,7 @@ def search(
     from retrieval.search.query import Fusion, Level, OnePer, Pooling, Query, Ranker, choice
     from retrieval.search.refs import parse_ref
 
-    with answering(style, pages=True) as chosen:
+    with reporting_errors(style, pages=True) as chosen:
         only = filter_of(where, modality, body_part, no_burned_in)
         with usage(style):
             require_suffix("montage", montage, ".png")

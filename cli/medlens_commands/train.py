@@ -62,7 +62,7 @@ def train(
             on_teacher=lambda report: say(f"teacher {report.name}  {_brief(report.figures)}", err=True),
         )
     if result.first:
-        _tell(result)
+        _print_result(result)
         if settings.continue_from is not None and result.forgetting is None:
             say("medlens: no data is marked as rehearsal: nothing says what the model has forgotten", err=True)
     if result.forgetting is not None and result.forgetting.forgotten:
@@ -71,7 +71,7 @@ def train(
         raise typer.Exit(3)
 
 
-def _tell(result: TrainingResult) -> None:
+def _print_result(result: TrainingResult) -> None:
     """Where the model lies and what it can do."""
     kept = f", the weights of epoch {result.kept}" if result.kept < result.epochs else ""
     say(f"{result.folder.name}: {result.epochs} epochs{kept}, {result.images_per_second:.0f} images/s")

@@ -105,7 +105,7 @@ class _Run:
         def commit(ready: tuple[Batch, list[IndexedFile]]) -> None:
             stale.extend(self._commit(changes.archive_id, *ready))
 
-        stages = StagePipeline(encode, commit, lambda: self._tell(changes.tally), self._clock)
+        stages = StagePipeline(encode, commit, lambda: self._report_progress(changes.tally), self._clock)
         try:
             for to_read in changes.rounds():
                 stages.run(read(to_read))
@@ -114,7 +114,7 @@ class _Run:
             changes.finish(options.prune)
         finally:
             self.tally.add(changes.tally)
-        self._tell()
+        self._report_progress()
 
     def report(self, seconds: float) -> IndexReport:
         names = {field.name for field in fields(IndexReport)}
@@ -123,7 +123,7 @@ class _Run:
             **done | {"rejected": tuple(self.tally.rejected)}, loads=self._clock.loads(), seconds=seconds
         )
 
-    def _tell(self, in_hand: Tally | None = None) -> None:
+    def _report_progress(self, in_hand: Tally | None = None) -> None:
         """`in_hand` counts what needed no reading in the archive in hand."""
         in_hand = in_hand or Tally()
         reasons = Counter(dict(self.tally.reasons))  # dict() copies at once: other threads add to both

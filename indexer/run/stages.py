@@ -96,19 +96,19 @@ class _Channel(Generic[A]):
 class StagePipeline(Generic[A, B]):
     """Runs `commit(encode(item))` for every item of a source, the three overlapping. For one run at a time.
 
-    `tell` is called in the caller's thread several times a second.
+    `report_progress` is called in the caller's thread several times a second.
     """
 
     def __init__(
         self,
         encode: Callable[[A], B],
         commit: Callable[[B], None],
-        tell: Callable[[], None] = lambda: None,
+        report_progress: Callable[[], None] = lambda: None,
         clock: Clock | None = None,
     ) -> None:
         self._encode = encode
         self._commit = commit
-        self._tell = tell
+        self._report_progress = report_progress
         self._clock = clock or Clock()
         self.stopping = threading.Event()  # set when no more is wanted of the source
 
@@ -166,7 +166,7 @@ class StagePipeline(Generic[A, B]):
             for thread in threads:
                 thread.start()
             try:
-                self._wait(threads, self._tell)
+                self._wait(threads, self._report_progress)
             except BaseException as exc:
                 stop()
                 if isinstance(exc, KeyboardInterrupt):
@@ -179,8 +179,8 @@ class StagePipeline(Generic[A, B]):
             raise failures[0]
 
     @staticmethod
-    def _wait(threads: list[threading.Thread], tell: Callable[[], None]) -> None:
+    def _wait(threads: list[threading.Thread], report_progress: Callable[[], None]) -> None:
         for thread in threads:
             while thread.is_alive():
                 thread.join(_TICK_S)
-                tell()
+                report_progress()

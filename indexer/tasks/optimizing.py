@@ -37,7 +37,7 @@ def optimize_store(
         outcome = optimize(
             store.derived.index_file_of(vectors),
             store.catalog.vectors,
-            _some_vectors(store, of_set.asked_with),
+            _some_vectors(store, of_set.query_kind),
             kind=kind,
             memory=memory,
             on_progress=on_progress,

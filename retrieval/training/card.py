@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from retrieval.encoders.terms import UNKNOWN_TERMS, read_terms
 from retrieval.evaluation.retrieval import RetrievalFigures
 from retrieval.evaluation.zero_shot import ZeroShotFigures
 from retrieval.training.ablations import ablation_lines
@@ -38,6 +39,8 @@ def model_card(
         *([config.description.strip(), ""] if config.description else []),
         "A pair of encoders for medlens, trained contrastively on images and their texts. open_clip opens this folder",
         "with `local-dir:`. Not a medical device: it finds and sorts images, it diagnoses nothing.",
+        "",
+        f"**Terms of the weights:** {terms_of_training(config)}.",
         "",
         "## What it was trained on",
         "",
@@ -103,6 +106,26 @@ def model_card(
         }
         metrics["teacher"] = who | {"retrieval": theirs}
     return "\n".join(lines), metrics
+
+
+def terms_of_training(config: TrainingConfig) -> str:
+    """The terms of a trained model's weights in one line, from the `terms` of the configuration's data sets.
+
+    "terms unknown" if no set states terms. The terms of a model that the run went on from are included.
+    """
+    images = config.warm_up.images if config.warm_up is not None else ()
+    sets = [source.terms.strip() for source in config.data] + [entry.terms.strip() for entry in images]
+    stated = list(dict.fromkeys(terms for terms in sets if terms))
+    if config.continue_from is not None and (before := read_terms(config.continue_from)) != UNKNOWN_TERMS:
+        stated.append(f"the model that training went on from: {before}")
+    if not stated:
+        return UNKNOWN_TERMS
+    silent = sum(not terms for terms in sets)
+    return (
+        "learned from data under these terms: "
+        + "; ".join(stated)
+        + (f"; {silent} of {len(sets)} data sets do not state their terms" if silent else "")
+    )
 
 
 def _start(start: str) -> str:
