@@ -70,18 +70,19 @@ from retrieval.errors import (
     WeightsNotFound,
 )
 from retrieval.search.describe import SentenceHit
-from retrieval.search.query import Fusion, Holder, ImagePart, Level, Pooling, Query, Ranker, TextPart
+from retrieval.search.query import Fusion, ImagePart, Level, OnePer, Pooling, Query, Ranker, TextPart
 from retrieval.search.refs import FrameRef, ShortRef, parse_ref
 from retrieval.training.config import TrainingConfig, load_config
 from retrieval.types import FrameKey, Hit, SearchFilter, SearchResults
 from retrieval.zeroshot.calibration import Calibration, read_calibration
 from retrieval.zeroshot.checking import check_labels
-from retrieval.zeroshot.labelling import LabelRequest
+from retrieval.zeroshot.ground_truth import read_truth
+from retrieval.zeroshot.labeller import LabelRequest
 from retrieval.zeroshot.labels import LabelSet, load_labels, shipped_label_sets
-from retrieval.zeroshot.truth import read_truth
 
 open = Store.open  # noqa: A001 - read as medlens.open
 migrate = Store.upgrade
+Holder = OnePer  # its name in 0.1.0
 
 __all__ = [
     "Calibration",
@@ -106,7 +107,6 @@ __all__ = [
     "Fusion",
     "Hit",
     "HitPicture",
-    "Holder",
     "ImagePart",
     "IndexReport",
     "InvalidImage",
@@ -121,6 +121,7 @@ __all__ = [
     "MedlensError",
     "NonFiniteEmbedding",
     "NotDicomError",
+    "OnePer",
     "OutputError",
     "PixelDecodeError",
     "Pooling",

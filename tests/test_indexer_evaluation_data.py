@@ -47,7 +47,7 @@ def test_frames_are_paired_with_the_sentences_of_their_study(store: Store) -> No
     assert rows.fields["body_part_examined"][4] == "KNEE"
     assert any("2 of 8 frames are of studies without a report" in note for note in rows.notes)
     # The longest sentence asks, the rest is what a text engine reads; a report of one sentence leaves nothing to read.
-    assert rows.asked == (a[1],) * 4 + (None,) * 2
+    assert rows.queries == (a[1],) * 4 + (None,) * 2
     assert rows.documents == ("Short. Clear lungs.",) * 4 + ("",) * 2
 
 
@@ -88,7 +88,7 @@ def test_a_store_without_reports_has_labels_only(tmp_path: Path) -> None:
             made.catalog.files.archive_id("/a"), [indexed("1", "1", modality="CT"), indexed("2", "2")]
         )
         rows = store_evaluation_data(made, limit=10).rows
-        assert rows.texts == ((),) * 4 and rows.asked is None and rows.documents is None
+        assert rows.texts == ((),) * 4 and rows.queries is None and rows.documents is None
         assert rows.fields["modality"] == ("CT", "CT", None, None)
 
 

@@ -64,8 +64,8 @@ def calibrate(
     from indexer.output_formats import json_document, picture
     from indexer.outputs import Output, require_outputs
     from indexer.tasks.calibrating import calibrate_files, calibrate_store
+    from retrieval.zeroshot.ground_truth import read_truth
     from retrieval.zeroshot.labels import load_labels
-    from retrieval.zeroshot.truth import read_truth
 
     with reporting_errors(style) as chosen:
         with usage(style):
@@ -99,7 +99,7 @@ def calibrate(
             written.write_text(made.model_dump_json(indent=1) + "\n")
         if plotted is not None:
             reliability_plot(made, plotted)
-        head = {"labels": made.label_set, "model": made.model, "calibrated_on": made.said}
+        head = {"labels": made.label_set, "model": made.model, "calibrated_on": made.calibrated_on}
         write_rows(_rows(made), chosen, head=head)
 
 

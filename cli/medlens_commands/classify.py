@@ -136,7 +136,7 @@ def classify(
     from indexer.outputs import Output, require_not_of_archive, require_outputs
     from indexer.tasks.classifying import FileLabeller, StoreLabeller
     from retrieval.types import SearchFilter
-    from retrieval.zeroshot.labelling import LabelRequest
+    from retrieval.zeroshot.labeller import LabelRequest
     from retrieval.zeroshot.labels import load_labels
 
     with reporting_errors(style) as chosen:
@@ -251,4 +251,4 @@ def _file_rows(labelled: Iterator[LabelledFile], layout: Layout) -> Iterator[Row
 def _head(opened: FileLabeller | StoreLabeller) -> Row:
     calibration = opened.labeller.calibration
     head = {"labels": opened.labeller.labels.name}
-    return head if calibration is None else {**head, "calibrated_on": calibration.said}
+    return head if calibration is None else {**head, "calibrated_on": calibration.calibrated_on}

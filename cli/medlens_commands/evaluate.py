@@ -144,17 +144,17 @@ def evaluate(
                     trained_on=tuple(trained_on or ()),
                     on_progress=report_progress,
                 )
-        first, compared = judged.evaluation, judged.compared
+        first, comparison = judged.evaluation, judged.comparison
         if chosen is Format.JSON:
-            write_rows([document(first, compared)], chosen)
+            write_rows([document(first, comparison)], chosen)
             return
         if chosen is Format.TABLE:
-            for title, rows in tables(first, compared):
+            for title, rows in tables(first, comparison):
                 say(title)
                 write_rows(rows, chosen)
                 say()
         else:
-            write_rows(difference_rows(compared) if compared else figure_rows(first), chosen)
+            write_rows(difference_rows(comparison) if comparison else figure_rows(first), chosen)
         for note in first.notes:
             say(f"medlens: {note}", err=True)
         if output and chosen is Format.TABLE:

@@ -134,7 +134,7 @@ def search(
     from indexer.outputs import Output, require_folder, require_not_of_archive, require_outputs
     from indexer.store.searching import StoreEncoder
     from retrieval.search.parts import query_parts
-    from retrieval.search.query import Fusion, Holder, Level, Pooling, Query, Ranker, choice
+    from retrieval.search.query import Fusion, Level, OnePer, Pooling, Query, Ranker, choice
     from retrieval.search.refs import parse_ref
 
     with reporting_errors(style, pages=True) as chosen:
@@ -156,7 +156,7 @@ def search(
                 level=choice(Level, level, "level"),
                 pooling=choice(Pooling, pooling, "pooling"),
                 best=best,
-                one_per=choice(Holder, one_per, "one-per") if one_per is not None else None,
+                one_per=choice(OnePer, one_per, "one-per") if one_per is not None else None,
                 exclude_same_patient=exclude_same_patient,
                 fold=fold,
                 k=k,

@@ -14,8 +14,8 @@ from cli.medlens_output.progress import progress_bar
 if TYPE_CHECKING:
     from indexer.tasks.training_pairs import ExportedPairs
     from retrieval.training.forgetting import Forgetting
-    from retrieval.training.judging import Figures
     from retrieval.training.run import TrainingResult
+    from retrieval.training.validation import Figures
 
 
 def train(
@@ -74,7 +74,7 @@ def train(
             on_progress=lambda what, done, total: update(done, total, what),
             on_export=lambda store, found: say(_export_line(store, found), err=True),
             on_epoch=lambda epoch, loss, figures: say(_epoch_line(epoch, loss, figures), err=True),
-            on_teacher=lambda taught: say(f"teacher {taught.name}  {_brief(taught.figures)}", err=True),
+            on_teacher=lambda report: say(f"teacher {report.name}  {_brief(report.figures)}", err=True),
         )
     if result.first:
         _print_result(result)

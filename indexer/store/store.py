@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from indexer.vectors.port import StoreIndex
     from retrieval.search.bm25 import ReportIndex
     from retrieval.search.describe import SentenceHit
-    from retrieval.search.query import Ask, ImagePart, Query
+    from retrieval.search.query import ImagePart, PartLike, Query
     from retrieval.search.ranking import RankingStep
     from retrieval.search.refs import StoredRef
     from retrieval.types import Encoder, SearchFilter, SearchResults
@@ -150,7 +150,7 @@ class Store:
 
     def search(
         self,
-        query: Query | Ask,
+        query: Query | PartLike,
         *,
         encoder: Encoder | None = None,
         device: str | None = None,

@@ -22,7 +22,7 @@ from retrieval.errors import MedlensError, QueryError
 from retrieval.types import FrameKey, SearchFilter
 from retrieval.zeroshot.calibration import Calibration, read_calibration
 from retrieval.zeroshot.classify import ZeroShotClassifier
-from retrieval.zeroshot.labelling import ImageLabels, Labeller, LabelOutcome, LabelRequest, StudyPool
+from retrieval.zeroshot.labeller import ImageLabels, Labeller, LabelOutcome, LabelRequest, StudyPool
 from retrieval.zeroshot.labels import LabelSet
 
 OnUnreadable = Callable[[str, MedlensError], None]

@@ -26,7 +26,7 @@ from retrieval.errors import CalibrationError, DicomError, EvaluationError
 from retrieval.evaluation.evaluate import (
     DENSE,
     RANKERS,
-    Compared,
+    Comparison,
     Evaluation,
     Options,
     Progress,
@@ -84,7 +84,7 @@ class EvaluationResult:
     """The figures of one model, and the comparison with a second one, if requested."""
 
     evaluation: Evaluation
-    compared: Compared | None = None
+    comparison: Comparison | None = None
 
 
 def evaluate_pairs(
@@ -210,11 +210,11 @@ def _judged(
         )
 
     first = judged(model)
-    compared = compare(first, judged(resolve_model(settings.compare))) if settings.compare else None
+    comparison = compare(first, judged(resolve_model(settings.compare))) if settings.compare else None
     if settings.report is not None:
         on_progress("writing the report", 0, 1)
-        _write_report(settings.report, settings.force, report_files(first, compared))
-    return EvaluationResult(first, compared)
+        _write_report(settings.report, settings.force, report_files(first, comparison))
+    return EvaluationResult(first, comparison)
 
 
 def _encoded(subject: _Subject, encoder: ClipEncoder, on_progress: Progress) -> Embeddings:
@@ -260,14 +260,14 @@ def _calibrations(
 def _fitting(calibrations: Mapping[str, Calibration], model: Mapping[str, object]) -> dict[str, Calibration]:
     """Return the calibrations of a model, and log that the others are not used."""
     for calibration in calibrations.values():
-        if not calibration.is_of(model):
+        if not calibration.is_for(model):
             log.warning(
                 "the calibration of %r belongs to the model %r, not to %s; it is not used",
                 calibration.label_set,
                 calibration.model,
                 model["name"],
             )
-    return {labels: found for labels, found in calibrations.items() if found.is_of(model)}
+    return {labels: found for labels, found in calibrations.items() if found.is_for(model)}
 
 
 def _label_sets(named: Sequence[str], rows: EvaluationRows) -> list[tuple[LabelSet, str]]:
@@ -306,7 +306,7 @@ def _rankers(named: Sequence[str], rows: EvaluationRows) -> tuple[str, ...]:
     unknown = [name for name in named if name not in RANKERS]
     if unknown:
         raise EvaluationError(f"unknown ranker {unknown[0]!r}", hint=f"Use one of: {', '.join(RANKERS)}.")
-    if rows.asked is None and {*named} - {DENSE}:
+    if rows.queries is None and {*named} - {DENSE}:
         raise EvaluationError(
             "the text ranker needs a text for each image that differs from the query",
             hint=(

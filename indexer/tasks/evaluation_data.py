@@ -97,7 +97,7 @@ def store_evaluation_data(store: Store, *, limit: int, seed: int = 0) -> StoreEv
             **{name: tuple(_said(frames[i][name]) for i in kept) for name in FIELDS},
             "plane": tuple(plane_of(frames[i]["image_orientation_patient"]) for i in kept),
         },
-        asked=tuple(asking.get(study) for study in studies) if asking else None,
+        queries=tuple(asking.get(study) for study in studies) if asking else None,
         documents=tuple(" ".join(t for t in texts[s] if t != asking.get(s)) if s in asking else "" for s in studies)
         if asking
         else None,

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from retrieval.training.context import OnEpoch
     from retrieval.training.data import Progress
     from retrieval.training.run import TrainingResult
-    from retrieval.training.teacher import Taught
+    from retrieval.training.teacher import TeacherReport
 
 OnExport = Callable[[str, ExportedPairs], None]
 
@@ -43,7 +43,7 @@ def train(
     on_progress: Progress = lambda what, done, total: None,
     on_export: OnExport = lambda store, exported: None,
     on_epoch: OnEpoch = lambda epoch, loss, figures: None,
-    on_teacher: Callable[[Taught], None] = lambda taught: None,
+    on_teacher: Callable[[TeacherReport], None] = lambda report: None,
 ) -> TrainingResult:
     """Train, or go on training, and write `config.output`. `load_config` reads a configuration.
 
