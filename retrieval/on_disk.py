@@ -181,7 +181,7 @@ def is_full(folder: Path) -> bool:
 def advice(error: OSError) -> str:
     """What to do about a disk without room, or a quota or limit that was reached; empty for another error."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return "Make room on the disk, then run the same command again."
+        return "Free disk space, then run the same command again."
     if error.errno == errno.EFBIG:
         return "Raise the limit on the size of files (ulimit -f), then run the same command again."
     return ""

@@ -23,7 +23,7 @@ from indexer.store.store import Store
 from indexer.tasks.copying import copy_files
 from retrieval.errors import OutputError
 
-MAKE_ROOM = "Make room on the disk, then run the same command again."
+MAKE_ROOM = "Free disk space, then run the same command again."
 NO_ROOM = OSError(errno.ENOSPC, "No space left on device")
 
 
@@ -49,8 +49,8 @@ def test_not_each_error_of_sqlite_says_that_the_disk_is_full(
     with monkeypatch.context() as patched:
         patched.setattr(catalog_errors, "is_full", lambda folder: folder == tmp_path)
         full = translate(error, "'store'", tmp_path)
-    assert str(full) == f"the catalog of 'store' can't grow: the disk is full ({name})"
-    assert full.hint == "Make room; what was committed before is safe."
+    assert str(full) == f"the catalog of 'store' can't grow because the disk is full ({name})"
+    assert full.hint == "Free disk space. Everything that was committed before is safe."
     assert "full" not in str(translate(error, "'store'", tmp_path)), "there is room"
 
 

@@ -19,9 +19,9 @@ from indexer.catalog.database import Database, parse_url
 from indexer.catalog.labels import SavedSet
 from indexer.output_formats import json_lines
 from indexer.outputs import Output
-from indexer.run.lease import Worker
+from indexer.run.lease import Lease
 from indexer.store.store import Store
-from indexer.tasks.exchange import Imported, export_frames, import_frames
+from indexer.tasks.exchange import ImportResult, export_frames, import_frames
 from indexer.tasks.optimizing import MANIFEST_KEY, index_facts, optimize_store
 from indexer.tasks.verifying import verify_store
 from retrieval.errors import StoreCorrupt, StoreError
@@ -90,9 +90,9 @@ def test_a_store_that_was_half_made_goes_when_it_is_made(tmp_path: Path) -> None
 
 def test_an_import_that_finds_nothing_to_do_clears_up_after_one_that_was_killed(store: Store, tmp_path: Path) -> None:
     export_frames(store, tmp_path / "vectors.npz")
-    left = store.derived.index_place("frame").path.with_name(f".frames.faiss.{LEFT}")
+    left = store.derived.index_file_of("frame").path.with_name(f".frames.faiss.{LEFT}")
     left.write_bytes(b"half")
-    assert import_frames(store, tmp_path / "vectors.npz") == Imported(0, 40)
+    assert import_frames(store, tmp_path / "vectors.npz") == ImportResult(0, 40)
     assert not left.exists()
 
 
@@ -160,14 +160,14 @@ def test_a_run_that_fails_with_its_database_says_so_once(
     def gone(*_: object) -> None:
         raise StoreError("the database 'x' can't be reached")
 
-    monkeypatch.setattr(store.catalog.claims, "leave", gone)
-    with pytest.raises(StoreError), Worker(store.catalog):
+    monkeypatch.setattr(store.catalog.claims, "end_lease", gone)
+    with pytest.raises(StoreError), Lease(store.catalog):
         gone()
     assert caplog.messages == []
-    with Worker(store.catalog):
+    with Lease(store.catalog):
         pass
     assert caplog.messages == [
-        "the claims of this process stay until their lease runs out: the database 'x' can't be reached"
+        "this process could not release its claims; they expire with its lease: the database 'x' can't be reached"
     ]
 
 
@@ -176,7 +176,7 @@ def test_what_is_no_vector_is_a_damaged_store(vector: str, store: Store) -> None
     with closing(sqlite3.connect(store.place.folder / "catalog.sqlite")) as connection:
         connection.execute(f"UPDATE frames SET vector = {vector} WHERE id = 7")  # SQLite keeps what it is given
         connection.commit()
-    with pytest.raises(StoreCorrupt, match="vectors of different sizes among the frame rows"):
+    with pytest.raises(StoreCorrupt, match="the frame rows 6 to 7 of the catalog have vectors of different sizes"):
         store.catalog.vectors.vectors_of([6, 7], "frame")
     found = {check.name: (check.wrong, check.repaired) for check in verify_store(store, repair=True)}
     assert found["frame vectors"] == (1, True)

@@ -284,8 +284,8 @@ def as_command(arguments: Sequence[str], folder: Path, pace_s: float = 0.0) -> t
     from cli.medlens_app import main
     from indexer.reading import pictures
     from indexer.run import batches, pipeline
-    from indexer.store import place, questions
-    from indexer.tasks import indexing, labelling
+    from indexer.store import place, searching
+    from indexer.tasks import classifying, indexing
     from retrieval.encoders.clip import ClipEncoder
 
     encoder = Encoder(pace_s)
@@ -294,9 +294,9 @@ def as_command(arguments: Sequence[str], folder: Path, pace_s: float = 0.0) -> t
     place.secrets.token_bytes = lambda count: bytes(range(count or 0))
     place.uuid.uuid4 = lambda: uuid.UUID(int=4)
     ClipEncoder.from_source = lambda *_: encoder
-    indexing.resolve_model = indexing.model_source = labelling.resolve_model = lambda *_: None
+    indexing.resolve_model = indexing.model_source = classifying.resolve_model = lambda *_: None
     indexing.try_to_remember = lambda *_: None
-    questions.store_model = labelling.store_model = lambda *_: encoder
+    searching.store_model = classifying.store_model = lambda *_: encoder
     said, answered = folder / "said", folder / "answered"
     with said.open("wb") as err, answered.open("wb") as out:
         os.dup2(err.fileno(), 2)

@@ -28,9 +28,9 @@ from indexer.run.options import IndexOptions
 from indexer.run.pipeline import index_archive
 from indexer.store import place
 from indexer.store.store import Store
+from indexer.tasks.classifying import StoreLabeller
 from indexer.tasks.erasing import erase, plan_erasure
 from indexer.tasks.exchange import EXPORTS, export_frames, import_frames
-from indexer.tasks.labelling import StoreLabeller
 from indexer.tasks.optimizing import optimize_store
 from indexer.tasks.verifying import verify_store
 from indexer.vector_sets import VECTOR_SETS
@@ -38,7 +38,7 @@ from retrieval.errors import DicomError, StoreCorrupt, StoreNotFound
 from retrieval.search.query import Query, Ranker
 from retrieval.types import Embeddings, SearchFilter
 from retrieval.zeroshot.classify import ZeroShotClassifier
-from retrieval.zeroshot.labelling import Labeller
+from retrieval.zeroshot.labeller import Labeller
 from retrieval.zeroshot.labels import Label, LabelSet
 
 OLD_STORE = Path(__file__).parents[1] / "reference" / "store-0.1.0"
@@ -208,7 +208,7 @@ def _leave(store: Path) -> None:
     (store / "vectors" / ".frames.faiss.0123.tmp").write_bytes(b"half")
     dead = Process.this()
     with Store.open(store) as opened:
-        opened.catalog.claims.enter(Process(dead.place, 2**22 + 1, "1"))
+        opened.catalog.claims.take_lease(Process(dead.place, 2**22 + 1, "1"))
 
 
 def damaged(kinds: Iterable[str]) -> Callable[[Path, Path], None]:
