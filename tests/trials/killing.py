@@ -6,6 +6,7 @@ library that keeps threads for its work would miss them in the child.
 
 from __future__ import annotations
 
+import gc
 import os
 import pickle
 import select
@@ -70,6 +71,7 @@ def forked(
 
 
 def _child(work: Callable[[], Any], answers: int) -> None:
+    gc.disable()
     try:
         os.dup2(os.open(os.devnull, os.O_RDWR), sys.stderr.fileno())
         try:

@@ -6,6 +6,7 @@ over the time that it takes.
 
 from __future__ import annotations
 
+import gc
 import os
 import random
 import shutil
@@ -161,6 +162,8 @@ def warm_up() -> None:
     for name in _IMPORTED_LATE:
         import_module(name)
     import_module("tqdm").tqdm.set_lock(threading.RLock())
+    gc.collect()
+    gc.freeze()  # a child that looked for garbage among all this would copy every page of it
 
 
 def _uninterrupted(case: Case, inputs: Path, folder: Path) -> Uninterrupted:
@@ -219,30 +222,33 @@ def _kill(
             break
         share *= 0.9  # it was quicker this time
     left = files_of(folder)
-    seen = forked(lambda: look(folder))
-    if seen.error:
-        outcome.faults.append(f"what it left can't be opened: {seen.error}")
+    afterwards = forked(partial(_go_on, case, inputs, folder))
+    if afterwards.error:
+        outcome.faults.append(f"what it left can't be opened, or the next run failed: {afterwards.error}")
         return outcome
-    outcome.state = run.state(seen.value)
-    outcome.faults += _faults_of(seen.value, outcome.state, run)
-    again = forked(lambda: case.run(inputs, folder))
-    end = forked(lambda: look(folder))
-    if again.error or end.error:
-        outcome.faults.append(f"the next run failed: {again.error or end.error}")
-        return outcome
-    if end.value != run.after:
+    seen, end = afterwards.value
+    outcome.state = run.state(seen)
+    outcome.faults += _faults_of(seen, outcome.state, run)
+    if end != run.after:
         outcome.faults.append(
-            f"after the next run: other rows in {run.after.differing(end.value)}, kinds {end.value.kinds}, "
-            f"wrong {end.value.unsound}, same answers: {end.value.answers == run.after.answers}"
+            f"after the next run: other rows in {run.after.differing(end)}, kinds {end.kinds}, "
+            f"wrong {end.unsound}, same answers: {end.answers == run.after.answers}"
         )
     files = files_of(folder)
     if files != run.files:
         outcome.faults.append(f"files after the next run: {sorted(files.items() ^ run.files.items())}")
     if any(file.endswith(".tmp") for file in left.keys() - files.keys()):
         outcome.cleaned.append("unfinished files")
-    if "dead workers" in seen.value.unsound and "dead workers" not in run.before.unsound:
+    if "dead workers" in seen.unsound and "dead workers" not in run.before.unsound:
         outcome.cleaned.append("claims of the dead")
     return outcome
+
+
+def _go_on(case: Case, inputs: Path, folder: Path) -> tuple[Seen, Seen]:
+    """What a kill has left, and what the next run makes of it."""
+    left = look(folder)
+    case.run(inputs, folder)
+    return left, look(folder)
 
 
 def _run_to_step(fatal: int, case: Case, inputs: Path, folder: Path) -> None:
