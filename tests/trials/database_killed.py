@@ -18,7 +18,7 @@ from unittest.mock import patch
 import crash_trial
 import postgres
 from trials import jobs
-from trials.full_disk import as_command, lines_said
+from trials.commands import as_command, lines_said
 from trials.jobs import Seen
 from trials.killing import Ended, forked
 from trials.kills import ONE_THREAD, Outcome, tell, warm_up
@@ -51,7 +51,7 @@ def _attempts(attempt: Any, attempts: int, seed: int, folder: Path) -> list[Outc
     warm_up()
     inputs = folder / "inputs"
     inputs.mkdir()
-    _done(forked(partial(jobs.make_inputs, inputs)))
+    forked(partial(jobs.make_inputs, inputs)).result()
     server = postgres.Server()
     try:
         return attempt(server, inputs, folder, attempts, random.Random(seed))
@@ -82,8 +82,8 @@ def _indexed(server: postgres.Server, inputs: Path, folder: Path, attempts: int,
         outcome.state = _state(left.value, expected)
         if left.value is not None and (wrong := set(left.value.unsound) - {"dead workers", "leftovers"}):
             outcome.faults.append(f"verify finds wrong: {sorted(wrong)}")
-        again, said, _ = _done(forked(partial(_command, [*arguments, url], home)))
-        end: Seen = _done(forked(partial(_look, url, home)))
+        again, said, _ = forked(partial(_command, [*arguments, url], home)).result()
+        end: Seen = forked(partial(_look, url, home)).result()
         if again:
             outcome.faults.append(f"the same command ended with {again}, saying {said}")
         if end != expected:
@@ -98,10 +98,10 @@ def _indexed(server: postgres.Server, inputs: Path, folder: Path, attempts: int,
 def _searched(server: postgres.Server, inputs: Path, folder: Path, attempts: int, rng: random.Random) -> list[Outcome]:
     home, database = _new_home(folder), server.new_database()
     url = server.url(database)
-    _done(forked(partial(_command, ["index", str(inputs / "archive"), "--store", url], home)))
+    forked(partial(_command, ["index", str(inputs / "archive"), "--store", url], home)).result()
     arguments = ["search", "pleural effusion", "-k", "20", "--format", "json", "--store", url]
     whole = forked(partial(_command, arguments, home))
-    code, said, expected = _done(whole)
+    code, said, expected = whole.result()
     if code or not expected:
         raise RuntimeError(f"a search that nobody interrupts ended with {code}, saying {said}")
     outcomes = []
@@ -118,7 +118,7 @@ def _searched(server: postgres.Server, inputs: Path, folder: Path, attempts: int
         outcome.faults += _faults_of(code, said)
         if not code and answers != expected:
             outcome.faults.append("it answered otherwise")
-        again, said, answers = _done(forked(partial(_command, arguments, home)))
+        again, said, answers = forked(partial(_command, arguments, home)).result()
         if again or answers != expected:
             outcome.faults.append(f"the same search ended with {again}, saying {said}")
         outcomes.append(outcome)
@@ -128,10 +128,10 @@ def _searched(server: postgres.Server, inputs: Path, folder: Path, attempts: int
 def _whole(server: postgres.Server, arguments: Sequence[str], folder: Path) -> tuple[Ended, Seen]:
     database, home = server.new_database(), _new_home(folder)
     ended = forked(partial(_command, [*arguments, server.url(database)], home))
-    code, said, _ = _done(ended)
+    code, said, _ = ended.result()
     if code:
         raise RuntimeError(f"an index that nobody interrupts ended with {code}, saying {said}")
-    return ended, _done(forked(partial(_look, server.url(database), home)))
+    return ended, forked(partial(_look, server.url(database), home)).result()
 
 
 def _with_a_kill(
@@ -157,7 +157,7 @@ def _with_a_kill(
     if killed == ["the server"]:
         server.start()
     server.wait()
-    return "".join(killed), _done(outcome)
+    return "".join(killed), outcome.result()
 
 
 def _command(arguments: Sequence[str], home: Path) -> tuple[int, str, str]:
@@ -196,9 +196,3 @@ def _new_home(folder: Path) -> Path:
     shutil.rmtree(home, ignore_errors=True)
     home.mkdir()
     return home
-
-
-def _done(ended: Ended) -> Any:
-    if ended.error:
-        raise RuntimeError(ended.error)
-    return ended.value

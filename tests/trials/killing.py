@@ -35,6 +35,12 @@ class Ended:
     killed: bool = False
     seconds: float = 0.0
 
+    def result(self) -> Any:
+        """What the work gave. RuntimeError if it failed."""
+        if self.error:
+            raise RuntimeError(self.error)
+        return self.value
+
 
 def forked(
     work: Callable[[], Any], kill_after: float | None = None, meanwhile: Callable[[], object] = lambda: None

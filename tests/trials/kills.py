@@ -22,7 +22,7 @@ from unittest.mock import patch
 
 import crash_trial
 from trials.jobs import JOBS, Case, Seen, files_of, look, make_inputs, table_digests
-from trials.killing import Ended, Steps, forked
+from trials.killing import Steps, forked
 from trials.registry import Tally, Trial, trial
 
 from indexer.store.store import Store
@@ -142,7 +142,7 @@ def _killed_jobs(job: str, numbers: Sequence[int], attempts: int, seed: int, fol
     warm_up()
     inputs = folder / "inputs"
     inputs.mkdir(parents=True)
-    _done(forked(lambda: make_inputs(inputs)))
+    forked(lambda: make_inputs(inputs)).result()
     cases = list(JOBS[job].items())
     runs: dict[str, Uninterrupted] = {}
     rng = random.Random(f"{seed} {job} {numbers[0]}")
@@ -169,14 +169,14 @@ def warm_up() -> None:
 def _uninterrupted(case: Case, inputs: Path, folder: Path) -> Uninterrupted:
     found, done, timed = folder / "found", folder / "done", folder / "timed"
     found.mkdir(parents=True)
-    _done(forked(lambda: case.find(inputs, found)))
-    before = _done(forked(lambda: look(found)))
+    forked(lambda: case.find(inputs, found)).result()
+    before = forked(lambda: look(found)).result()
     for place in (done, timed):
         shutil.copytree(found, place)
-    steps, between = _done(forked(lambda: _recorded(lambda: case.run(inputs, done), done)))
+    steps, between = forked(lambda: recorded(lambda: case.run(inputs, done), done)).result()
     ended = forked(lambda: case.run(inputs, timed))
-    _done(ended)
-    after = _done(forked(lambda: look(done)))
+    ended.result()
+    after = forked(lambda: look(done)).result()
     if before.tables == after.tables and before == after:
         raise RuntimeError("the job changes nothing that can be seen")
     if case.whole and [state for state in between if state not in (before.tables, after.tables)]:
@@ -184,7 +184,7 @@ def _uninterrupted(case: Case, inputs: Path, folder: Path) -> Uninterrupted:
     return Uninterrupted(found, before, after, between, files_of(done), steps, ended.seconds)
 
 
-def _recorded(work: Callable[[], None], folder: Path) -> tuple[int, list[dict[str, str]]]:
+def recorded(work: Callable[[], object], folder: Path) -> tuple[int, list[dict[str, str]]]:
     """How many steps a run takes, and each state that the tables have before one of them, once."""
     states: list[dict[str, str]] = []
 
@@ -268,9 +268,3 @@ def _faults_of(seen: Seen, state: str, run: Uninterrupted) -> list[str]:
     if wrong := set(seen.unsound) - expected:
         faults.append(f"verify finds wrong: {sorted(wrong)}")
     return faults
-
-
-def _done(ended: Ended) -> object:
-    if ended.error:
-        raise RuntimeError(ended.error)
-    return ended.value
