@@ -76,7 +76,7 @@ def test_whole_patients_are_drawn(store: Store) -> None:
     assert len(truth.rows) == 4 and len(set(truth.rows.groups)) == 2
     assert len(truth.images) == len(truth.places) == 4
     assert any("4 of 6 frames were drawn" in note for note in truth.rows.notes)
-    with pytest.raises(EvaluationError, match="as few as 1 images"):
+    with pytest.raises(EvaluationError, match="every patient has more than 1 images"):
         store_truth(store, limit=1)
 
 
