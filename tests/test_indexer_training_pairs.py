@@ -227,14 +227,14 @@ def test_what_a_store_and_a_pairs_file_may_say(world: Path) -> None:
     for source, said in (
         ({"pairs": "shapes/pairs.jsonl"}, "either pairs: FILE or store: PLACE"),
         ({"store": None}, "either pairs"),
-        ({"store": None, "pairs": "shapes/pairs.jsonl"}, "dev_share are for a store"),
+        ({"store": None, "pairs": "shapes/pairs.jsonl"}, "dev_share belong to a store"),
         ({"dev_share": 2}, "dev_share"),
     ):
         with pytest.raises(TrainingError, match=said):
             load_config(settings(world, "odd", **source))
     config = load_config(settings(world, "library"))
     assert config.data[0].store == str(world / "site")
-    with pytest.raises(TrainingError, match="a store is no pairs file"):
+    with pytest.raises(TrainingError, match="a store can't be read as a pairs file"):
         train(config)
     url = load_config(settings(world, "url", store="postgresql+psycopg://me@host/db"))
     assert url.data[0].store == "postgresql+psycopg://me@host/db"

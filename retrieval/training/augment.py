@@ -1,4 +1,4 @@
-"""Random changes that keep what a text says of an image true: small turns, crops, contrast, noise, never a flip."""
+"""Random changes that keep the text of an image true: small rotations, crops, contrast and noise, but no flips."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch.nn.functional as F  # noqa: N812 - the name everyone reads
 
 from retrieval.training.config import Augmentation
 
-PIECE = 64  # images changed at a time: a large batch needs its own memory once, not that of each step on the way
+PIECE = 64  # images changed at a time, which limits the memory for intermediate values
 
 
 def augment(
@@ -17,7 +17,7 @@ def augment(
 ) -> torch.Tensor:
     """[N, 1, H, W] uint8, or float in [0, 1], to [N, 1, *size] on the same device, values around [0, 1].
 
-    Random numbers come from `generator`, which is the CPU's; a GPU draws the noise itself, from a seed of it."""
+    Random numbers come from `generator`, a generator on the CPU. A GPU draws the noise itself, from a seed of it."""
 
     def uniform(width: float) -> torch.Tensor:
         return (torch.rand(len(pixels), generator=generator) * 2 - 1) * width

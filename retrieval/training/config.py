@@ -1,4 +1,4 @@
-"""The one file that describes a training run. Unknown keys are refused by name."""
+"""The configuration of a training run: one YAML file. Unknown keys are refused by name."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class TextTower(_Strict):
     def _layers_of_an_unlocked_tower(self) -> Self:
         given = sorted(self.model_fields_set & {"locked_groups", "layer_decay"})
         if self.locked and given:
-            raise ValueError(f"{' and '.join(given)} of the text tower: that is for one that is trained, locked: false")
+            raise ValueError(f"the text tower has {' and '.join(given)}, which needs locked: false")
         return self
 
 
@@ -98,9 +98,9 @@ class Source(_Strict):
     def _pairs_or_a_store(self) -> Self:
         given = self.model_fields_set
         if ("pairs" in given) == (self.store is not None):
-            raise ValueError("a set is either pairs: FILE or store: PLACE")
+            raise ValueError("a source needs either pairs: FILE or store: PLACE")
         if self.store is None and given & {"where", "dev_share"}:
-            raise ValueError("where and dev_share are for a store; a pairs file says the split of its rows")
+            raise ValueError("where and dev_share belong to a store; the rows of a pairs file have their own split")
         return self
 
     @field_validator("templates")
@@ -223,7 +223,7 @@ class Schedule(_Strict):
     def _best_is_kept(self) -> Self:
         for name in ("judged_by", "patience"):
             if getattr(self, name) is not None and not self.keep_best:
-                raise ValueError(f"{name} says how the best weights are found, and needs keep_best: true")
+                raise ValueError(f"{name} needs keep_best: true")
         return self
 
 
@@ -262,15 +262,15 @@ class TrainingConfig(_Strict):
     @model_validator(mode="after")
     def _rehearsal_is_of_an_older_model(self) -> Self:
         if self.continue_from is None and any(source.rehearsal for source in self.data):
-            raise ValueError("data marked as rehearsal is for a run that goes on from a model, and needs continue_from")
+            raise ValueError("data with rehearsal: true needs continue_from, the model that was trained on it")
         if "gate" in self.model_fields_set and not any(source.rehearsal for source in self.data):
-            raise ValueError("the gate judges the sources that are marked as rehearsal, and there is none")
+            raise ValueError("gate needs at least one source with rehearsal: true")
         return self
 
     @model_validator(mode="after")
     def _near_texts_stay_where_they_are(self) -> Self:
         if self.objective.near_equal is not None and not self.text.locked:
-            raise ValueError("objective.near_equal compares the features of a locked text tower, and needs text.locked")
+            raise ValueError("objective.near_equal needs text.locked: true")
         return self
 
     @field_validator("data")
@@ -278,24 +278,26 @@ class TrainingConfig(_Strict):
     def _distinct(cls, data: tuple[Source, ...]) -> tuple[Source, ...]:
         places = [source.store or source.pairs for source in data]
         if len(set(places)) != len(places):
-            raise ValueError("a pairs file or a store is named twice")
+            raise ValueError("the same pairs file or store is named twice")
         return data
 
 
 def load_config(path: Path, data: Path | None = None, continue_from: str | None = None) -> TrainingConfig:
-    """Read and check a YAML file; relative pairs files are looked for in `data`, else beside the configuration.
+    """Read and validate a YAML file. Relative pairs files are searched in `data`, by default beside the configuration.
 
-    `continue_from` stands in for the file's: a model's name, or a path relative to where medlens runs.
-    Raises TrainingError naming each key that is wrong.
+    `continue_from` replaces the value of the file: the name of a model, or a path relative to the current folder.
+    Raises TrainingError, which names each wrong key.
     """
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as exc:
         raise TrainingError(f"the training configuration {path.name!r} can't be read: {exc.strerror}") from exc
-    except (yaml.YAMLError, ValueError) as exc:  # ValueError: no UTF-8, or a date such as 2001-13-01
-        raise TrainingError(f"{path.name!r} is no YAML: {' '.join(str(exc).split())}") from exc
+    except (yaml.YAMLError, ValueError) as exc:  # ValueError: not UTF-8, or a date such as 2001-13-01
+        raise TrainingError(f"{path.name!r} is not valid YAML: {' '.join(str(exc).split())}") from exc
     if not isinstance(values, dict):
-        raise TrainingError(f"{path.name!r} holds {type(values).__name__}, expected keys such as name, text and data")
+        raise TrainingError(
+            f"{path.name!r} contains a {type(values).__name__}, expected keys such as name, text and data"
+        )
     folder = path.resolve().parent
     if continue_from is not None:
         values = filled(values, find_folder(continue_from, Path.cwd()))
@@ -317,7 +319,7 @@ def _anchored_source(source: Source, data: Path) -> Source:
 
 
 def _anchored(config: TrainingConfig, folder: Path, data: Path) -> TrainingConfig:
-    """The same with relative paths made absolute."""
+    """The configuration with absolute paths."""
     sources = tuple(_anchored_source(source, data) for source in config.data)
 
     def start_of(start: str) -> str:
@@ -345,5 +347,5 @@ def _anchored(config: TrainingConfig, folder: Path, data: Path) -> TrainingConfi
 
 
 def with_teacher(config: TrainingConfig, model: str) -> TrainingConfig:
-    """The same with another teacher; the weights of what it teaches stay."""
+    """The configuration with another teacher model. The other settings of the teacher stay."""
     return config.model_copy(update={"teacher": (config.teacher or Teacher()).model_copy(update={"model": model})})

@@ -1,7 +1,7 @@
 """A sentence encoder with a smaller vocabulary, as the start of a text tower.
 
-all-MiniLM-L6-v2 spends half of its weights on 30,522 word pieces, a third of which are other scripts, unused slots and
-rare names. A word whose piece is gone is spelt with smaller pieces: nothing becomes unreadable.
+Half of the weights of all-MiniLM-L6-v2 belong to 30,522 word pieces, a third of which are other scripts, unused slots
+and rare names. A word without its own piece is split into smaller pieces, so all texts stay readable.
 """
 
 from __future__ import annotations
@@ -26,15 +26,13 @@ _READABLE = set(string.ascii_lowercase + string.digits + string.punctuation + "Â
 def find_start(start: str) -> Path:
     """The folder of the encoder to start from. `package:NAME` looks into an installed Python package.
 
-    Raises TrainingError if there is none, or if it is no BERT with a WordPiece tokenizer.
+    Raises TrainingError if there is no encoder.
     """
     root = package_folder(start, "the text encoder")
     if root is not None:
         folders = [p.parent for p in sorted(root.rglob("tokenizer.json"))]
         if not folders:
-            raise TrainingError(
-                f"the Python package {root.name!r} carries no tokenizer.json, expected a sentence encoder"
-            )
+            raise TrainingError(f"the Python package {root.name!r} has no tokenizer.json, expected a sentence encoder")
         return folders[0]
     folder = Path(start)
     missing = [n for n in ("config.json", "tokenizer.json", "model.safetensors") if not (folder / n).is_file()]
@@ -58,11 +56,11 @@ def write_text_tower(tower: TextTower, texts: Iterable[str], out: Path) -> None:
     positions = int(config["max_position_embeddings"])
     if positions < tower.context_length:
         raise TrainingError(
-            f"the text encoder reads {positions} word pieces at most, context_length is {tower.context_length}",
+            f"context_length is {tower.context_length}, but the text encoder reads at most {positions} word pieces",
             hint=f"Set context_length to {positions} or less.",
         )
     if not (tokenizer.get("normalizer") or {}).get("lowercase"):
-        raise TrainingError("the text encoder tells capitals from small letters, expected an uncased BERT")
+        raise TrainingError("the text encoder is case-sensitive, expected an uncased BERT")
     state = {k.removeprefix("bert."): v for k, v in load_file(start / "model.safetensors").items()}
     state = {k: v for k, v in state.items() if k.startswith(("embeddings.", "encoder."))}
     old_ids: dict[str, int] = tokenizer["model"]["vocab"]
@@ -98,7 +96,9 @@ def lock_text_groups(text: Any, count: int) -> None:
     above = text_groups_above(text)
     groups = max(above.values())  # the projection is none of them
     if count > groups:
-        raise TrainingError(f"text.locked_groups is {count}, the text tower has {groups} groups of layers")
+        raise TrainingError(
+            f"text.locked_groups is {count}, expected at most {groups}, the groups of layers of the text tower"
+        )
     for name, parameter in text.named_parameters():
         if above[name] > groups - count:
             parameter.requires_grad_(False)

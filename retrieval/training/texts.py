@@ -18,7 +18,7 @@ _VERSIONS = {"side": exchanged, "negation": negated}
 
 
 class Texts:
-    """Every text that training or evaluation can ask for, each once, by number (`ids`).
+    """Every text that training or evaluation uses, each once, by number (`ids`).
 
     `mirrored` maps a training text to the text of the mirrored image, where there is one. `hard` maps a text to its
     versions that are almost the same and wrong. `assertions` gives each text a number: texts with the same sides and
@@ -55,7 +55,7 @@ class TextEncoder:
         self._tokenizer = tokenizer
 
     def lock(self, model: Any, progress: Progress) -> None:
-        """Compute the transformer's output for every text: from here on only the projection is asked."""
+        """Compute the transformer's output for every text. From then on, only the projection is evaluated."""
         encoder = model.text.eval()
         pooled: dict[int, torch.Tensor] = {}
         texts = self.texts.all
