@@ -20,13 +20,7 @@ from indexer.run.options import Shard
 from indexer.store.store import Store
 from indexer.tasks.answers import HitPicture, best_sentences, hit_pictures
 from indexer.tasks.calibrating import calibrate_files, calibrate_store
-from indexer.tasks.copying import CohortMember, CopiedFiles, cohort, copy_files
-from indexer.tasks.erasing import ErasurePlan, erase, plan_erasure
-from indexer.tasks.evaluating import EvaluationSettings, evaluate_pairs, evaluate_store
-from indexer.tasks.exchange import export_frames, import_frames
-from indexer.tasks.facts import StoreFacts, store_facts
-from indexer.tasks.indexing import index
-from indexer.tasks.labelling import (
+from indexer.tasks.classifying import (
     FileLabeller,
     LabelledFile,
     LabelledFrame,
@@ -36,6 +30,12 @@ from indexer.tasks.labelling import (
     classify_frames,
     classify_studies,
 )
+from indexer.tasks.copying import CohortMember, CopiedFiles, cohort, copy_files
+from indexer.tasks.erasing import ErasurePlan, erase, plan_erasure
+from indexer.tasks.evaluating import EvaluationSettings, evaluate_pairs, evaluate_store
+from indexer.tasks.exchange import export_frames, import_frames
+from indexer.tasks.facts import StoreFacts, store_facts
+from indexer.tasks.indexing import index
 from indexer.tasks.optimizing import optimize_store
 from indexer.tasks.rendering import render_file, render_stored
 from indexer.tasks.selecting import select

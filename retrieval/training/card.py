@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from retrieval.encoders.terms import UNKNOWN_TERMS, read_terms
 from retrieval.evaluation.retrieval import RetrievalFigures
 from retrieval.evaluation.zero_shot import ZeroShotFigures
 from retrieval.training.ablations import ablation_lines
@@ -38,6 +39,8 @@ def model_card(
         *([config.description.strip(), ""] if config.description else []),
         "A pair of encoders for medlens, trained contrastively on images and their texts. open_clip opens this folder",
         "with `local-dir:`. Not a medical device: it finds and sorts images, it diagnoses nothing.",
+        "",
+        f"**Terms of the weights:** {terms_of_training(config)}.",
         "",
         "## What it was trained on",
         "",
@@ -105,6 +108,26 @@ def model_card(
     return "\n".join(lines), metrics
 
 
+def terms_of_training(config: TrainingConfig) -> str:
+    """The terms of a trained model's weights in one line, from the `terms` of the configuration's data sets.
+
+    "terms unknown" if no set states terms. The terms of a model that the run went on from are included.
+    """
+    images = config.warm_up.images if config.warm_up is not None else ()
+    sets = [source.terms.strip() for source in config.data] + [entry.terms.strip() for entry in images]
+    stated = list(dict.fromkeys(terms for terms in sets if terms))
+    if config.continue_from is not None and (before := read_terms(config.continue_from)) != UNKNOWN_TERMS:
+        stated.append(f"the model that training went on from: {before}")
+    if not stated:
+        return UNKNOWN_TERMS
+    silent = sum(not terms for terms in sets)
+    return (
+        "learned from data under these terms: "
+        + "; ".join(stated)
+        + (f"; {silent} of {len(sets)} data sets do not state their terms" if silent else "")
+    )
+
+
 def _start(start: str) -> str:
     """What training started from, without the folder it lay in."""
     return start if start.startswith(PREFIX) else Path(start).name
@@ -163,7 +186,8 @@ def _warm_up(config: TrainingConfig, corpus: Corpus, unpaired: Sequence[Unpaired
 
 def _objective(config: TrainingConfig) -> str:
     """The loss and the tricks, as they were configured."""
-    objective, flip = config.objective, config.augmentation.flip
+    objective, augmentation = config.objective, config.augmentation
+    flip = augmentation.flip
     wrong = {"side": "with left and right exchanged", "negation": "with its first finding denied"}
     parts = [
         "Sigmoid loss over pairs (SigLIP)" if objective.loss == "siglip" else "Softmax loss over batches (InfoNCE)",
@@ -175,10 +199,22 @@ def _objective(config: TrainingConfig) -> str:
         parts.append(f"each caption {kinds} as a hard negative of its image")
     if "finding" in objective.hard_negatives:
         parts.append(f"another patient's caption of the same {objective.region} with other findings as a hard negative")
+    if "mirror" in objective.hard_negatives:
+        parts.append("the mirrored image as a hard negative of a text that names a side")
     if any(source.sentences for source in config.data):
         parts.append("single sentences drawn from long texts")
+    if any(source.captions for source in config.data):
+        parts.append("figure captions, whole or by the sentence, without what they say of arrows, marks and panels")
     if flip:
         parts.append(f"{100 * flip:.0f} % of images mirrored, left and right exchanged in their texts")
+    hidden = {
+        "a coarser resolution": augmentation.coarse,
+        "grey borders": augmentation.borders,
+        "covered marks": augmentation.marks,
+        "black and white exchanged": augmentation.inverted,
+    }
+    if said := [f"{what} ({100 * share:.0f} %)" for what, share in hidden.items() if share]:
+        parts.append(f"to hide the source of some images, {', '.join(said)}")
     return "; ".join(parts) + "."
 
 

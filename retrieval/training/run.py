@@ -15,9 +15,10 @@ import torch
 
 from retrieval.encoders.clip import ClipEncoder, choose_device
 from retrieval.encoders.fingerprint import sha256_of
+from retrieval.encoders.terms import write_terms
 from retrieval.errors import TrainingError
 from retrieval.training.ablations import ablation_lines
-from retrieval.training.card import model_card
+from retrieval.training.card import model_card, terms_of_training
 from retrieval.training.checkpoint import export, load_state, save_state, work_folder
 from retrieval.training.config import TrainingConfig
 from retrieval.training.context import OnEpoch, OnTeacher, TrainingContext, silent
@@ -139,6 +140,7 @@ def _train(context: TrainingContext) -> TrainingResult:
             metrics["forgetting"] = asdict(forgetting)
         context.before_writing()
         folder = export(model, config, work / "text", card, metrics)
+        write_terms(folder, terms_of_training(config))
         if config.continue_from is not None:
             keep_start_card(config.continue_from, folder)
     forgetting = processes.broadcast(forgetting)
