@@ -72,21 +72,12 @@ def test_the_files_of_the_frames_for_another_model(store: Store) -> None:
 
 
 def test_whole_patients_are_drawn(store: Store) -> None:
-<<<<<<< HEAD:tests/test_indexer_truth.py
-    truth = store_truth(store, limit=4, seed=3)
-    assert len(truth.rows) == 4 and len(set(truth.rows.groups)) == 2
-    assert len(truth.images) == len(truth.places) == 4
-    assert any("4 of 6 frames were drawn" in note for note in truth.rows.notes)
-    with pytest.raises(EvaluationError, match="every patient has more than 1 images"):
-        store_truth(store, limit=1)
-=======
     data = store_evaluation_data(store, limit=4, seed=3)
     assert len(data.rows) == 4 and len(set(data.rows.groups)) == 2
     assert len(data.images) == len(data.places) == 4
     assert any("4 of 6 frames were drawn" in note for note in data.rows.notes)
-    with pytest.raises(EvaluationError, match="as few as 1 images"):
+    with pytest.raises(EvaluationError, match="every patient has more than 1 images"):
         store_evaluation_data(store, limit=1)
->>>>>>> main:tests/test_indexer_evaluation_data.py
 
 
 def test_a_store_without_reports_has_labels_only(tmp_path: Path) -> None:

@@ -1,9 +1,7 @@
-<<<<<<< HEAD
-"""Random changes that keep the text of an image true: small rotations, crops, contrast and noise, but no flips."""
-=======
-"""Random changes that keep what a text says of an image true: small turns, crops, contrast, noise, never a flip; and
-what hides the source an image is from: its resolution, its borders, its marks."""
->>>>>>> main
+"""Random changes that keep the text of an image true: small rotations, crops, contrast and noise, but no flips.
+
+Other changes hide the source of an image: its resolution, its borders, its marks.
+"""
 
 from __future__ import annotations
 
@@ -14,12 +12,8 @@ import torch.nn.functional as F  # noqa: N812 - the name everyone reads
 
 from retrieval.training.config import Augmentation
 
-<<<<<<< HEAD
-PIECE = 64  # images changed at a time, which limits the memory for intermediate values
-=======
 STEPS = 4  # sizes of coarse images
-PIECE = 64  # images changed at a time: a large batch needs its own memory once, not that of each step on the way
->>>>>>> main
+PIECE = 64  # images changed at a time, which limits the memory for intermediate values
 
 
 def augment(

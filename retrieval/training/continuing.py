@@ -30,12 +30,8 @@ logger = logging.getLogger(__name__)
 
 OPTIONAL = "logit_bias"  # the bias of SigLIP: a run may change the loss
 START_CARD = "START.md"
-<<<<<<< HEAD
-_NAMES = ("hf_model_name", "hf_tokenizer_name")  # the location of a model, not a property of it
-=======
 WORDS = "text.transformer.embeddings.word_embeddings.weight"
-_NAMES = ("hf_model_name", "hf_tokenizer_name")  # where a model lies, not what it is
->>>>>>> main
+_NAMES = ("hf_model_name", "hf_tokenizer_name")  # the location of a model, not a property of it
 
 
 @dataclass(frozen=True)
@@ -93,14 +89,11 @@ def prepare_text_tower(config: TrainingConfig, texts: Iterable[str], out: Path) 
         (out / name).write_bytes((config.continue_from / name).read_bytes())
 
 
-<<<<<<< HEAD
-def load_weights(model: torch.nn.Module, folder: Path) -> None:
-    """Load the weights of the folder into the model. Raises TrainingError if they belong to another architecture."""
-=======
 def load_weights(model: torch.nn.Module, folder: Path, tower: Path) -> None:
-    """Fill the model from the folder's weights, of which those of a smaller vocabulary that the tokenizer in `tower`
-    has. Raises TrainingError if they are another architecture's."""
->>>>>>> main
+    """Load the weights of the folder into the model. Of the word embeddings, load those in the vocabulary of `tower`.
+
+    Raises TrainingError if the weights belong to another architecture.
+    """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 

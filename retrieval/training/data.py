@@ -85,14 +85,9 @@ def read_corpus(sources: Sequence[Source], label_sets: Sequence[LabelSet]) -> Co
         found = [row for line in taken if (row := _row(line, number, source, label_sets)).texts]
         if not any(row.split == "train" for row in found):
             raise TrainingError(
-<<<<<<< HEAD
                 f"{source.pairs.name} has no row of the split 'train' with a text",
-                hint=f"The fields with texts are: {', '.join([*source.texts, *source.templates]) or 'none'}.",
-=======
-                f"{source.pairs.name} has no row with a text whose split is 'train'",
-                hint=f"Texts are looked for in {', '.join([*source.texts, *source.templates]) or 'no field'}"
+                hint=f"The fields with texts are: {', '.join([*source.texts, *source.templates]) or 'none'}"
                 + (f", in rows whose {', '.join(source.only)} is one of `only`." if source.only else "."),
->>>>>>> main
             )
         rows.extend(found)
     _refuse_leaks(rows)

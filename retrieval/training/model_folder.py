@@ -10,13 +10,8 @@ from retrieval.encoders.model_config import read_config
 from retrieval.encoders.model_source import shipped_models
 from retrieval.errors import TrainingError
 
-<<<<<<< HEAD
 # Keys about the start of a model. A run that continues a model has no use for them.
-STARTS = ("text.start", "text.vocabulary", "image.start", "objective.initial_temperature")
-=======
-# Keys that say what a model starts from, or with: the model that a run goes on from has that already.
 STARTS = ("text.start", "image.start", "objective.initial_temperature")
->>>>>>> main
 TEXT_FILES = ("config.json", "tokenizer.json", "tokenizer_config.json", "vocab.txt")
 WEIGHTS_NAME = "open_clip_model.safetensors"
 

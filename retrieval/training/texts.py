@@ -62,16 +62,11 @@ class TextEncoder:
         self.pooled: torch.Tensor | None = None
         self._tokenizer = tokenizer
 
-<<<<<<< HEAD
-    def lock(self, model: Any, progress: Progress) -> None:
-        """Compute the transformer's output for every text. From then on, only the projection is evaluated."""
-=======
     def lock(self, model: Any, cache: Path, progress: Progress) -> None:
-        """Compute the transformer's output for every text: from here on only the projection is asked.
+        """Compute the transformer's output for every text. From then on, only the projection is evaluated.
 
-        `cache` keeps it for a run that is resumed, as long as texts, tokens and transformer are the same.
+        `cache` stores the output for a resumed run, which uses it if texts, tokens and transformer are the same.
         """
->>>>>>> main
         encoder = model.text.eval()
         texts = self.texts.all
         tokens = self._tokens(texts).cpu()

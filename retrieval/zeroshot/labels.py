@@ -54,13 +54,10 @@ class Label(BaseModel):
 
 
 class LabelSet(BaseModel):
-<<<<<<< HEAD
-    """Labels with a name and a title. `kind` says whether the labels are exclusive or independent findings."""
-=======
-    """Labels with a name and a title. `kind`: exactly one of them holds, or each is a question of its own.
+    """Labels with a name and a title. `kind` says whether the labels are exclusive or independent findings.
 
-    `modalities` are DICOM's codes of the pictures that the set is meant for, none if it is meant for all."""
->>>>>>> main
+    `modalities` are the DICOM codes of the images that the set is meant for; empty if it is meant for all images.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
