@@ -60,7 +60,7 @@ def known_models() -> dict[str, KnownModel]:
         why = exc.strerror if isinstance(exc, OSError) else exc
         raise EncoderError(
             f"the list of known models, {path.name}, can't be read: {why}",
-            hint="Remove it, and add your models again with `medlens models add PLACE`.",
+            hint="Remove the file, and add your models again with `medlens models add PLACE`.",
         ) from exc
 
 
@@ -81,7 +81,7 @@ def remember_model(spec: EncoderSpec, source: ModelSource) -> bool:
             _write(_file(), json.dumps({"format": _FORMAT, "models": listed}, indent=1))
     except OSError as exc:
         raise EncoderError(
-            f"the place of the model {spec.name!r} can't be written down: {exc.strerror or type(exc).__name__}",
+            f"the location of the model {spec.name!r} can't be saved: {exc.strerror or type(exc).__name__}",
             hint="Check the permissions of $XDG_DATA_HOME/medlens, or name the model with --model each time.",
         ) from exc
     return True
@@ -111,8 +111,8 @@ def find_model(model: Mapping[str, Any]) -> ModelSource:
     weights = str(model.get("weights_sha256", "?"))[:12]
     which = f"weights {weights}" if older(model) else f"fingerprint {str(model.get('fingerprint', '?'))[:12]}"
     raise WeightsNotFound(
-        f"the model {str(model.get('name', '?'))[:100]!r} ({which}) is not known on this machine: it did not come with "
-        "medlens, and a store does not say where a model lies",
+        f"the model {str(model.get('name', '?'))[:100]!r} ({which}) is not known on this machine: it is not a "
+        "shipped model, and a store does not name the location of its model",
         hint="If you have it, run `medlens models add PLACE` once: a folder, hf-hub:ORG/REPO or "
         "ARCHITECTURE@CHECKPOINT. Or name it with --model PLACE.",
     )
@@ -124,7 +124,7 @@ def _where_it_was(known: KnownModel) -> ModelSource:
     except WeightsNotFound as exc:
         raise WeightsNotFound(
             f"the model {known.name!r} is not where it was when it was added: {exc}",
-            hint="If it has moved, run `medlens models add PLACE` with its new place.",
+            hint="If the model has moved, run `medlens models add PLACE` with its new location.",
         ) from exc
 
 
