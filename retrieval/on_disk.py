@@ -58,10 +58,10 @@ def written_whole(
 
 @contextmanager
 def folder_written_whole(path: Path, *, replace: bool = True, like: Path | None = None) -> Iterator[Path]:
-    """The same for a folder: a new one, to be filled, which becomes `path` when the block ends well.
+    """As `written_whole`, for a folder: the block fills a new folder, which becomes `path` when the block ends.
 
-    What was there goes; without `replace`, OSError if anything is there by then but an empty folder. Until then it is
-    its owner's alone; `like` is as for `written_whole`, for what is in it, too.
+    An existing folder is replaced. Without `replace`, OSError is raised if `path` exists and is not an empty folder.
+    Only the owner can read the new folder until then. `like` also applies to the files in the folder.
     """
     made, old = unfinished_name(path), unfinished_name(path)
     try:
@@ -80,14 +80,14 @@ def folder_written_whole(path: Path, *, replace: bool = True, like: Path | None 
 
 
 def make_private(path: Path) -> None:
-    """Make an empty file that nobody but its owner can open, whatever the umask. OSError if it is there."""
+    """Create an empty file that only its owner can open, whatever the umask. Raises OSError if the file exists."""
     handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
     os.fchmod(handle, 0o600)
     os.close(handle)
 
 
 def make_folder_like_its_parent(folder: Path) -> None:
-    """Make a folder that the same users may look into as the one it lies in. It may be there already."""
+    """Create a folder with the readers of its parent folder. The folder may exist."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     try:
         folder.mkdir(0o700)
@@ -114,7 +114,7 @@ def share(path: Path, like: Path) -> None:
 
 
 def remove(path: Path) -> None:
-    """Remove a file, or a folder with all in it; nothing if it is gone already."""
+    """Remove a file, or a folder with its content. Does nothing if it does not exist."""
     if path.is_dir():
         shutil.rmtree(path, ignore_errors=True)
     else:
@@ -122,7 +122,7 @@ def remove(path: Path) -> None:
 
 
 def sync(path: Path) -> None:
-    """Make a file, or what was created or renamed in a folder, survive a power cut."""
+    """Make a file, or the names in a folder, survive a power cut."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

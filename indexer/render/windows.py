@@ -4,9 +4,10 @@ PS3.3 C.11.1 (modality LUT), C.11.2 (VOI LUT), C.7.6.16.2.9 and .10 (the same in
 enhanced file's per-frame group win over its shared group, that over the dataset itself.
 
 Real headers hold windows that the standard forbids. They are read for what they mean, and never cost the picture:
-a width of zero or less, or no number, is no window; a LINEAR width below 1 (its formula would divide by a negative
-number) is taken as LINEAR_EXACT; an unknown VOI function is LINEAR, the default; a slope of 0 is no transform; a LUT
-whose descriptor or data can't be used is no LUT, and one that is shorter than declared comes after the windows.
+a width of zero or less, or not a number, is not a window; a LINEAR width below 1 (its formula would divide by a
+negative number) is taken as LINEAR_EXACT; an unknown VOI function is LINEAR, the default; a slope of 0 is not a
+transform; a LUT whose descriptor or data can't be used is not a LUT, and one that is shorter than declared comes after
+the windows.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ class EncoderSpec:
     """A model's identity. Two specs whose `fingerprint` is equal put images and texts in the same space.
 
     `weights_sha256` is over the weights file. `configuration` and `tokenizer` hold what else changes an embedding:
-    towers, pooling, activation, vocabulary. Where a model lies is no part of what it is.
+    towers, pooling, activation, vocabulary. The location of a model is not part of its identity.
     """
 
     name: str

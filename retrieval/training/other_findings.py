@@ -37,8 +37,8 @@ class OtherFindings:
     def __init__(
         self, rows: Sequence[TrainingRow], label_sets: Sequence[LabelSet], config: TrainingConfig, texts: TextEncoder
     ) -> None:
-        """`rows` are those of the split train. Raises TrainingError if `objective.region` is none of the label sets, or
-        if no caption can be drawn for any image."""
+        """`rows` are those of the split train. Raises TrainingError if `objective.region` is not a label set of the
+        run, or if no caption can be drawn for any image."""
         names, region = [label_set.name for label_set in label_sets], config.objective.region
         if region not in names:
             raise TrainingError(

@@ -122,7 +122,7 @@ def lock_text_groups(text: Any, count: int) -> None:
     """Lock the first `count` groups of layers of open_clip's text tower: the embeddings, then layer by layer. Raises
     TrainingError if there are not so many."""
     above = text_groups_above(text)
-    groups = max(above.values())  # the projection is none of them
+    groups = max(above.values())  # without the projection
     if count > groups:
         raise TrainingError(
             f"text.locked_groups is {count}, expected at most {groups}, the groups of layers of the text tower"

@@ -47,10 +47,10 @@ def two_views(first: torch.Tensor, second: torch.Tensor, groups: torch.Tensor, t
 
 
 def warm_up(loop: Loop, sets: Sequence[UnpairedSet], fingerprint: str) -> None:
-    """Train a loop's image tower on its training images and those of `sets`, or go on from the state in its folder.
+    """Train the image tower of a loop on its training images and those of `sets`, or resume from the saved state.
 
-    `fingerprint` is the run's. Raises TrainingError if there are fewer images than one batch, or if the loss is no
-    number; KeyboardInterrupt leaves the last state.
+    `fingerprint` identifies the run. Raises TrainingError if there are fewer images than one batch, or if the loss is
+    not finite. KeyboardInterrupt leaves the last state on disk.
     """
     settings, context = loop.config.warm_up, loop.context
     if settings is None:
