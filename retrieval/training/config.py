@@ -154,8 +154,11 @@ class Unpaired(_Strict):
 
 
 class WarmUp(_Strict):
-    """Training of the image tower without texts, before all else: each image is to be known again in another view of
-    it. It sees the training images of `data`, and `images`; `augmentation` makes the views."""
+    """Training of the image tower without texts, before the rest: the model learns to recognize an image in another
+    view.
+
+    It uses the training images of `data` and the additional `images`. `augmentation` makes the views.
+    """
 
     epochs: Count = 20
     batch_size: Annotated[int, Field(ge=4)] = 128
@@ -168,11 +171,11 @@ class WarmUp(_Strict):
 
 
 class Teacher(_Strict):
-    """A model that the trained one is to be like: any that medlens opens, by its name or folder.
+    """A model whose embeddings the trained model should reproduce: any model that medlens opens, by name or folder.
 
-    `embedding_weight` times 1 - cosine of the embeddings (through a linear head if widths differ) and
-    `similarity_weight` times the divergence of the similarities within a batch join the loss. The teacher's
-    similarities are taken at `temperature`, by default its own.
+    The loss gets two more terms: `embedding_weight` times 1 - cosine of the embeddings (through a linear head if the
+    widths differ), and `similarity_weight` times the divergence of the similarities within a batch. The teacher's
+    similarities use `temperature`, by default the teacher's own.
     """
 
     model: str | None = None
@@ -245,8 +248,8 @@ class Schedule(_Strict):
 
 
 class Gate(_Strict):
-    """How much a run that goes on from a model may forget: points of R@10 (mean of both ways) on the dev rows of each
-    source that is marked as rehearsal."""
+    """How much a run that continues a model may forget: percentage points of R@10 (mean of both directions), on the dev
+    rows of each source with rehearsal: true."""
 
     most_lost: Annotated[float, Field(ge=0, le=100)] = 2.0
 
@@ -255,8 +258,8 @@ class TrainingConfig(_Strict):
     """A whole run. `output` and label files are relative to the configuration's folder, pairs files too unless
     `load_config` is given another folder for them.
 
-    With `continue_from` (a shipped model, or a folder that `medlens train` wrote) the run goes on from that model: it
-    decides the architecture, the preprocessing and the vocabulary."""
+    With `continue_from` (a shipped model, or a folder that `medlens train` wrote), the run continues that model, which
+    decides the architecture and the preprocessing."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
     output: Path
