@@ -24,11 +24,12 @@ class _Strict(BaseModel):
 
 
 class ImageTower(_Strict):
-    """A timm architecture. `image_size` in pixels, square.
+    """A timm architecture. `image_size` is the edge length of the square input, in pixels.
 
-    It is trained from scratch, or from `start`: a file of weights of that architecture, or `package:NAME` for one that
-    a Python package carries. `locked_groups` of its layers, counted from the stem, then stay as they were.
-    With `layer_decay` each group learns at that share of the rate of the group above it, the last at the whole rate.
+    The tower is trained from scratch or from `start`: a weights file of the architecture, or `package:NAME` for weights
+    in a Python package. Then the first `locked_groups` groups of layers, counted from the stem, are not trained.
+    `layer_decay` multiplies the learning rate of each group of layers relative to the group above it; the last group
+    learns at the full rate.
     """
 
     timm_model: str = "tf_efficientnet_lite0"
@@ -43,12 +44,12 @@ class ImageTower(_Strict):
 
 
 class TextTower(_Strict):
-    """A BERT sentence encoder to start from: a folder, or `package:NAME` for one that a Python package carries.
+    """A BERT sentence encoder to start from: a folder, or `package:NAME` for an encoder in a Python package.
 
-    `vocabulary` keeps at most so many word pieces (all that the training texts use stay). `locked` trains only the
-    projection on top, on features computed once. Without it `locked_groups` (the embeddings are the first, then layer
-    by layer) stay as they were, and with `layer_decay` each group learns at that share of the rate of the group above
-    it; the projection, the last, learns at the whole rate.
+    `vocabulary` limits the number of word pieces; all pieces of the training texts are kept. `locked` trains only the
+    projection on top, on features that are computed once. With `locked: false`, the first `locked_groups` groups (the
+    embeddings, then layer by layer) are not trained, and `layer_decay` multiplies the learning rate of each group
+    relative to the group above it; the projection, the last group, learns at the full rate.
     """
 
     start: str
@@ -68,21 +69,23 @@ class TextTower(_Strict):
 
 
 class Source(_Strict):
-    """One set of image-text pairs: `pairs`, a JSON-lines file with `image` (path beside the file), texts, `group`,
-    `split`; or `store`, a medlens store whose images and reports `medlens train` writes down as such a file: the
-    frames that pass the filter `where`, with `dev_share` of the patients as dev rows.
+    """One set of image-text pairs. Give either `pairs` or `store`.
 
-    `texts` maps fields, `templates` sentences with {field} in them, to how often they are drawn as the caption; the
-    first of them that a row has is the one that evaluation asks for.
-    `sentences` maps fields of several sentences to how often one of these is drawn.
-    `captions` maps fields that are captions of a publication's figures to how often they are drawn, as a whole or by
-    the sentence, without what they say of arrows, marks and panels.
-    `only` maps fields to the values of the rows that are taken (`licence: [CC BY, CC0]`).
-    `judged: false` leaves out the rows that are not for training: no figure is made where patients can't be told apart.
-    `attributes` maps a label set to the field that holds its value, or to a template of fields; `constants` gives the
-    value where all rows agree.
-    `sample` draws so many rows anew each epoch.
-    `rehearsal` marks, in a run that goes on from a model, a set that this model was trained on: the gate judges it.
+    `pairs` is a JSON-lines file with `image` (a path relative to the file), texts, `group` and `split`. `store` is a
+    medlens store: `medlens train` exports its images and reports as such a file. It exports the frames that pass the
+    filter `where`, and makes `dev_share` of the patients dev rows.
+
+    `texts` maps fields to the frequency with which they are drawn as the caption. `templates` does the same for
+    sentences with {field} in them. Evaluation uses the first of these texts that a row has.
+    `sentences` maps fields with several sentences to the frequency with which one of the sentences is drawn.
+    `captions` maps fields with captions of a publication's figures to the frequency with which they are drawn, whole or
+    by sentence, without the parts about arrows, marks and panels.
+    `only` maps fields to the values of the rows to use (`licence: [CC BY, CC0]`).
+    `judged: false` leaves out the rows that are not for training, for sets in which patients can't be told apart.
+    `attributes` maps a label set to the field with its value, or to a template of fields. `constants` gives the value
+    if all rows have the same.
+    `sample` draws this many rows anew each epoch.
+    `rehearsal` marks a set that the continued model was trained on; the gate measures how much of it is forgotten.
     """
 
     pairs: Path = Path()
@@ -122,12 +125,15 @@ class Source(_Strict):
 
 
 class Augmentation(_Strict):
-    """Ranges of the random changes. Texts name sides: `flip` is the share of images that are mirrored with left and
-    right exchanged in their text; not those whose text names what lies on one side, such as the heart or the liver.
+    """Ranges of the random changes.
 
-    What tells a source and not what is shown is hidden: `coarse` of the images are read at a resolution down to
-    `coarsest` of theirs, `borders` get up to four bars of one grey along their edges, `marks` rectangles that cover
-    what may be burned in, and `inverted` have black and white exchanged."""
+    `flip` is the share of images that are mirrored, with left and right exchanged in their text. Images whose text
+    names an organ that lies on one side, such as the heart or the liver, are not mirrored.
+
+    Other changes hide the source of an image. `coarse` is the share of images that are read at a lower resolution, down
+    to `coarsest` of their own. `borders` is the share that gets up to four bars of one grey along the edges, `marks`
+    the share with rectangles over possible burned-in text, and `inverted` the share with black and white exchanged.
+    """
 
     rotation_degrees: Annotated[float, Field(ge=0, le=45)] = 10.0
     scale: tuple[Positive, Positive] = (0.8, 1.1)
@@ -146,8 +152,8 @@ class Augmentation(_Strict):
 
 
 class Unpaired(_Strict):
-    """Images without captions: a folder of pictures, or a JSON-lines file with `image`, and `group` and `split` where
-    it has them."""
+    """Images without captions: an image folder, or a JSON-lines file with `image`, and optionally `group` and
+    `split`."""
 
     path: Path
     terms: str = ""
@@ -185,15 +191,19 @@ class Teacher(_Strict):
 
 
 class Objective(_Strict):
-    """A loss over a batch's images and texts, plus `prompt_weight` times cross-entropy over the prompts of each label
-    set. Equal texts are positives of all their images, and so are, with `near_equal`, texts whose features below the
-    locked tower's projection have at least that cosine (and the same sides and negations).
+    """A loss over the images and texts of a batch, plus `prompt_weight` times the cross-entropy over the prompts of
+    each label set.
 
-    `loss` is `infonce` (softmax over the batch) or `siglip` (each pair by itself, with a learned bias that starts at
-    `initial_bias`). `hard_negatives` adds for each image its own caption with left and right exchanged (`side`) or its
-    first finding denied (`negation`), as wrong; or the mirrored image as wrong of a text that names a side (`mirror`,
-    for at most an eighth of a batch); or another patient's caption that names other findings (`finding`),
-    drawn anew each step among those whose rows agree in the label set `region`.
+    Equal texts are positives of all their images. With `near_equal`, so are texts whose features below the locked
+    tower's projection have at least this cosine (and the same sides and negations).
+
+    `loss` is `infonce` (softmax over the batch) or `siglip` (each pair alone, with a learned bias that starts at
+    `initial_bias`).
+
+    `hard_negatives` adds wrong texts to each image: its own caption with left and right exchanged (`side`) or with its
+    first finding negated (`negation`), or another patient's caption with other findings (`finding`), drawn each step
+    among the rows with the same value of the label set `region`. `mirror` adds the mirrored image as a wrong image of a
+    text that names a side, for at most an eighth of a batch.
     """
 
     loss: Literal["infonce", "siglip"] = "infonce"
@@ -207,19 +217,20 @@ class Objective(_Strict):
 
 
 class Schedule(_Strict):
-    """AdamW, linear warm-up, cosine to `final_learning_rate`. `ema` averages the weights that are judged and saved.
+    """AdamW with linear warm-up, then cosine to `final_learning_rate`. `ema` averages the weights that are saved.
 
-    `chunk_size` encodes a batch so many items at a time, with one more forward pass and the memory of a chunk: a large
-    batch on a small device. Gradients are the batch's, but for batch norm, whose statistics are then a chunk's.
+    `chunk_size` encodes a batch in chunks of this size: a large batch fits on a small device, at the cost of one more
+    forward pass. Gradients are those of the whole batch, except for batch norm, whose statistics are those of a chunk.
 
-    `precision: bf16` runs the towers' forward passes in bfloat16 by autocast; weights, features, losses and evaluations
-    stay in float32.
+    `precision: bf16` runs the forward passes of the towers in bfloat16 by autocast; weights, features, losses and
+    evaluations stay in float32.
 
-    The first `small_share` of the epochs see images of `small_image_size` pixels: cheaper, and as good a start.
+    The first `small_share` of the epochs use images of `small_image_size` pixels, which is cheaper.
 
-    Every `evaluate_every` epochs the dev rows are judged and the state is saved. `keep_best` writes the weights of the
-    evaluation with the best R@10 (mean of both ways, of the source `judged_by`, else of all) in place of the last, and
-    `patience` ends the run after so many evaluations without a better one. Chosen so, the dev figures flatter.
+    Every `evaluate_every` epochs, the dev rows are evaluated and the state is saved. `keep_best` saves the weights with
+    the best R@10 (mean of both directions, of the source `judged_by`, by default of all sources) instead of the last
+    weights. `patience` ends the run after this many evaluations without an improvement. Weights chosen by the dev rows
+    make the figures on these rows slightly too good.
     """
 
     epochs: Count = 100
