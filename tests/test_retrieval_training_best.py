@@ -123,7 +123,7 @@ def test_a_killed_run_chooses_as_one_that_was_not(world: Path) -> None:
 
 
 def test_what_cant_choose_is_refused(world: Path) -> None:
-    with pytest.raises(TrainingError, match=r"dev rows of 'medpix', found: shapes"):
+    with pytest.raises(TrainingError, match=r"dev rows of 'medpix'; the sources with dev rows are: shapes"):
         train(config_of(world, "unknown", 1, judged_by="medpix"))
     write_rows(world / "shapes", [{"image": f"{i}.png", "text": "a", "group": str(i)} for i in range(24)], "no.jsonl")
     with pytest.raises(TrainingError, match="needs dev rows; the sources with dev rows are: none"):
