@@ -128,7 +128,7 @@ def test_a_model_that_has_moved(tmp_path: Path) -> None:
     spec = spec_in(folder)
     add_model(str(folder))
     folder.rename(tmp_path / "moved")
-    with pytest.raises(WeightsNotFound, match="not where it was") as caught:
+    with pytest.raises(WeightsNotFound, match="is no longer at the location where it was added") as caught:
         find_model(spec)
     assert "models add" in caught.value.hint
     add_model(str(tmp_path / "moved"))

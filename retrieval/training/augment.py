@@ -62,8 +62,10 @@ def augment(
 
 
 class _Hiding:
-    """What is drawn for each image of a batch to hide its source. Nothing is drawn that no range asks for: what is
-    random in a run without them stays as it was."""
+    """The random changes of a batch that hide the source of its images.
+
+    Only changes with a range draw random numbers, so the random numbers of other runs stay the same.
+    """
 
     def __init__(self) -> None:
         self.coarse: dict[int, float] = {}  # share of the resolution by image

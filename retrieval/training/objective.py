@@ -18,7 +18,7 @@ class HardNegatives:
 
 @dataclass(frozen=True)
 class Mirrored:
-    """Mirrored images, each wrong of the text of its own image: features [M, D] of unit norm, `owners` [M]."""
+    """Mirrored images that are wrong for the text of their own image: features [M, D] of unit norm, `owners` [M]."""
 
     image_features: torch.Tensor
     owners: torch.Tensor
@@ -30,9 +30,11 @@ def positive_pairs(
     assertions: torch.Tensor | None = None,
     near_equal: float = 1.0,
 ) -> torch.Tensor:
-    """[N, N] bool: which texts of a batch count as each other. Those of an equal id; with `pooled` [N, W] also those
-    whose cosine there is at least `near_equal` and whose `assertions` [N], numbers for what they say of sides and
-    negations, agree."""
+    """[N, N] bool: which texts of a batch count as equal.
+
+    Texts with the same id are equal. With `pooled` [N, W], so are texts whose pooled features have a cosine of at least
+    `near_equal` and whose `assertions` [N] (see `Texts`) are the same.
+    """
     same = text_ids[:, None] == text_ids[None, :]
     if pooled is None or assertions is None:
         return same

@@ -84,7 +84,7 @@ def write_text_tower(tower: TextTower, texts: Iterable[str], out: Path) -> None:
 def write_smaller_vocabulary(folder: Path, texts: Iterable[str], limit: int, out: Path) -> None:
     """Write config.json and tokenizer of the text tower in `folder` with at most `limit` word pieces into `out`.
 
-    All that the texts use stay. `rows_of_pieces` takes the rows of its weights that go with them.
+    All word pieces of the texts are kept. `rows_of_pieces` gives the rows of their weights.
     """
     config: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     tokenizer: dict[str, Any] = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
@@ -97,7 +97,7 @@ def write_smaller_vocabulary(folder: Path, texts: Iterable[str], limit: int, out
 
 
 def rows_of_pieces(folder: Path, smaller: Path) -> list[int]:
-    """Where in the vocabulary of `folder` each word piece of the smaller one stands."""
+    """The position in the vocabulary of `folder` of each word piece of the smaller vocabulary."""
     old, new = (
         json.loads((place / "tokenizer.json").read_text(encoding="utf-8"))["model"]["vocab"]
         for place in (folder, smaller)
@@ -154,7 +154,7 @@ def _used_pieces(start: Path, texts: Iterable[str]) -> set[str]:
 
 
 def _kept_pieces(old_ids: dict[str, int], used: set[str], limit: int | None) -> list[str]:
-    """Special pieces, all that is used, single characters; then readable ones in BERT's order, to `limit`."""
+    """Special pieces, all used pieces and single characters; then readable pieces in BERT's order, up to `limit`."""
     in_order = sorted(old_ids, key=old_ids.__getitem__)
     always = [p for p in in_order if p in SPECIAL or p in used or (len(p.removeprefix("##")) == 1 and _readable(p))]
     chosen = dict.fromkeys(always)
@@ -171,7 +171,7 @@ def _readable(piece: str) -> bool:
 
 
 def _renumbered(tokenizer: dict[str, Any], new_ids: dict[str, int]) -> dict[str, Any]:
-    """tokenizer.json with the new ids everywhere an id stands, without padding or truncation (the caller decides)."""
+    """tokenizer.json with the new ids, without padding and truncation (the caller decides on both)."""
     out: dict[str, Any] = json.loads(json.dumps(tokenizer))
     out["model"]["vocab"] = new_ids
     out["added_tokens"] = [t | {"id": new_ids[t["content"]]} for t in out["added_tokens"] if t["content"] in new_ids]
