@@ -15,7 +15,7 @@ def unit(features: npt.NDArray[np.float32], what: str) -> Embeddings:
     bad = np.flatnonzero(~np.isfinite(norms[:, 0]) | (norms[:, 0] == 0))
     if bad.size:
         raise NonFiniteEmbedding(
-            f"the model returned {bad.size} unusable embeddings for {len(features)} {what}s (first at index {bad[0]})",
+            f"the model returned no valid vector for {bad.size} of {len(features)} {what}s (first at index {bad[0]})",
             hint="The weights may be damaged or belong to another architecture. Try --device cpu or another model.",
         )
     rows: Embeddings = (features / norms).astype(np.float32)
