@@ -118,9 +118,9 @@ def evaluate(
     steps = 3 * bool(retrieval) + len(label_sets)
     vectors = TextVectors(encoder, known_texts)
     if retrieval:
-        results += _both_ways(rows, images, vectors, options, notes, lambda done: progress("judging", done, steps))
+        results += _both_ways(rows, images, vectors, options, notes, lambda done: progress("evaluating", done, steps))
         results += _second_text_to_image(rows, images, vectors, options, notes)
-        progress("judging", 3, steps)
+        progress("evaluating", 3, steps)
     zero_shot = []
     for labels, truth in label_sets:
         settings = {"resamples": options.resamples, "seed": options.seed}
@@ -132,7 +132,7 @@ def evaluate(
                 f"{found.rows} images are of patients that the calibration has not seen"
             )
         zero_shot.append(found)
-        progress("judging", steps - len(label_sets) + len(zero_shot), steps)
+        progress("evaluating", steps - len(label_sets) + len(zero_shot), steps)
     wordings = judge_wordings(rows, images, vectors.of, resamples=options.resamples, seed=options.seed)
     return Evaluation(encoder.name, rows, options, results, zero_shot, wordings, notes)
 
