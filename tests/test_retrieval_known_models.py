@@ -270,7 +270,7 @@ def test_a_store_that_names_a_place_is_not_followed_there(tmp_path: Path, archiv
             manifest(store, **({"source": place, "name": "model"} | altered))
             for arguments in (("search", "a chest"), ("search", "a chest", "--ranker", "hybrid"), ("index", archive)):
                 failed = medlens(*arguments, "--store", store, code=1)
-                expected = "names no model" if altered.get("name", "") in (7, [str(evil)]) else "models add"
+                expected = "does not name a model" if altered.get("name", "") in (7, [str(evil)]) else "models add"
                 assert expected in failed.stderr
                 assert not (tmp_path / SENTINEL).exists()
 
@@ -387,5 +387,5 @@ def test_what_describes_no_model_is_said(tmp_path: Path, archive: Path, changes:
     manifest(store, **changes)
     for arguments in (("search", "a chest"), ("info",), ("index", archive)):
         failed = medlens(*arguments, "--store", store, code=1)
-        assert "names no model" in failed.stderr
+        assert "does not name a model" in failed.stderr
         assert "\x1b" not in failed.stderr

@@ -301,7 +301,7 @@ def test_a_text_tower_that_is_no_bert_asks_for_its_configuration(tmp_path: Path)
     model = write_biomedclip(folder, tmp_path / "bert", vision="vit_tiny_patch16_224", hidden=128, layers=1)
     state = {k: v for k, v in model.state_dict().items() if "word_embeddings" not in k}
     torch.save(state, folder / "open_clip_pytorch_model.bin")
-    with pytest.raises(EncoderError, match="no BERT"):
+    with pytest.raises(EncoderError, match="is not a BERT"):
         ClipEncoder.load(str(folder), "cpu", "fp32")
 
 
