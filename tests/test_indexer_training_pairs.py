@@ -145,7 +145,7 @@ def test_what_cant_be_trained_on_is_said(store: Store, tmp_path: Path) -> None:
     assert export_pairs(store, tmp_path / "b", ExportSettings(where="Modality = MR")).rows == 1
     with pytest.raises(QueryError):
         export_pairs(store, tmp_path / "c", ExportSettings(where="Modality ="))
-    with pytest.raises(TrainingError, match="none of the 2 frames can be read: 1 not-dicom, 1 unreadable"):
+    with pytest.raises(TrainingError, match="none of the 2 frames could be read: 1 not-dicom, 1 unreadable"):
         export_pairs(store, tmp_path / "d", ExportSettings(where="Modality is missing"))
 
 

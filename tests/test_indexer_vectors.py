@@ -227,7 +227,7 @@ def test_bad_calls_name_both_numbers() -> None:
         index.search(np.full((1, DIM), np.nan, np.float32), 1)
     with pytest.raises(ValueError, match="NaN"):
         index.add(np.array([2], dtype=np.int64), np.full((1, DIM), np.inf, np.float32))
-    with pytest.raises(ValueError, match="as float16, hold NaN or infinity in 1 rows"):
+    with pytest.raises(ValueError, match="1 rows of the vectors as float16 contain NaN or infinity"):
         index.add(np.array([2], dtype=np.int64), np.full((1, DIM), 1e6, np.float32))
     with pytest.raises(ValueError, match="id 1 is in the index already"):
         index.add(np.array([1], dtype=np.int64), one)
