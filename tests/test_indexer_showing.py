@@ -106,5 +106,5 @@ def test_a_reference_to_nothing_is_refused(world: tuple[Path, FakeEncoder]) -> N
                 show(store, ref)
         with pytest.raises(QueryError, match="is a file; expected a frame of the store"):
             show(store, str(folder / "archive" / "CT_small.dcm"))
-        with pytest.raises(QueryError, match="no frame of the store"):
+        with pytest.raises(QueryError, match="the store has no frame whose key begins with"):
             store.search(Query(ShortRef("aaaaaaaa")), encoder=encoder)
