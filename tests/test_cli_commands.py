@@ -125,7 +125,7 @@ def test_a_store_whose_vectors_are_a_file_says_so(store, tmp_path):
     shutil.rmtree(copy / "vectors")
     (copy / "vectors").write_text("")
     for command in (["search", "x"], ["info"], ["verify", "--repair"]):
-        assert "'vectors' in the store 'store' is no folder" in medlens(*command, "--store", copy, code=1).stderr
+        assert "'vectors' in the store 'store' is not a folder" in medlens(*command, "--store", copy, code=1).stderr
     (copy / "vectors").unlink()
     medlens("search", "x", "--store", copy)
 
@@ -323,7 +323,7 @@ def test_no_hits_are_an_answer_in_every_format(store, tmp_path):
         assert empty.splitlines() == full.splitlines()[:1] and len(full.splitlines()) == 2, command
     sheet = tmp_path / "hits.png"
     result = medlens("search", "x", *none, "--montage", sheet, "--store", store)
-    assert "hits.png is not written" in result.stderr and not sheet.exists() and result.stdout == ""
+    assert "no results, so hits.png was not written" in result.stderr and not sheet.exists() and result.stdout == ""
 
 
 def test_an_erasure_that_finds_nothing_says_so(store):

@@ -282,7 +282,7 @@ def test_another_activation_is_another_model(tmp_path: Path, archive: Path) -> N
     store = tmp_path / "store"
     medlens("index", archive, "--store", store, "--model", gelu)
     failed = medlens("search", "a chest", "--store", store, "--model", quick, code=1)
-    assert "they differ in configuration" in failed.stderr
+    assert "the models differ in configuration" in failed.stderr
     with Store.open(store) as opened, pytest.raises(StoreIncompatible, match="configuration"):
         opened.require_model(spec_in(quick))
 
@@ -302,7 +302,7 @@ def test_a_store_of_0_1_0_is_completed_once(tmp_path: Path, archive: Path, caplo
     medlens("search", "a chest", "--store", store)
     assert "0.1.0" not in caplog.text
     quick = write_wide_clip(tmp_path / "quick", quick_gelu=True)
-    assert "they differ in configuration" in medlens(
+    assert "the models differ in configuration" in medlens(
         "search", "a chest", "--store", store, "--model", quick, code=1
     ).stderr  # fmt: skip
 
