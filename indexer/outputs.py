@@ -119,10 +119,10 @@ class Output:
             try:
                 self.require()
             except OutputError as exc:
-                kept = place.with_name(f"{place.stem}.{temporary.suffixes[-2].removeprefix('.')}{place.suffix}")
-                temporary.replace(kept)
+                saved_as = place.with_name(f"{place.stem}.{temporary.suffixes[-2].removeprefix('.')}{place.suffix}")
+                temporary.replace(saved_as)
                 raise OutputError(
-                    f"{exc}; another program created it meanwhile, so the output was saved as {kept.name!r}"
+                    f"{exc}; another program created it meanwhile, so the output was saved as {saved_as.name!r}"
                 ) from exc
             if place.exists():
                 shutil.copymode(place, temporary)  # a file that was made private stays so

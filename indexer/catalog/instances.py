@@ -81,11 +81,13 @@ class Instances:
                 ).where(*chosen)
             ).one()
             held = sa.select(sa.func.count()).select_from(frames.join(instances)).where(*chosen)
-            said = sa.select(sa.func.count()).select_from(sentences.join(reports).join(instances)).where(*chosen)
+            sentence_count = (
+                sa.select(sa.func.count()).select_from(sentences.join(reports).join(instances)).where(*chosen)
+            )
             return {
                 **row._mapping,
                 "frames": connection.execute(held).scalar_one(),
-                "sentences": connection.execute(said).scalar_one(),
+                "sentences": connection.execute(sentence_count).scalar_one(),
             }
 
     def delete_matching(self, where: SearchFilter, erased: Erasures | None = None) -> int:

@@ -128,7 +128,10 @@ def vois_of(ds: Dataset, frame_number: int, *, signed: bool, warn: Warn = ignore
     for source in (group, ds):
         if source is None:
             continue
-        luts = [Voi(lut=lut, explanation=said) for lut, said in _luts(source, "VOILUTSequence", warn, signed=signed)]
+        luts = [
+            Voi(lut=lut, explanation=explanation)
+            for lut, explanation in _luts(source, "VOILUTSequence", warn, signed=signed)
+        ]
         whole = [voi for voi in luts if voi.lut and voi.lut.complete]
         if found := whole + _windows(source) + [voi for voi in luts if voi not in whole]:
             return found
@@ -189,8 +192,8 @@ def _luts(ds: Dataset, keyword: str, warn: Warn, *, signed: bool) -> list[tuple[
         try:
             lut = read_lut(item, "LUTDescriptor", "LUTData", signed=signed)
         except (PixelDecodeError, TypeError, ValueError, AttributeError) as exc:
-            said = str(exc) if isinstance(exc, PixelDecodeError) else "its values can't be read"
-            warn(f"an item of {keyword} can't be used and is ignored: {said}")
+            reason = str(exc) if isinstance(exc, PixelDecodeError) else "its values can't be read"
+            warn(f"an item of {keyword} can't be used and is ignored: {reason}")
             continue
         if not lut.data.any():
             warn(f"an item of {keyword} can't be used and is ignored: all its entries are zero")
