@@ -189,11 +189,18 @@ class Database:
     def require_current(self) -> None:
         """Migrate an older schema after a backup, on SQLite.
 
-        Raises StoreIncompatible for a schema that this code does not know, and for an older one on PostgreSQL: backups
-        are the server's business, and other machines may be at work with the older medlens.
+        Raises StoreIncompatible for a schema that this code does not know, for an older one that may not be written,
+        and for an older one on PostgreSQL: backups are the server's business, and other machines may be at work with
+        the older medlens.
         """
         if not self.outdated():
             return
+        if self._lent is not None:
+            raise StoreIncompatible(
+                f"the catalog of {self.label} has schema {self.revision()}, expected {SCHEMA_REVISION}, "
+                "and can't be migrated: this user may not write it",
+                hint="Copy the store to a folder that you may write to, or ask its owner to run `medlens migrate`.",
+            )
         if self.is_sqlite:
             self.migrate()
             return

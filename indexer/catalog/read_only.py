@@ -1,8 +1,10 @@
 """A SQLite catalog that may be read and not written: one that its owner lends to a group, or on read-only media.
 
 SQLite reads a database in WAL mode only with its log and that one's index beside it. While its owner works they are
-there. Otherwise nobody writes, and the file is opened as one that does not change (`immutable`); that this held while
-it was read is looked at afterwards. https://sqlite.org/wal.html#read_only_databases
+there. Otherwise nobody writes. Then a log that still holds commits (its owner was killed, or only the log was copied) is
+read with an index of its own in memory, which takes exclusive locking and so no locks at all; without such a log the
+file is opened as one that does not change (`immutable`). That nobody wrote meanwhile is looked at afterwards.
+https://sqlite.org/wal.html#read_only_databases https://sqlite.org/wal.html#noshm
 """
 
 from __future__ import annotations
@@ -24,9 +26,18 @@ def may_be_written(path: Path) -> bool:
 
 def connect(path: Path, timeout_s: float) -> sqlite3.Connection:
     """A connection that can't write."""
-    immutable = "" if path.with_name(f"{path.name}-wal").exists() else "&immutable=1"
-    place = f"file:{quote(str(path.absolute()))}?mode=ro{immutable}"
-    return sqlite3.connect(place, timeout=timeout_s, check_same_thread=False, uri=True)
+    log, index = (_stat(path.with_name(f"{path.name}{end}")) for end in ("-wal", "-shm"))
+    if log is not None and index is not None:
+        how = ""
+    elif log is not None and log.st_size:
+        how = "&vfs=unix-none"
+    else:
+        how = "&immutable=1"
+    place = f"file:{quote(str(path.absolute()))}?mode=ro{how}"
+    connection = sqlite3.connect(place, timeout=timeout_s, check_same_thread=False, uri=True)
+    if how == "&vfs=unix-none":
+        connection.execute("PRAGMA locking_mode=EXCLUSIVE").close()
+    return connection
 
 
 def stamp(path: Path) -> Hashable:

@@ -8,6 +8,7 @@ the first has written; readers need none, for they keep the file that they opene
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -37,15 +38,16 @@ def open_index(place: Place, catalog: VectorSource) -> CatalogIndex:
     """The index in the file, caught up with the catalog and written back where that pays; rebuilt if it is no good.
 
     Deletions are always written back, so that erased vectors leave the file; additions once they are a twentieth of it.
+    StoreError if deletions can't be written where this user may write; elsewhere they are the owner's to write.
     """
     before = _signature(place.path)
     index, caught = _caught_up(place, catalog)
-    if caught.removed:
-        index = _written(place, catalog, index, before)
-    elif caught.anew or caught.added > max(1000, len(index) // 20):
+    if caught.removed or caught.anew or caught.added > max(1000, len(index) // 20):
         try:
             index = _written(place, catalog, index, before)
         except StoreError as exc:
+            if caught.removed and os.access(place.path.parent, os.W_OK):
+                raise
             log.warning("%s; searching goes on without it", exc)
     return _renewable(index, place, catalog)
 
