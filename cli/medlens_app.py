@@ -35,6 +35,7 @@ COMMANDS = (
     "verify",
     "delete",
     "migrate",
+    "relocate",
     "models",
     "train",
     "evaluate",

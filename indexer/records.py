@@ -101,7 +101,8 @@ class IndexedFile:
 class Tally:
     """What became of files, added up: of one commit, of the files that need no reading, of a run so far.
 
-    Counts are files; `frames`, `reports` and `sentences` are those taken in, `removed` and `moved` instances.
+    Counts are files; `frames`, `reports` and `sentences` are those taken in, `removed`, `moved` and `vanished` are
+    instances.
     """
 
     indexed: int = 0
@@ -111,6 +112,9 @@ class Tally:
     erased: int = 0  # kept out, because of what they hold
     removed: int = 0  # with their file, or by its rejection
     moved: int = 0  # known by the place of another copy now, since the one that was indexed is gone
+    adopted: int = 0  # their content was known from a place where it no longer is
+    relocated: int = 0  # in an archive that is known by another root now
+    vanished: int = 0  # of their file there is nothing in the archive any more; they stay until they are pruned
     frames: int = 0
     reports: int = 0
     sentences: int = 0
@@ -122,7 +126,7 @@ class Tally:
     @property
     def files(self) -> int:
         """How many are done with."""
-        done = self.indexed + self.updated + self.unchanged + self.duplicates + self.erased
+        done = self.indexed + self.updated + self.unchanged + self.duplicates + self.adopted + self.erased
         return done + len(self.rejected)
 
     def reject(self, rejection: Rejection) -> None:
@@ -140,13 +144,15 @@ class Tally:
 
 @dataclass(frozen=True)
 class IndexReport:
-    """What an indexing run did, as in Tally."""
+    """What an indexing run did, as in Tally; `moved` are those that were moved in one way or the other."""
 
     indexed: int = 0
     unchanged: int = 0
     updated: int = 0
     removed: int = 0
     moved: int = 0
+    relocated: int = 0
+    vanished: int = 0
     erased: int = 0
     duplicates: int = 0
     frames: int = 0

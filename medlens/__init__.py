@@ -37,6 +37,7 @@ from indexer.tasks.labelling import (
     classify_studies,
 )
 from indexer.tasks.optimizing import optimize_store
+from indexer.tasks.relocating import Relocation, relocate
 from indexer.tasks.rendering import render_file, render_stored
 from indexer.tasks.selecting import select
 from indexer.tasks.showing import FrameFacts, show
@@ -128,6 +129,7 @@ __all__ = [
     "QueryError",
     "Ranker",
     "Rejection",
+    "Relocation",
     "SearchFilter",
     "SearchResults",
     "SentenceHit",
@@ -174,6 +176,7 @@ __all__ = [
     "plan_erasure",
     "read_calibration",
     "read_truth",
+    "relocate",
     "render_file",
     "render_stored",
     "select",

@@ -20,7 +20,9 @@ def summary(report: IndexReport) -> list[str]:
         (report.unchanged, "unchanged"),
         (report.updated, "updated"),
         (report.removed, "removed"),
+        (report.relocated, "in an archive that lies elsewhere now: known by the new place"),
         (report.moved, "moved: their vectors were kept"),
+        (report.vanished, "vanished from the archive: they stay in the store until --prune"),
         (report.erased, "erased before, and kept out (--readmit takes them in)"),
         (report.duplicates, "copies of indexed files"),
     ):

@@ -131,7 +131,7 @@ def claim(
         connection.execute(sa.insert(claims), rows)
     mine = free + [stat for stat in wanted if held.get(stat.path) == worker_id]
     return Claimed(
-        mine=candidate_hashes(connection, archive_id, mine),
+        mine=candidate_hashes(connection, mine),
         busy=[stat for stat in wanted if held.get(stat.path, worker_id) != worker_id],
         current=current,
         erased=sorted(out, key=lambda stat: stat.path),

@@ -6,11 +6,13 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
 import sqlalchemy as sa
 
+from indexer.catalog import moves
 from indexer.catalog.batching import rows_where_in
 from indexer.catalog.commit import Commit, CommitOutcome
 from indexer.catalog.database import Database
 from indexer.catalog.erasure import Erasures
 from indexer.catalog.known import ROW, KnownFile, current_files
+from indexer.catalog.moves import Owner, Where
 from indexer.catalog.removal import DUPLICATE, forget, hand_over
 from indexer.catalog.schema import PathText, archives, files, instances
 from indexer.records import FileStat, IndexedFile, Rejection
@@ -75,6 +77,32 @@ class Files:
         with self._database.reading() as connection:
             return {row[0] for row in rows_where_in(connection, query, files.c.content_hash, wanted)}
 
+    def owners(self, hashes: Iterable[str]) -> list[Owner]:
+        """The indexed files that have one of these content hashes."""
+        with self._database.reading() as connection:
+            return moves.owners_of(connection, hashes)
+
+    def sample(self, archive_id: int, count: int) -> list[Owner]:
+        """At most `count` indexed files of an archive, spread over all that have a content hash."""
+        with self._database.reading() as connection:
+            return moves.sample_of(connection, archive_id, count)
+
+    def count(self, archive_id: int) -> int:
+        """How many files of an archive are indexed, second copies included."""
+        mine = (files.c.archive_id == archive_id, files.c.status == "indexed")
+        with self._database.reading() as connection:
+            return int(connection.execute(sa.select(sa.func.count()).select_from(files).where(*mine)).scalar_one())
+
+    def count_owning(self, archive_id: int, paths: Sequence[str]) -> int:
+        """How many files at these paths an instance is known by."""
+        with self._database.reading() as connection:
+            return moves.count_owning(connection, archive_id, paths)
+
+    def relocate(self, archive_id: int, root: str) -> bool:
+        """Know an archive by another root, with all its files; False if another archive has that root by now."""
+        with self._database.writing() as connection:
+            return moves.relocate(connection, archive_id, root)
+
     def commit(
         self,
         archive_id: int,
@@ -84,6 +112,7 @@ class Files:
         *,
         erased: Erasures | None = None,
         readmit: bool = False,
+        lost: Collection[Where] = (),
     ) -> CommitOutcome:
         """Take in files with their frames, sentences and vectors, and rejected files, in one transaction.
 
@@ -92,7 +121,8 @@ class Files:
           is rejected as a conflict and nothing is overwritten.
         - A rejected file that was indexed before loses its instance.
         - `copies` are files with the content hash of an indexed file, moved, copied or only touched: its instance and
-          vectors are kept as they are. Those for which there is no such file any more are `stale` in the outcome.
+          vectors are kept as they are. It has moved if its own place is in `lost`; else the new file is a second copy.
+          Those for which there is no such file any more are `stale` in the outcome.
         - With `erased`, what was erased is left out; with `readmit` it is taken in and no longer kept out.
 
         Claims on the files end. Vectors that are not finite, not of unit norm or of another size than the store's raise
@@ -100,7 +130,7 @@ class Files:
         """
         dim = self._embed_dim()
         with self._database.writing() as connection:
-            return Commit(connection, archive_id, erased, readmit).take(indexed, rejected, copies, dim)
+            return Commit(connection, archive_id, erased, readmit, lost).take(indexed, rejected, copies, dim)
 
     def forget(self, archive_id: int, paths: Sequence[str]) -> int:
         """Drop files that are gone, with their instances, frames and sentences; how many instances went.
@@ -130,3 +160,19 @@ class Files:
             return 0
         with self._database.writing() as connection:
             return hand_over(connection, archive_id, list(found), gone)
+
+    def take_from_lost(self, archive_id: int, lost: Collection[int], gone: Collection[str]) -> int:
+        """Pass the instances of archives that are no longer there to copies in this one; how many.
+
+        No copy at a path in `gone` takes over.
+        """
+        with self._database.writing() as connection:
+            return moves.take_from_lost(connection, archive_id, lost, gone)
+
+    def drop_without_instances(self, archive_ids: Collection[int]) -> None:
+        """Forget all files, rejected ones and second copies, of those archives that no instance is known by."""
+        with self._database.reading() as connection:
+            none = [each for each in archive_ids if moves.owns_nothing(connection, each)]
+        if none:
+            with self._database.writing() as connection:
+                moves.drop_without_instances(connection, none)

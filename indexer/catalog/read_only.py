@@ -1,9 +1,9 @@
 """A SQLite catalog that may be read and not written: one that its owner lends to a group, or on read-only media.
 
 SQLite reads a database in WAL mode only with its log and that one's index beside it. While its owner works they are
-there. Otherwise nobody writes. Then a log that still holds commits (its owner was killed, or only the log was copied) is
-read with an index of its own in memory, which takes exclusive locking and so no locks at all; without such a log the
-file is opened as one that does not change (`immutable`). That nobody wrote meanwhile is looked at afterwards.
+there. Otherwise nobody writes. Then a log that still holds commits (its owner was killed, or only the log was copied)
+is read with an index of its own in memory, which takes exclusive locking and so no locks at all; without such a log
+the file is opened as one that does not change (`immutable`). That nobody wrote meanwhile is looked at afterwards.
 https://sqlite.org/wal.html#read_only_databases https://sqlite.org/wal.html#noshm
 """
 

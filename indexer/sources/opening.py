@@ -27,6 +27,22 @@ def source_at(root: str) -> Source:
     return Folder(Path(root))
 
 
+def is_gone(root: str) -> bool:
+    """Whether nothing is at an archive's root any more: no folder or file, or an empty folder, as where a disk is not
+    mounted. False for a root that this medlens can't look at.
+    """
+    if "://" in root:
+        return False
+    try:
+        return not any(Path(root).iterdir())
+    except NotADirectoryError:
+        return not Path(root).exists()  # an archive of one file, or a file in a folder's place
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False  # it is there, and can't be listed
+
+
 def locate(archive_root: str, path: str) -> Where:
     """Where the bytes of a file are now, by what the catalog keeps of it. FileUnreadable for a path that can't be."""
     return source_at(archive_root).locate(path)
