@@ -140,7 +140,7 @@ def test_a_store_of_another_user_that_this_one_may_read() -> None:
 
 
 def test_an_older_store_that_cannot_be_migrated_says_so(read_only: Callable[[Path], Path]) -> None:
-    with pytest.raises(StoreIncompatible, match="has schema 0003.*can't be migrated: this user may not write") as said:
+    with pytest.raises(StoreIncompatible, match=r"has schema 0003.*can't be migrated: this user may not write") as said:
         Store.open(read_only(REFERENCE / "store-0.1.0"))
     assert "Copy the store" in said.value.hint
 
@@ -156,8 +156,8 @@ def test_a_log_without_its_index_is_not_opened_while_it_changes(
     with monkeypatch.context() as patch:
         patch.setattr("indexer.catalog.read_only.may_be_written", lambda path: False)
         lent = Store.open(tmp_path / "store")
-    with lent:
-        assert len(lent.catalog.files.archive_roots()) == 2
+    assert len(lent.catalog.files.archive_roots()) == 2
+    with lent:  # noqa: SIM117
         with pytest.raises(StoreError, match="was written while it was read"), lent.catalog._database.reading():
             with closing(sqlite3.connect(tmp_path / "store" / CATALOG_FILE)) as owner:
                 owner.execute("PRAGMA wal_checkpoint(TRUNCATE)")

@@ -19,10 +19,10 @@ from indexer.reading.files import FileToRead, ReadFile, ReadSettings, SameBytes,
 from indexer.records import FileStat, IndexedFile, IndexReport, Tally
 from indexer.run.batches import Batch, batches, encoded
 from indexer.run.changes import ArchiveChanges, CountedFiles
-from indexer.run.lease import Worker
+from indexer.run.lease import Lease
 from indexer.run.moves import LostFiles, note_vanished, relocated
 from indexer.run.options import IndexOptions, OnProgress, Progress
-from indexer.run.stages import Clock, Line
+from indexer.run.stages import Clock, StagePipeline
 from indexer.sources.folders import Folder
 from indexer.sources.source import Source
 from indexer.store.store import Store
@@ -59,11 +59,11 @@ def index_archive(
     run = _Run(store, encoder, options, on_progress, sources)
     count = options.workers or max(os.cpu_count() or 1, 1)
     with (
-        Worker(store.catalog) as worker,
+        Lease(store.catalog) as lease,
         GuardedPool(read_file, workers=count, initializer=set_settings, initargs=(settings,)) as pool,
     ):
         for source in sources:
-            run.index(source, pool, worker)
+            run.index(source, pool, lease)
     store.refresh()
     return run.report(time.monotonic() - started)
 
@@ -90,15 +90,15 @@ class _Run:
         self._counted = CountedFiles(sources, options.shard)
         self._lost = LostFiles(store.catalog, sources)
 
-    def index(self, source: Source, pool: GuardedPool[FileToRead, ReadFile | SameBytes], worker: Worker) -> None:
+    def index(self, source: Source, pool: GuardedPool[FileToRead, ReadFile | SameBytes], lease: Lease) -> None:
         options = self._options
         erased = None if options.readmit else self._erasures
         self.tally.relocated += relocated(self._catalog, source)
-        changes = ArchiveChanges(self._catalog, source, worker, shard=options.shard, erased=erased)
+        changes = ArchiveChanges(self._catalog, source, lease, shard=options.shard, erased=erased)
         stale: list[FileStat] = []
 
         def read(files: Iterator[FileToRead]) -> Iterator[Batch]:
-            until_stopped = takewhile(lambda _: not line.stopping.is_set(), pool.map(files))
+            until_stopped = takewhile(lambda _: not stages.stopping.is_set(), pool.map(files))
             for batch in batches(until_stopped, self._encoder.batch_size):
                 yield batch.without_copies(self._catalog.files.hashes_known)
 
@@ -108,10 +108,10 @@ class _Run:
         def commit(ready: tuple[Batch, list[IndexedFile]]) -> None:
             stale.extend(self._commit(changes.archive_id, *ready))
 
-        line = Line(encode, commit, lambda: self._tell(changes.tally), self._clock)
+        stages = StagePipeline(encode, commit, lambda: self._report_progress(changes.tally), self._clock)
         try:
             for to_read in changes.rounds():
-                line.run(read(to_read))
+                stages.run(read(to_read))
                 changes.put_back(stale)
                 stale.clear()
             changes.finish(options.prune)
@@ -119,7 +119,7 @@ class _Run:
                 note_vanished(self._catalog, changes.archive_id, changes.tally.vanished)
         finally:
             self.tally.add(changes.tally)
-        self._tell()
+        self._report_progress()
 
     def report(self, seconds: float) -> IndexReport:
         names = {field.name for field in fields(IndexReport)}
@@ -127,7 +127,7 @@ class _Run:
         done |= {"rejected": tuple(self.tally.rejected), "moved": self.tally.moved + self.tally.adopted}
         return IndexReport(**done, loads=self._clock.loads(), seconds=seconds)
 
-    def _tell(self, in_hand: Tally | None = None) -> None:
+    def _report_progress(self, in_hand: Tally | None = None) -> None:
         """`in_hand` counts what needed no reading in the archive in hand."""
         in_hand = in_hand or Tally()
         reasons = Counter(dict(self.tally.reasons))  # dict() copies at once: other threads add to both

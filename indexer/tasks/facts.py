@@ -11,33 +11,41 @@ from indexer.run.moves import VANISHED
 from indexer.sources.opening import is_gone
 from indexer.store.store import Store
 from indexer.tasks.optimizing import index_facts
+from retrieval.encoders.terms import terms_of_model
 
 
 @dataclass(frozen=True)
 class StoreFacts:
-    """`model` describes the store's model (`EncoderSpec.to_json()`). `labelled_frames` counts the frames with saved
-    labels, by label set; `indexes` has what is known of each index with a file, by `frame` and `sentence`.
+    """What a store holds.
 
-    Of `archives`, at so many roots there is nothing now: `archives_not_found`. `vanished` counts the instances whose
-    files the last indexing run did not find."""
+    - `model`: the description of the store's model (`EncoderSpec.to_json()`)
+    - `counts`: how many files, instances, frames, ... the catalog has
+    - `labelled_frames`: the number of frames with saved labels, by label set
+    - `indexes`: the measured properties of each index that has a file, by `frame` and `sentence`
+    - `model_terms`: the terms of the model's weights in one line, or "terms unknown"
+    - `archives`: how many archives it was made from; at the roots of `archives_not_found` of them there is nothing now
+    - `vanished`: the number of instances whose files the last indexing run did not find
+    """
 
     model: Mapping[str, Any]
     counts: Counts
     labelled_frames: Mapping[str, int]
     indexes: Mapping[str, Mapping[str, Any]]
+    model_terms: str
     archives: int = 0
     archives_not_found: int = 0
     vanished: int = 0
 
 
 def store_facts(store: Store) -> StoreFacts:
-    """Count and describe. Reads the catalog and the heads of the index files; no model is loaded."""
+    """Count and describe what a store holds. Reads the catalog and the heads of the index files; loads no model."""
     roots = store.catalog.files.archive_roots().values()
     return StoreFacts(
         model=store.model,
         counts=store.catalog.counts(),
         labelled_frames={saved.label_set: saved.frames for saved in store.catalog.labels.saved_sets()},
         indexes=index_facts(store),
+        model_terms=terms_of_model(store.model),
         archives=len(roots),
         archives_not_found=sum(map(is_gone, roots)),
         vanished=sum(store.manifest.get(VANISHED, {}).values()),
