@@ -36,6 +36,8 @@ COMMANDS = (
     "delete",
     "migrate",
     "relocate",
+    "backup",
+    "restore",
     "models",
     "train",
     "evaluate",

@@ -21,7 +21,7 @@ from indexer.output_formats import OutputFormat
 from indexer.store.place import enclosing_store
 from indexer.store.store import Store
 from retrieval.errors import OutputError
-from retrieval.on_disk import unfinished_name
+from retrieval.on_disk import make_private, unfinished_name
 
 _DEVICES = ("null", "full", "tty", "stdout", "stderr")  # of /dev: what people write to on purpose
 _OWN_STREAMS = ("/dev/fd/", "/proc/self/fd/", "/dev/std")
@@ -31,11 +31,16 @@ _SQLITE_COMPANIONS = ("-wal", "-shm", "-journal")
 
 @dataclass(frozen=True)
 class Output:
-    """A file to be written, of which kind, and whether it may replace what medlens did not write."""
+    """A file to be written, of which kind, and whether it may replace what medlens did not write.
+
+    A `private` one is its owner's alone, whoever could read an earlier one. The name that `whole` gives is then a file
+    that is there, and empty.
+    """
 
     path: Path
     form: OutputFormat
     force: bool = False
+    private: bool = False
 
     def require(self) -> None:
         """Raises OutputError, naming the file without its folders, unless it can be written."""
@@ -113,6 +118,8 @@ class Output:
         place = self.path.parent.resolve() / self.path.name
         temporary = unfinished_name(place)
         try:
+            if self.private:
+                make_private(temporary)
             yield temporary
             try:
                 self.require()
@@ -120,7 +127,7 @@ class Output:
                 kept = place.with_name(f"{place.stem}.{temporary.suffixes[-2].removeprefix('.')}{place.suffix}")
                 temporary.replace(kept)
                 raise OutputError(f"{exc}; it came while the output was made, which is {kept.name!r}") from exc
-            if place.exists():
+            if place.exists() and not self.private:
                 shutil.copymode(place, temporary)  # a file that was made private stays so
             temporary.replace(place)
         finally:

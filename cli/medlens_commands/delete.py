@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from cli.medlens_commands._errors import reporting_errors
+from cli.medlens_commands._errors import reporting_errors, usage
 from cli.medlens_commands._options import DEFAULT_STORE, FormatOption, StoreOption, open_store
 from cli.medlens_output.formats import write_rows
 from cli.medlens_output.lines import say
@@ -28,16 +29,27 @@ def delete(
     keep_out: Annotated[
         bool, typer.Option("--keep-out/--no-keep-out", help="Whether `medlens index` is to leave it out from now on.")
     ] = True,
+    erasures: Annotated[
+        Path | None,
+        typer.Option("--erasures", metavar="FILE", help="Erase by a list of `medlens backup --erasures`, alone."),
+    ] = None,
     style: FormatOption = None,
 ) -> None:
     """Erase patients, studies, series or whatever a filter matches: rows, vectors, texts, and all copies in the store.
 
     The archive's files stay where they are. Of what is erased only keyed digests are kept, so that the next run does
-    not take it in again; `medlens index --readmit` does.
+    not take it in again; `medlens index --readmit` does. With --erasures, what the same store had erased before it was
+    restored from a backup is erased again.
     """
-    from indexer.tasks.erasing import erase, plan_erasure
+    from indexer.tasks.erasing import erase, erase_again, plan_erasure
 
+    with reporting_errors(style), usage(style):
+        if erasures is not None and (study or series or patient or where or dry_run):
+            raise QueryError("--erasures stands alone", hint="Leave out the options that name what to erase.")
     with reporting_errors(style) as chosen, open_store(store) as opened:
+        if erasures is not None:  # decided before, in this very store
+            write_rows([{"erased": erase_again(opened, erasures)}], chosen)
+            return
         plan = plan_erasure(opened, patients=patient or (), studies=study or (), series=series or (), where=where)
         if not plan:
             say("medlens: nothing in the store matches", err=True)

@@ -39,6 +39,7 @@ def _row(facts: StoreFacts) -> dict[str, Any]:
         "vanished": facts.vanished,
         "archives": facts.archives,
         "archives_not_found": facts.archives_not_found,
+        "restored": dict(facts.restored),
         "labelled_frames": dict(facts.labelled_frames),
         **{f"{vectors}_index": dict(known) for vectors, known in facts.indexes.items()},
     }

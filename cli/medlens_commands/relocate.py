@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from cli.medlens_commands._errors import answering
+from cli.medlens_commands._errors import reporting_errors
 from cli.medlens_commands._options import DEFAULT_STORE, FormatOption, StoreOption, open_store
 from cli.medlens_output.formats import Format, write_rows
 from cli.medlens_output.lines import say
@@ -31,7 +31,7 @@ def relocate(
 
     from indexer.tasks import relocating
 
-    with answering(style) as chosen, open_store(store) as opened:
+    with reporting_errors(style) as chosen, open_store(store) as opened:
         done = relocating.relocate(opened, old, new, check=check, dry_run=dry_run)
         if chosen is not Format.TABLE:
             write_rows([asdict(done)], chosen)

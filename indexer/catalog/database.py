@@ -21,6 +21,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import URL, make_url
 
 from indexer.catalog import read_only
+from indexer.catalog.copies import copy_state, require_sound
 from indexer.catalog.errors import CORRUPT_HINT, translate
 from indexer.catalog.schema import SCHEMA_REVISION
 from retrieval.errors import StoreCorrupt, StoreError, StoreIncompatible, StoreNotFound
@@ -136,6 +137,50 @@ class Database:
                 f"all is erased from the catalog of {self.label}, but another process keeps its write-ahead log in use",
                 hint="End the other medlens processes, then run the same command again: it empties the log.",
             )
+
+    def copy_to(self, path: Path) -> None:
+        """SQLite: write one state of the catalog to a new file, its owner's alone, while others write. See `copies`.
+
+        StoreError if it can't be read or written, StoreCorrupt if it is damaged.
+        """
+        if not self.is_sqlite or not self.url.database:
+            raise ValueError("copy_to was called for a catalog that is not in SQLite")
+        file = Path(self.url.database)
+        lent = nullcontext() if self._lent is None else read_only.unchanged(file, self.label)
+        try:
+            with (
+                lent,
+                self._translated(),
+                closing(
+                    sqlite3.connect(file, timeout=BUSY_TIMEOUT_S)
+                    if self._lent is None
+                    else read_only.connect(file, BUSY_TIMEOUT_S)
+                ) as source,
+            ):
+                copy_state(source, path)
+        except OSError as exc:
+            raise StoreError(
+                f"the catalog of {self.label} can't be copied: {exc.strerror or exc}",
+                hint="Make room and check permissions.",
+            ) from exc
+        require_sound(path, self.label)
+
+    def require_unused(self) -> None:
+        """SQLite: StoreError if another process, or another connection of this one, has the catalog open.
+
+        What is open holds a lock that a change of the journal's mode does not get past. The next to open it changes
+        the mode back.
+        """
+        self.close()
+        try:
+            with closing(sqlite3.connect(str(self.url.database), timeout=1.0)) as connection:
+                connection.execute("PRAGMA journal_mode=DELETE").close()
+        except sqlite3.OperationalError as exc:
+            if exc.sqlite_errorname.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
+                raise StoreError(
+                    f"another process has the store {self.label} open", hint="Stop it, or wait until it has ended."
+                ) from exc
+            raise translate(exc, self.label) from exc
 
     def state(self) -> Hashable:
         """A value that differs as soon as anyone has committed anything, in this process or another; cheap to ask.

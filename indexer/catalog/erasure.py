@@ -10,12 +10,13 @@ costs no more than a stat; a new file is read, and known by its instance, series
 from __future__ import annotations
 
 import hmac
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from functools import lru_cache
 
 import sqlalchemy as sa
 
-from indexer.catalog.batching import delete_where_in, rows_where_in
-from indexer.catalog.schema import erasures
+from indexer.catalog.batching import CHUNK, delete_where_in, rows_where_in
+from indexer.catalog.schema import erasures, instances
 from indexer.records import FileStat, InstanceRecord
 
 SCOPES = ("patient", "study", "series", "instance", "file")
@@ -55,6 +56,32 @@ def any_erased(connection: sa.Connection) -> bool:
 def which_erased(connection: sa.Connection, digests: Sequence[str]) -> set[str]:
     query = sa.select(erasures.c.digest)
     return {row[0] for row in rows_where_in(connection, query, erasures.c.digest, digests)}
+
+
+def all_erased(connection: sa.Connection) -> dict[str, str]:
+    """Every digest, with its scope."""
+    return {row.digest: row.scope for row in connection.execute(sa.select(erasures))}
+
+
+def instances_erased(connection: sa.Connection, digests: Collection[str], erased: Erasures) -> list[int]:
+    """The ids of instances that were erased by these digests: by their own, or their patient's, study's or series'."""
+    columns = {
+        "patient": instances.c.patient_pseudonym,
+        "study": instances.c.study_instance_uid,
+        "series": instances.c.series_instance_uid,
+        "instance": instances.c.sop_instance_uid,
+    }
+    query = sa.select(instances.c.id, *columns.values()).order_by(instances.c.id).limit(CHUNK)
+    digest = lru_cache(CHUNK)(erased.digest)
+    found: list[int] = []
+    last = 0
+    while rows := connection.execute(query.where(instances.c.id > last)).all():
+        last = rows[-1][0]
+        for number, *values in rows:
+            named = zip(columns, values, strict=True)
+            if any(value and digest(scope, value) in digests for scope, value in named):
+                found.append(number)
+    return found
 
 
 def keep_out(connection: sa.Connection, digests: Mapping[str, str]) -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from indexer.catalog.conditions import require_valid
+from indexer.store.erasure_list import read_erasures
 from indexer.store.store import Store
-from retrieval.errors import QueryError
+from retrieval.errors import QueryError, StoreIncompatible
 from retrieval.types import SearchFilter
 
 
@@ -46,6 +48,23 @@ def plan_erasure(
         )
     require_valid(chosen)
     return ErasurePlan(chosen, store.catalog.instances.count_matching(chosen))
+
+
+def erase_again(store: Store, path: Path) -> int:
+    """Erase what the list in a file says, which `write_erasures` made of the same store; how many instances went.
+
+    For a store that was restored from a backup by other means than `restore`. Raises StoreError if the list can't be
+    read, StoreIncompatible if it is another store's.
+    """
+    listed = read_erasures(path)
+    if listed.key_check != store.manifest.get("pseudonym_key_check"):
+        raise StoreIncompatible(
+            f"the list of erasures {path.name!r} belongs to another store than {store.label}",
+            hint="Use the list that `medlens backup --erasures` wrote for this store.",
+        )
+    gone = store.catalog.instances.erase_again(listed.digests, store.erasures)
+    store.refresh()
+    return gone
 
 
 def erase(store: Store, plan: ErasurePlan, *, keep_out: bool = True) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from indexer.catalog.sql_catalog import Counts
@@ -11,6 +11,7 @@ from indexer.run.moves import VANISHED
 from indexer.sources.opening import is_gone
 from indexer.store.store import Store
 from indexer.tasks.optimizing import index_facts
+from indexer.tasks.restoring import RESTORED
 from retrieval.encoders.terms import terms_of_model
 
 
@@ -25,6 +26,8 @@ class StoreFacts:
     - `model_terms`: the terms of the model's weights in one line, or "terms unknown"
     - `archives`: how many archives it was made from; at the roots of `archives_not_found` of them there is nothing now
     - `vanished`: the number of instances whose files the last indexing run did not find
+    - `restored`: if it was restored from a backup, when (`at`), the time of the backup (`backup_of`), and how many
+      erasures were applied again (`erasures`, None if no list was at hand)
     """
 
     model: Mapping[str, Any]
@@ -35,6 +38,7 @@ class StoreFacts:
     archives: int = 0
     archives_not_found: int = 0
     vanished: int = 0
+    restored: Mapping[str, Any] = field(default_factory=dict)
 
 
 def store_facts(store: Store) -> StoreFacts:
@@ -48,5 +52,6 @@ def store_facts(store: Store) -> StoreFacts:
         model_terms=terms_of_model(store.model),
         archives=len(roots),
         archives_not_found=sum(map(is_gone, roots)),
+        restored=store.manifest.get(RESTORED, {}),
         vanished=sum(store.manifest.get(VANISHED, {}).values()),
     )
