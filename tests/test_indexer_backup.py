@@ -163,7 +163,7 @@ def test_what_was_erased_since_does_not_come_back_over_its_own_store(place: Path
     erased(place, "2.0", "2.4")
     with Store.open(place) as store:
         fill(store, 7, 1)
-    with pytest.raises(StoreError, match=r"there is a store already at 'store'; what it has got since") as refused:
+    with pytest.raises(StoreError, match=r"there is already a store at 'store'; everything added since") as refused:
         restore(file, place)
     assert "--replace" in refused.value.hint
     done = restore(file, place, replace=True)
@@ -235,13 +235,13 @@ def test_the_key_may_stay_out(place: Path, tmp_path: Path) -> None:
     erased(place, "2.4")
     with Store.open(place) as store:
         write_erasures(store, tmp_path / "list.json")
-    with pytest.raises(StoreError, match="has no key, without which erasures can't be applied"):
+    with pytest.raises(StoreError, match="has no key, and without it nothing can be erased"):
         restore(file, tmp_path / "third", erasures=tmp_path / "list.json")
     assert restore(file, place, replace=True).has_key, "the key of the store that is replaced"
     assert (place / KEY_FILE).read_bytes() == key
     assert "1.4" not in uids(place)
     (place / KEY_FILE).unlink()
-    with Store.open(place) as store, pytest.raises(StoreError, match=r"key of the pseudonyms .* is missing"):
+    with Store.open(place) as store, pytest.raises(StoreError, match=r"the pseudonym key of .* is missing"):
         backup(store, tmp_path / "more")
     assert not (tmp_path / "more").exists()
 
@@ -332,12 +332,12 @@ def test_a_killed_backup_leaves_no_half_file_and_the_next_clears_up(name: str, p
     assert sorted(path.name for path in tmp_path.iterdir()) == ["again", "store", "store.backup"]
 
 
-@pytest.mark.parametrize("name", ["_share_as_before", "_finished", "_formers"])
+@pytest.mark.parametrize("name", ["_share_as_before", "_finished", "_previous_stores"])
 def test_a_killed_restoration_leaves_the_store_as_it_was(name: str, place: Path) -> None:
     file = backed_up(place)
     erased(place, "2.4")
     before = everything(place)
-    killed(lambda: restore(file, place, replace=True), restoring, name, calls=2 if name == "_formers" else 1)
+    killed(lambda: restore(file, place, replace=True), restoring, name, calls=2 if name == "_previous_stores" else 1)
     assert everything(place) == before
     assert restore(file, place, replace=True).erased == 1
 
@@ -418,25 +418,31 @@ def test_what_is_no_backup_of_ours_is_refused_and_nothing_is_made(place: Path, t
     long = "x" * 200
     cases: dict[str, tuple[list[tuple[tarfile.TarInfo | str, bytes]], str]] = {
         "another tar": ([("readme", b"hello")], "is not a backup of a medlens store"),
-        "a path upwards": ([(names[0], files(**{"../evil": digest(b"x")})), ("../evil", b"x")], "should name"),
-        "an unlisted path": ([whole[0], whole[1], whole[2], ("../evil", b"x")], "more files than its list"),
-        "an absolute name": ([whole[0], ("/tmp/evil", catalog)], "the next file should be catalog.sqlite"),
+        "a path upwards": ([(names[0], files(**{"../evil": digest(b"x")})), ("../evil", b"x")], "does not name"),
+        "an unlisted path": ([whole[0], whole[1], whole[2], ("../evil", b"x")], "files that its list does not name"),
+        "an absolute name": ([whole[0], ("/tmp/evil", catalog)], "the next file is not catalog.sqlite"),
         "a symbolic link": (
             [whole[0], (link(CATALOG_FILE, "/etc/passwd", tarfile.SYMTYPE), b""), whole[1]],
-            "regular files",
+            "not a regular file",
         ),
         "a hard link": (
             [whole[0], (link(CATALOG_FILE, "/etc/passwd", tarfile.LNKTYPE), b""), whole[1]],
-            "regular files",
+            "not a regular file",
         ),
-        "a device": ([whole[0], (link(CATALOG_FILE, "", tarfile.CHRTYPE), b""), whole[1]], "regular files"),
-        "a sparse file": ([whole[0], (link(CATALOG_FILE, "", tarfile.GNUTYPE_SPARSE), b""), whole[1]], "regular files"),
-        "a long name": ([whole[0], (long, catalog)], "regular files"),
-        "the key first": ([whole[0], whole[2], whole[1]], "the next file should be catalog.sqlite"),
+        "a device": ([whole[0], (link(CATALOG_FILE, "", tarfile.CHRTYPE), b""), whole[1]], "not a regular file"),
+        "a sparse file": (
+            [whole[0], (link(CATALOG_FILE, "", tarfile.GNUTYPE_SPARSE), b""), whole[1]],
+            "not a regular file",
+        ),
+        "a long name": ([whole[0], (long, catalog)], "not a regular file"),
+        "the key first": ([whole[0], whole[2], whole[1]], "the next file is not catalog.sqlite"),
         "no key after all": ([whole[0], whole[1]], "it ends too early"),
-        "another catalog": ([whole[0], (names[1], bytes(len(catalog))), whole[2]], "another checksum"),
+        "another catalog": (
+            [whole[0], (names[1], bytes(len(catalog))), whole[2]],
+            "the checksum of catalog.sqlite is wrong",
+        ),
         "a longer key": ([(names[0], files(**{KEY_FILE: digest(key * 2)})), whole[1], (names[2], key * 2)], "64 bytes"),
-        "negative": ([(names[0], files(**{CATALOG_FILE: {"bytes": -1, "sha256": ""}})), whole[1]], "should name"),
+        "negative": ([(names[0], files(**{CATALOG_FILE: {"bytes": -1, "sha256": ""}})), whole[1]], "does not name"),
         "more than there is": (
             [(names[0], files(**{CATALOG_FILE: {"bytes": 1 << 50, "sha256": ""}})), whole[1]],
             "shorter than its list",
@@ -445,7 +451,7 @@ def test_what_is_no_backup_of_ours_is_refused_and_nothing_is_made(place: Path, t
         "no JSON": ([(names[0], b"{"), whole[1], whole[2]], "can't be read"),
         "nested": ([(names[0], b"[" * 60_000), whole[1], whole[2]], "can't be read"),
         "of the future": ([(names[0], with_facts(medlens_backup=2)), *whole[1:]], "another version"),
-        "another store": ([(names[0], with_facts(store_id="x")), *whole[1:]], "another than its list says"),
+        "another store": ([(names[0], with_facts(store_id="x")), *whole[1:]], "not the one that its list describes"),
         "a trigger": (
             [(names[0], files(**{CATALOG_FILE: digest(trap)})), (names[1], trap), whole[2]],
             "triggers, views or virtual tables",
@@ -460,7 +466,7 @@ def test_what_is_no_backup_of_ours_is_refused_and_nothing_is_made(place: Path, t
         ),
         "a wrong key": (
             [(names[0], files(**{KEY_FILE: digest(bytes(32))})), whole[1], (names[2], bytes(32))],
-            "its key is another store's",
+            "its key belongs to another store",
         ),
     }
     for what, (members, said) in cases.items():
@@ -500,9 +506,9 @@ def test_places_and_sources_that_can_not_be(place: Path, tmp_path: Path) -> None
     (tmp_path / "full" / "x").write_text("x")
     (tmp_path / "link").symlink_to("store")
     for target, said in (
-        (tmp_path / "full", "something else already"),
+        (tmp_path / "full", "already something else"),
         (tmp_path / "link", "is a link"),
-        (place / "inner", "lies in the store 'store'"),
+        (place / "inner", "is inside the store 'store'"),
         ("postgresql://host/database", "only be restored to a folder"),
     ):
         with pytest.raises(StoreError, match=said):
@@ -525,7 +531,7 @@ def test_places_and_sources_that_can_not_be(place: Path, tmp_path: Path) -> None
 def test_a_store_in_postgresql_names_its_own_tools(postgres_url: str, place: Path, tmp_path: Path) -> None:
     with Store.create(postgres_url, SPEC, local_dir=tmp_path / "local") as store:
         fill(store)
-        with pytest.raises(StoreError, match="is in PostgreSQL, whose own tools back it up") as refused:
+        with pytest.raises(StoreError, match="is in PostgreSQL and can't be written to a file by medlens") as refused:
             backup(store, tmp_path / "x")
         assert "pg_dump" in refused.value.hint and not (tmp_path / "x").exists()
         store.erase(SearchFilter({"study_instance_uid": ("2.4",)}))

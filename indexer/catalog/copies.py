@@ -1,4 +1,4 @@
-"""Copies of a SQLite catalog: one state of it in one file, made while others write; and one that a stranger made."""
+"""Copies of an SQLite catalog: made while others write, and checked when somebody else may have made them."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ _OF_A_RUN = ("claims", "workers")  # of the processes that are at work on the ca
 
 
 def copy_state(source: sqlite3.Connection, target: Path) -> None:
-    """Write one state of a catalog to a new file that only its owner can read. SQLite's writers go on meanwhile.
+    """Write one state of a catalog to a new file that only its owner can read. Others may write meanwhile.
 
-    What processes have claimed stays out, and so does what was deleted. Raises sqlite3.Error, or OSError.
+    Claims and the remains of deleted rows are left out. Raises sqlite3.Error or OSError.
     """
     make_private(target)
     with closing(sqlite3.connect(target)) as copy:
@@ -30,9 +30,9 @@ def copy_state(source: sqlite3.Connection, target: Path) -> None:
 
 
 def require_sound(path: Path, label: str) -> None:
-    """Raises StoreCorrupt unless a file is a sound SQLite database of tables and indexes alone, whoever made it.
+    """Raise StoreCorrupt unless a file is a sound SQLite database that has only tables and indexes.
 
-    A trigger or a view would run when the catalog is written or read.
+    A trigger or a view of somebody else would run when the catalog is written or read.
     """
     place = f"{path.absolute().as_uri()}?mode=ro&immutable=1"
     try:
@@ -41,7 +41,7 @@ def require_sound(path: Path, label: str) -> None:
             found = database.execute("SELECT type, upper(substr(ltrim(sql), 1, 14)) FROM sqlite_master").fetchall()
             if any(kind not in ("table", "index") or start == "CREATE VIRTUAL" for kind, start in found):
                 raise StoreCorrupt(
-                    f"the catalog of {label} has triggers, views or virtual tables, which medlens never makes",
+                    f"the catalog of {label} has triggers, views or virtual tables, which medlens never creates",
                     hint="Do not use it: somebody has changed it.",
                 )
             [said] = database.execute("PRAGMA quick_check(1)").fetchone()

@@ -1,8 +1,8 @@
-"""Known content at another place: a file that was renamed, an archive that is mounted elsewhere, a second copy.
+"""Known content at another place: a renamed file, an archive that has moved, a second copy.
 
-A file's identity is its content hash, whatever its path, its archive or the kind of its source. Its row keeps its id
-when it moves, and so the instance its vectors, labels and reports. All of it works in a transaction that the caller
-opened, and ends.
+The content hash identifies a file, whatever its path, its archive or the kind of its source. When a file moves, its row
+keeps its id, so the instance keeps its vectors, labels and reports. Every function works in a transaction that the
+caller opens and ends.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _ON_THE_WAY = "\\moving/"  # no stored path begins so: a backslash is written as
 
 
 class Owner(NamedTuple):
-    """The file that an instance is known by, as it was when it was last looked at."""
+    """The file of an instance, in the version that was last indexed."""
 
     archive_id: int
     path: str
@@ -42,14 +42,14 @@ _OWNERS = instances.join(files, instances.c.file_id == files.c.id)
 
 
 def owners_of(connection: sa.Connection, hashes: Iterable[str]) -> list[Owner]:
-    """The indexed files with these content hashes."""
+    """Return the indexed files with these content hashes."""
     query = sa.select(*_OWNER).select_from(_OWNERS)
     wanted = list(dict.fromkeys(filter(None, hashes)))
     return [Owner(*row) for row in rows_where_in(connection, query, files.c.content_hash, wanted)]
 
 
 def sample_of(connection: sa.Connection, archive_id: int, count: int) -> list[Owner]:
-    """At most `count` indexed files of an archive that have a content hash, spread over the order they came in."""
+    """Return at most `count` indexed files of an archive that have a content hash, spread over all of them."""
     mine = (files.c.archive_id == archive_id, files.c.content_hash.is_not(None))
     first, last = connection.execute(sa.select(sa.func.min(files.c.id), sa.func.max(files.c.id)).where(*mine)).one()
     if first is None:
@@ -65,7 +65,7 @@ def sample_of(connection: sa.Connection, archive_id: int, count: int) -> list[Ow
 
 
 def relocate(connection: sa.Connection, archive_id: int, root: str) -> bool:
-    """Know an archive by another root; False if another archive has that root by now."""
+    """Change the root of an archive. Returns False if another archive has that root."""
     if connection.execute(sa.select(archives.c.id).where(archives.c.root == root)).first() is not None:
         return False
     connection.execute(sa.update(archives).where(archives.c.id == archive_id).values(root=root))
@@ -79,10 +79,10 @@ def adopt(
     lost: Collection[Where],
     tally: Tally,
 ) -> set[str]:
-    """Note files whose content is that of an indexed file, by their content hashes; the paths of those that were noted.
+    """Record files with the content of an indexed file, by their content hashes. Returns the paths that were recorded.
 
-    An indexed file at one of the places in `lost` has moved: its row takes the new place. Else the new file is a second
-    copy. Files that change places with one another keep their instances, too.
+    An indexed file at one of the places in `lost` has moved, and its row gets the new place. Otherwise the new file is
+    a duplicate. Files that exchange their places keep their instances.
     """
     owners = {row.content_hash: row for row in _rows(connection, files.c.content_hash, [h for _, h in copies if h])}
     at = {row.path: row.id for row in _files_at(connection, archive_id, [stat.path for stat, _ in copies])}
@@ -102,14 +102,14 @@ def adopt(
     _move(connection, archive_id, moved, {at[stat.path] for stat in moved.values() if stat.path in at}, tally)
     _set_places(connection, archive_id, touched)
     tally.unchanged += len(touched)
-    noted = _note(connection, archive_id, seconds, tally)
-    return {stat.path for stat in (*moved.values(), *touched.values())} | noted
+    recorded = _record(connection, archive_id, seconds, tally)
+    return {stat.path for stat in (*moved.values(), *touched.values())} | recorded
 
 
-def take_from_lost(connection: sa.Connection, archive_id: int, lost: Collection[int], but: Collection[str]) -> int:
-    """Pass instances whose files were in the archives `lost` to copies of them in this one; how many.
+def take_from_lost(connection: sa.Connection, archive_id: int, lost: Collection[int], excluded: Collection[str]) -> int:
+    """Give instances whose files were in the archives `lost` to duplicates in this one. Returns their number.
 
-    No copy at a path in `but` takes over.
+    Duplicates at a path in `excluded` are left alone.
     """
     copy = files.alias()
     query = (
@@ -121,7 +121,7 @@ def take_from_lost(connection: sa.Connection, archive_id: int, lost: Collection[
     )
     heirs: dict[int, tuple[int, int]] = {}
     for instance, owner, heir, path in connection.execute(query):
-        if path not in but:
+        if path not in excluded:
             heirs.setdefault(instance, (owner, heir))
     for instance, (_, heir) in heirs.items():
         inherit(connection, instance, heir)
@@ -130,7 +130,7 @@ def take_from_lost(connection: sa.Connection, archive_id: int, lost: Collection[
 
 
 def owns_nothing(connection: sa.Connection, archive_id: int) -> bool:
-    """Whether there are files of an archive, and no instance is known by any of them."""
+    """Return whether an archive has files, but no instance."""
     mine = files.c.archive_id == archive_id
     if connection.execute(sa.select(files.c.id).where(mine).limit(1)).first() is None:
         return False
@@ -138,14 +138,14 @@ def owns_nothing(connection: sa.Connection, archive_id: int) -> bool:
 
 
 def drop_without_instances(connection: sa.Connection, archive_ids: Collection[int]) -> None:
-    """Forget all files of those archives, rejected ones and second copies, that no instance is known by."""
+    """Remove the files, rejected ones and duplicates, of those archives that have no instance."""
     for archive_id in archive_ids:
-        if owns_nothing(connection, archive_id):  # somebody may have indexed it meanwhile
+        if owns_nothing(connection, archive_id):  # another process may have indexed it meanwhile
             connection.execute(sa.delete(files).where(files.c.archive_id == archive_id))
 
 
 def count_owning(connection: sa.Connection, archive_id: int, paths: Sequence[str]) -> int:
-    """How many files at these paths an instance is known by."""
+    """Return how many of the files at these paths have an instance."""
     query = sa.select(sa.func.count()).select_from(_OWNERS).where(files.c.archive_id == archive_id)
     return sum(row[0] for row in rows_where_in(connection, query, files.c.path, paths))
 
@@ -165,7 +165,7 @@ def _files_at(connection: sa.Connection, archive_id: int, paths: Sequence[str]) 
 def _move(
     connection: sa.Connection, archive_id: int, moved: dict[int, FileStat], there: Collection[int], tally: Tally
 ) -> None:
-    """Give rows their new places; `there` are rows that are at those places now. Those that do not move on go."""
+    """Give rows their new places. The rows in `there` have these places now; those that do not move are removed."""
     replaced = sorted(set(there) - moved.keys())
     tally.removed += detach(connection, replaced)
     delete_where_in(connection, files, files.c.id, replaced)
@@ -190,8 +190,13 @@ def _set_places(connection: sa.Connection, archive_id: int, places: dict[int, Fi
         )
 
 
-def _note(connection: sa.Connection, archive_id: int, copies: Sequence[tuple[FileStat, str]], tally: Tally) -> set[str]:
-    """Second copies, in place of what was known at their paths. Their paths, but for copies of what went just now."""
+def _record(
+    connection: sa.Connection, archive_id: int, copies: Sequence[tuple[FileStat, str]], tally: Tally
+) -> set[str]:
+    """Record duplicates in place of what was known at their paths. Returns the paths that were recorded.
+
+    Left out are copies of an instance that was removed here.
+    """
     replaced = [row.id for row in _files_at(connection, archive_id, [stat.path for stat, _ in copies])]
     tally.removed += detach(connection, replaced)
     delete_where_in(connection, files, files.c.id, replaced)
@@ -200,7 +205,7 @@ def _note(connection: sa.Connection, archive_id: int, copies: Sequence[tuple[Fil
     for stat, content_hash in copies:
         if content_hash in owners:
             uid = owners[content_hash].sop_instance_uid
-            note = Rejection(stat.path, DUPLICATE, f"the same bytes as another file of {uid}")
+            note = Rejection(stat.path, DUPLICATE, f"the file is a byte-for-byte copy of another file of {uid}")
             rows.append(file_row(archive_id, stat, "indexed", note, content_hash, uid))
     if rows:
         connection.execute(sa.insert(files), rows)

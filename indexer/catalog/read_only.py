@@ -1,9 +1,9 @@
-"""A SQLite catalog that may be read and not written: one that its owner lends to a group, or on read-only media.
+"""An SQLite catalog that may be read but not written: shared with a group by its owner, or on read-only media.
 
-SQLite reads a database in WAL mode only with its log and that one's index beside it. While its owner works they are
-there. Otherwise nobody writes. Then a log that still holds commits (its owner was killed, or only the log was copied)
-is read with an index of its own in memory, which takes exclusive locking and so no locks at all; without such a log
-the file is opened as one that does not change (`immutable`). That nobody wrote meanwhile is looked at afterwards.
+SQLite reads a database in WAL mode only with its log and the log's index beside it. They are there while its owner
+works. Otherwise nobody writes. A log that still holds commits (its owner was killed, or only the log was copied) is
+then read with an index in memory, which needs exclusive locking mode and therefore no locks at all. Without such a log
+the file is opened as one that does not change (`immutable`). After reading, it is checked that nobody has written.
 https://sqlite.org/wal.html#read_only_databases https://sqlite.org/wal.html#noshm
 """
 
@@ -20,12 +20,12 @@ from retrieval.errors import StoreError
 
 
 def may_be_written(path: Path) -> bool:
-    """Whether this process may write the database, or make it: the file, and its log in the same folder."""
+    """Whether this process may write or create the database: the file, and its log in the same folder."""
     return not path.exists() or (os.access(path, os.W_OK) and os.access(path.parent, os.W_OK))
 
 
 def connect(path: Path, timeout_s: float) -> sqlite3.Connection:
-    """A connection that can't write."""
+    """Return a connection that can't write."""
     log, index = (_stat(path.with_name(f"{path.name}{end}")) for end in ("-wal", "-shm"))
     if log is not None and index is not None:
         how = ""
@@ -41,19 +41,22 @@ def connect(path: Path, timeout_s: float) -> sqlite3.Connection:
 
 
 def stamp(path: Path) -> Hashable:
-    """A value that differs as soon as anyone has committed anything, or has emptied the log."""
+    """Return a value that changes with every commit, and when the log is emptied."""
     places = (path, path.with_name(f"{path.name}-wal"))
     return tuple((s.st_ino, s.st_size, s.st_mtime_ns) if (s := _stat(place)) else None for place in places)
 
 
 @contextmanager
 def unchanged(path: Path, label: str) -> Iterator[None]:
-    """StoreError if the database's file was written to meanwhile: what was read may be half of one state."""
+    """Raise StoreError if the database's file was written meanwhile, because a mixture of two states may have been
+    read.
+    """
     before = _written(path)
     yield
     if _written(path) != before:
         raise StoreError(
-            f"the catalog of {label} was written while it was read, without the right to lock it", hint="Try again."
+            f"the catalog of {label} was changed while it was read; medlens has no right to lock it here",
+            hint="Run the command again.",
         )
 
 

@@ -1,8 +1,8 @@
-"""Archives and files that are at another place than the catalog knows: what is where, by the files' content.
+"""Archives and files that have moved are recognised by the content of the files.
 
-An archive that is mounted elsewhere keeps its row, and everything with it: what was rejected or erased stays so. It is
-known again by a sample of its files, compared byte by byte. Files that went to another place one by one are compared
-when they are met.
+An archive that is mounted elsewhere keeps its row and everything that belongs to it: rejected and erased files stay so.
+It is recognised by a sample of its files, which are compared by their digests. Other files that have moved are compared
+one by one when the walk finds them.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from indexer.sources.opening import digest, is_gone, source_at
 from indexer.sources.source import Source
 from retrieval.errors import DicomError, FileUnreadable
 
-VANISHED = "vanished_files"  # a setting: instances without a file, by archive, as of the last run over all of it
+VANISHED = "vanished_files"  # a setting: the number of instances without a file, by archive, in its last full run
 SAMPLE = 32  # files of an archive that are compared
 
 
 @dataclass(frozen=True)
 class Sample:
-    """How many of an archive's files were looked for at another root, and what was found there."""
+    """How many files of an archive were looked for at another root, and what was found there."""
 
     looked_at: int = 0
     same: int = 0
@@ -31,7 +31,7 @@ class Sample:
 
 
 def compared(catalog: SqlCatalog, archive_id: int, source: Source) -> Sample:
-    """Look for some of an archive's files in a source, at the same paths, and compare their bytes."""
+    """Look for some files of an archive at the same paths of a source, and compare their content."""
     known = catalog.files.sample(archive_id, SAMPLE)
     same = differing = 0
     for file in known:
@@ -46,10 +46,10 @@ def compared(catalog: SqlCatalog, archive_id: int, source: Source) -> Sample:
 
 
 def relocated(catalog: SqlCatalog, source: Source) -> int:
-    """Know an archive by the root of `source` if it was at a root where nothing is any more; how many files it has.
+    """Give the root of `source` to the archive that is there now and whose own root is gone.
 
-    At least half of the files that are compared have to be there, with the same bytes. 0 if there is no such archive,
-    or the catalog knows that root.
+    At least half of the compared files must be there with the same content. Returns the number of files of the archive;
+    0 if there is no such archive, or if the catalog knows the root already.
     """
     roots = catalog.files.archive_roots()
     if source.root in roots.values():
@@ -64,25 +64,25 @@ def relocated(catalog: SqlCatalog, source: Source) -> int:
 
 
 def note_vanished(catalog: SqlCatalog, archive_id: int, count: int) -> None:
-    """Keep how many instances of an archive have no file there any more, for whoever asks what is in the store."""
+    """Save how many instances of an archive have no file any more, for `medlens info`."""
     known = catalog.manifest.get(VANISHED, {})
     if known.get(str(archive_id), 0) != count:
         catalog.manifest[VANISHED] = {**known, str(archive_id): count}
 
 
 class LostFiles:
-    """Tells which indexed files are no longer where the catalog has them, by asking where they come from."""
+    """Finds indexed files that are gone from their places, by asking the sources that they came from."""
 
     def __init__(self, catalog: SqlCatalog, sources: Iterable[Source]) -> None:
-        """`sources` are asked for their own files; the folders of other archives are opened."""
+        """`sources` are asked for their own files; other archives are opened by their root."""
         self._catalog = catalog
         self._sources = {source.root: source for source in sources}
 
     def places(self, now: Mapping[Where, str]) -> set[Where]:
-        """The places in the catalog of these content hashes where there are no such bytes now.
+        """Return the places at which the catalog has these content hashes, but which do not have that content now.
 
-        `now` has the hashes by the places where they were just found. Elsewhere a file that has another version is
-        compared byte by byte; one that can't be asked for counts as there.
+        `now` has the hashes by the places where they were just read. At other places, a file in another version is
+        compared by its digest. A file of a source that can't be asked counts as unchanged.
         """
         owners = self._catalog.files.owners(now.values())
         roots = self._catalog.files.archive_roots()
@@ -112,7 +112,7 @@ class LostFiles:
 
 
 def _digest(source: Source, path: str) -> str | None:
-    """The content hash of a file; None if it can't be read."""
+    """Return the content hash of a file; None if it can't be read."""
     try:
         return digest(source.locate(path))
     except DicomError:

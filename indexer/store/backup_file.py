@@ -1,9 +1,9 @@
-"""The file of a backup: a tar of the catalog and the key, before them a list of both with sizes and digests.
+"""The file of a backup: a tar with a list of files, the catalog, and the key.
 
-Any tar program reads it. Restoring is stricter, since a backup may have been made by a stranger: the list comes first
-and is bounded, then come exactly the files that it names, of those two names, regular, of the size and with the digest
-that it says. Headers are read one block at a time, so that no extension of the format (long names, links, sparse files,
-compression) is understood, or costs memory.
+Any tar program can read it. Restoring is stricter, because a stranger may have made the file. The list comes first, and
+its size is bounded. Exactly the files that it names follow: only the catalog and the key, as regular files with the
+listed size and checksum. Headers are read block by block, so that extensions of the format (long names, links, sparse
+files, compression) are refused and cost no memory.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ LIST = "medlens-backup.json"
 FORM = 1
 _MOST_LIST = 1 << 16
 _CHUNK = 1 << 20
-_AGAIN = "Restore another backup; nothing was changed."
+_HINT = "Restore another backup; nothing was changed."
 
 
 @dataclass(frozen=True)
@@ -41,9 +41,11 @@ class Member:
 
 @dataclass(frozen=True)
 class BackupFacts:
-    """What a backup is of. `made` is when the state was taken, in UTC; `key_check` tells the key, and does not give it.
+    """What a backup contains.
 
-    `files` are by their names in a store's folder.
+    - `made`: the time of the backup, in UTC
+    - `key_check`: detects a wrong key, and reveals nothing about the right one
+    - `files`: by their names in the folder of a store
     """
 
     store_id: str
@@ -58,7 +60,7 @@ class BackupFacts:
 
 
 def write_backup(path: Path, folder: Path, facts: BackupFacts) -> None:
-    """Write the files of `facts`, which lie in `folder`, to a tar: a file, or a pipe. Raises OSError."""
+    """Write the files of `facts` from `folder` to a tar, which may be a pipe. Raises OSError."""
     text = json.dumps({"medlens_backup": FORM, **asdict(facts)}, indent=1).encode()
     with path.open("wb") as out, tarfile.open(mode="w|", fileobj=out, format=tarfile.GNU_FORMAT) as tar:
         tar.addfile(_header(LIST, len(text)), io.BytesIO(text))
@@ -68,7 +70,7 @@ def write_backup(path: Path, folder: Path, facts: BackupFacts) -> None:
 
 
 def member_of(path: Path) -> Member:
-    """What a backup says of a file. Raises OSError."""
+    """Return the size and checksum of a file. Raises OSError."""
     with path.open("rb") as file:
         return Member(path.stat().st_size, hashlib.file_digest(file, "sha256").hexdigest())
 
@@ -87,14 +89,14 @@ class OpenBackup:
             raise StoreError(f"{label} is not a backup of a medlens store", hint="Give a file of `medlens backup`.")
         self.facts = self._facts(self._read(length, _MOST_LIST))
         if sum(member.bytes for member in self.facts.files.values()) > size:
-            raise self._damaged("it is shorter than its list of files says")
+            raise self._damaged("it is shorter than its list of files requires")
 
     def extract(self, folder: Path) -> None:
-        """Write its files to a folder, for their owner alone. StoreCorrupt if one is not what the list says."""
+        """Write the files to a folder, readable by their owner only. Raises StoreCorrupt unless they match the list."""
         for expected, member in self.facts.files.items():
             name, length = self._next()
             if (name, length) != (expected, member.bytes):
-                raise self._damaged(f"the next file should be {expected} of {member.bytes:,} bytes")
+                raise self._damaged(f"the next file is not {expected} of {member.bytes:,} bytes")
             make_private(folder / expected)
             digest, left = hashlib.sha256(), length
             with (folder / expected).open("wb") as out:
@@ -106,23 +108,23 @@ class OpenBackup:
                     out.write(chunk)
                     left -= len(chunk)
             if digest.hexdigest() != member.sha256:
-                raise self._damaged(f"{expected} has another checksum than the list says")
+                raise self._damaged(f"the checksum of {expected} is wrong")
             self._file.read(-length % tarfile.BLOCKSIZE)
             sync(folder / expected)
         if self._file.read(tarfile.BLOCKSIZE).strip(b"\0"):
-            raise self._damaged("it has more files than its list says")
+            raise self._damaged("it has files that its list does not name")
 
     def _next(self) -> tuple[str, int]:
-        """The name and size of the next file, which is a regular one."""
+        """Return the name and size of the next file. Raises StoreCorrupt unless it is a regular file."""
         block = self._file.read(tarfile.BLOCKSIZE)
         if not block.strip(b"\0"):
             raise self._damaged("it ends too early")
         try:
             found = tarfile.TarInfo.frombuf(block, "ascii", "replace")
         except tarfile.HeaderError as exc:
-            raise self._damaged("a header is not one of a tar file") from exc
+            raise self._damaged("a header is not valid") from exc
         if found.type not in (tarfile.REGTYPE, tarfile.AREGTYPE) or found.size < 0:
-            raise self._damaged("it has something other than regular files")
+            raise self._damaged("it has an entry that is not a regular file")
         return found.name, found.size
 
     def _read(self, length: int, most: int) -> bytes:
@@ -150,18 +152,18 @@ class OpenBackup:
         except (ValueError, KeyError, TypeError, AttributeError) as exc:
             raise self._damaged("its list of files can't be read") from exc
         if not sound or list(files) not in ([CATALOG_FILE], [CATALOG_FILE, KEY_FILE]):
-            raise self._damaged(f"its list should name {CATALOG_FILE}, and {KEY_FILE} at most")
+            raise self._damaged(f"its list does not name {CATALOG_FILE} and at most {KEY_FILE}")
         if facts.has_key and files[KEY_FILE].bytes != KEY_BYTES:
             raise self._damaged(f"{KEY_FILE} has {files[KEY_FILE].bytes:,} bytes, expected {KEY_BYTES}")
         return facts
 
     def _damaged(self, why: str) -> StoreCorrupt:
-        return StoreCorrupt(f"the backup {self.label} can't be used: {why}", hint=_AGAIN)
+        return StoreCorrupt(f"the backup {self.label} can't be used: {why}", hint=_HINT)
 
 
 @contextmanager
 def opened_backup(path: Path) -> Iterator[OpenBackup]:
-    """Open a backup and read its list. StoreError if it can't be read or is none, StoreCorrupt if it is damaged."""
+    """Open a backup and read its list. Raises StoreError if it can't be read, StoreCorrupt if it is damaged."""
     label = repr(path.name or str(path))
     try:
         with open_file(path, 1 << 62) as file:

@@ -1,7 +1,7 @@
-"""The list of what a store has erased, in a file of its own: digests, which say nothing without the store's key.
+"""The list of what a store has erased, as a file. Its digests reveal nothing without the key of the store.
 
-A backup does not hold what was erased after it was made. With this list, kept apart from the store, it is erased again
-when the backup is restored.
+A backup does not know what was erased after it was made. With this list, which is kept apart from the store, it is
+erased again when the backup is restored.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ _DIGEST = re.compile("[0-9a-f]{64}")
 
 @dataclass(frozen=True)
 class ErasureList:
-    """Digests, each with its scope. `key_check` tells the key that they were made with."""
+    """Digests with their scopes. `key_check` identifies the key that they were made with."""
 
     key_check: str
     digests: Mapping[str, str]
 
     def to_json(self, written: str) -> str:
-        """The text of a file, `written` at a time in UTC."""
+        """Return the text of the file. `written` is the present time in UTC."""
         by_scope = {scope: sorted(d for d, s in self.digests.items() if s == scope) for scope in SCOPES}
         return json.dumps(dict(zip(KEYS, (1, self.key_check, written, by_scope), strict=True)), indent=0) + "\n"
 
 
 def read_erasures(path: Path) -> ErasureList:
-    """Read a list. StoreError if it can't be read or is none."""
+    """Read a list. Raises StoreError if it can't be read or is not a list of erasures."""
     try:
         said = read_json(path, _MOST)
         digests = {digest: scope for scope in SCOPES for digest in said["digests"].get(scope, ())}

@@ -1,4 +1,4 @@
-"""`medlens backup`: a store in one file, as of one moment, while others write; or the list of what it has erased."""
+"""`medlens backup`: write a store to one file while others use it, or write the list of what it has erased."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ ERASURES = json_document("a list of erasures", KEYS)
 
 @dataclass(frozen=True)
 class Backup:
-    """What was written. `made` is when the state was taken, in UTC; `bytes` are those of the catalog."""
+    """What was written: the time of the backup in UTC, and the size of the catalog in bytes."""
 
     made: str
     bytes: int
@@ -33,19 +33,19 @@ class Backup:
 
 
 def backup(store: Store, path: Path, *, key: bool = True, force: bool = False) -> Backup:
-    """Write the catalog and the key of a store to one file with checksums, which only its owner can read.
+    """Write the catalog and the key of a store to one file with checksums that only its owner can read.
 
-    Others may write to the store meanwhile: the backup has one state of it. What is derived from the catalog is left
-    out, and so is the key without `key`. A file that is no backup is replaced with `force` only. Raises OutputError if
-    the file can't be written or replaced, StoreCorrupt for a damaged catalog, StoreError for a store in PostgreSQL, and
-    if the key can't be read.
+    Others may write to the store meanwhile; the backup has one state of it. Index files are left out, and so is the key
+    if `key` is false. A file that is not a backup is replaced only with `force`. Raises OutputError if the file can't
+    be written or replaced, StoreCorrupt if the catalog is damaged, and StoreError for a store in PostgreSQL or if the
+    key can't be read.
     """
     output = Output(path, BACKUP, force, private=True)
     require_outputs(output)
     require_not_of_archive(store, output)
     if not store.catalog.in_sqlite:
         raise StoreError(
-            f"the store {store.label} is in PostgreSQL, whose own tools back it up",
+            f"the store {store.label} is in PostgreSQL and can't be written to a file by medlens",
             hint="Run `pg_dump --format=custom --file=FILE DATABASE`, copy the store's pseudonym.key, and keep the "
             "list that `medlens backup --erasures FILE` writes beside them.",
         )
@@ -70,10 +70,10 @@ def backup(store: Store, path: Path, *, key: bool = True, force: bool = False) -
 
 
 def write_erasures(store: Store, path: Path, *, force: bool = False) -> int:
-    """Write the list of what a store has erased and keeps out, for a later `restore`; how many digests.
+    """Write the list of what a store has erased and keeps out, for a later `restore`.
 
-    They say nothing without the store's key. What was erased without being kept out is not among them. Raises
-    OutputError.
+    Returns the number of digests. They reveal nothing without the key of the store. What was erased without being kept
+    out is not in the list. Raises OutputError.
     """
     output = Output(path, ERASURES, force, private=True)
     require_outputs(output)
@@ -84,15 +84,15 @@ def write_erasures(store: Store, path: Path, *, force: bool = False) -> int:
 
 
 def erasures_of(store: Store) -> ErasureList:
-    """What a store has erased and keeps out."""
+    """Return the list of what a store has erased and keeps out."""
     return ErasureList(str(store.manifest.get("pseudonym_key_check")), store.catalog.instances.erasures())
 
 
 @contextmanager
 def _folder_beside(output: Path) -> Iterator[Path]:
-    """A folder for the catalog's copy on the disk of the output, known by its name as unfinished; for a pipe, anywhere.
+    """Make a temporary folder for the copy of the catalog: beside the output, or anywhere if the output is a pipe.
 
-    What an earlier backup to this output has left of its own, because it was killed, goes.
+    The unfinished files of an earlier backup to this output, which was killed, are removed.
     """
     if not output.is_file():
         with tempfile.TemporaryDirectory() as made:
