@@ -112,17 +112,17 @@ def new_folders(old: Path, new: Path) -> None:
         path.rename(target)
 
 
-def said(what: str, count: int, seconds: float, note: str = "") -> None:
+def report(what: str, count: int, seconds: float, note: str = "") -> None:
     print(f"{what:58s} {seconds:10.1f} s {count / seconds:10,.0f} files/s {note}", flush=True)
 
 
 def adopted(store: Store, archive: Path, count: int, what: str) -> None:
     started = time.perf_counter()
-    report = index_archive([archive], store, NoEncoder())  # type: ignore[list-item]
+    found = index_archive([archive], store, NoEncoder())  # type: ignore[list-item]
     seconds = time.perf_counter() - started
-    if report.unchanged + report.moved != count or report.indexed or report.duplicates or report.rejected:
-        raise RuntimeError(f"not all files were known again: {report}")
-    said(what, count, seconds)
+    if found.unchanged + found.moved != count or found.indexed or found.duplicates or found.rejected:
+        raise RuntimeError(f"not all files were known again: {found}")
+    report(what, count, seconds)
 
 
 def moved(count: int, folder: Path) -> None:
@@ -145,18 +145,18 @@ def indexed(sample: int, count: int, folder: Path) -> None:
 
     def run(archive: Path) -> tuple[float, IndexReport]:
         started: list[float] = []
-        report = index([archive], folder / "real", on_model=lambda encoder: started.append(time.perf_counter()))
-        return time.perf_counter() - started[0], report
+        found = index([archive], folder / "real", on_model=lambda encoder: started.append(time.perf_counter()))
+        return time.perf_counter() - started[0], found
 
-    seconds, report = run(folder / "slices")
-    said(f"indexed, {report.frames} slices of 526 kB", sample, seconds)
+    seconds, found = run(folder / "slices")
+    report(f"indexed, {found.frames} slices of 526 kB", sample, seconds)
     print(f"{'indexed, extrapolated to all files':58s} {seconds * count / sample:10,.0f} s", flush=True)
     (folder / "slices").rename(folder / "moved")
     new_times(folder / "moved")
-    seconds, report = run(folder / "moved")
-    if report.unchanged != sample:
-        raise RuntimeError(f"not all files were known again: {report}")
-    said("the same slices mounted elsewhere, times lost", sample, seconds)
+    seconds, found = run(folder / "moved")
+    if found.unchanged != sample:
+        raise RuntimeError(f"not all files were known again: {found}")
+    report("the same slices mounted elsewhere, times lost", sample, seconds)
     print(f"{'that, extrapolated to all files':58s} {seconds * count / sample:10,.0f} s", flush=True)
 
 

@@ -364,15 +364,15 @@ def test_a_place_where_nothing_matches_is_refused_in_words(two: Store, tmp_path:
     (tmp_path / "else").mkdir()
     (tmp_path / "else" / "1").write_bytes(b"zz")
     with pytest.raises(
-        StoreError, match=r"none of 3 files of 'a' is in 'else' with the same bytes: 2 are missing, 1 differ"
+        StoreError, match=r"none of 3 files of 'a' is in 'else' with the same content: 2 are missing, 1 differ"
     ):
         relocate(two, tmp_path / "a", tmp_path / "else")
     with pytest.raises(StoreError, match=r"the store has no archive at 'c'; it has 'a', 'b'"):
         relocate(two, tmp_path / "c", tmp_path / "moved")
-    with pytest.raises(StoreError, match=r"has an archive at 'b' already") as refused:
+    with pytest.raises(StoreError, match=r"already has an archive at 'b'") as refused:
         relocate(two, tmp_path / "a", tmp_path / "b")
     assert "medlens index" in refused.value.hint
-    with pytest.raises(StoreError, match=r"s3://, which this medlens can't read from"):
+    with pytest.raises(StoreError, match=r"s3://"):
         relocate(two, tmp_path / "a", "s3://bucket")
     assert two.catalog.files.archive_roots() == {1: str(tmp_path / "a"), 2: str(tmp_path / "b")}
     (tmp_path / "moved" / "2").write_bytes(b"changed")
@@ -390,8 +390,8 @@ def test_an_archive_of_a_store_of_0_1_0_is_relocated_by_the_hashes_it_kept(tmp_p
         shutil.copy(str(get_testdata_file(name)), tmp_path / "new" / name)
     done = medlens("relocate", "/tmp/archive-0.1.0", tmp_path / "new", "--store", place, "--format", "table").stdout
     assert done.splitlines() == [
-        "5 files are known by their new place",
-        "  of 4 files that were compared, 2 are the same, 0 differ, 2 are missing",
+        "5 files are now known by their new place",
+        "  of 4 compared files, 2 are the same, 0 differ, 2 are missing",
         "  run `medlens index` on the new place to bring the store up to date",
     ]
     with Store.open(place) as store:

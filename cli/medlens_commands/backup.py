@@ -1,4 +1,4 @@
-"""backup: a store in one file."""
+"""backup: write a store to one file."""
 
 from __future__ import annotations
 
@@ -23,23 +23,21 @@ from cli.medlens_output.lines import say
 def backup(
     file: Annotated[Path, typer.Argument(parser=path_given, metavar="FILE", help="The file to write.")],
     store: StoreOption = DEFAULT_STORE,
-    key: Annotated[
-        bool, typer.Option("--key/--no-key", help="Whether the key of the pseudonyms is in the backup.")
-    ] = True,
+    key: Annotated[bool, typer.Option("--key/--no-key", help="Whether the backup contains the pseudonym key.")] = True,
     erasures: Annotated[
         bool, typer.Option("--erasures", help="Write only the list of what was erased, for a later restore.")
     ] = False,
     force: ForceOption = False,
     style: FormatOption = None,
 ) -> None:
-    """Write a store to one file, as of one moment, while others may write to it. Only you can read the file.
+    """Write one consistent state of a store to a file, while others may use the store. Only you can read the file.
 
-    It has the catalog, with all vectors and reports, and the key that tells patients apart: keep it as safe as the
-    store. Whoever has the key and a list of patient IDs can tell who is who; --no-key leaves it out, and then a
-    restored store can't be extended. Index files are left out: they are built anew.
+    The file contains the catalog, with all vectors and reports, and the pseudonym key: keep it as safe as the store.
+    Anybody who has the key and a list of patient IDs can identify patients. --no-key leaves the key out; a store
+    restored without it can be searched but not changed. Index files are left out and rebuilt on restore.
 
-    What is erased later stays in the backup. Keep the list that --erasures writes apart from the store, and write it
-    again after each `medlens delete`: `medlens restore` erases by it.
+    A backup still contains what is erased later. Write the list of erasures with --erasures after each `medlens delete`
+    and keep it apart from the store; `medlens restore` uses it to erase the same again.
     """
     from dataclasses import asdict
 
@@ -48,10 +46,10 @@ def backup(
     with reporting_errors(style) as chosen, open_store(store) as opened:
         if erasures:
             count = backing_up.write_erasures(opened, file, force=force)
-            row, text = {"erasures": count}, f"wrote {count} digests of what was erased to {file.name}"
+            row, text = {"erasures": count}, f"wrote a list of {count} erasures to {file.name}"
         else:
             done = backing_up.backup(opened, file, key=key, force=force)
-            row, text = asdict(done), f"wrote the store as of {done.made} to {file.name} ({done.bytes / 1e6:,.1f} MB)"
+            row, text = asdict(done), f"wrote a backup of {done.made} to {file.name} ({done.bytes / 1e6:,.1f} MB)"
             text += "" if done.has_key else ", without its key"
         if chosen is Format.TABLE:
             say(text)

@@ -56,7 +56,11 @@ def delete(
     ] = True,
     erasures: Annotated[
         Path | None,
-        typer.Option("--erasures", metavar="FILE", help="Erase by a list of `medlens backup --erasures`, alone."),
+        typer.Option(
+            "--erasures",
+            metavar="FILE",
+            help="Erase again what a list of `medlens backup --erasures` names. No other option may name anything.",
+        ),
     ] = None,
     style: FormatOption = None,
 ) -> None:
@@ -70,7 +74,10 @@ def delete(
 
     with reporting_errors(style), usage(style):
         if erasures is not None and (study or series or patient or where or dry_run):
-            raise QueryError("--erasures stands alone", hint="Leave out the options that name what to erase.")
+            raise QueryError(
+                "--erasures can't be combined with options that name what to erase or with --dry-run",
+                hint="Use --erasures alone.",
+            )
     with reporting_errors(style) as chosen, open_store(store) as opened:
         if erasures is not None:  # decided before, in this very store
             write_rows([{"erased": erase_again(opened, erasures)}], chosen)

@@ -1,4 +1,4 @@
-"""relocate: an archive that lies elsewhere now."""
+"""relocate: tell the store the new place of an archive."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ def relocate(
     new: Annotated[str, typer.Argument(metavar="NEW", help="Where it is now.")],
     store: StoreOption = DEFAULT_STORE,
     check: Annotated[
-        bool, typer.Option("--check/--no-check", help="Compare some of its files, byte by byte, before the change.")
+        bool, typer.Option("--check/--no-check", help="Compare a sample of its files by their content first.")
     ] = True,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would be done.")] = False,
     style: FormatOption = None,
 ) -> None:
-    """Tell the store that an archive lies elsewhere now. Nothing is decoded or encoded again.
+    """Tell the store that an archive is at a new place. Nothing is decoded or encoded again.
 
-    Paths below the archive's folder must be the same. `medlens index NEW` does this by itself if nothing is at the old
-    place any more; it also finds files whose paths have changed.
+    The paths below the folder of the archive must be the same as before. `medlens index NEW` does this by itself if the
+    old place is gone; it also recognises files whose paths have changed.
     """
     from dataclasses import asdict
 
@@ -36,11 +36,11 @@ def relocate(
         if chosen is not Format.TABLE:
             write_rows([asdict(done)], chosen)
             return
-        say(f"{done.files} files {'are known by their new place' if done.relocated else 'would be relocated'}")
+        say(f"{done.files} files {'are now known by their new place' if done.relocated else 'would be relocated'}")
         if done.looked_at:
             say(
-                f"  of {done.looked_at} files that were compared, {done.same} are the same, "
-                f"{done.differing} differ, {done.missing} are missing"
+                f"  of {done.looked_at} compared files, {done.same} are the same, {done.differing} differ, "
+                f"{done.missing} are missing"
             )
         if done.differing or done.missing:
             say("  run `medlens index` on the new place to bring the store up to date")

@@ -1,4 +1,4 @@
-"""restore: a backup as a store again."""
+"""restore: make a store from a backup."""
 
 from __future__ import annotations
 
@@ -14,18 +14,20 @@ from cli.medlens_output.lines import say
 
 
 def restore(
-    file: Annotated[Path, typer.Argument(parser=path_given, metavar="FILE", help="A file of `medlens backup`.")],
+    file: Annotated[
+        Path, typer.Argument(parser=path_given, metavar="FILE", help="A file that `medlens backup` wrote.")
+    ],
     store: StoreOption = DEFAULT_STORE,
     erasures: Annotated[
-        Path | None, typer.Option("--erasures", metavar="FILE", help="A list of `medlens backup --erasures`.")
+        Path | None, typer.Option("--erasures", metavar="FILE", help="A list that `medlens backup --erasures` wrote.")
     ] = None,
-    replace: Annotated[bool, typer.Option("--replace", help="Replace the store that is there.")] = False,
+    replace: Annotated[bool, typer.Option("--replace", help="Replace the existing store.")] = False,
     style: FormatOption = None,
 ) -> None:
-    """Make a store of a backup. It appears when it is complete, or not at all.
+    """Make a store from a backup. The store appears when it is complete, or not at all.
 
-    What was erased since the backup was made is erased again: what the store that is replaced has erased, and what
-    --erasures lists. Where there is neither, a warning says so. Stop other medlens processes on that store first.
+    What was erased after the backup was made is erased again, by the erasures of the replaced store and by the list of
+    --erasures. If there is neither, a warning is shown. Stop other medlens processes on an existing store first.
     """
     from dataclasses import asdict
 
@@ -35,19 +37,19 @@ def restore(
         done = restoring.restore(file, store, erasures=erasures, replace=replace)
         if done.erasures is None:
             say(
-                f"medlens: there is no list of what was erased since {done.made}: if anything was, it is back\n"
+                f"medlens: there is no list of what was erased after {done.made}; if anything was, it is back\n"
                 "  Erase it again, or run `medlens delete --erasures FILE` with a list of `medlens backup --erasures`.",
                 err=True,
             )
         if not done.has_key:
             say(
-                "medlens: the backup has no key: the store can be searched, and nothing can be added to it or erased\n"
-                "  Copy the pseudonym.key of the original store into it.",
+                "medlens: the backup has no pseudonym key; the store can be searched but not changed\n"
+                "  Copy pseudonym.key from the original store into the new one.",
                 err=True,
             )
         if chosen is Format.TABLE:
-            say(f"restored {done.instances} instances as of {done.made}")
+            say(f"restored {done.instances} instances from a backup of {done.made}")
             if done.erased:
-                say(f"  {done.erased} that were erased since have been erased again")
+                say(f"  {done.erased} instances that were erased after the backup were erased again")
         else:
             write_rows([asdict(done)], chosen)
