@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import sqlite3
+import subprocess
 import tarfile
 import threading
 from collections.abc import Callable
@@ -20,6 +21,8 @@ import pytest
 from catalog_factory import SPEC, indexed, vectors
 from command_line import medlens
 
+from indexer.catalog.processes import Process
+from indexer.records import FileStat
 from indexer.store import backup_file
 from indexer.store.place import CATALOG_FILE, KEY_FILE, VECTORS_FOLDER
 from indexer.store.store import Store
@@ -143,9 +146,6 @@ def test_a_backup_has_one_state_while_others_write(place: Path, tmp_path: Path) 
 
 
 def test_claims_and_deleted_rows_stay_behind(place: Path, tmp_path: Path) -> None:
-    from indexer.catalog.processes import Process
-    from indexer.records import FileStat
-
     with Store.open(place) as store:
         lease = store.catalog.claims.take_lease(Process.this())
         store.catalog.claims.claim(1, lease, [FileStat("claimed by name", 1, 1)])
@@ -279,6 +279,30 @@ def test_an_older_store_is_backed_up_and_restored_to_the_present_schema(tmp_path
     restore(file, tmp_path / "again")
     assert uids(tmp_path / "again") == uids(place)
     assert sorted(path.name for path in (tmp_path / "again").iterdir()) == [CATALOG_FILE, KEY_FILE, VECTORS_FOLDER]
+
+
+@pytest.mark.parametrize("closed", [False, True])
+def test_a_copied_folder_is_a_store_of_its_own(closed: bool, place: Path, tmp_path: Path) -> None:
+    """As `cp -a` makes it, also of one that a killed process has left with its log, its lease and its claims."""
+    with Store.open(place) as store:
+        store.catalog.claims.take_lease(Process("another machine", 1, "0"), -1.0)
+        fill(store, 6, 1)
+        if not closed:
+            subprocess.run(["cp", "-a", place, tmp_path / "copy"], check=True)
+    if closed:
+        subprocess.run(["cp", "-a", place, tmp_path / "copy"], check=True)
+    index = (tmp_path / "copy" / VECTORS_FOLDER / "frames.faiss").stat()
+    with Store.open(tmp_path / "copy") as store:
+        assert len(store.frames_index()) == 14
+        archive, lease = store.catalog.files.archive_id("/a"), store.catalog.claims.take_lease(Process.this())
+        assert store.catalog.claims.claim(archive, lease, [FileStat("new", 1, 1)]).granted
+        store.catalog.claims.end_lease(lease)
+        assert [check for check in verify_store(store) if not check.sound] == []
+        assert store.pseudonym_key == (place / KEY_FILE).read_bytes()
+        store.erase(SearchFilter({"study_instance_uid": ("2.0",)}))
+    with Store.open(place) as store:
+        assert len(store.frames_index()) == store.catalog.counts().frames == 14
+    assert (place / VECTORS_FOLDER / "frames.faiss").stat().st_mtime_ns == index.st_mtime_ns, "used as it was copied"
 
 
 # -- killed, or out of luck

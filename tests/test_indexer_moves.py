@@ -18,6 +18,7 @@ from pydicom.data import get_testdata_file
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage
 
+from indexer.catalog import files
 from indexer.reading.files import ReadFile
 from indexer.records import IndexReport
 from indexer.run.batches import Batch
@@ -178,7 +179,7 @@ def test_files_in_other_folders_elsewhere_are_known_by_their_bytes(world: World,
 
 
 def test_a_copy_beside_the_old_place_is_a_copy_until_the_old_one_is_gone(
-    world: World, archive: Path, tmp_path: Path
+    world: World, archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world.index(archive)
     shutil.copytree(archive, tmp_path / "copy")
@@ -187,6 +188,7 @@ def test_a_copy_beside_the_old_place_is_a_copy_until_the_old_one_is_gone(
     assert world.places()[CT].is_relative_to(archive), "the place that was known first is there, and stays"
     shutil.rmtree(archive)
     archive.mkdir()  # as where a disk is not mounted
+    monkeypatch.setattr(files, "_TAKEN_AT_ONCE", 2)
     report = world.index(tmp_path / "copy")
     assert (report.moved, report.unchanged, world.work) == (5, 6, (0, 0))
     assert world.store.catalog.counts().rejected == {"not-dicom": 1}
@@ -272,9 +274,9 @@ def test_what_is_known_of_a_folder_is_found_in_a_source_of_another_kind(
 ) -> None:
     lite.index(archive)
     before = lite.vectors()
-    files = {path.relative_to(archive).as_posix(): path.read_bytes() for path in archive.rglob("*.*")}
+    content = {path.relative_to(archive).as_posix(): path.read_bytes() for path in archive.rglob("*.*")}
     shutil.rmtree(archive)
-    with Bucket(files) as bucket:
+    with Bucket(content) as bucket:
         report = lite.index(bucket)
         assert (report.relocated, report.unchanged, report.duplicates) == (6, 5, 1)
         assert (lite.work, lite.vectors()) == ((0, 0), before)

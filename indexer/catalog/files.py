@@ -18,6 +18,7 @@ from indexer.catalog.schema import PathText, archives, files, instances
 from indexer.records import FileStat, IndexedFile, Rejection
 
 _PAGE = 10_000  # files read at a time: a few MB
+_TAKEN_AT_ONCE = 2000  # instances per transaction
 
 
 class Files:
@@ -169,10 +170,16 @@ class Files:
     def take_from_lost(self, archive_id: int, lost: Collection[int], gone: Collection[str]) -> int:
         """Give the instances of archives that are gone to duplicates in this one, except those at a path in `gone`.
 
-        Returns the number of instances.
+        Some at a time, so that other processes get their turn. Returns the number of instances.
         """
-        with self._database.writing() as connection:
-            return moves.take_from_lost(connection, archive_id, lost, gone)
+        taken, after = 0, 0
+        while True:
+            with self._database.writing() as connection:
+                given, last = moves.take_from_lost(connection, archive_id, lost, gone, after, _TAKEN_AT_ONCE)
+            taken += given
+            if last is None:
+                return taken
+            after = last
 
     def drop_without_instances(self, archive_ids: Collection[int]) -> None:
         """Remove the files, rejected ones and duplicates, of those archives that have no instance."""

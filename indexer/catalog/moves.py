@@ -106,27 +106,36 @@ def adopt(
     return {stat.path for stat in (*moved.values(), *touched.values())} | recorded
 
 
-def take_from_lost(connection: sa.Connection, archive_id: int, lost: Collection[int], excluded: Collection[str]) -> int:
-    """Give instances whose files were in the archives `lost` to duplicates in this one. Returns their number.
+def take_from_lost(
+    connection: sa.Connection, archive_id: int, lost: Collection[int], excluded: Collection[str], after: int, limit: int
+) -> tuple[int, int | None]:
+    """Give instances whose files were in the archives `lost` to duplicates in this one.
 
-    Duplicates at a path in `excluded` are left alone.
+    At most `limit` instances of those archives are examined, by ascending id from the first one `after` an id.
+    Duplicates at a path in `excluded` are left alone. Returns the number of instances that were given, and the id to go
+    on after; None at the end.
     """
-    copy = files.alias()
     query = (
-        sa.select(instances.c.id, files.c.id, copy.c.id, copy.c.path)
+        sa.select(instances.c.id, instances.c.file_id, files.c.content_hash)
         .select_from(_OWNERS)
-        .join(copy, (copy.c.content_hash == files.c.content_hash) & (copy.c.reason == DUPLICATE))
-        .where(files.c.archive_id.in_(lost), copy.c.archive_id == archive_id)
-        .order_by(copy.c.id)
+        .where(files.c.archive_id.in_(lost), instances.c.id > after)
+        .order_by(instances.c.id)
+        .limit(limit)
     )
-    heirs: dict[int, tuple[int, int]] = {}
-    for instance, owner, heir, path in connection.execute(query):
-        if path not in excluded:
-            heirs.setdefault(instance, (owner, heir))
-    for instance, (_, heir) in heirs.items():
-        inherit(connection, instance, heir)
-    delete_where_in(connection, files, files.c.id, [owner for owner, _ in heirs.values()])
-    return len(heirs)
+    owned = connection.execute(query).all()
+    copies = sa.select(files.c.id, files.c.path, files.c.content_hash).where(
+        files.c.archive_id == archive_id, files.c.reason == DUPLICATE
+    )
+    heirs: dict[str, int] = {}
+    hashes = [row.content_hash for row in owned if row.content_hash]
+    for row in sorted(rows_where_in(connection, copies, files.c.content_hash, hashes), key=lambda row: row.path):
+        if row.path not in excluded:
+            heirs.setdefault(row.content_hash, row.id)
+    given = [row for row in owned if row.content_hash in heirs]
+    for row in given:
+        inherit(connection, row.id, heirs[row.content_hash])
+    delete_where_in(connection, files, files.c.id, [row.file_id for row in given])
+    return len(given), owned[-1].id if len(owned) == limit else None
 
 
 def owns_nothing(connection: sa.Connection, archive_id: int) -> bool:

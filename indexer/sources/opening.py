@@ -35,7 +35,8 @@ def is_gone(root: str) -> bool:
     if "://" in root:
         return False
     try:
-        return not any(Path(root).iterdir())
+        with os.scandir(root) as listing:
+            return next(listing, None) is None
     except NotADirectoryError:
         return not Path(root).exists()  # a file is an archive too
     except FileNotFoundError:
