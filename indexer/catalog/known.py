@@ -76,12 +76,14 @@ def _by_size(connection: sa.Connection, sizes: Collection[int]) -> dict[int, lis
     """Return the content hashes of indexed files by size, without sizes that more than _MOST_HASHES files have."""
     usable = (files.c.content_hash.is_not(None), files.c.status == "indexed")
     found: dict[int, list[str]] = {}
-    for part in chunks(sorted(sizes), _SIZES):
-        some = [
-            sa.select(sa.select(files.c.size, files.c.content_hash).where(files.c.size == size, *usable)
-                      .limit(_MOST_HASHES + 1).subquery())
-            for size in part
-        ]  # fmt: skip
-        for size, content_hash in connection.execute(sa.union_all(*some)):
-            found.setdefault(size, []).append(content_hash)
+    for part in chunks(sorted(sizes), _PAIRS):
+        values = sa.values(sa.column("size", sa.BigInteger), literal_binds=True).data([(size,) for size in part])
+        asked = values.cte("asked")
+        same = sa.exists().where(files.c.size == asked.c.size, *usable)
+        there = connection.execute(sa.select(asked.c.size).where(same)).scalars().all()  # most files are of a new size
+        for some in chunks(there, _SIZES):
+            each = (sa.select(files.c.size, files.c.content_hash).where(files.c.size == n, *usable) for n in some)
+            first = [sa.select(query.limit(_MOST_HASHES + 1).subquery()) for query in each]
+            for size, content_hash in connection.execute(sa.union_all(*first)):
+                found.setdefault(size, []).append(content_hash)
     return {size: hashes for size, hashes in found.items() if len(hashes) <= _MOST_HASHES}
