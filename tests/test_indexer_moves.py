@@ -292,6 +292,25 @@ def test_what_is_known_of_a_folder_is_found_in_a_source_of_another_kind(
         assert (report.moved, report.duplicates, lite.work) == (0, 6, (0, 0)), "whether the bucket is there: unknown"
 
 
+def test_links_are_what_they_lead_to(lite: World, archive: Path, tmp_path: Path) -> None:
+    lite.index(archive)
+    (tmp_path / "link").symlink_to(archive)
+    report = lite.index(tmp_path / "link")
+    assert (report.unchanged, report.relocated, lite.store.catalog.files.archive_roots()) == (6, 0, {1: str(archive)})
+    objects = tmp_path / "objects"  # as git-annex keeps them
+    objects.mkdir()
+    for n, path in enumerate(sorted((archive / "b").iterdir())):
+        path.rename(objects / f"{n}")
+        path.symlink_to(objects / f"{n}")
+    retimed(objects)
+    report = lite.index(archive)
+    assert (report.unchanged, report.duplicates, report.moved, lite.work) == (5, 1, 0, (0, 0))
+    archive.rename(tmp_path / "elsewhere")
+    report = lite.index(tmp_path / "elsewhere")
+    assert (report.relocated, report.unchanged, lite.work) == (6, 6, (0, 0))
+    lite.require_sound()
+
+
 def test_another_archive_is_not_taken_for_one_that_is_gone(lite: World, archive: Path, tmp_path: Path) -> None:
     lite.index(archive)
     archive.rename(tmp_path / "elsewhere")
