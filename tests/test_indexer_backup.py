@@ -442,7 +442,7 @@ def test_what_is_no_backup_of_ours_is_refused_and_nothing_is_made(place: Path, t
     long = "x" * 200
     cases: dict[str, tuple[list[tuple[tarfile.TarInfo | str, bytes]], str]] = {
         "another tar": ([("readme", b"hello")], "is not a backup of a medlens store"),
-        "a path upwards": ([(names[0], files(**{"../evil": digest(b"x")})), ("../evil", b"x")], "does not name"),
+        "a path upwards": ([(names[0], files(**{"../evil": digest(b"x")})), ("../evil", b"x")], "names other files"),
         "an unlisted path": ([whole[0], whole[1], whole[2], ("../evil", b"x")], "files that its list does not name"),
         "an absolute name": ([whole[0], ("/tmp/evil", catalog)], "the next file is not catalog.sqlite"),
         "a symbolic link": (
@@ -466,7 +466,7 @@ def test_what_is_no_backup_of_ours_is_refused_and_nothing_is_made(place: Path, t
             "the checksum of catalog.sqlite is wrong",
         ),
         "a longer key": ([(names[0], files(**{KEY_FILE: digest(key * 2)})), whole[1], (names[2], key * 2)], "64 bytes"),
-        "negative": ([(names[0], files(**{CATALOG_FILE: {"bytes": -1, "sha256": ""}})), whole[1]], "does not name"),
+        "negative": ([(names[0], files(**{CATALOG_FILE: {"bytes": -1, "sha256": ""}})), whole[1]], "can't be read"),
         "more than there is": (
             [(names[0], files(**{CATALOG_FILE: {"bytes": 1 << 50, "sha256": ""}})), whole[1]],
             "shorter than its list",

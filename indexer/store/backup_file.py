@@ -151,8 +151,10 @@ class OpenBackup:
             )
         except (ValueError, KeyError, TypeError, AttributeError) as exc:
             raise self._damaged("its list of files can't be read") from exc
-        if not sound or list(files) not in ([CATALOG_FILE], [CATALOG_FILE, KEY_FILE]):
-            raise self._damaged(f"its list does not name {CATALOG_FILE} and at most {KEY_FILE}")
+        if not sound:
+            raise self._damaged("its list of files can't be read")
+        if list(files) not in ([CATALOG_FILE], [CATALOG_FILE, KEY_FILE]):
+            raise self._damaged(f"its list names other files than {CATALOG_FILE} and {KEY_FILE}")
         if facts.has_key and files[KEY_FILE].bytes != KEY_BYTES:
             raise self._damaged(f"{KEY_FILE} has {files[KEY_FILE].bytes:,} bytes, expected {KEY_BYTES}")
         return facts
