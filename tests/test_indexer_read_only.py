@@ -103,7 +103,7 @@ def test_index_files_that_are_missing_or_behind_are_made_in_memory(
     make_store(tmp_path / "bare")
     shutil.rmtree(tmp_path / "bare" / VECTORS_FOLDER)
     require_answers(read_only(tmp_path / "bare"), 5)
-    assert "the index of the reports can't be written: Read-only file system" in caplog.text
+    assert "the report index can't be written: Read-only file system" in caplog.text
     make_store(tmp_path / "behind", 6)
     with Store.open(tmp_path / "behind") as store:
         shutil.copytree(tmp_path / "behind" / VECTORS_FOLDER, tmp_path / "older")
@@ -158,7 +158,7 @@ def test_a_log_without_its_index_is_not_opened_while_it_changes(
         lent = Store.open(tmp_path / "store")
     assert len(lent.catalog.files.archive_roots()) == 2
     with lent:  # noqa: SIM117
-        with pytest.raises(StoreError, match="was written while it was read"), lent.catalog._database.reading():
+        with pytest.raises(StoreError, match="was changed while it was read"), lent.catalog._database.reading():
             with closing(sqlite3.connect(tmp_path / "store" / CATALOG_FILE)) as owner:
                 owner.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
