@@ -275,7 +275,7 @@ TOKENIZER_CLASSES = frozenset(
     f"{name}Tokenizer"
     for name in (
         "Albert", "Bert", "Camembert", "CLIP", "DebertaV2", "DistilBert", "Electra", "GPT2", "Gemma", "Llama", "MPNet",
-        "Nllb", "Qwen2", "Roberta", "Siglip", "T5", "XLMRoberta", "M2M100",
+        "Nllb", "Qwen2", "Roberta", "Siglip", "Siglip2", "T5", "XLMRoberta", "M2M100",
     )
 ) | {"PreTrainedTokenizer", "TokenizersBackend"}  # fmt: skip
 

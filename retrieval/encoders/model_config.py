@@ -119,7 +119,7 @@ def config_from(values: Mapping[str, Any], model: str) -> ModelConfig:
     size = vision.get("image_size", rules.VISION_OWN["image_size"].default)  # the tower's, whatever else is stated
     kept = {key: one for key, one in stated.items() if one is not None}
     preprocess = Preprocess.from_open_clip(_PREPROCESS | kept | {"size": size})
-    name, profile = _medlens(values.get("medlens", {}), model)
+    name, profile = medlens_part(values.get("medlens", {}), model)
     return ModelConfig(cfg, preprocess, name, profile)
 
 
@@ -168,7 +168,7 @@ def _require_bounded_places(vision: Mapping[str, Any], model: str) -> None:
         raise refusal(model, "vision_cfg.patch_size", patch, f"at most {rules.MOST_PLACES:,} patches in {size} pixels")
 
 
-def _medlens(info: Any, model: str) -> tuple[str, RenderProfile]:
+def medlens_part(info: Any, model: str) -> tuple[str, RenderProfile]:
     """Name and render profile: what medlens adds to a configuration."""
     if not isinstance(info, dict):
         raise refusal(model, "medlens", info, "an object")
