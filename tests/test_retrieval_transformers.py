@@ -128,12 +128,12 @@ def test_pixels_and_tokens_are_the_librarys_own(written: Any, architecture: str)
     tokenizer = AutoTokenizer.from_pretrained(folder)
     context = 77 if "clip as" in architecture else 64
     expected = tokenizer(TEXTS, padding="max_length", max_length=context, truncation=True)["input_ids"]
-    assert encoder._tokenizer(TEXTS).tolist() == expected
+    assert encoder.tokens(TEXTS).tolist() == expected
 
 
 def test_siglips_tokenizer_strips_punctuation(written: Any) -> None:
     encoder = ClipEncoder.load(str(written("siglip as MedSigLIP")), "cpu", "fp32")
-    plain, marked = encoder._tokenizer(["no effusion no pneumonia", "No effusion, no pneumonia!"])
+    plain, marked = encoder.tokens(["no effusion no pneumonia", "No effusion, no pneumonia!"])
     assert plain.tolist() == marked.tolist()
 
 

@@ -318,6 +318,12 @@ TOKENIZER: dict[str, Rule] = {
         f"one of transformers' own: {', '.join(sorted(TOKENIZER_CLASSES))}",
         lambda v: v is None or (isinstance(v, str) and v.removesuffix("Fast") in TOKENIZER_CLASSES),
     ),
+    "model_input_names": Rule(  # counts where it decides: see transformers_config
+        "a list of at most 10 names",
+        lambda v: (
+            v is None or (isinstance(v, list) and len(v) <= 10 and all(isinstance(n, str) and len(n) <= 40 for n in v))
+        ),
+    ).passive(),
     "model_max_length": maybe(number(1, 1e31, None)).passive(),  # the configuration's context_length decides
     "do_lower_case": maybe(flag(None)),
     "do_basic_tokenize": maybe(flag(None)),

@@ -105,18 +105,19 @@ def _of_transformers(parts: ModelParts, config: TransformersConfig, folder: Path
     tokenizer = Tokenizer(config, folder)
     tensors = parts.weights.tensors()
     _require_room(parts, tensors, lambda: empty_network(config))
-    return DualEncoder(filled_network(config, _state(tensors)), config, tokenizer.padding), tokenizer
+    return DualEncoder(filled_network(config, as_state(tensors)), config, tokenizer.padding), tokenizer
 
 
 def _filled(parts: ModelParts, config: ModelConfig, folder: Path) -> Any:
     tensors = parts.weights.tensors()
     _require_room(parts, tensors, lambda: build_network(config, folder))
     model = build_network(config, folder)
-    model.load_state_dict(_fitted(_state(tensors), model))
+    model.load_state_dict(_fitted(as_state(tensors), model))
     return model
 
 
-def _state(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+def as_state(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Tensors of a file as torch's, in their own number format."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")  # it is mapped, and copied
         return {name: _as_torch(tensor) for name, tensor in tensors.items()}

@@ -30,7 +30,8 @@ _BILINEAR = 2  # of PIL
 class TransformersConfig:
     """A dual encoder's configuration, every value known and filled in. `model_type` is a key of FAMILIES.
 
-    `context_length` is in tokens. With `masked`, the library's tokenizer hands the tower a mask of the padding.
+    `image_processor` holds the settings of the images as they are written, checked. `context_length` is in tokens. With
+    `masked`, the library's tokenizer hands the tower a mask of the padding.
     """
 
     model_type: str
@@ -173,9 +174,10 @@ def _tower(
         raise refusal(model, key, stated, "an object")
     kind = ""
     if "" not in tables:
-        kind = stated.get("model_type")
-        if not isinstance(kind, str) or kind not in tables:
-            raise refusal(model, f"{key}.model_type", kind, f"one of {', '.join(tables)}")
+        named = stated.get("model_type")
+        if not isinstance(named, str) or named not in tables:
+            raise refusal(model, f"{key}.model_type", named, f"one of {', '.join(tables)}")
+        kind = named
     table = tables[kind]
     known = {name: value for name, value in stated.items() if name in table and value is not None}
     filled = _filled(known, table, model, key)
@@ -245,8 +247,7 @@ def _preprocess(
             "crop": "floor" if "shortest_edge" in resize else "round",
         }
     )
-    settings = values | {"size": resize, "image_processor_type": kind}
-    return preprocess, settings | ({"crop_size": crop} if cropped else {})
+    return preprocess, known | {"image_processor_type": kind}
 
 
 def _size(value: Any, square: bool) -> dict[str, int]:
@@ -262,6 +263,6 @@ def _context(folder: Path, text: Mapping[str, Any], model: str) -> tuple[int, bo
     if text.get("model_type") in ("roberta", "xlm-roberta"):
         places -= int(text["pad_token_id"]) + 1  # positions count from there
     stated = settings.get("model_max_length")
-    longest = int(stated) if type(stated) in (int, float) and 1 <= stated < places else places
+    longest = int(stated) if isinstance(stated, int | float) and 1 <= stated < places else places
     inputs = settings.get("model_input_names")
     return longest, not isinstance(inputs, list) or "attention_mask" in inputs

@@ -117,7 +117,7 @@ def filled_network(config: TransformersConfig, state: Mapping[str, torch.Tensor]
     """The library's class with these weights, in float32. EncoderError unless they are the model's, all of them."""
     import transformers
 
-    with _quiet():
+    with quiet():
         model, info = getattr(transformers, config.family.model_class).from_pretrained(
             None,
             config=_library_config(config),
@@ -149,7 +149,7 @@ def _library_config(config: TransformersConfig) -> Any:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """No bars and no reports of the library's own: what matters of them is said in an error."""
     from transformers.utils import logging
 

@@ -67,6 +67,10 @@ class WeightFiles:
             return sha256_of(self.paths[0])
         return hashlib.sha256("\n".join(map(sha256_of, self.paths)).encode()).hexdigest()
 
+    def named_as(self, tensors: Mapping[str, Tensor]) -> bool:
+        """Whether the one file holds just these names."""
+        return self.shard_of is None and open_tensors(self.paths[0]).keys() == tensors.keys()
+
     def tensors(self) -> dict[str, Tensor]:
         """The model's tensors by name, memory-mapped, under the names that the model itself gives them.
 
