@@ -71,7 +71,7 @@ def check_model(
         if chosen is Format.TABLE:  # a cosine has six places
             rows = [row | {"value": "" if row["value"] is None else str(row["value"])} for row in rows]
         head = {name: value for name, value in vars(checked).items() if name != "judgements"}
-        write_rows(rows, chosen, head=head | {"passed": checked.passed})
+        write_rows(rows, chosen, head=head | {"passed": checked.passed}, spare=("detail",))
     if not checked.passed:
         raise typer.Exit(1)
 
@@ -106,16 +106,17 @@ def _write_known(style: Format) -> None:
         {
             "name": one.name,
             "subject": one.subject,
-            "licence": one.licence,
             "gated": "yes" if one.gated else "no",
             "MB": one.megabytes or one.float32_megabytes,
             "speed": one.speed,
             "cached": "no" if one.cached_megabytes is None else "yes",
-            "--model": one.place or f"not loaded: {one.why}",
+            "loads": "no" if one.place is None else "yes",
         }
         for one in found
     ]
     write_rows(rows, style)
+    for one in found:
+        say(f"{one.name}: {one.command or f'not loaded, since {one.why}'}. Licence: {one.licence}.")
     say(
         f"Checked on {checked_on()}; an empty cell could not be checked. These layouts are tested with random weights: "
         "nobody has run the published weights with medlens yet."

@@ -201,12 +201,12 @@ def public_models_page() -> str:
         "an empty cell could not be checked. **Nobody has run these published weights with medlens yet**: their "
         "layouts are tested with random weights against the libraries they come from ({doc}`../models`). Run "
         "`medlens models check MODEL` after the download.\n",
-        "| model | for | licence | gated | MB to download | MB in memory | pixels | tokens | images a second, one core | speed |",
+        "| model | for | licence | gated | MB to download | MB in memory | pixels | tokens | images a second | speed |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for one in found:
         cells = (
-            f"[{one.name}](#{one.name.lower().replace(' ', '-')})",
+            one.name,
             one.subject,
             one.licence,
             "yes" if one.gated else "no",
