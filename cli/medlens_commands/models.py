@@ -1,4 +1,4 @@
-"""models: which models there are, where one's own lie, and whether one runs here as in its own library."""
+"""The command `models`: list the available models, add your own, and check one against its own library."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from cli.medlens_output.lines import say
 if TYPE_CHECKING:
     from retrieval.encoders.model_list import ListedModel
 
-models = typer.Typer(help="The models at hand, and how to name others.", invoke_without_command=True)
+models = typer.Typer(help="List the available models, add your own, and check one.", invoke_without_command=True)
 _ONLY_IN_LINES = ("terms", "figures")
 
 
@@ -23,11 +23,12 @@ _ONLY_IN_LINES = ("terms", "figures")
 def list_models(
     context: typer.Context,
     known: Annotated[
-        bool, typer.Option("--known", help="Public models of medical images: what each has seen, terms, size, command.")
+        bool,
+        typer.Option("--known", help="List public models instead: subject, licence, size, speed, and how to use each."),
     ] = False,
     style: FormatOption = None,
 ) -> None:
-    """The models that ship with medlens and those that were added, and how to name others."""
+    """List the models that ship with medlens and the models that you added, with sizes, figures and terms."""
     if context.invoked_subcommand is not None:
         return
     from retrieval.encoders import model_list
@@ -38,15 +39,21 @@ def list_models(
             return
         _write(model_list.list_models(), chosen)
         if chosen is Format.TABLE:
-            say("Others: --model FOLDER, hf-hub:ORG/REPO, or ARCHITECTURE@CHECKPOINT. `--known` lists public ones.")
+            say(
+                "To use another model: --model FOLDER, hf-hub:ORG/REPO, or ARCHITECTURE@CHECKPOINT. "
+                "`medlens models --known` lists public ones."
+            )
 
 
 @models.command("add")
 def add_model(
-    place: Annotated[str, typer.Argument(help="A model folder, hf-hub:ORG/REPO, or ARCHITECTURE@CHECKPOINT.")],
+    place: Annotated[str, typer.Argument(help="The model: a folder, hf-hub:ORG/REPO, or ARCHITECTURE@CHECKPOINT.")],
     style: FormatOption = None,
 ) -> None:
-    """Remember where a model lies, so that stores made with it find it. `index --model` and `train` do so, too."""
+    """Add a model of your own, so that stores made with it find it.
+
+    `medlens index --model` and `medlens train` add their model too.
+    """
     from retrieval.encoders import model_list
 
     with reporting_errors(style) as chosen:
@@ -55,13 +62,13 @@ def add_model(
 
 @models.command("check")
 def check_model(
-    place: Annotated[str, typer.Argument(help="A model folder, or any other name that --model takes.")],
+    place: Annotated[str, typer.Argument(help="The model: a folder, hf-hub:ORG/REPO, or ARCHITECTURE@CHECKPOINT.")],
     device: DeviceOption = "auto",
     style: FormatOption = None,
 ) -> None:
-    """Compare a model's pixels, tokens and embeddings here with those of its own library; measure speed and memory.
+    """Compare a model's pixels, tokens and embeddings with those that its own library computes.
 
-    Exit code 1 if a judgement fails.
+    The command also measures speed and memory. It ends with exit code 1 if a judgement fails.
     """
     from retrieval.encoders import model_check
 
@@ -77,7 +84,9 @@ def check_model(
 
 
 def _write(models: Sequence[ListedModel], style: Format) -> None:
-    """A table without terms and figures, which follow it in lines for each model; in other formats, rows with them."""
+    """Write models: as a table followed by lines with the terms and figures of each, or in other formats as rows that
+    include both.
+    """
     if style is not Format.TABLE:
         write_rows([vars(model) for model in models], style)
         return
