@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from retrieval.encoders.model_source import ModelSource, resolve_model
 from retrieval.encoders.spec import EncoderSpec
@@ -119,9 +120,23 @@ class ClipEncoder:
         return self._images.batch_size
 
     @property
+    def visual(self) -> Any:
+        """The image tower as a module of torch: pixels of `spec.preprocess` in, features out."""
+        return self._images.visual
+
+    @property
     def logit_scale(self) -> float:
         """The learned inverse temperature that turns cosine similarities into logits (already exponentiated)."""
         return float(self._model.logit_scale.exp().item())
+
+    def image_features(self, images: Sequence[Uint8Image]) -> Embeddings:
+        """[N, embed_dim] float32, not normalised."""
+        return self._images.features(images)
+
+    def tokens(self, texts: Sequence[str]) -> npt.NDArray[np.int64]:
+        """[N, context length]: the ids that a model's tokenizer gives for texts."""
+        ids: npt.NDArray[np.int64] = self._tokenizer(list(texts)).numpy()
+        return ids
 
     def encode_images(self, images: Sequence[Uint8Image]) -> Embeddings:
         """[N, embed_dim] float32, unit norm. Pictures are uint8 [H, W] or [H, W, 3] of any size.
