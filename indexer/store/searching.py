@@ -16,7 +16,7 @@ import numpy.typing as npt
 from indexer.records import Origin
 from indexer.store.derived import CPU, DerivedFiles
 from indexer.store.place import StorePlace
-from indexer.store.slices import no_places_yet, with_places
+from indexer.store.slices import slice_position_cache, with_slice_positions
 from retrieval.encoders.spec import profile_from_json
 from retrieval.errors import QueryError, StoreError
 from retrieval.search.describe import (
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-class OfOneModel(Protocol):
+class HasModel(Protocol):
     """What belongs to a model, as a store does."""
 
     @property
@@ -57,7 +57,7 @@ class StoreEncoder:
     loaded: WeightsNotFound if it is none of them, StoreIncompatible if the place has another model.
     """
 
-    def __init__(self, store: OfOneModel, model: str | None = None, device: str = "auto") -> None:
+    def __init__(self, store: HasModel, model: str | None = None, device: str = "auto") -> None:
         self._store = store
         self._asked = (model, device)
 
@@ -93,7 +93,7 @@ class StoreEncoder:
         return store_model(self._store, *self._asked)
 
 
-def store_model(store: OfOneModel, model: str | None, device: str) -> LightEncoder | ClipEncoder:
+def store_model(store: HasModel, model: str | None, device: str) -> LightEncoder | ClipEncoder:
     """The store's own model, or the one asked for if it is the same: for words, torch stays away where it can.
 
     Raises WeightsNotFound if it is not known where it lies, StoreIncompatible for another model."""
@@ -104,7 +104,7 @@ def store_model(store: OfOneModel, model: str | None, device: str) -> LightEncod
     return encoder
 
 
-def model_source(store: OfOneModel, model: str | None) -> ModelSource:
+def model_source(store: HasModel, model: str | None) -> ModelSource:
     """Where the model that was asked for lies, or the store's own. Places that a store names are never followed."""
     from retrieval.encoders.known_models import find_model
     from retrieval.encoders.model_source import resolve_model
@@ -112,14 +112,14 @@ def model_source(store: OfOneModel, model: str | None) -> ModelSource:
     return resolve_model(model) if model else find_model(store.model)
 
 
-class Questions:
+class StoreSearch:
     """Search and description over one store, and the encoders that were loaded for them."""
 
     def __init__(self, place: StorePlace, derived: DerivedFiles) -> None:
         self._place = place
         self._derived = derived
         self._catalog = place.catalog
-        self._slices = no_places_yet(place.catalog)
+        self._slices = slice_position_cache(place.catalog)
         self._encoders: dict[str, StoreEncoder] = {}  # by the device that was asked for
 
     def search(
@@ -136,7 +136,7 @@ class Questions:
         searcher = Searcher(encoder, frames, self._catalog.frames, reports)
         pictures = [what for what, _ in opened]
         results = searcher.search(query, pictures=pictures, excluded_patients=excluded, steps=steps)
-        return with_places(results, self._catalog, self._slices)
+        return with_slice_positions(results, self._catalog, self._slices)
 
     def describe(
         self,
