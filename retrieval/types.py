@@ -226,6 +226,10 @@ class VectorIndex(Protocol):
         """Per query, the exact score of each of `ids` that is in the index."""
         ...
 
+    def sample(self, n: int) -> Ids:
+        """At most n ids [m], ascending, spread evenly over the index: the same for the same index."""
+        ...
+
 
 @runtime_checkable
 class Catalog(Protocol):

@@ -84,7 +84,7 @@ def search(
     ] = False,
     k: KOption = 10,
     offset: Annotated[int, typer.Option(help="Skip so many answers: the next page.")] = 0,
-    depth: Annotated[int, typer.Option(help="How far rrf and hybrid look into each ranking.")] = 1000,
+    depth: Annotated[int, typer.Option(help="How far rrf looks into each ranking.")] = 1000,
     where: WhereOption = None,
     modality: ModalityOption = None,
     body_part: BodyPartOption = None,

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import re
 import zlib
 from collections.abc import Callable, Mapping
@@ -68,6 +69,17 @@ class ReportIndex:
                 part = slice(int(self.starts[column]), int(self.starts[column + 1]))
                 out[self.documents[part]] += self.weights[part]  # a document stands once in a column
         return out
+
+    def information(self, text: str, words: Words | None = None) -> float:
+        """What a report could score at most: the sum of the words' inverse document frequencies. A word that no report
+        has counts as the rarest.
+        """
+        total = 0.0
+        for word in (words or terms)(text):
+            column = self.words.get(word)
+            having = 0 if column is None else int(self.starts[column + 1] - self.starts[column])
+            total += math.log1p((len(self) - having + 0.5) / (having + 0.5))
+        return total
 
     def save(self, folder: Path) -> dict[str, int]:
         """Write the arrays into a folder that is there; the checksums of the files, for `load`."""

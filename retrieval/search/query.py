@@ -110,7 +110,7 @@ class Query:
     - `fold`: answers whose embeddings have at least this cosine similarity to a better answer are folded into it.
     - `literal`: take "no", "without", "left" and "right" as words. Else "no effusion" looks away from effusions, and
       "left breast" leaves out frames whose header says that they show the right one.
-    - `k` answers after the first `offset`. `depth` is how far RRF looks into each ranking.
+    - `k` answers after the first `offset`. `depth` is how far RRF looks into each ranking; no other rule heeds it.
 
     Raises QueryError for what can't be asked: EmptyQuery for nothing or blanks, weights that cancel out, k below 1 ...
     """

@@ -12,7 +12,7 @@ import numpy as np
 from retrieval.errors import QueryError
 from retrieval.language.sides import only_side
 from retrieval.search.bm25 import ReportIndex
-from retrieval.search.hybrid import HybridRanking, ReportScores, TextRanking, with_reports
+from retrieval.search.hybrid import SAMPLE, HybridRanking, ReportScores, TextRanking, UsualScores, with_reports
 from retrieval.search.interpret import frames_of_other_side, separate_negations
 from retrieval.search.levels import answers
 from retrieval.search.query import ImagePart, Pooling, Query, Ranker, TextPart
@@ -143,12 +143,14 @@ class Searcher:
     ) -> Ranking:
         if ranker is Ranker.TEXT and found is not None:
             return TextRanking(found, self.catalog, allowed)
-        dense = dense_ranking(query, self._encoded(query, pictures), self.index, allowed)
+        vectors = self._encoded(query, pictures)
+        dense = dense_ranking(query, vectors, self.index, allowed)
         if found is None:
             return dense
         if isinstance(dense, ReciprocalRanks):
             return with_reports(dense, found, self.catalog, allowed)
-        return HybridRanking(dense, found, self.catalog, allowed, query.depth)
+        usual = UsualScores.of(dense_ranking(query, vectors, self.index, None), self.index.sample(SAMPLE))
+        return HybridRanking(dense, found, self.catalog, allowed, usual)
 
     def _encoded(self, query: Query, pictures: Sequence[Uint8Image | Embedding] | None) -> Embeddings:
         """[parts, D], in the order of the parts."""
