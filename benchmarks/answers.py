@@ -274,11 +274,12 @@ def phrases(archive: Archive) -> dict[str, Any]:
     for group, report in reports.items():
         own = []
         for sentence in sentences(report):
-            words = tokens(sentence)
+            words = sentence.split()
             for start in range(len(words) - 5):
-                piece = words[start : start + 6]
-                if all(holders[tuple(piece[i : i + 4])] == {group} for i in range(3)):
-                    own.append(" ".join(piece))
+                piece = " ".join(words[start : start + 6])
+                stems = tokens(piece)
+                if len(stems) >= 4 and all(holders.get(gram) == {group} for gram in grams(piece)):
+                    own.append(piece)
         if own:
             asked.append((group, str(own[int(rng.integers(len(own)))])))
     asked = [asked[i] for i in sorted(rng.permutation(len(asked))[:100].tolist())]

@@ -175,6 +175,7 @@ class SearchResults:
     ranker: str = "dense"
     score: str = "cosine similarity"
     notes: tuple[str, ...] = ()
+    understood: str = ""
 
     def to_pandas(self) -> DataFrame:
         """One row per hit: rank, score, sop_instance_uid, frame_number, folded, part.NAME for each part, the

@@ -21,6 +21,7 @@ import re
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -142,13 +143,17 @@ def build_report_index(texts: Mapping[str, str], words: Words | None = None) -> 
 
 
 def terms(text: str) -> list[str]:
-    """The index terms of a text: its words, and again with their side the words that belong to one."""
+    """The index terms of a text: its words, its pairs of neighbouring words, and again with their side the words that
+    belong to one.
+    """
     plain = _plain(text)
     words = _words(plain)
     of_sides = [pair for clause in clauses(plain) for pair in sided(_words(clause))]
     stems = _stemmed([*words, *(word for _, word in of_sides)])
     with_side = zip(of_sides, stems[len(words) :], strict=True)
-    return [*stems[: len(words)], *(f"{side}_{stem}" for (side, _), stem in with_side)]
+    own = stems[: len(words)]
+    pairs = (f"{first} {second}" for first, second in pairwise(own))
+    return [*own, *pairs, *(f"{side}_{stem}" for (side, _), stem in with_side)]
 
 
 def tokens(text: str) -> list[str]:

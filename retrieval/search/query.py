@@ -196,7 +196,7 @@ class Query:
         for number, part in enumerate(self.parts):
             sign = ("-" if part.weight < 0 else "") if not number else (" - " if part.weight < 0 else " + ")
             size = "" if abs(part.weight) == 1 else f"{abs(part.weight):g} "
-            out += sign + size + _displayed(part, quoted=len(self.parts) > 1)
+            out += sign + size + named(part, quoted=len(self.parts) > 1)
         return out
 
 
@@ -271,7 +271,8 @@ def _checked(value: PartLike) -> Part:
     return ImagePart(part.image, float(weight), part.frame_number)
 
 
-def _displayed(part: Part, *, quoted: bool) -> str:
+def named(part: Part, *, quoted: bool = False) -> str:
+    """A part for people: its text, or `image` and the file's name without its folder."""
     if isinstance(part, TextPart):
         return f'"{part.text}"' if quoted else part.text
     if isinstance(part.image, FrameRef | ShortRef):
