@@ -165,7 +165,8 @@ class SearchResults:
     """Hits in rank order. `searched` is the number of frames that passed the filter; None if all frames were searched.
 
     `ranker` is the ranker that was used (dense, text, hybrid), `score` the meaning of the scores in words, and `notes`
-    are remarks on the results.
+    are remarks on the results. `understood` says how the query was read: `searched for: cardiomegaly; without: pleural
+    effusion; prefers: chest`.
     """
 
     query: str

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -405,6 +406,42 @@ def test_hybrid_is_the_sort_of_all_frames_by_its_formula(seed: int, k: int, fusi
         assert hit.score == pytest.approx(expected[int(hit.key.frame_number)], abs=1e-5)
         assert sum(hit.breakdown.values()) == pytest.approx(hit.score, abs=1e-5)
         assert ("report" in hit.breakdown) == (hit.attributes["study"] in evidence)
+
+
+@settings(max_examples=10, deadline=None)
+@given(st.integers(0, 60), st.integers(1, 150), st.booleans())
+def test_frames_whose_header_contradicts_fall_behind_by_four_deviations(seed: int, k: int, reports: bool) -> None:
+    world = World(seed, count=150, reports=REPORTS if reports else None)
+    query = Query("pleural effusion CT", k=k)
+    plain = {hit.key: hit.score for hit in world.search(replace(query, literal=True, k=150)).hits}
+    spread = 1.0 if reports else float(np.std(list(plain.values())))
+    results = world.search(query)
+    expected = {
+        key: score - 4 * spread * (world.rows[int(key.frame_number)]["modality"] == "MR")
+        for key, score in plain.items()
+    }
+    assert [hit.score for hit in results.hits] == pytest.approx(sorted(expected.values(), reverse=True)[:k], abs=1e-5)
+    for hit in results.hits:
+        assert hit.score == pytest.approx(expected[hit.key], abs=1e-5)
+        assert sum(hit.breakdown.values()) == pytest.approx(hit.score, abs=1e-5)
+        assert ("header" in hit.breakdown) == (hit.attributes["modality"] == "MR")
+    assert results.understood == "searched for: pleural effusion CT; prefers: CT, chest"
+
+
+def test_what_was_understood_is_said() -> None:
+    world = World(1)
+
+    def said(ask: Any, **settings: Any) -> str:
+        return world.search(Query(ask, **settings)).understood
+
+    assert said("cardiomegaly, no pleural effusion") == (
+        "searched for: cardiomegaly; without: pleural effusion; prefers: chest"
+    )
+    assert said("no pneumothorax") == "without: pneumothorax; prefers: chest"
+    assert said("left breast") == "searched for: left breast; prefers: breast; side: left"
+    assert said(["a nodule", TextPart("CT", -1)]) == "searched for: a nodule; without: CT"
+    assert said("no pneumothorax", literal=True) == "searched for: no pneumothorax"
+    assert said(["a nodule", ImagePart(PICTURE)]) == "searched for: a nodule + image"
 
 
 def test_neither_the_depth_nor_the_number_of_answers_changes_the_order() -> None:

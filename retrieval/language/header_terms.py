@@ -42,7 +42,7 @@ _AGES = {  # words for an age group: from and below which age in years
     "elderly": (65, 200),
 }
 _AROUND = 5  # years: "60-year-old" takes 55 to 65
-_YEAR = re.compile(r"\b(since|after|before|until)?\s*\b(19[89]\d|20[0-4]\d)\b(?![-/.]\d)")
+_YEAR = re.compile(rf"\b(?:(since|after|before|until) )?(19[89]\d|20[0-4]\d)\b(?![-/]\d){_UNIT}")
 _DESCRIBED = {  # what descriptions of series call planes and sequences; those of one group exclude one another
     "plane": {
         "axial": ("axial", "transvers", "transax"),
@@ -221,7 +221,7 @@ def _split(term: str) -> tuple[str, ...]:
 
 
 def _folded(text: str) -> str:
-    return without_accents(text).lower()
+    return " ".join(without_accents(text).lower().split())
 
 
 def _column(attribute: str) -> str:

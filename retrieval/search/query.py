@@ -110,8 +110,9 @@ class Query:
     - `one_per`: at most one answer per patient, study or series: the best one.
     - `exclude_same_patient`: exclude the patients whose images are in the query.
     - `fold`: an answer whose embedding has at least this cosine similarity to a better answer is folded into that one.
-    - `literal`: treat "no", "without", "left" and "right" as plain words. Otherwise "no effusion" searches away from
-      effusions, and "left breast" excludes frames whose header names the right side.
+    - `literal`: treat all words as plain words. Otherwise "no effusion" searches away from effusions, "left breast"
+      excludes frames whose header names the right side, and with "chest x-ray" frames whose header names another
+      modality or part of the body fall behind.
     - `k`: the number of answers, after the first `offset`. `depth`: the number of ranks that RRF reads of each ranking.
 
     Raises EmptyQuery for an empty or blank query, and QueryError for other values that can't be used, such as weights
