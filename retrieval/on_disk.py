@@ -1,7 +1,8 @@
-"""How files come to be: made beside their place under a name of their own, then renamed.
+"""Writes files atomically: a temporary file is written beside the target and then renamed.
 
-So a reader sees the old file, the new one or none. What is unfinished is locked by the process that makes it: a lock
-goes with its process, so what a killed one has left is known, and is removed when the same file is next written.
+A reader therefore sees the old file, the new file or none. The process that writes a temporary file holds a lock on it,
+which ends with the process. So the leftovers of a killed process can be told, and are removed when the same file is
+written again.
 """
 
 from __future__ import annotations
@@ -16,43 +17,50 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-UNFINISHED = ".*.tmp"  # the names of what is not finished
+UNFINISHED = ".*.tmp"  # the pattern of temporary names
 _NEXT_TO_NOTHING = 1 << 16  # bytes; SQLite takes 32 KiB at once for the index of its log
 
 
 def unfinished_name(path: Path) -> Path:
-    """A free name in the folder of `path`. What is made there has the permissions that the umask gives: no `mkstemp`,
-    whose files nobody else may read once they are renamed.
+    """A free temporary name in the folder of `path`.
+
+    A file with this name gets the permissions of the umask. `mkstemp` would make it unreadable for other users.
     """
     return path.with_name(f".{path.name}.{os.urandom(8).hex()}.tmp")
 
 
 @contextmanager
 def unfinished_beside(path: Path, *, folder: bool = False, private: bool = False) -> Iterator[Path]:
-    """An empty file or folder beside `path`, locked, under a name of its own; what is left of it at the end goes.
+    """An empty, locked temporary file or folder beside `path`, removed at the end if it still has that name.
 
-    What killed processes have left of the same `path` goes, too. `private`: its owner's alone, whatever the umask.
+    Leftovers of the same `path` from killed processes are removed: of a file first, of a folder when the block has
+    ended without an error. `private`: only the owner can read it, whatever the umask.
     """
-    _remove_dead(path)
+    if not folder:
+        _remove_dead(path)
     made, lock = _made_and_locked(path, folder, private)
     try:
         yield made
     finally:
         os.close(lock)
         remove(made)
+    if folder:
+        _remove_dead(path)
 
 
 @contextmanager
 def written_whole(
     path: Path, *, durable: bool = False, alone: bool = False, private: bool = False, like: Path | None = None
 ) -> Iterator[Path]:
-    """An empty file to write to, which becomes `path` when the block ends well, and goes if it doesn't.
+    """An empty temporary file. It replaces `path` when the block ends, and is removed if the block raises.
 
-    With `durable`, it survives a power cut from then on. With `alone`, nobody else writes this file at the same time:
-    its unfinished name is always the same. It is its owner's alone if it is `private`. With `like`, a file or a folder,
-    it may be read by the same users, in place of whom the umask allows; one that is there keeps its own.
+    - `durable`: the new file survives a power cut.
+    - `alone`: no other process writes the same file. A fixed temporary name is used, so that the leftover of a killed
+      process is overwritten. The file is not created.
+    - `private`: only the owner can read the new file, whatever the umask.
+    - `like`: a file or folder whose readers may read the new file. An existing file keeps its permissions.
 
-    What a link leads to is replaced, not the link. A pipe or a device can't be replaced and is written to as it is.
+    The target of a link is replaced, not the link. A pipe or a device is written to directly.
     """
     place = path.resolve()
     if place.exists() and not place.is_file():
@@ -71,12 +79,15 @@ def written_whole(
 
 @contextmanager
 def folder_written_whole(path: Path, *, replace: bool = True, like: Path | None = None) -> Iterator[Path]:
-    """The same for a folder: a new one, to be filled, which becomes `path` when the block ends well.
+    """As `written_whole`, for a folder: the block fills a new folder, which becomes `path` when the block ends.
 
-    What was there goes; without `replace`, OSError if anything is there by then but an empty folder. Until then it is
-    its owner's alone; `like` is as for `written_whole`, for what is in it, too.
+    An existing folder is replaced. Without `replace`, OSError is raised if `path` exists and is not an empty folder.
+    Only the owner can read the new folder until then. `like` also applies to the files in the folder.
+
+    A process that is killed at the very end leaves the replaced folder as `.NAME.HEX.old.tmp`. It is removed when a new
+    one has replaced the folder, and never without `replace`.
     """
-    old = unfinished_name(path)
+    old = unfinished_name(path).with_suffix(".old.tmp")
     with unfinished_beside(path, folder=True, private=like is not None) as made:
         yield made
         if like is not None:
@@ -89,6 +100,8 @@ def folder_written_whole(path: Path, *, replace: bool = True, like: Path | None 
             made.rename(path)
         finally:
             remove(old)
+    if replace:
+        _remove_dead(path, ".old.tmp")
 
 
 @contextmanager
@@ -101,7 +114,7 @@ def _lone(place: Path) -> Iterator[Path]:
 
 
 def _made_and_locked(path: Path, folder: bool, private: bool) -> tuple[Path, int]:
-    """A new file or folder, and the open handle that holds its lock."""
+    """Create a temporary file or folder; return its path and the open handle that holds its lock."""
     while True:
         made = unfinished_name(path)
         if folder:
@@ -113,17 +126,17 @@ def _made_and_locked(path: Path, folder: bool, private: bool) -> tuple[Path, int
         try:
             lock = os.open(made, os.O_RDONLY)
         except FileNotFoundError:
-            continue  # taken for a dead process's before it was locked
-        with suppress(OSError):  # a file system without locks: then nobody takes it for a dead process's
+            continue  # another process removed it as a leftover, before it was locked
+        with suppress(OSError):  # a file system without locks: no other process can lock it either
             fcntl.flock(lock, fcntl.LOCK_EX)
         if made.exists():
             return made, lock
         os.close(lock)
 
 
-def _remove_dead(path: Path) -> None:
-    """Remove what nobody holds any more of the unfinished files or folders of `path`, as far as that is possible."""
-    name = re.compile(rf"\.{re.escape(path.name)}\.[0-9a-f]{{16}}\.tmp")
+def _remove_dead(path: Path, suffix: str = ".tmp") -> None:
+    """Remove those temporary files or folders of `path` that no process has locked, as far as that is possible."""
+    name = re.compile(rf"\.{re.escape(path.name)}\.[0-9a-f]{{16}}{re.escape(suffix)}")
     with suppress(OSError):
         for left in [entry.path for entry in os.scandir(path.parent) if name.fullmatch(entry.name)]:
             with suppress(OSError):  # it is locked, not ours, or gone
@@ -136,14 +149,14 @@ def _remove_dead(path: Path) -> None:
 
 
 def make_private(path: Path) -> None:
-    """Make an empty file that nobody but its owner can open, whatever the umask. OSError if it is there."""
+    """Create an empty file that only its owner can open, whatever the umask. Raises OSError if the file exists."""
     handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
     os.fchmod(handle, 0o600)
     os.close(handle)
 
 
 def make_folder_like_its_parent(folder: Path) -> None:
-    """Make a folder that the same users may look into as the one it lies in. It may be there already."""
+    """Create a folder with the readers of its parent folder. The folder may exist."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     try:
         folder.mkdir(0o700)
@@ -170,7 +183,7 @@ def share(path: Path, like: Path) -> None:
 
 
 def is_full(folder: Path) -> bool:
-    """Whether there is next to no room for files in a folder, as far as the system says."""
+    """Whether the disk of a folder has almost no free space, or no free inode."""
     try:
         found = os.statvfs(folder)
     except OSError:
@@ -179,7 +192,7 @@ def is_full(folder: Path) -> bool:
 
 
 def advice(error: OSError) -> str:
-    """What to do about a disk without room, or a quota or limit that was reached; empty for another error."""
+    """Return what to do about a full disk, a quota or a limit on file sizes; empty for another error."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return "Free disk space, then run the same command again."
     if error.errno == errno.EFBIG:
@@ -188,7 +201,7 @@ def advice(error: OSError) -> str:
 
 
 def remove(path: Path) -> None:
-    """Remove a file, or a folder with all in it; nothing if it is gone already."""
+    """Remove a file, or a folder with its content. Does nothing if it does not exist."""
     if path.is_dir():
         shutil.rmtree(path, ignore_errors=True)
     else:
@@ -196,7 +209,7 @@ def remove(path: Path) -> None:
 
 
 def sync(path: Path) -> None:
-    """Make a file, or what was created or renamed in a folder, survive a power cut."""
+    """Make a file, or the names in a folder, survive a power cut."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -49,6 +49,7 @@ STORE_FULL: Mapping[str, Command] = {
     "index, a new store": Command("index {inputs}/archive --store {store}", lambda inputs, folder: None, True),
     "classify --save": Command("classify --labels {inputs}/labels.yaml --save --store {store} --format csv"),
     "optimize": Command("optimize --kind ivf-rabitq --store {store}"),
+    "restore": Command("restore {inputs}/store.backup --store {store}", lambda inputs, folder: None),
     "delete": Command("delete --study 1.2.4.0 --yes --store {store}"),
     "verify --repair": Command("verify --repair --store {store}", jobs.damaged(["a flipped bit of an index"])),
     "migrate": Command("migrate --store {store}", jobs.with_old),
@@ -57,6 +58,7 @@ OUTPUT_FULL: Mapping[str, Command] = {
     "export npz": Command("export {out}/vectors.npz --store {store}"),
     "export parquet": Command("export {out}/vectors.parquet --store {store}"),
     "export faiss": Command("export {out}/vectors.faiss --store {store}"),
+    "backup": Command("backup {out}/store.backup --store {store}"),
     "search -o jsonl": Command("search effusion -k 40 --format jsonl -o {out}/hits.jsonl --store {store}"),
     "search -o csv": Command("search effusion -k 40 --format csv -o {out}/hits.csv --store {store}"),
     "search -o html": Command("search effusion --format html -o {out}/hits.html --store {store}"),
@@ -91,7 +93,7 @@ def _no_disk() -> str:
     return "" if done.returncode == 0 else "this user may not mount a disk of its own"
 
 
-@trial(attempts=230, share=0.013, missing=_no_disk)
+@trial(attempts=250, share=0.013, missing=_no_disk)
 def full_disk(attempts: int, seed: int, folder: Path, tally: Tally) -> None:
     """Commands on a full disk say so in one line, leave the store as it was or whole batches, and go on with room."""
     names = [name for pair in zip_longest(STORE_FULL, OUTPUT_FULL) for name in pair if name]

@@ -28,6 +28,7 @@ from indexer.run.options import IndexOptions
 from indexer.run.pipeline import index_archive
 from indexer.store import place
 from indexer.store.store import Store
+from indexer.tasks.backing_up import backup
 from indexer.tasks.classifying import StoreLabeller
 from indexer.tasks.erasing import erase, plan_erasure
 from indexer.tasks.exchange import EXPORTS, export_frames, import_frames
@@ -109,6 +110,7 @@ def make_inputs(inputs: Path) -> None:
     with Store.open(inputs / "base") as store:
         _labelled(store, "It shows")
         export_frames(store, inputs / "vectors.npz")
+        backup(store, inputs / "store.backup")
         erase(store, plan_erasure(store, patients=[_patients(store)[-1]]))
         store.search(Query("effusion", ranker=Ranker.TEXT), encoder=Encoder())
     with np.load(inputs / "vectors.npz") as file:
