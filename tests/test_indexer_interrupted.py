@@ -80,7 +80,7 @@ def test_a_folder_that_was_to_be_replaced_is_kept_until_another_has_replaced_it(
         folder.mkdir()
     with pytest.raises(RuntimeError), folder_written_whole(tmp_path / "store"):
         raise RuntimeError
-    assert names(tmp_path) == [made.name, old.name]
+    assert names(tmp_path) == [old.name, made.name]
     with folder_written_whole(tmp_path / "store", replace=False):
         pass
     assert names(tmp_path) == [old.name, "store"]
