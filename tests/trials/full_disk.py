@@ -27,7 +27,7 @@ from trials.registry import Tally, trial
 _DISK = 16 << 20
 _PAGE = 4096
 _NEW_MOUNTS, _NEW_USERS = 0x00020000, 0x10000000  # CLONE_NEWNS: what is mounted goes with the process; CLONE_NEWUSER
-_SAYS_FULL = ("disk is full", "No space left on device")
+_SAYS_FULL = ("disk is full", "No space left on device", "the disk has only")
 
 
 @dataclass(frozen=True)

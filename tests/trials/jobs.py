@@ -419,6 +419,8 @@ def table_digests(catalog: Path) -> dict[str, str]:
 
 
 def _without_times(row: dict[str, Any]) -> dict[str, Any]:
+    if row["key"] == "restored":
+        return {"key": row["key"], "value": {name: v for name, v in json.loads(row["value"]).items() if name != "at"}}
     if row["key"] != "vector_indexes":
         return row
     kinds = {name: figures["kind"] for name, figures in json.loads(row["value"]).items()}
