@@ -27,6 +27,7 @@ from trials.registry import Tally, trial
 from indexer.store.store import Store
 from indexer.tasks.verifying import verify_store
 
+_Rows = dict[str, Any]
 _SAYS = "ended the connection", "can't be reached"
 
 
@@ -61,7 +62,7 @@ def _attempts(attempt: Any, attempts: int, seed: int, folder: Path) -> list[Outc
 
 def _indexed(server: postgres.Server, inputs: Path, folder: Path, attempts: int, rng: random.Random) -> list[Outcome]:
     arguments = ["index", str(inputs / "archive"), "--store"]
-    whole, expected = _whole(server, arguments, folder)
+    whole, (expected, rows) = _whole(server, arguments, folder)
     outcomes = []
     for number in range(attempts):
         share, backend = (number + rng.random()) / attempts, number % 2 == 1
@@ -77,19 +78,24 @@ def _indexed(server: postgres.Server, inputs: Path, folder: Path, attempts: int,
         outcome = Outcome(f"index, {killed} killed after {share:.0%} of its time")
         outcome.faults += _faults_of(code, said)
         left = forked(partial(_look, url, home))
-        if left.error and "holds no medlens store" not in left.error:
+        if left.error and "StoreNotFound" not in left.error:
             outcome.faults.append(f"what is left can't be read: {left.error}")
-        outcome.state = _state(left.value, expected)
-        if left.value is not None and (wrong := set(left.value.unsound) - {"dead workers", "leftovers"}):
-            outcome.faults.append(f"verify finds wrong: {sorted(wrong)}")
+        outcome.state = "before"
+        if left.value is not None:
+            seen, some = left.value
+            outcome.state = "after" if seen.tables == expected.tables else "between"
+            if wrong := set(seen.unsound) - {"dead workers", "leftovers"}:
+                outcome.faults.append(f"verify finds wrong: {sorted(wrong)}")
+            if not _are_whole_batches(some, rows):
+                outcome.faults.append("what is left has other rows, or a part of a file")
+            if "dead workers" in seen.unsound:
+                outcome.cleaned.append("claims of the dead")
         again, said, _ = forked(partial(_command, [*arguments, url], home)).result()
-        end: Seen = forked(partial(_look, url, home)).result()
+        end, _ = forked(partial(_look, url, home)).result()
         if again:
             outcome.faults.append(f"the same command ended with {again}, saying {said}")
         if end != expected:
             outcome.faults.append(f"then other rows in {expected.differing(end)}, wrong {end.unsound}")
-        if left.value is not None and "dead workers" in left.value.unsound:
-            outcome.cleaned.append("claims of the dead")
         outcomes.append(outcome)
         server.drop(database)
     return outcomes
@@ -125,7 +131,7 @@ def _searched(server: postgres.Server, inputs: Path, folder: Path, attempts: int
     return outcomes
 
 
-def _whole(server: postgres.Server, arguments: Sequence[str], folder: Path) -> tuple[Ended, Seen]:
+def _whole(server: postgres.Server, arguments: Sequence[str], folder: Path) -> tuple[Ended, tuple[Seen, _Rows]]:
     database, home = server.new_database(), _new_home(folder)
     ended = forked(partial(_command, [*arguments, server.url(database)], home))
     code, said, _ = ended.result()
@@ -176,19 +182,24 @@ def _faults_of(code: int, said: str) -> list[str]:
     return [f"it ended with {code}, saying: {said}"]
 
 
-def _state(left: Seen | None, expected: Seen) -> str:
-    if left is None:
-        return "before"
-    return "after" if left.tables == expected.tables else "between"
+def _are_whole_batches(some: _Rows, rows: _Rows) -> bool:
+    """Whether all of some rows are among the rows of a whole run, and no file is there in part."""
+    if not all(set(some[name]) <= set(rows[name]) for name in rows):
+        return False
+    uids = {dict(row)["sop_instance_uid"] for row in some["instances"]}
+    return all(
+        set(some[name]) == {row for row in rows[name] if dict(row)["instance_id"] in uids}
+        for name in ("frames", "reports")
+    )
 
 
-def _look(url: str, home: Path) -> Seen:
+def _look(url: str, home: Path) -> tuple[Seen, _Rows]:
     os.environ["XDG_DATA_HOME"] = str(home)
     with Store.open(url) as store:
         rows = crash_trial.contents(store)
         tables = {name: hashlib.sha256(repr(some).encode()).hexdigest() for name, some in rows.items()}
         wrong = tuple(check.name for check in verify_store(store) if not check.sound)
-        return Seen(tables, (), jobs.answers(store), wrong)
+        return Seen(tables, (), jobs.answers(store), wrong), rows
 
 
 def _new_home(folder: Path) -> Path:
