@@ -19,6 +19,7 @@ from indexer.records import IndexReport, Rejection
 from indexer.run.options import Shard
 from indexer.store.store import Store
 from indexer.tasks.answers import HitPicture, best_sentences, hit_pictures
+from indexer.tasks.backing_up import Backup, backup, write_erasures
 from indexer.tasks.calibrating import calibrate_files, calibrate_store
 from indexer.tasks.classifying import (
     FileLabeller,
@@ -31,13 +32,15 @@ from indexer.tasks.classifying import (
     classify_studies,
 )
 from indexer.tasks.copying import CohortMember, CopiedFiles, cohort, copy_files
-from indexer.tasks.erasing import ErasurePlan, erase, plan_erasure
+from indexer.tasks.erasing import ErasurePlan, erase, erase_again, plan_erasure
 from indexer.tasks.evaluating import EvaluationSettings, evaluate_pairs, evaluate_store
 from indexer.tasks.exchange import export_frames, import_frames
 from indexer.tasks.facts import StoreFacts, store_facts
 from indexer.tasks.indexing import index
 from indexer.tasks.optimizing import optimize_store
+from indexer.tasks.relocating import Relocation, relocate
 from indexer.tasks.rendering import render_file, render_stored
+from indexer.tasks.restoring import Restored, restore
 from indexer.tasks.selecting import select
 from indexer.tasks.showing import FrameFacts, show
 from indexer.tasks.training import train
@@ -87,6 +90,7 @@ migrate = Store.upgrade
 Holder = OnePer  # its name in 0.1.0
 
 __all__ = [
+    "Backup",
     "Calibration",
     "CalibrationError",
     "Check",
@@ -134,6 +138,8 @@ __all__ = [
     "QueryError",
     "Ranker",
     "Rejection",
+    "Relocation",
+    "Restored",
     "SearchFilter",
     "SearchResults",
     "SentenceHit",
@@ -153,6 +159,7 @@ __all__ = [
     "UnsupportedImageError",
     "WeightsNotFound",
     "add_model",
+    "backup",
     "best_sentences",
     "calibrate_files",
     "calibrate_store",
@@ -164,6 +171,7 @@ __all__ = [
     "cohort",
     "copy_files",
     "erase",
+    "erase_again",
     "evaluate_pairs",
     "evaluate_store",
     "export_frames",
@@ -182,12 +190,15 @@ __all__ = [
     "public_models",
     "read_calibration",
     "read_truth",
+    "relocate",
     "render_file",
     "render_stored",
+    "restore",
     "select",
     "shipped_label_sets",
     "show",
     "store_facts",
     "train",
     "verify_store",
+    "write_erasures",
 ]

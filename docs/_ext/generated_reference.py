@@ -22,7 +22,7 @@ FOLDER = ROOT / "docs" / "reference"
 
 COMMAND_GROUPS = {
     "Build a store": ("index", "import", "migrate", "optimize"),
-    "Ask": ("search", "describe", "select", "info", "render"),
+    "Search": ("search", "describe", "select", "info", "render"),
     "Label": ("classify", "calibrate", "labels"),
     "Train and judge": ("train", "evaluate", "models"),
     "Look after a store": ("verify", "delete", "export"),

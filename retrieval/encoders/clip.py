@@ -50,13 +50,13 @@ def choose_device(device: str = "auto", precision: str = "auto") -> Device:
     cuda = torch.cuda.is_available()
     if device.startswith("cuda") and not cuda:
         raise EncoderError(
-            f"device {device!r} was asked for, but torch sees no CUDA device",
+            f"device {device!r} is not available: torch finds no CUDA device",
             hint="Use --device cpu, or check the driver with nvidia-smi.",
         )
     if device.startswith("cuda:") and device.removeprefix("cuda:") not in map(str, range(torch.cuda.device_count())):
         raise EncoderError(
-            f"device {device!r} was asked for, but torch sees {torch.cuda.device_count()} CUDA devices, from cuda:0 on",
-            hint="`nvidia-smi` lists them; --device cuda takes the first.",
+            f"device {device!r} is not available: torch finds {torch.cuda.device_count()} CUDA devices, from cuda:0 on",
+            hint="`nvidia-smi` lists the devices. --device cuda uses the first one.",
         )
     if device == "auto":
         name, reason = ("cuda", "a CUDA device was found") if cuda else ("cpu", "no CUDA device found")
@@ -152,7 +152,7 @@ class ClipEncoder:
         import torch
 
         if isinstance(texts, str):
-            raise TypeError("encode_text takes a list of texts, and got one text")
+            raise TypeError("encode_text got a single text, expected a list of texts")
         if not texts:
             return np.zeros((0, self.embed_dim), np.float32)
         tokens = self._tokenizer(list(texts))

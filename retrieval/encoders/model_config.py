@@ -155,7 +155,7 @@ def refusal(model: str, where: str, seen: Any, expected: str, *, what: str = "is
     shown = shown if len(shown) <= _MOST_SHOWN else f"{shown[:_MOST_SHOWN]}..."
     return EncoderError(
         f"the model {model!r} can't be loaded: {where} {what} {shown}, expected {expected[:400]}",
-        hint="A model's files are read as data, within bounds. Check where they come from, or mend this value.",
+        hint="The files of a model are data with limits. Check where they come from, or correct this value.",
     )
 
 

@@ -108,7 +108,7 @@ def _of_folder(source: ModelSource, folder: Path) -> ModelParts:
     config = read_config(folder)
     weights = weights_beside(folder, WEIGHTS_NAMES)
     if weights is None:
-        raise WeightsNotFound(f"the weights of {source.name!r} are gone")
+        raise WeightsNotFound(f"the weights of {source.name!r} no longer exist")
     text = None
     if config.hugging_face_text:
         path = _beside(folder, config.text["hf_model_name"], TEXT_CONFIG)
@@ -229,7 +229,7 @@ def bert_config(model: str, state: Mapping[str, tuple[int, ...]]) -> dict[str, A
         layers = 1 + max(int(k.removeprefix(in_layer).split(".")[0]) for k in state if k.startswith(in_layer))
     except (LookupError, ValueError) as exc:
         raise EncoderError(
-            f"model {model!r} has a text tower that is no BERT, and no {TEXT_CONFIG} that describes it",
+            f"the text tower of model {model!r} is not a BERT, and there is no {TEXT_CONFIG} that describes it",
             hint=f"Put the text model's {TEXT_CONFIG} into the folder.",
         ) from exc
     if hidden not in BERT_SIZES:

@@ -88,7 +88,7 @@ def resolve_model(model: str | None = None) -> ModelSource:
         return _resolve_architecture(architecture, checkpoint)
     near = difflib.get_close_matches(name, shipped, n=1)
     raise WeightsNotFound(
-        f"there is no model {name!r}: it is no shipped model ({', '.join(shipped) or 'none'}) and no folder"
+        f"there is no model {name!r}: it is neither a folder nor a shipped model ({', '.join(shipped) or 'none'})"
         + (f"; did you mean {near[0]!r}?" if near else ""),
         hint=f"On the Hugging Face hub it would be {hub.PREFIX}{name}."
         if "/" in name and is_repository(name) and not name.startswith(".")
@@ -134,7 +134,7 @@ def load_error(source: ModelSource, exc: Exception) -> EncoderError:
         )
     if source.folder is None and not is_file and "state_dict" not in detail:
         return WeightsNotFound(
-            f"the model {source.name!r} could not be had from its hub: {detail}",
+            f"the model {source.name!r} could not be downloaded from the Hugging Face hub: {detail}",
             hint="This needs the network once; or download it elsewhere and name the folder with --model.",
         )
     return EncoderError(
@@ -149,7 +149,7 @@ def _expanded(text: str) -> Path:
         path = Path(text).expanduser()
         path.is_dir()
     except (OSError, RuntimeError) as exc:  # too long for a path; no such user
-        raise WeightsNotFound(f"{text[:80]!r} can be no path: {exc}") from exc
+        raise WeightsNotFound(f"{text[:80]!r} can't be a path: {exc}") from exc
     return path
 
 

@@ -112,7 +112,7 @@ def open_tensors(path: Path) -> dict[str, Tensor]:
         try:
             return _of_torch_zip(file, data) if start == b"PK\x03\x04" else _of_safetensors(data)
         except _MALFORMED as exc:
-            raise UnusableWeights(f"{path.name} is no safetensors file and no archive of torch: {exc}") from exc
+            raise UnusableWeights(f"{path.name} is neither a safetensors file nor a torch archive: {exc}") from exc
 
 
 def _of_safetensors(data: memoryview) -> dict[str, Tensor]:

@@ -99,7 +99,7 @@ class LightEncoder:
     def encode_text(self, texts: Sequence[str]) -> Embeddings:
         """[N, embed_dim] float32, unit norm. Texts longer than the model's context are cut as its tokenizer cuts."""
         if isinstance(texts, str):
-            raise TypeError("encode_text takes a list of texts, and got one text")
+            raise TypeError("encode_text got a single text, expected a list of texts")
         if not texts:
             return np.zeros((0, self.embed_dim), np.float32)
         ids = self._tokens(texts)
@@ -120,7 +120,8 @@ class LightEncoder:
                 whole = ClipEncoder.from_source(self._source, self._device, self._precision)
                 if whole.spec.fingerprint != self.spec.fingerprint:
                     raise EncoderError(
-                        f"the model {self.name!r} has changed since its text tower was read", hint="Run it again."
+                        f"the model {self.name!r} has changed since its text tower was read",
+                        hint="Run the command again.",
                     )
                 self._whole = whole
             return self._whole
