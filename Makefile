@@ -56,8 +56,8 @@ test-gpu: ## the tests that need a GPU which FAISS can use; elsewhere they are s
 MODEL_CONFIG = data/training/medlens-base$(if $(VARIANT),-$(VARIANT)).yaml
 model: ## train the default model anew, or another: make model DATA=FOLDER [VARIANT=2] (data/training/medlens-base-VARIANT.yaml)
 	@[ -n "$(DATA)" ] || { echo "name the folder that holds the training data: make model DATA=FOLDER" >&2; exit 2; }
-	@$(call ready,installed-train)
 	@[ -f "$(MODEL_CONFIG)" ] || { echo "there is no $(MODEL_CONFIG); VARIANT is one of: $(patsubst data/training/medlens-base-%.yaml,%,$(wildcard data/training/medlens-base-*.yaml))" >&2; exit 2; }
+	@$(call ready,installed-train)
 	$(VENV)/bin/medlens train $(MODEL_CONFIG) --data "$(DATA)"
 
 clean: ## remove the environment, the demo's folder and all that was built
