@@ -214,6 +214,9 @@ class Schedule(_Strict):
 
     The first `small_share` of the epochs see images of `small_image_size` pixels: cheaper, and as good a start.
 
+    `start_share` is for a run that goes on from a model: the weights that are judged and saved are so much of that
+    model's and the rest of what was learned (Wortsman et al. 2022), so that less of the old is forgotten.
+
     Every `evaluate_every` epochs the dev rows are judged and the state is saved. `keep_best` writes the weights of the
     evaluation with the best R@10 (mean of both ways, of the source `judged_by`, else of all) in place of the last, and
     `patience` ends the run after so many evaluations without a better one. Chosen so, the dev figures flatter.
@@ -229,6 +232,7 @@ class Schedule(_Strict):
     precision: Literal["fp32", "bf16"] = "fp32"
     warmup_steps: Annotated[int, Field(ge=0)] = 100
     ema: Share = 0.998
+    start_share: Annotated[float, Field(ge=0, lt=1)] = 0.0
     small_image_size: Annotated[int, Field(ge=32)] | None = None
     small_share: Share = 0.75
     evaluate_every: Count = 5
@@ -280,6 +284,8 @@ class TrainingConfig(_Strict):
     def _rehearsal_is_of_an_older_model(self) -> Self:
         if self.continue_from is None and any(source.rehearsal for source in self.data):
             raise ValueError("data marked as rehearsal is for a run that goes on from a model, and needs continue_from")
+        if self.continue_from is None and self.schedule.start_share:
+            raise ValueError("schedule.start_share mixes in a model that the run goes on from, and needs continue_from")
         if "gate" in self.model_fields_set and not any(source.rehearsal for source in self.data):
             raise ValueError("the gate judges the sources that are marked as rehearsal, and there is none")
         return self
