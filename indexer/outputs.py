@@ -4,7 +4,7 @@ Refused are places inside a store (its catalog, its key, whatever lies there), l
 and the files of an archive. A file that exists is replaced if it is an earlier output of the very same kind, which its
 content must show, or on the user's word (`--force`). All of that is looked at before the work starts, so that an hour
 of it does not end in a refusal, and again before the file gets its name; what came there meanwhile stays, and the
-output is kept beside it.
+output is kept beside it. `renaming` says how little is left between that look and the name.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from indexer.output_formats import OutputFormat
+from indexer.renaming import NameTaken, give_name, open_folder, require_same_folder, seen
 from indexer.store.place import enclosing_store
 from indexer.store.store import Store
 from retrieval.errors import OutputError
@@ -112,19 +113,23 @@ class Output:
     def _renamed(self) -> Iterator[Path]:
         place = self.path.parent.resolve() / self.path.name
         temporary = unfinished_name(place)
-        try:
-            yield temporary
+        with open_folder(place.parent) as folder:
             try:
-                self.require()
-            except OutputError as exc:
-                kept = place.with_name(f"{place.stem}.{temporary.suffixes[-2].removeprefix('.')}{place.suffix}")
-                temporary.replace(kept)
-                raise OutputError(f"{exc}; it came while the output was made, which is {kept.name!r}") from exc
-            if place.exists():
-                shutil.copymode(place, temporary)  # a file that was made private stays so
-            temporary.replace(place)
-        finally:
-            temporary.unlink(missing_ok=True)
+                yield temporary
+                try:
+                    looked_at = seen(folder, place.name)
+                    self.require()
+                    require_same_folder(self.path.parent, folder)
+                    if looked_at is not None:
+                        shutil.copymode(place, temporary)  # a file that was made private stays so
+                    give_name(folder, temporary.name, place.name, looked_at)
+                except (OutputError, NameTaken) as exc:
+                    kept = place.with_name(f"{place.stem}.{temporary.suffixes[-2].removeprefix('.')}{place.suffix}")
+                    temporary.replace(kept)
+                    why = str(exc) or f"{place.name!r} is another file by now"
+                    raise OutputError(f"{why}; it came while the output was made, which is {kept.name!r}") from exc
+            finally:
+                temporary.unlink(missing_ok=True)
 
     def _require_replaceable(self, name: str) -> None:
         status = self.path.stat()

@@ -17,7 +17,7 @@ def test_a_share_of_the_trial_gets_nothing_through(name: str, tmp_path: Path) ->
     report = run_trial(trial, share=trial.share, seed=0, folder=tmp_path)
     assert report.failures == []
     assert report.tried == report.attempts
-    assert report.contained + report.refused + report.quarantined == report.tried
+    assert report.read + report.refused + report.contained + report.quarantined == report.tried
 
 
 def test_the_trials_are_told_with_what_they_try() -> None:

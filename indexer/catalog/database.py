@@ -102,6 +102,9 @@ class Database:
             yield
         except (sa.exc.SQLAlchemyError, sqlite3.Error) as exc:
             raise translate(exc, self.label) from exc
+        except UnicodeDecodeError as exc:  # sqlite3 quotes what it finds, be it text or not
+            what = "is damaged (text that is not UTF-8)"
+            raise StoreCorrupt(f"the catalog of {self.label} {what}", hint=CORRUPT_HINT) from exc
 
     def checkpoint(self) -> bool:
         """SQLite: empty the write-ahead log, which holds copies of pages that were erased since.
@@ -198,7 +201,7 @@ class Database:
             self.migrate()
             return
         raise StoreIncompatible(
-            f"the database {self.label} has schema {self.revision()}, expected {SCHEMA_REVISION}",
+            f"the database {self.label} has schema {str(self.revision())[:40]!r}, expected {SCHEMA_REVISION}",
             hint="Stop the other medlens processes, back up (pg_dump), then run: medlens migrate --store URL",
         )
 
@@ -216,7 +219,8 @@ class Database:
         known = {script.revision for script in ScriptDirectory.from_config(_alembic_config()).walk_revisions()}
         if found not in known:
             raise StoreIncompatible(
-                f"the catalog of {self.label} has schema {found}; this medlens knows schemas up to {SCHEMA_REVISION}",
+                f"the catalog of {self.label} has schema {str(found)[:40]!r}; this medlens knows schemas up to "
+                f"{SCHEMA_REVISION}",
                 hint="Use the newer medlens that wrote it: pip install --upgrade medlens",
             )
         return True

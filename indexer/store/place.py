@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from indexer.catalog.erasure import Erasures
     from indexer.catalog.manifest import Manifest
     from indexer.catalog.sql_catalog import SqlCatalog
+    from retrieval.types import RenderProfile
 
 CATALOG_FILE = "catalog.sqlite"
 KEY_FILE = "pseudonym.key"
@@ -72,6 +73,19 @@ class StorePlace:
                 f"the manifest of {self.label} names no model", hint="Index the archive into a new store."
             )
         return {key: value for key, value in spec.items() if key != "source"}  # 0.1.0 wrote where it lay
+
+    @property
+    def render_profile(self) -> RenderProfile:
+        """How frames are rendered for the store's model. StoreCorrupt if the manifest does not say."""
+        from retrieval.encoders.spec import profile_from_json
+
+        try:
+            return profile_from_json(self.model["render_profile"])
+        except (LookupError, TypeError, ValueError, AttributeError) as exc:
+            raise StoreCorrupt(
+                f"the manifest of {self.label} does not say how frames are rendered",
+                hint="Index the archive into a new store.",
+            ) from exc
 
     def require_model(self, spec_json: Mapping[str, Any]) -> None:
         """StoreIncompatible, naming both models, unless the store's vectors are of this model. Its name may differ.

@@ -17,7 +17,6 @@ from indexer.records import Origin
 from indexer.store.derived import CPU, DerivedFiles
 from indexer.store.place import StorePlace
 from indexer.store.slices import no_places_yet, with_places
-from retrieval.encoders.spec import profile_from_json
 from retrieval.errors import QueryError, StoreError
 from retrieval.search.describe import (
     Neighbour,
@@ -223,7 +222,7 @@ class Questions:
         except StoreError as exc:
             log.warning("whose the query image is can be told by its UID only: %s", exc)
             key = None
-        profile = profile_from_json(self._place.model["render_profile"])
+        profile = self._place.render_profile
         requests = [
             PictureRequest(part.image, profile, part.frame_number) for part in parts if isinstance(part.image, Path)
         ]

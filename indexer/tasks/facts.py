@@ -17,6 +17,7 @@ class StoreFacts:
     labels, by label set; `indexes` has what is known of each index with a file, by `frame` and `sentence`."""
 
     model: Mapping[str, Any]
+    render_profile: str  # its name
     counts: Counts
     labelled_frames: Mapping[str, int]
     indexes: Mapping[str, Mapping[str, Any]]
@@ -26,6 +27,7 @@ def store_facts(store: Store) -> StoreFacts:
     """Count and describe. Reads the catalog and the heads of the index files; no model is loaded."""
     return StoreFacts(
         model=store.model,
+        render_profile=store.place.render_profile.name,
         counts=store.catalog.counts(),
         labelled_frames={saved.label_set: saved.frames for saved in store.catalog.labels.saved_sets()},
         indexes=index_facts(store),

@@ -58,7 +58,7 @@ def index_facts(store: Store) -> dict[str, dict[str, Any]]:
     """Of each index with a file: its kind now, its rows, and what `optimize_store` measured when it was last run."""
     from indexer.vectors.file import open_file
 
-    measured = store.manifest.get(MANIFEST_KEY, {})
+    measured = store.manifest.get(MANIFEST_KEY)
     facts: dict[str, dict[str, Any]] = {}
     for vectors in VECTOR_SETS:
         try:
@@ -66,8 +66,8 @@ def index_facts(store: Store) -> dict[str, dict[str, Any]]:
         except (FileNotFoundError, StoreError):
             continue
         kind = "ivf-rabitq" if "compressed_at" in meta else "flat"
-        figures = measured.get(vectors, {})
-        if figures.get("kind") != kind:
+        figures = measured.get(vectors) if isinstance(measured, dict) else None
+        if not isinstance(figures, dict) or figures.get("kind") != kind:
             figures = {}
         then = {"rows_measured" if name == "rows" else name: value for name, value in figures.items()}
         facts[vectors] = {"kind": kind, "rows": meta["count"]} | then

@@ -16,12 +16,14 @@ from pathlib import Path
 from typing import Any
 
 from retrieval.errors import CalibrationError
+from retrieval.neutral import shortened
 from retrieval.row_files import read_row_file
 from retrieval.zeroshot.labels import LabelSet
 
 _OWN = ("sop_instance_uid", "frame_number", "file", "image", "patient", "group", "label", "labels")
 _PRESENT, _ABSENT, _UNSAID = ("1", "1.0", "true", "yes"), ("0", "0.0", "false", "no"), ("", "-1", "-1.0", "nan")
 _SHOWN = 5  # wrong rows or names in a message
+_LONGEST = 60  # characters of a name in a message
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,7 @@ class _Reader:
         self.key = next((k for k in ("sop_instance_uid", "file", "image") if k in first), None)
         if self.key is None:
             raise CalibrationError(
-                f"the truth file {where!r} has no column sop_instance_uid or file; it has {', '.join(map(str, first))}",
+                f"the truth file {where!r} has no column sop_instance_uid or file; it has {shortened(first)}",
                 hint="Name the image of each row by one of them.",
             )
         self.columns = {str(name): i for name in first if (i := labels.label_of(name)) is not None}
@@ -82,8 +84,8 @@ class _Reader:
         if listed is None and not (labels.independent and self.columns):
             raise CalibrationError(
                 f"the truth file {where!r} has no column label or labels, none named like a label of {labels.name!r}: "
-                f"it has {', '.join(map(str, first))}",
-                hint=f"The labels are {', '.join(labels.names)}.",
+                f"it has {shortened(first)}",
+                hint=f"The labels are {shortened(labels.names)}.",
             )
         self.listed = listed
 
@@ -102,11 +104,11 @@ class _Reader:
 
     def complain(self) -> None:
         if self.wrong:
-            shown = ", ".join(f"{name!r} ({n} rows)" for name, n in list(self.wrong.items())[:_SHOWN])
+            shown = ", ".join(f"{name[:_LONGEST]!r} ({n} rows)" for name, n in list(self.wrong.items())[:_SHOWN])
             more = f" and {len(self.wrong) - _SHOWN} more" if len(self.wrong) > _SHOWN else ""
             raise CalibrationError(
                 f"the truth file {self.where!r} has labels that {self.labels.name!r} has not: {shown}{more}",
-                hint=f"The labels are {', '.join(self.labels.names)}; `values` of a label file adds other spellings.",
+                hint=f"The labels are {shortened(self.labels.names)}; `values` of a label file adds other spellings.",
             )
 
     def _said(self, line: int, values: Mapping[str, Any]) -> int | tuple[float, ...] | None:
@@ -147,8 +149,8 @@ class _Reader:
         if text in _UNSAID:
             return math.nan
         raise CalibrationError(
-            f"line {line} of the truth file {self.where!r} has {str(value)[:40]!r} in column {name!r}; expected 1, 0, "
-            "-1 or nothing"
+            f"line {line} of the truth file {self.where!r} has {str(value)[:40]!r} in column {name[:_LONGEST]!r}; "
+            "expected 1, 0, -1 or nothing"
         )
 
     def _frame(self, line: int, values: Mapping[str, Any]) -> int | None:

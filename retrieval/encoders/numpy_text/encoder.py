@@ -23,6 +23,7 @@ from retrieval.encoders.numpy_text.needs_torch import NeedsTorch
 from retrieval.encoders.numpy_text.tokens import BytePairs, Tokens, WordPieces
 from retrieval.encoders.numpy_text.towers import BertTower, CausalTower, TextTower
 from retrieval.encoders.tensors import open_tensors
+from retrieval.encoders.tokenizing import tokenizer_errors
 from retrieval.encoders.unit import unit
 from retrieval.errors import EncoderError, WeightsNotFound
 from retrieval.types import Embeddings, Uint8Image
@@ -102,7 +103,8 @@ class LightEncoder:
             raise TypeError("encode_text takes a list of texts, and got one text")
         if not texts:
             return np.zeros((0, self.embed_dim), np.float32)
-        ids = self._tokens(texts)
+        with tokenizer_errors(self.name):
+            ids = self._tokens(texts)
         with _one_thread() if sum(map(len, ids)) <= FEW_TOKENS else nullcontext():
             parts = [self._tower(ids[i : i + TEXT_BATCH], self._tokens.pad) for i in range(0, len(ids), TEXT_BATCH)]
         return unit(np.concatenate(parts), "text")
