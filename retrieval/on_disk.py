@@ -112,8 +112,8 @@ def share(path: Path, like: Path) -> None:
 
 
 def remove(path: Path) -> None:
-    """Remove a file, or a folder with all in it; nothing if it is gone already."""
-    if path.is_dir():
+    """Remove a file, a link, or a folder with all in it; nothing if it is gone already."""
+    if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:
         path.unlink(missing_ok=True)

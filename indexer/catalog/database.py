@@ -31,6 +31,7 @@ log = logging.getLogger(__name__)
 
 BUSY_TIMEOUT_S = 120.0
 MIGRATIONS = Path(__file__).with_name("migrations")
+_LONGEST_VALUE = 256 << 20  # bytes
 _WRITE_LOCK = 0x6D65646C656E73  # "medlens"
 
 
@@ -195,6 +196,8 @@ class Database:
         Raises StoreIncompatible for a schema that this code does not know, and for an older one on PostgreSQL: backups
         are the server's business, and other machines may be at work with the older medlens.
         """
+        if self.is_sqlite:
+            self._require_plain_tables()
         if not self.outdated():
             return
         if self.is_sqlite:
@@ -204,6 +207,24 @@ class Database:
             f"the database {self.label} has schema {str(self.revision())[:40]!r}, expected {SCHEMA_REVISION}",
             hint="Stop the other medlens processes, back up (pg_dump), then run: medlens migrate --store URL",
         )
+
+    def _require_plain_tables(self) -> None:
+        """StoreCorrupt for views, triggers, virtual tables and computed columns: medlens makes none of them.
+
+        A catalog may be a stranger's. To read a view or a computed column runs what its maker wrote, which may never
+        end; a trigger runs it when something else is written.
+        """
+        other = sa.text(
+            "SELECT type || ' ' || name FROM sqlite_master WHERE type NOT IN ('table', 'index') "
+            "OR sql LIKE 'CREATE VIRTUAL%' OR sql LIKE '%GENERATED%' OR sql LIKE '% AS (%' LIMIT 1"
+        )
+        with self.reading() as connection:
+            found = connection.execute(other).scalar()
+        if found is not None:
+            raise StoreCorrupt(
+                f"the catalog of {self.label} has something that medlens did not make: {str(found)[:60]!r}",
+                hint="It may be made to harm. Ask whoever sent it, or index the archive into a new store.",
+            )
 
     def outdated(self) -> bool:
         """Whether `migrate` has something to do. Raises StoreIncompatible for a schema from a newer medlens."""
@@ -306,12 +327,20 @@ def _wait_for_the_disk(connection: Any, _record: object) -> None:
 
 def _set_pragmas(connection: sqlite3.Connection, _record: object) -> None:
     connection.isolation_level = None  # _begin opens transactions, not the driver
+    _distrust(connection)
     for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "secure_delete=ON"):
         connection.execute(f"PRAGMA {pragma}").close()
 
 
 def _open_to_read(connection: sqlite3.Connection, _record: object) -> None:
     connection.isolation_level = None
+    _distrust(connection)
+
+
+def _distrust(connection: sqlite3.Connection) -> None:
+    """What is written into a schema calls no function that could do harm, and no value is larger than any of ours."""
+    connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _LONGEST_VALUE)
+    connection.execute("PRAGMA trusted_schema=OFF").close()
 
 
 def _begin(connection: sa.Connection) -> None:

@@ -13,7 +13,9 @@ import hmac
 import json
 import logging
 import os
+import re
 import secrets
+import stat
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -237,6 +239,24 @@ def _require_store(path: Path, label: str) -> None:
                 f"{VECTORS_FOLDER!r} in the store {label} is no folder",
                 hint="Remove it: what belongs there is built anew from the catalog.",
             )
+        _require_own_files(path, label)
+
+
+def _require_own_files(path: Path, label: str) -> None:
+    """StoreCorrupt for a link, a pipe or a device in the place of a file that would be written to, or waited for.
+
+    A store may be a stranger's, and what is written through a link in it lies elsewhere. The key is only read, within
+    a bound, and may be a link.
+    """
+    catalog = [place for place in path.iterdir() if place.name.startswith(CATALOG_FILE)]
+    for place in [*catalog, path / VECTORS_FOLDER, *sorted((path / VECTORS_FOLDER).glob("**/*"))]:
+        mode = place.lstat().st_mode if os.path.lexists(place) else None
+        if mode is not None and not stat.S_ISREG(mode) and (not stat.S_ISDIR(mode) or place in catalog):
+            kind = "a link" if stat.S_ISLNK(mode) else "a folder" if stat.S_ISDIR(mode) else "a pipe or a device"
+            raise StoreCorrupt(
+                f"{place.name!r} in the store {label} is {kind}, expected a file of the store's own",
+                hint="Remove what lies in `vectors`: it is built anew. A catalog is copied, not linked.",
+            )
 
 
 def enclosing_store(folder: Path) -> Path | None:
@@ -357,8 +377,10 @@ def _key_check(key: bytes) -> str:
 
 def _store_id(catalog: SqlCatalog) -> str:
     found = catalog.manifest.get("store_id")
-    if not isinstance(found, str):
-        raise StoreCorrupt("the manifest has no store_id", hint="Index the archive into a new store.")
+    if not isinstance(found, str) or not re.fullmatch("[0-9a-f]{32}", found):  # it names a folder: see below
+        raise StoreCorrupt(
+            "the manifest has no store_id, expected 32 hexadecimal digits", hint="Index the archive into a new store."
+        )
     return found
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from indexer.catalog.sql_catalog import SqlCatalog
 from indexer.on_disk import locked
+from retrieval.bounded import read_json
 from retrieval.errors import StoreError
 from retrieval.on_disk import folder_written_whole
 from retrieval.search.bm25 import ReportIndex, build_report_index
@@ -22,6 +23,7 @@ log = logging.getLogger(__name__)
 FOLDER = "reports"
 STALE = "it may hold words of reports that were deleted"
 _MARK = "mark.json"
+_MOST_MARK = 1 << 20  # bytes
 _VERSION = 5  # of the words' treatment and the files
 
 
@@ -90,8 +92,9 @@ def report_index_problem(parent: Path, catalog: SqlCatalog, store_id: str) -> st
 
 def _mark_of(folder: Path) -> dict[str, Any]:
     """What the files are of. OSError or ValueError if they don't say."""
-    mark = json.loads((folder / _MARK).read_text(encoding="utf-8"))
-    if not isinstance(mark, dict) or not {"store_id", "mark", "version"} <= mark.keys():
+    mark = read_json(folder / _MARK, _MOST_MARK)
+    known = isinstance(mark, dict) and {"store_id", "mark", "version"} <= mark.keys()
+    if not known or not (isinstance(mark["mark"], list) and [type(n) for n in mark["mark"]] == [int, int]):
         raise ValueError("the mark of the report index says too little")
     checksums = mark.setdefault("checksums", {})  # none before version 5
     if not isinstance(checksums, dict):

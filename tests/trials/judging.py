@@ -283,7 +283,7 @@ def _store(mutant: Mutant, folder: Path) -> None:
             step(store)
     if mutant.kind == "store, derived files" and not refusals:
         with Store.open(place) as store:
-            if _answers(store) != _expected(mutant.path):
+            if answers(store) != _expected(mutant.path):
                 raise ValueError("another answer, in silence")
     if refusals:
         raise refusals[0]
@@ -300,7 +300,7 @@ def _refusing(refusals: list[MedlensError]) -> Iterator[None]:
 QUERY = vectors("a query", 1, DIM)
 
 
-def _answers(store: Store) -> Any:
+def answers(store: Store) -> Any:
     words = [store.reports_index().scores(word).tolist() for word in ("nodule", "effusion", "left")]
     return [repr(store.frames_index().search(QUERY, 7)), repr(store.sentences_index().search(QUERY, 2)), words]
 
@@ -310,7 +310,7 @@ def _expected(place: str) -> Any:
     copy = Path(tempfile.mkdtemp(prefix="medlens-trial-"), "store")
     shutil.copytree(place, copy)
     with Store.open(copy) as store:
-        return _answers(store)
+        return answers(store)
 
 
 class _Words:
@@ -356,7 +356,7 @@ def _selected(store: Store) -> None:
 _STEPS: tuple[Callable[[Store], object], ...] = (
     store_facts,
     lambda store: store.pseudonym_key,
-    _answers,
+    answers,
     _searched,
     _selected,
     _exported,

@@ -258,6 +258,7 @@ labels:
 
 def models(folder: Path) -> dict[str, list[Path]]:
     """Files of model folders, by what of a model they are. A mutant of one is put in its place in a copy."""
+    folder.mkdir(exist_ok=True)
     bert, clip = write_bert_clip(folder / "bert"), write_clip(folder / "clip")
     # As a folder that was copied from elsewhere has it: its own files count, whatever they name.
     values = json.loads((bert / "open_clip_config.json").read_text("utf-8"))
