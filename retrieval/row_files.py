@@ -31,7 +31,7 @@ _FIRST = re.compile(rb"[^\s\xef\xbb\xbf]")  # after blanks and the mark that som
 
 
 @dataclass(frozen=True)
-class Line:
+class FileLine:
     """One row as it stands in its file. `number` counts the file's lines from 1."""
 
     file: str
@@ -65,7 +65,7 @@ class RowFile:
 
     path: Path
     sha256: str
-    lines: tuple[Line, ...]
+    lines: tuple[FileLine, ...]
 
     @property
     def folder(self) -> Path:
@@ -117,7 +117,7 @@ def plain(text: object) -> str:
     return "" if text is None else " ".join(str(text).split())
 
 
-def _json_lines(content: bytes, name: str, error: type[MedlensError]) -> Iterator[Line]:
+def _json_lines(content: bytes, name: str, error: type[MedlensError]) -> Iterator[FileLine]:
     text = _text(content, "\n")
     for number, line in enumerate(iter(lambda: text.readline(LONGEST_ROW + 1), ""), 1):
         if len(line) > LONGEST_ROW:
@@ -136,7 +136,7 @@ def _json_lines(content: bytes, name: str, error: type[MedlensError]) -> Iterato
                 f"{name}, line {number} is not a JSON object but of type {type(values).__name__}",
                 hint="Every line is one JSON object, in curly brackets.",
             )
-        yield Line(name, number, values)
+        yield FileLine(name, number, values)
 
 
 def _too_long(name: str, number: int, error: type[MedlensError]) -> MedlensError:
@@ -173,7 +173,7 @@ class _RowLines:
         self._taken = 0
 
 
-def _csv_lines(content: bytes, name: str, error: type[MedlensError]) -> Iterator[Line]:
+def _csv_lines(content: bytes, name: str, error: type[MedlensError]) -> Iterator[FileLine]:
     lines = _RowLines(_text(content, ""))
     reader = csv.DictReader(lines)
     try:
@@ -184,7 +184,7 @@ def _csv_lines(content: bytes, name: str, error: type[MedlensError]) -> Iterator
                     f"{name}, line {reader.line_num} has another number of cells than the header",
                     hint="A cell that holds a comma or a line break stands in double quotes.",
                 )
-            yield Line(name, reader.line_num, {column.strip(): value for column, value in row.items()})
+            yield FileLine(name, reader.line_num, {column.strip(): value for column, value in row.items()})
     except _RowTooLong as exc:
         raise _too_long(name, reader.line_num + 1, error) from exc
     except csv.Error as exc:

@@ -133,12 +133,12 @@ def test_what_was_named_stays_out(store: Store) -> None:
     assert store.erase(study("2.0")) == 7
     erased = store.erasures
     stat = item(0).stat
-    worker = catalog.claims.enter(*_elsewhere())
+    worker = catalog.claims.take_lease(*_elsewhere())
     assert catalog.claims.claim(archive, worker, [stat], erased).erased == [stat], (
         "a known file costs no more than a stat"
     )
     changed = FileStat(stat.path, stat.size, stat.stamp + 1)
-    assert list(catalog.claims.claim(archive, worker, [changed], erased).mine) == [changed], (
+    assert list(catalog.claims.claim(archive, worker, [changed], erased).granted) == [changed], (
         "it may hold something else now"
     )
     outcome = catalog.files.commit(archive, [item(0, path="elsewhere", mtime=5), item(1, path="p1")], erased=erased)
@@ -218,7 +218,7 @@ def test_a_reader_that_holds_the_log_is_named(in_folder: Store, monkeypatch: pyt
     with closing(sqlite3.connect(place, isolation_level=None)) as reader, Store.open(in_folder.place.folder) as store:
         reader.execute("BEGIN")
         reader.execute("SELECT count(*) FROM frames").fetchone()
-        with pytest.raises(StoreError, match=r"all is erased.*write-ahead log in use"):
+        with pytest.raises(StoreError, match=r"everything was erased.*write-ahead log in use"):
             store.erase(study("2.0"))
         reader.execute("ROLLBACK")
         assert store.erase(study("2.0")) == 0, "the same command again empties the log"

@@ -17,12 +17,12 @@ from pydicom.dataset import Dataset
 from indexer.run.options import IndexOptions
 from indexer.run.pipeline import index_archive
 from indexer.store.place import KEY_FILE, VECTORS_FOLDER
-from indexer.store.questions import StoreEncoder
 from indexer.store.report_index import FOLDER
+from indexer.store.searching import StoreEncoder
 from indexer.store.store import Store
 from indexer.tasks.verifying import verify_store
 from retrieval.errors import InvalidImage, MedlensError, QueryError
-from retrieval.search.query import Holder, ImagePart, Level, Query, Ranker
+from retrieval.search.query import ImagePart, Level, OnePer, Query, Ranker
 from retrieval.search.ranking import Ranked, Ranking, best_first
 from retrieval.types import SearchFilter
 
@@ -167,7 +167,7 @@ def test_an_image_finds_itself_and_its_patient_can_be_excluded(store: Store, arc
 
 
 def test_a_patient_is_told_by_a_file_that_is_not_in_the_store(store: Store, tmp_path: Path) -> None:
-    query = Query(write_image(tmp_path, "C", 8), exclude_same_patient=True, one_per=Holder.PATIENT)
+    query = Query(write_image(tmp_path, "C", 8), exclude_same_patient=True, one_per=OnePer.PATIENT)
     hits = store.search(query, encoder=FakeEncoder()).hits
     assert sorted(hit.attributes["study_instance_uid"] for hit in hits) == [f"1.2.{ord(p)}" for p in "AB"]
 
@@ -176,7 +176,7 @@ def test_without_the_key_the_patient_is_told_by_the_stores_own_row(store: Store,
     (tmp_path / "store" / KEY_FILE).unlink()
     query = Query(archive / "B1.dcm", exclude_same_patient=True, k=50)
     assert store.search(query, encoder=FakeEncoder()).searched == 6
-    with pytest.raises(QueryError, match="can't be told"):
+    with pytest.raises(QueryError, match=r"the patient of .* is unknown"):
         unknown = write_image(tmp_path, "C", 8)
         store.search(Query(unknown, exclude_same_patient=True), encoder=FakeEncoder())
 

@@ -118,7 +118,7 @@ def test_a_step_goes_around_hybrid_and_reciprocal_ranks_too() -> None:
         assert again.ranker == "hybrid" and again.score.endswith(plain.score)
         second = opinions(world)
         assert frames(again) == sorted(frames(plain)[:10], key=lambda i: -second[i]) + frames(plain)[10:]
-    with pytest.raises(QueryError, match="depth of 5"):
+    with pytest.raises(QueryError, match=r"below the depth of the ranking \(5\)"):
         world.search(Query("x", fusion=Fusion.RRF, ranker="dense", depth=5), steps=step)  # type: ignore[arg-type]
 
 
@@ -217,10 +217,10 @@ def test_a_filter_is_looked_up_when_it_is_asked_for_and_once() -> None:
         return RowFilter(SearchFilter({name: ("x",)}), look_up)
 
     everything, primes, nobody = RowFilter(SearchFilter(), look_up), passing("prime"), passing("nobody")
-    both = everything.less(primes).less(nobody)
+    both = everything.excluding(primes).excluding(nobody)
     assert both.without == (primes, nobody) and not asked
     assert both.ids.tolist() == [1, 4, 6] and both.ids is both.ids
     assert len(asked) == 3
     assert both.passing(np.array([7, 6, 9, 1])).tolist() == [6, 1]
-    assert everything.less(RowFilter(SearchFilter(), look_up, without=(primes,))).ids.tolist() == [2, 3, 5, 7]
-    assert nobody.less(primes).ids.tolist() == []
+    assert everything.excluding(RowFilter(SearchFilter(), look_up, without=(primes,))).ids.tolist() == [2, 3, 5, 7]
+    assert nobody.excluding(primes).ids.tolist() == []

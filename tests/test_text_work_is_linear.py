@@ -25,9 +25,15 @@ LEAST = 10_000  # operations from which growth is judged
 
 COUNTED = (
     *("retrieval.language", "retrieval.search.bm25", "retrieval.search.query", "retrieval.search.interpret"),
-    *("retrieval.zeroshot.labels", "retrieval.zeroshot.truth", "retrieval.row_files", "retrieval.evaluation.pairs"),
+    *(
+        "retrieval.zeroshot.labels",
+        "retrieval.zeroshot.ground_truth",
+        "retrieval.row_files",
+        "retrieval.evaluation.pairs",
+    ),
     *(
         "retrieval.encoders.numpy_text.tokens",
+        "retrieval.encoders.byte_pairs",
         "retrieval.encoders.tokenizing",
         "open_clip.tokenizer",
         "indexer.privacy",
@@ -83,8 +89,8 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]:
         from retrieval.search.bm25 import terms
         from retrieval.search.interpret import separate_negations
         from retrieval.search.query import Query
+        from retrieval.zeroshot.ground_truth import read_truth
         from retrieval.zeroshot.labels import Label, LabelSet, load_labels
-        from retrieval.zeroshot.truth import read_truth
 
         names = forms_of(
             Identity(("Smith^John", "No^X", "\u80ba\u80ba", "M\u00e9x^\u80ba"), ("1-1-1",), (), ("19500307",))
@@ -119,7 +125,7 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]:
             "caption negated": captions.negated,
             "caption exchanged": captions.exchanged,
             "caption mirrored": captions.mirrored,
-            "claims": captions.claims,
+            "claims": captions.sides_and_negations,
             "findings": captions.findings,
             "sentences of a caption": captions.sentences_of,
             "query": lambda text: separate_negations(Query(text)),

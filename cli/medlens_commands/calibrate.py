@@ -1,4 +1,4 @@
-"""calibrate: scores to probabilities, by labelled images."""
+"""The command `calibrate`: turn scores into probabilities, using labelled images."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli.medlens_commands._errors import answering, usage
+from cli.medlens_commands._errors import reporting_errors, usage
 from cli.medlens_commands._options import (
     DEFAULT_STORE,
     DeviceOption,
@@ -30,28 +30,44 @@ if TYPE_CHECKING:
 def calibrate(
     labels: LabelsOption,
     truth: Annotated[
-        Path, typer.Option("--truth", help="CSV or JSON lines: sop_instance_uid or file, and label(s), and patient.")
+        Path,
+        typer.Option(
+            "--truth",
+            help="The known labels of images: a CSV or JSON-lines file with the columns sop_instance_uid "
+            "or file, label or labels, and optionally patient.",
+        ),
     ],
     independent: IndependentOption = False,
     store: StoreOption = DEFAULT_STORE,
     model: ModelOption = None,
     device: DeviceOption = "auto",
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="Write the calibration here (JSON), too; a must for files.")
+        Path | None,
+        typer.Option(
+            "-o",
+            "--output",
+            help="Also write the calibration to this JSON file. Required if --truth names image files "
+            "instead of SOP Instance UIDs.",
+        ),
     ] = None,
-    plot: Annotated[Path | None, typer.Option("--plot", help="Draw the reliability: .png, .svg or .pdf.")] = None,
+    plot: Annotated[
+        Path | None, typer.Option("--plot", help="Also draw a reliability diagram to this file: .png, .svg or .pdf.")
+    ] = None,
     style: FormatOption = None,
     force: ForceOption = False,
 ) -> None:
-    """Fit probabilities to labelled images, judged on patients that the fit has not seen."""
+    """Turn the scores of a label set into probabilities, using images whose labels you know.
+
+    The figures are measured on patients that were left out of the fit.
+    """
     from cli.medlens_output.plots import KIND, reliability_plot, require_plottable
     from indexer.output_formats import json_document, picture
     from indexer.outputs import Output, require_outputs
     from indexer.tasks.calibrating import calibrate_files, calibrate_store
+    from retrieval.zeroshot.ground_truth import read_truth
     from retrieval.zeroshot.labels import load_labels
-    from retrieval.zeroshot.truth import read_truth
 
-    with answering(style) as chosen:
+    with reporting_errors(style) as chosen:
         with usage(style):
             require_plottable(plot)
         keys = ("format", "label_set", "labels_sha256", "kind")
@@ -63,7 +79,10 @@ def calibrate(
         if read.by_file:
             with usage(style):
                 if output is None:
-                    raise QueryError("the truth file names files: say with -o where the calibration goes")
+                    raise QueryError(
+                        "the truth file names image files, so there is no store to keep the calibration in; name "
+                        "an output file with -o"
+                    )
             with progress_bar("pictures") as update:
                 made = calibrate_files(
                     read,
@@ -80,12 +99,12 @@ def calibrate(
             written.write_text(made.model_dump_json(indent=1) + "\n")
         if plotted is not None:
             reliability_plot(made, plotted)
-        head = {"labels": made.label_set, "model": made.model, "calibrated_on": made.said}
+        head = {"labels": made.label_set, "model": made.model, "calibrated_on": made.calibrated_on}
         write_rows(_rows(made), chosen, head=head)
 
 
 def _rows(calibration: Calibration) -> list[dict[str, Any]]:
-    """The held-out figures, a row per label or one for a choice, then the labels that could not be calibrated."""
+    """The held-out figures, one row per label or one row for a choice, then the labels that could not be calibrated."""
     rows = [_row(figures) for figures in calibration.held_out]
     missing = [fit.name for fit in calibration.labels if fit.slope is None]
     nothing = dict.fromkeys(rows[0]) if rows else {}

@@ -1,4 +1,4 @@
-"""evaluate: how good a model is, with intervals and chance."""
+"""The command `evaluate`: how good a model is, with intervals and the level of chance."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from cli.medlens_commands._errors import answering, usage
+from cli.medlens_commands._errors import reporting_errors, usage
 from cli.medlens_commands._options import (
     DEFAULT_STORE,
     DeviceOption,
@@ -26,64 +26,91 @@ from retrieval.errors import QueryError
 def evaluate(
     pairs: Annotated[
         Path | None,
-        typer.Argument(help="A pairs file, or the folder that holds one. Default: the store and its own reports."),
+        typer.Argument(help="A pairs file, or the folder that holds one. Default: the store with its own reports."),
     ] = None,
     split: Annotated[
-        str | None, typer.Option(help="Which rows of a pairs file; all for every one. Default: dev.")
+        str | None, typer.Option(help="The rows of the pairs file to use: train, dev, or all. Default: dev.")
     ] = None,
     text: Annotated[
-        str | None, typer.Option(help="The field of a pairs file with an image's own words. Default: text.")
+        str | None,
+        typer.Option(help="The field of the pairs file with the text that belongs to the image. Default: text."),
     ] = None,
     query: Annotated[
         str | None,
-        typer.Option(help="A field with another text about the image: it asks, BM25 on --text is set beside."),
+        typer.Option(
+            help="A field of the pairs file with another text about the image. It is used as the query, "
+            "and the model is compared with BM25 on the --text field."
+        ),
     ] = None,
     ranker: Annotated[
-        list[str] | None, typer.Option(help="Who answers --query: dense, text or hybrid; repeatable. Default: all.")
+        list[str] | None,
+        typer.Option(
+            help="The ranker to evaluate with --query: dense, text or hybrid. Repeat the option for "
+            "several. Default: all three."
+        ),
     ] = None,
     labels: Annotated[
         list[str] | None,
         typer.Option(
-            "--labels", help="A label set to judge, SET or SET=FIELD (the field that says the truth); repeatable."
+            "--labels",
+            help="A label set to evaluate, as SET or SET=FIELD, where FIELD holds the true label. Repeat "
+            "the option for several.",
         ),
     ] = None,
     calibration: Annotated[
         list[Path] | None,
         typer.Option(
-            help="What `medlens calibrate` wrote, to judge its probabilities, too; repeatable. Default: the "
-            "store's own."
+            help="A calibration file of `medlens calibrate` whose probabilities are evaluated too. Repeat "
+            "the option for several. Default: the calibrations of the store."
         ),
     ] = None,
-    zero_shot: Annotated[bool, typer.Option("--zero-shot", help="Judge the labels only, no retrieval.")] = False,
+    zero_shot: Annotated[
+        bool, typer.Option("--zero-shot", help="Evaluate only the zero-shot labels, not retrieval.")
+    ] = False,
     trained_on: Annotated[
         list[Path] | None,
-        typer.Option(help="A pairs file that the model was trained on, to look for leaks; repeatable."),
+        typer.Option(
+            help="A pairs file that the model was trained on. Its rows are compared with the evaluated "
+            "rows to find leaks. Repeat the option for several."
+        ),
     ] = None,
-    compare: Annotated[str | None, typer.Option(help="A second model, judged on the same rows.")] = None,
+    compare: Annotated[
+        str | None, typer.Option(help="A second model to evaluate on the same rows and compare with the first.")
+    ] = None,
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="A folder for metrics.json and report.html.")
+        Path | None, typer.Option("-o", "--output", help="Also write metrics.json and report.html to this folder.")
     ] = None,
-    limit: Annotated[int | None, typer.Option(min=2, help="At most so many images, drawn by whole patients.")] = None,
-    resamples: Annotated[int, typer.Option(min=1, help="Of the bootstrap.")] = 2000,
-    seed: Annotated[int, typer.Option(help="Of the bootstrap and of --limit.")] = 0,
+    limit: Annotated[
+        int | None,
+        typer.Option(
+            min=2,
+            help="Use at most this many images, drawn as whole patients. Default: all rows of a pairs "
+            "file, 5000 frames of a store.",
+        ),
+    ] = None,
+    resamples: Annotated[int, typer.Option(min=1, help="The number of bootstrap resamples for the intervals.")] = 2000,
+    seed: Annotated[int, typer.Option(help="Random seed for the bootstrap and for --limit.")] = 0,
     store: StoreOption = DEFAULT_STORE,
     model: ModelOption = None,
     device: DeviceOption = "auto",
     style: FormatOption = None,
     force: ForceOption = False,
 ) -> None:
-    """How good is a model? Retrieval over a whole gallery, both ways, and zero-shot labels, with 95 % intervals."""
+    """Measure how good a model is: retrieval in both directions over a whole gallery, and zero-shot labels.
+
+    Every figure has a 95 % interval and the figure that guessing would give.
+    """
     from indexer.tasks.evaluating import EvaluationSettings, evaluate_pairs, evaluate_store
     from retrieval.evaluation.results import difference_rows, document, figure_rows, tables
 
-    with answering(style) as chosen:
+    with reporting_errors(style) as chosen:
         of_pairs = {"--split": split, "--text": text, "--query": query, "--trained-on": trained_on}
         given = [name for name, value in of_pairs.items() if value]
         with usage(style):
             if pairs is None and given:
                 raise QueryError(
-                    f"{', '.join(given)}: an option for a pairs file, and none was named",
-                    hint="A store is judged by its own reports; a pairs file is the argument.",
+                    f"{', '.join(given)} can only be used with a pairs file, and no pairs file was named",
+                    hint="Name a pairs file as the argument. Without one, the store is evaluated by its own reports.",
                 )
         settings = EvaluationSettings(
             labels=tuple(labels or ()),
@@ -99,12 +126,12 @@ def evaluate(
         )
         with progress_bar("evaluating") as update:
 
-            def tell(what: str, done: int, total: int) -> None:
+            def report_progress(what: str, done: int, total: int) -> None:
                 update(done, total, what)
 
             if pairs is None:
                 with open_store(store) as opened:
-                    judged = evaluate_store(opened, settings, model=model, device=device, on_progress=tell)
+                    judged = evaluate_store(opened, settings, model=model, device=device, on_progress=report_progress)
             else:
                 judged = evaluate_pairs(
                     pairs,
@@ -115,20 +142,20 @@ def evaluate(
                     text=text or "text",
                     query=query,
                     trained_on=tuple(trained_on or ()),
-                    on_progress=tell,
+                    on_progress=report_progress,
                 )
-        first, compared = judged.evaluation, judged.compared
+        first, comparison = judged.evaluation, judged.comparison
         if chosen is Format.JSON:
-            write_rows([document(first, compared)], chosen)
+            write_rows([document(first, comparison)], chosen)
             return
         if chosen is Format.TABLE:
-            for title, rows in tables(first, compared):
+            for title, rows in tables(first, comparison):
                 say(title)
                 write_rows(rows, chosen)
                 say()
         else:
-            write_rows(difference_rows(compared) if compared else figure_rows(first), chosen)
+            write_rows(difference_rows(comparison) if comparison else figure_rows(first), chosen)
         for note in first.notes:
             say(f"medlens: {note}", err=True)
         if output and chosen is Format.TABLE:
-            say(f"The report is {output.name}/report.html, the figures are in metrics.json beside it.", err=True)
+            say(f"The report is {output.name}/report.html; its figures are in {output.name}/metrics.json.", err=True)

@@ -1,4 +1,4 @@
-"""select: what a filter lets through, without a query."""
+"""The command `select`: list what a filter matches, without a query."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from cli.medlens_commands._errors import answering, usage
+from cli.medlens_commands._errors import reporting_errors, usage
 from cli.medlens_commands._instances import cohort_output, pass_on
 from cli.medlens_commands._options import (
     DEFAULT_STORE,
@@ -27,7 +27,7 @@ from cli.medlens_commands._options import (
 from cli.medlens_output.files import destination, rows_format
 from cli.medlens_output.formats import Format, write_rows
 
-_PATHS = ("file_path", "archive_root")  # can hold names
+_PATHS = ("file_path", "archive_root")  # file paths can contain names of people
 _TABLE = ("study_instance_uid", "study_date", "study_description", "patient_age", "patient_sex")
 
 
@@ -42,7 +42,9 @@ def select(
     modality: ModalityOption = None,
     body_part: BodyPartOption = None,
     no_burned_in: NoBurnedInOption = False,
-    level: Annotated[SelectLevel, typer.Option(help="What one row is.")] = SelectLevel.STUDY,
+    level: Annotated[
+        SelectLevel, typer.Option(help="What one row describes: a study, a series or an instance.")
+    ] = SelectLevel.STUDY,
     store: StoreOption = DEFAULT_STORE,
     style: FormatOption = None,
     output: OutputOption = None,
@@ -50,12 +52,12 @@ def select(
     copy_to: CopyOption = None,
     force: ForceOption = False,
 ) -> None:
-    """List the studies (series, instances) that a filter lets through. No model is asked, nothing is ranked."""
+    """List the studies, series or instances that match a filter. No model is used and nothing is ranked."""
     from indexer.catalog.selection import SELECTED
     from indexer.outputs import Output, require_folder, require_not_of_archive, require_outputs
     from indexer.tasks import selecting
 
-    with answering(style) as chosen:
+    with reporting_errors(style) as chosen:
         with usage(style):
             members = cohort_output(cohort, ("where", "results"), force)
         only = filter_of(where, modality, body_part, no_burned_in)

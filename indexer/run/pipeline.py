@@ -1,7 +1,7 @@
-"""From an archive to a store: walk, read in guarded workers, encode in batches, commit.
+"""From an archive to a store: walk, read in guarded processes, encode in batches, commit.
 
-The three go on at the same time (stages.py), with few batches between them. A batch is committed in one transaction, so
-a run that is killed loses at most the batches in hand, and the same command goes on where it stopped.
+The three stages overlap (stages.py), with few batches between them. A batch is committed in one transaction, so a run
+that is killed loses at most the current batches, and the same command continues where it stopped.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from indexer.reading.files import FileToRead, ReadFile, ReadSettings, SameBytes,
 from indexer.records import FileStat, IndexedFile, IndexReport, Tally
 from indexer.run.batches import Batch, batches, encoded
 from indexer.run.changes import ArchiveChanges, CountedFiles
-from indexer.run.lease import Worker
+from indexer.run.lease import Lease
 from indexer.run.options import IndexOptions, OnProgress, Progress
-from indexer.run.stages import Clock, Line
+from indexer.run.stages import Clock, StagePipeline
 from indexer.sources.folders import Folder
 from indexer.sources.source import Source
 from indexer.store.store import Store
@@ -36,15 +36,15 @@ def index_archive(
     *,
     on_progress: OnProgress = lambda progress: None,
 ) -> IndexReport:
-    """Bring the store up to date with archives, folders or other sources, and say what was done.
+    """Update the store from archives, folders or other sources, and return a report.
 
-    Files whose version is known are not opened; moved ones keep their vectors. Files that can't be used become
-    Rejections; the run goes on. Other processes may index the same archive into the same store meanwhile: they share
-    the work.
+    Files whose version is known are not opened; moved files keep their vectors. Files that can't be used become
+    Rejections, and the run continues. Other processes may index the same archive into the same store at the same time
+    and share the work.
 
-    Raises StoreIncompatible before any work if the store belongs to another model, MedlensError for an archive that
-    can't be read, and for one to prune that is empty. On KeyboardInterrupt the batch that is being encoded is finished
-    and committed, then it is raised again. `on_progress` is called in this thread, several times a second.
+    Raises StoreIncompatible before any work if the store belongs to another model, and MedlensError for an archive that
+    can't be read or, with `prune`, is empty. On KeyboardInterrupt the current batch is encoded and committed before it
+    is raised again. `on_progress` is called in this thread, several times a second.
     """
     store.require_model(encoder.spec.to_json())
     spec = encoder.spec
@@ -58,17 +58,17 @@ def index_archive(
     run = _Run(store, encoder, options, on_progress, CountedFiles(sources, options.shard))
     count = options.workers or max(os.cpu_count() or 1, 1)
     with (
-        Worker(store.catalog) as worker,
+        Lease(store.catalog) as lease,
         GuardedPool(read_file, workers=count, initializer=set_settings, initargs=(settings,)) as pool,
     ):
         for source in sources:
-            run.index(source, pool, worker)
+            run.index(source, pool, lease)
     store.refresh()
     return run.report(time.monotonic() - started)
 
 
 class _Run:
-    """One run over several archives. `tally` is what it has done so far, but for the archive in hand."""
+    """One run over several archives. `tally` counts what is done, except for the current archive."""
 
     def __init__(
         self,
@@ -88,14 +88,14 @@ class _Run:
         self._on_progress = on_progress
         self._counted = counted
 
-    def index(self, source: Source, pool: GuardedPool[FileToRead, ReadFile | SameBytes], worker: Worker) -> None:
+    def index(self, source: Source, pool: GuardedPool[FileToRead, ReadFile | SameBytes], lease: Lease) -> None:
         options = self._options
         erased = None if options.readmit else self._erasures
-        changes = ArchiveChanges(self._catalog, source, worker, shard=options.shard, erased=erased)
+        changes = ArchiveChanges(self._catalog, source, lease, shard=options.shard, erased=erased)
         stale: list[FileStat] = []
 
         def read(files: Iterator[FileToRead]) -> Iterator[Batch]:
-            until_stopped = takewhile(lambda _: not line.stopping.is_set(), pool.map(files))
+            until_stopped = takewhile(lambda _: not stages.stopping.is_set(), pool.map(files))
             for batch in batches(until_stopped, self._encoder.batch_size):
                 yield batch.without_copies(self._catalog.files.hashes_known)
 
@@ -105,16 +105,16 @@ class _Run:
         def commit(ready: tuple[Batch, list[IndexedFile]]) -> None:
             stale.extend(self._commit(changes.archive_id, *ready))
 
-        line = Line(encode, commit, lambda: self._tell(changes.tally), self._clock)
+        stages = StagePipeline(encode, commit, lambda: self._report_progress(changes.tally), self._clock)
         try:
             for to_read in changes.rounds():
-                line.run(read(to_read))
+                stages.run(read(to_read))
                 changes.put_back(stale)
                 stale.clear()
             changes.finish(options.prune)
         finally:
             self.tally.add(changes.tally)
-        self._tell()
+        self._report_progress()
 
     def report(self, seconds: float) -> IndexReport:
         names = {field.name for field in fields(IndexReport)}
@@ -123,8 +123,8 @@ class _Run:
             **done | {"rejected": tuple(self.tally.rejected)}, loads=self._clock.loads(), seconds=seconds
         )
 
-    def _tell(self, in_hand: Tally | None = None) -> None:
-        """`in_hand` counts what needed no reading in the archive in hand."""
+    def _report_progress(self, in_hand: Tally | None = None) -> None:
+        """Report the progress. `in_hand` counts the files of the current archive that needed no reading."""
         in_hand = in_hand or Tally()
         reasons = Counter(dict(self.tally.reasons))  # dict() copies at once: other threads add to both
         reasons.update(dict(in_hand.reasons))
@@ -140,7 +140,7 @@ class _Run:
         )
 
     def _commit(self, archive_id: int, batch: Batch, files: Sequence[IndexedFile]) -> Sequence[FileStat]:
-        """One transaction. Returns the files that have to be read again."""
+        """Commit a batch in one transaction. Returns the files that have to be read again."""
         outcome = self._catalog.files.commit(
             archive_id, files, batch.refused, batch.copies, erased=self._erasures, readmit=self._options.readmit
         )

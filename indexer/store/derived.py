@@ -1,7 +1,7 @@
 """The files that are derived from a store's catalog, and the indexes opened from them.
 
-Each index is opened when it is first asked for and kept, for each device it is searched on, under a lock of its own: to
-open one, to bring it up to the catalog or to refresh its file keeps nobody from searching another.
+Each index is opened when it is first requested, for each device that searches it, and is kept under a lock of its own.
+So opening an index, updating it or refreshing its file does not block searches of another.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from retrieval.errors import StoreCorrupt
 from retrieval.on_disk import remove
 
 if TYPE_CHECKING:
-    from indexer.vectors.opening import Place
+    from indexer.vectors.opening import IndexFile
     from indexer.vectors.port import StoreIndex
     from retrieval.search.bm25 import ReportIndex
 
@@ -28,65 +28,67 @@ CPU = "cpu"
 _COMPARED = 4096  # vectors at a time
 
 
-class _Kept(Generic[T]):
-    """One index, made when it is first asked for and brought up to the catalog whenever that has changed since."""
+class _OpenIndex(Generic[T]):
+    """One index, opened when it is first requested and updated whenever the catalog has changed since."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._value: tuple[T, Hashable] | None = None
 
-    def get(self, state: Callable[[], Hashable], make: Callable[[], T], follow: Callable[[T], T]) -> T:
+    def get(self, state: Callable[[], Hashable], make: Callable[[], T], update: Callable[[T], T]) -> T:
         with self._lock:
             now = state()
             if self._value is None:
                 value = make()
             else:
                 value, seen = self._value
-                value = value if seen == now else follow(value)
+                value = value if seen == now else update(value)
             self._value = value, now
             return value
 
     def put(self, value: T, state: Hashable) -> None:
-        """Keep `value`, which is of the catalog's state or of a later one, in place of what there was."""
+        """Replace the index by `value`, which has the catalog's state `state` or a later one."""
         with self._lock:
             self._value = value, state
 
 
 class DerivedFiles:
-    """The indexes of one store. Whatever is wrong with their files, the catalog has everything."""
+    """The indexes of one store. If anything is wrong with their files, they are rebuilt from the catalog."""
 
     def __init__(self, place: StorePlace) -> None:
         self._place = place
         self._catalog = place.catalog
-        self._indexes: dict[tuple[VectorKind, str], _Kept[StoreIndex]] = {}
-        self._reports: _Kept[tuple[list[int], ReportIndex]] = _Kept()
+        self._indexes: dict[tuple[VectorKind, str], _OpenIndex[StoreIndex]] = {}
+        self._reports: _OpenIndex[tuple[list[int], ReportIndex]] = _OpenIndex()
 
     def index(self, kind: VectorKind, device: str = CPU) -> StoreIndex:
-        """The index of one set of vectors, caught up with the catalog.
+        """Return the index of one set of vectors, updated from the catalog.
 
         `device` is `cpu`, `cuda` (all GPUs share the vectors) or `cuda:N`. `auto` is `cpu`: copying the vectors to a
-        GPU takes longer than searching them once. StoreError for a device that FAISS does not see.
+        GPU takes longer than searching them once. Raises StoreError for a device that FAISS does not find.
         """
         where = CPU if device == "auto" else device
-        kept = self._indexes.setdefault((kind, where), _Kept())
-        return kept.get(self._catalog.state, lambda: self._opened(kind, where), self._followed)
+        open_index_of = self._indexes.setdefault((kind, where), _OpenIndex())
+        return open_index_of.get(self._catalog.state, lambda: self._opened(kind, where), self._caught_up)
 
     def reports(self) -> ReportIndex:
-        """The BM25 index of the studies' reports, as the catalog has them now."""
-        return self._reports.get(self._catalog.state, self._opened_reports, self._followed_reports)[1]
+        """Return the BM25 index of the studies' reports in their current state."""
+        return self._reports.get(self._catalog.state, self._opened_reports, self._caught_up_reports)[1]
 
-    def index_place(self, kind: VectorKind) -> Place:
-        """Where the file of an index lies, and whose it is."""
-        from indexer.vectors.opening import Place
+    def index_file_of(self, kind: VectorKind) -> IndexFile:
+        """Return the file of an index, with its dimension, kind and store."""
+        from indexer.vectors.opening import IndexFile
 
         path = self._place.vectors_folder / VECTOR_SETS[kind].index_file
-        return Place(path, int(self._place.model["embed_dim"]), kind, self._place.store_id)
+        return IndexFile(path, int(self._place.model["embed_dim"]), kind, self._place.store_id)
 
     def refresh(self) -> None:
-        """Bring the indexes and their files up to the catalog. After a deletion this erases what they had of it.
+        """Update the indexes and their files from the catalog.
 
-        Unfinished files of killed processes go, too, and what a GPU holds of an index: when that is next asked for it
-        is copied there anew.
+        After a deletion this removes the deleted rows from them.
+
+        Unfinished files of killed processes are removed too, and so are copies of an index on a GPU, which are made
+        again on the next request.
         """
         from indexer.store.report_index import refresh_report_index
         from indexer.vectors.opening import refreshed
@@ -95,44 +97,44 @@ class DerivedFiles:
         refresh_report_index(self._place.vectors_folder, self._catalog, self._place.store_id)
         for kind in VECTOR_SETS:
             state = self._catalog.state()
-            index = refreshed(self.index_place(kind), self._catalog.vectors)
-            self._indexes.setdefault((kind, CPU), _Kept()).put(index, state)
+            index = refreshed(self.index_file_of(kind), self._catalog.vectors)
+            self._indexes.setdefault((kind, CPU), _OpenIndex()).put(index, state)
         for kind, device in list(self._indexes):
             if device != CPU:
                 self._indexes.pop((kind, device), None)
 
     def forget(self) -> None:
-        """Open the indexes anew when they are next asked for."""
+        """Open the indexes again on the next request."""
         self._indexes.clear()
-        self._reports = _Kept()
+        self._reports = _OpenIndex()
 
     def rebuild(self) -> None:
-        """Throw away all derived files and build them from the catalog."""
+        """Delete all derived files and build them from the catalog."""
         self.forget()
         with os_errors("the derived files"):
-            for path in self._place.vectors_folder.glob("*"):  # the folder stays, and who may look into it
+            for path in self._place.vectors_folder.glob("*"):  # the folder and its permissions stay
                 remove(path)
         self.refresh()
 
     def leftovers(self) -> list[Path]:
-        """What processes that were killed have left unfinished."""
+        """Return the unfinished files of killed processes."""
         return unfinished(self._place.folder) + unfinished(self._place.vectors_folder)
 
     def remove_leftovers(self) -> None:
-        """Remove them; StoreError if that is refused."""
-        with os_errors("what a killed process has left"):
+        """Remove the unfinished files of killed processes. Raises StoreError if the system refuses."""
+        with os_errors("the unfinished files of a killed process"):
             with locked(self._place.vectors_folder):
-                pass  # it clears the folder
+                pass  # taking the lock removes unfinished files
             for path in unfinished(self._place.folder):
                 remove(path)
 
     def index_file_problem(self, kind: VectorKind) -> str | None:
-        """What is wrong with an index file that is there, every vector in it; None if nothing is, or there is none."""
+        """What is wrong with an index file, after reading every vector; None if nothing is, or there is no file."""
         from indexer.vectors.file import Outdated
         from indexer.vectors.index import CatalogIndex
 
         try:
-            index = CatalogIndex.load(self.index_place(kind).path)
+            index = CatalogIndex.load(self.index_file_of(kind).path)
             index.check()
         except (FileNotFoundError, Outdated):  # an outdated one is replaced when it is opened
             return None
@@ -144,10 +146,10 @@ class DerivedFiles:
         for start in range(0, len(ids), _COMPARED):
             found, vectors = self._catalog.vectors.vectors_of(ids[start : start + _COMPARED].tolist(), kind)
             wrong += int((vectors.view("u2") != index.vectors_of(found).view("u2")).any(axis=1).sum())
-        return f"{wrong} of its vectors are not those of the catalog" if wrong else None
+        return f"{wrong} of its vectors differ from those in the catalog" if wrong else None
 
     def report_index_problem(self) -> str | None:
-        """What is wrong with the files of the reports' words; None if nothing is, or there are none."""
+        """Return what is wrong with the files of the report index; None if nothing is, or there are none."""
         from indexer.store.report_index import report_index_problem
 
         return report_index_problem(self._place.vectors_folder, self._catalog, self._place.store_id)
@@ -155,14 +157,14 @@ class DerivedFiles:
     def _opened(self, kind: VectorKind, device: str) -> StoreIndex:
         from indexer.vectors.opening import open_index
 
-        index = open_index(self.index_place(kind), self._catalog.vectors)
+        index = open_index(self.index_file_of(kind), self._catalog.vectors)
         if device != CPU:
             from indexer.vectors.gpu import move_to_gpu
 
             move_to_gpu(index, device)
         return index
 
-    def _followed(self, index: StoreIndex) -> StoreIndex:
+    def _caught_up(self, index: StoreIndex) -> StoreIndex:
         index.catch_up(self._catalog.vectors)
         return index
 
@@ -172,5 +174,5 @@ class DerivedFiles:
         mark = self._catalog.reports.mark()
         return mark, open_report_index(self._place.vectors_folder, self._catalog, self._place.store_id)
 
-    def _followed_reports(self, had: tuple[list[int], ReportIndex]) -> tuple[list[int], ReportIndex]:
+    def _caught_up_reports(self, had: tuple[list[int], ReportIndex]) -> tuple[list[int], ReportIndex]:
         return had if had[0] == self._catalog.reports.mark() else self._opened_reports()

@@ -1,4 +1,4 @@
-"""`medlens train`: training on pairs files and on stores, whose pairs are exported first.
+"""`medlens train`: train on pairs files and on stores, whose pairs are exported first.
 
 torch is imported when a run begins.
 """
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from indexer.output_formats import json_document
 from indexer.outputs import require_folder
 from indexer.store.store import Store, is_url
-from indexer.tasks.training_pairs import Exported, ExportSettings, export_pairs
+from indexer.tasks.training_pairs import ExportedPairs, ExportSettings, export_pairs
 from retrieval.encoders.clip import choose_device
 from retrieval.encoders.known_models import try_to_remember
 from retrieval.encoders.model_config import CONFIG_NAME
@@ -27,9 +27,9 @@ if TYPE_CHECKING:
     from retrieval.training.context import OnEpoch
     from retrieval.training.data import Progress
     from retrieval.training.run import TrainingResult
-    from retrieval.training.teacher import Taught
+    from retrieval.training.teacher import TeacherReport
 
-OnExport = Callable[[str, Exported], None]
+OnExport = Callable[[str, ExportedPairs], None]
 
 
 def train(
@@ -43,7 +43,7 @@ def train(
     on_progress: Progress = lambda what, done, total: None,
     on_export: OnExport = lambda store, exported: None,
     on_epoch: OnEpoch = lambda epoch, loss, figures: None,
-    on_teacher: Callable[[Taught], None] = lambda taught: None,
+    on_teacher: Callable[[TeacherReport], None] = lambda report: None,
 ) -> TrainingResult:
     """Train, or go on training, and write `config.output`. `load_config` reads a configuration.
 
@@ -79,27 +79,31 @@ def train(
 
 
 def _require_output(folder: Path, force: bool) -> None:
-    """Raises OutputError unless the model's folder is new, empty, or one that a training wrote."""
+    """Raise OutputError unless the model's folder is new, empty, or was written by a training run."""
     require_folder(folder)
     try:
         content = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
     except OSError as exc:
-        raise OutputError(f"{folder.name!r} can't be looked into: {exc.strerror}", hint="Name another output.") from exc
+        raise OutputError(
+            f"the folder {folder.name!r} can't be read: {exc.strerror}", hint="Name another output folder."
+        ) from exc
     written = json_document("a model", ("model_cfg", "preprocess_cfg", "medlens"))
     if content and not force and not written.recognises(folder / CONFIG_NAME):
         raise OutputError(
-            f"the folder {folder.name!r} is there already, and holds no model that `medlens train` wrote",
-            hint="Name another output, or say --force to write the model into it.",
+            f"the folder {folder.name!r} exists already, and it does not contain a model that `medlens train` wrote",
+            hint="Name another output folder, or add --force to write the model into this one.",
         )
     links = [name for name in content if (folder / name).is_symlink()]
     if links:
-        raise OutputError(f"{links[0]!r} in {folder.name!r} is a link", hint="Name another output, or remove the link.")
+        raise OutputError(
+            f"{links[0]!r} in {folder.name!r} is a link", hint="Name another output folder, or remove the link."
+        )
 
 
 def _with_stores(
     config: TrainingConfig, *, restart: bool, no_burned_in: bool, on_progress: Progress, on_export: OnExport
 ) -> TrainingConfig:
-    """The same with pairs files in the place of stores."""
+    """Return the configuration with pairs files instead of stores."""
     from retrieval.training.checkpoint import STATE_NAME, work_folder
     from retrieval.training.loop import CANVAS
 
@@ -120,7 +124,7 @@ def _with_stores(
                     workers=os.cpu_count() or 1,
                     progress=lambda done, total, name=name: on_progress(f"reading the store {name}", done, total),  # type: ignore[misc]
                 )
-            if os.environ.get("RANK", "0") == "0":  # of torchrun's processes, one tells
+            if os.environ.get("RANK", "0") == "0":  # of torchrun's processes, only one prints
                 on_export(name, exported)
             source = source.model_copy(update={"pairs": exported.pairs})
         sources.append(source)

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from retrieval.encoders.numpy_text.tokens import END_OF_WORD, MOST_KNOWN, joined
+from retrieval.encoders.byte_pairs import END_OF_WORD, MOST_KNOWN, joined
 from retrieval.errors import EncoderError
 from retrieval.language.letters import with_few_marks
 

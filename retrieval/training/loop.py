@@ -22,10 +22,10 @@ from retrieval.training.augment import augment
 from retrieval.training.chunks import Chunks
 from retrieval.training.config import TrainingConfig
 from retrieval.training.context import TrainingContext
-from retrieval.training.data import Row
-from retrieval.training.judging import Judge, normalised
+from retrieval.training.data import TrainingRow
 from retrieval.training.objective import (
     HardNegatives,
+    Mirrored,
     multi_positive_infonce,
     pairwise_sigmoid,
     positive_pairs,
@@ -34,10 +34,12 @@ from retrieval.training.objective import (
 from retrieval.training.other_findings import OtherFindings
 from retrieval.training.scalars import Scalars
 from retrieval.training.schedule import image_side, rate_at, step_seed
-from retrieval.training.teacher import Distillation, Lesson
+from retrieval.training.teacher import Distillation, TeacherEmbeddings
 from retrieval.training.texts import TextEncoder, Texts
+from retrieval.training.validation import Validator, normalised
 
 CANVAS = 1.25  # training images are kept this much larger than the model's input, for the crops
+MIRRORED = 1 / 8  # of a batch, at most, are encoded a second time as mirrored images
 SCALE_MAX = 100.0  # CLIP's bound on the logit scale
 
 
@@ -58,7 +60,7 @@ class Loop:
     locked_norms: list[torch.nn.Module]
     train_numbers: npt.NDArray[np.int64]
     canvas: npt.NDArray[np.uint8]
-    judge: Judge
+    validator: Validator
     steps_per_epoch: int
     other_findings: OtherFindings | None = None
     distillation: Distillation | None = None
@@ -73,9 +75,9 @@ class Loop:
     def device(self) -> torch.device:
         return self.context.device
 
-    def learn_from(self, lesson: Lesson) -> None:
+    def distil_from(self, embeddings: TeacherEmbeddings) -> None:
         """Let a teacher's embeddings join the objective, before the first step or `load`."""
-        self.distillation = Distillation(lesson, self.config).to(self.device)
+        self.distillation = Distillation(embeddings, self.config).to(self.device)
         peak = self.config.schedule.learning_rate
         if head := list(self.distillation.parameters()):
             self.optimizer.add_param_group({"params": head, "lr": peak, "peak": peak, "weight_decay": 0.0})
@@ -117,20 +119,25 @@ class Loop:
             straight = ~self._flips(chosen)
             canvas, chosen = self._flipped(canvas, chosen)
         pixels = augment(canvas, (side, side), config.augmentation, generator)
+        turned = self._to_mirror(chosen)
+        if turned:
+            pixels = torch.cat([pixels, pixels[turned].flip(-1)])  # one pass: batch norm sees one batch
         chunks = Chunks(
             config.schedule.chunk_size,
             self.model,
             lambda number: step_seed(config.seed, self.step, 1, number),
             self.context.processes,
         )
-        images = chunks.features(
+        encoded = chunks.features(
             lambda part: self.encoded_images(pixels[part]),
-            len(rows),
+            len(pixels),
             config.embed_dim,
         )
+        images = encoded[: len(rows)]
         scale = self.model.logit_scale.exp()
         captions = self._encoded(chosen, chunks)
-        loss = self._contrast(images, captions, chosen, self._wrong(rows, chosen), scale, chunks)
+        mirror = Mirrored(encoded[len(rows) :], torch.tensor(turned, device=self.device)) if turned else None
+        loss = self._contrast(images, captions, chosen, self._wrong(rows, chosen), mirror, scale, chunks)
         if self.distillation is not None:
             loss = loss + self.distillation(images, captions, numbers, chosen, scale, straight)
         weights = list(config.label_sets.values())
@@ -194,7 +201,7 @@ class Loop:
         """A new one for each pass: it keeps the weights it has cast, and those of a pass without a graph have none."""
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.schedule.precision == "bf16")
 
-    def _wrong(self, rows: list[Row], chosen: list[int]) -> list[tuple[int, int]]:
+    def _wrong(self, rows: list[TrainingRow], chosen: list[int]) -> list[tuple[int, int]]:
         """The hard negatives of a batch: (number of the image in it, number of the text)."""
         wrong = [(i, other) for i, text in enumerate(chosen) for other in self.texts.hard.get(text, ())]
         if self.other_findings is not None:
@@ -203,12 +210,20 @@ class Loop:
             wrong += [(i, other) for i, other in enumerate(drawn) if other is not None]
         return wrong
 
+    def _to_mirror(self, chosen: list[int]) -> list[int]:
+        """Numbers of images whose mirrored copies are wrong of their texts: of those whose text names a side."""
+        sided = [i for i, text in enumerate(chosen) if text in self.texts.sided]
+        rng = np.random.default_rng([self.config.seed, self.step, 5])
+        drawn: list[int] = rng.permutation(sided)[: max(round(len(chosen) * MIRRORED), 1)].tolist() if sided else []
+        return drawn
+
     def _contrast(
         self,
         images: torch.Tensor,
         captions: torch.Tensor,
         chosen: list[int],
         wrong: list[tuple[int, int]],
+        mirror: Mirrored | None,
         scale: torch.Tensor,
         chunks: Chunks,
     ) -> torch.Tensor:
@@ -217,15 +232,15 @@ class Loop:
         if objective.near_equal is None or self.encode_texts.pooled is None:
             positive = positive_pairs(ids)
         else:
-            claims = torch.tensor([self.texts.claims[text] for text in chosen], device=self.device)
-            positive = positive_pairs(ids, self.encode_texts.pooled[chosen], claims, objective.near_equal)
+            assertions = torch.tensor([self.texts.assertions[text] for text in chosen], device=self.device)
+            positive = positive_pairs(ids, self.encode_texts.pooled[chosen], assertions, objective.near_equal)
         hard = None
         if wrong:
             owners = torch.tensor([i for i, _ in wrong], device=self.device)
             hard = HardNegatives(self._encoded([other for _, other in wrong], chunks), owners)
         if objective.loss == "siglip":
-            return pairwise_sigmoid(images, captions, scale, self.model.logit_bias, positive, hard)
-        return multi_positive_infonce(images, captions, scale, positive, hard)
+            return pairwise_sigmoid(images, captions, scale, self.model.logit_bias, positive, hard, mirror)
+        return multi_positive_infonce(images, captions, scale, positive, hard, mirror)
 
     def averaged(self) -> Any:
         """A copy of the model with averaged weights, in evaluation mode."""

@@ -40,8 +40,8 @@ from retrieval.neutral import neutral_values
 from retrieval.search.query import Query, Ranker
 from retrieval.search.refs import parse_ref
 from retrieval.types import RenderProfile, SearchFilter
+from retrieval.zeroshot.ground_truth import read_truth
 from retrieval.zeroshot.labels import load_labels, single_phrasings
-from retrieval.zeroshot.truth import read_truth
 
 LONGEST = 1500  # characters of a message
 

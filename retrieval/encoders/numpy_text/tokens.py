@@ -8,19 +8,17 @@ from __future__ import annotations
 import gzip
 import html
 from collections.abc import Mapping, Sequence
-from heapq import heappop, heappush
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
 
+from retrieval.encoders.byte_pairs import END_OF_WORD, MOST_KNOWN, joined
 from retrieval.encoders.numpy_text.needs_torch import NeedsTorch
 from retrieval.encoders.text_files import TokenizerFiles
 from retrieval.language.letters import with_few_marks
 
 TokenIds = list[int]
 _MERGES = 49152 - 256 - 2  # of the vocabulary that CLIP was trained with
-END_OF_WORD = "</w>"
-MOST_KNOWN = 65_536  # words whose ids are remembered
 _NORMALIZER = (  # what tokenizer_config.json calls it, what tokenizer.json calls it, what holds where neither says
     ("", "clean_text", True),
     ("do_lower_case", "lowercase", True),
@@ -133,38 +131,6 @@ class BytePairs:
         if len(self._known) < MOST_KNOWN:
             self._known[word] = ids
         return ids
-
-
-def joined(pieces: list[str], ranks: dict[str, int]) -> list[str]:
-    """The pair of the lowest rank is joined, everywhere from left to right, until no pair has a rank.
-
-    A queue of pairs by rank and place gives that order, because what a join makes is part of higher ranks only.
-    """
-    after = list(range(1, len(pieces) + 1))
-    before = list(range(-1, len(pieces) - 1))
-    queue: list[tuple[int, int, str]] = []
-
-    def offer(at: int) -> None:
-        if at >= 0 and after[at] < len(pieces):
-            pair = f"{pieces[at]} {pieces[after[at]]}"
-            if (rank := ranks.get(pair)) is not None:
-                heappush(queue, (rank, at, pair))
-
-    for at in range(len(pieces) - 1):
-        offer(at)
-    while queue:
-        _, at, pair = heappop(queue)
-        right = after[at]
-        if not pieces[at] or right == len(pieces) or pair != f"{pieces[at]} {pieces[right]}":
-            continue  # one of them has been joined meanwhile
-        pieces[at] += pieces[right]
-        pieces[right] = ""
-        after[at] = after[right]
-        if after[at] < len(pieces):
-            before[after[at]] = at
-        offer(before[at])
-        offer(at)
-    return [piece for piece in pieces if piece]
 
 
 def _byte_letters() -> list[str]:

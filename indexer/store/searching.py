@@ -1,4 +1,6 @@
-"""What can be asked of a store: its model opened when something is encoded, query images read, their patients known."""
+"""Searches of a store: its model is loaded when something must be encoded, query images are read, their patients looked
+up.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,7 @@ import numpy.typing as npt
 from indexer.records import Origin
 from indexer.store.derived import CPU, DerivedFiles
 from indexer.store.place import StorePlace
-from indexer.store.slices import no_places_yet, with_places
+from indexer.store.slices import slice_position_cache, with_slice_positions
 from retrieval.errors import QueryError, StoreError
 from retrieval.search.describe import (
     Neighbour,
@@ -39,8 +41,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-class OfOneModel(Protocol):
-    """What belongs to a model, as a store does."""
+class HasModel(Protocol):
+    """Something that belongs to a model, such as a store."""
 
     @property
     def model(self) -> dict[str, Any]: ...
@@ -49,14 +51,14 @@ class OfOneModel(Protocol):
 
 
 class StoreEncoder:
-    """The model that a store belongs to, loaded when it is first used: texts without torch where that can be.
+    """The model of a store, loaded on first use; texts are encoded without torch where possible.
 
-    Implements `retrieval.types.Encoder`.
-    Without `model`, a place, it is looked for among the shipped models and those that the user knows. When it is
-    loaded: WeightsNotFound if it is none of them, StoreIncompatible if the place has another model.
+    Implements `retrieval.types.Encoder`. `model` says where the model is; without it, the shipped models and the user's
+    own are searched. Loading raises WeightsNotFound if the model is none of them, and StoreIncompatible if a different
+    model is found.
     """
 
-    def __init__(self, store: OfOneModel, model: str | None = None, device: str = "auto") -> None:
+    def __init__(self, store: HasModel, model: str | None = None, device: str = "auto") -> None:
         self._store = store
         self._asked = (model, device)
 
@@ -70,7 +72,7 @@ class StoreEncoder:
 
     @property
     def device(self) -> str:
-        """The device that was asked for."""
+        """The requested device."""
         return self._asked[1]
 
     def encode_images(self, images: Sequence[Uint8Image]) -> Embeddings:
@@ -84,7 +86,7 @@ class StoreEncoder:
         return "_loaded" in self.__dict__
 
     def load(self) -> None:
-        """Load the model now. Raises StoreIncompatible if it is another than the store's."""
+        """Load the model now. Raises StoreIncompatible if it is not the store's model."""
         _ = self._loaded
 
     @cached_property
@@ -92,10 +94,11 @@ class StoreEncoder:
         return store_model(self._store, *self._asked)
 
 
-def store_model(store: OfOneModel, model: str | None, device: str) -> LightEncoder | ClipEncoder:
-    """The store's own model, or the one asked for if it is the same: for words, torch stays away where it can.
+def store_model(store: HasModel, model: str | None, device: str) -> LightEncoder | ClipEncoder:
+    """Return the store's own model, or the requested one if it is the same. For texts, torch is avoided where possible.
 
-    Raises WeightsNotFound if it is not known where it lies, StoreIncompatible for another model."""
+    Raises WeightsNotFound if its location is unknown, StoreIncompatible for another model.
+    """
     from retrieval.encoders.numpy_text.encoder import encoder_from
 
     encoder = encoder_from(model_source(store, model), device)
@@ -103,23 +106,23 @@ def store_model(store: OfOneModel, model: str | None, device: str) -> LightEncod
     return encoder
 
 
-def model_source(store: OfOneModel, model: str | None) -> ModelSource:
-    """Where the model that was asked for lies, or the store's own. Places that a store names are never followed."""
+def model_source(store: HasModel, model: str | None) -> ModelSource:
+    """Return where the requested model is, or the store's own. A location that a store names is never used."""
     from retrieval.encoders.known_models import find_model
     from retrieval.encoders.model_source import resolve_model
 
     return resolve_model(model) if model else find_model(store.model)
 
 
-class Questions:
-    """Search and description over one store, and the encoders that were loaded for them."""
+class StoreSearch:
+    """Search and description in one store, with the encoders that were loaded for them."""
 
     def __init__(self, place: StorePlace, derived: DerivedFiles) -> None:
         self._place = place
         self._derived = derived
         self._catalog = place.catalog
-        self._slices = no_places_yet(place.catalog)
-        self._encoders: dict[str, StoreEncoder] = {}  # by the device that was asked for
+        self._slices = slice_position_cache(place.catalog)
+        self._encoders: dict[str, StoreEncoder] = {}  # by the requested device
 
     def search(
         self, query: Query, encoder: Encoder | None, device: str | None, steps: Sequence[RankingStep]
@@ -135,7 +138,7 @@ class Questions:
         searcher = Searcher(encoder, frames, self._catalog.frames, reports)
         pictures = [what for what, _ in opened]
         results = searcher.search(query, pictures=pictures, excluded_patients=excluded, steps=steps)
-        return with_places(results, self._catalog, self._slices)
+        return with_slice_positions(results, self._catalog, self._slices)
 
     def describe(
         self,
@@ -149,13 +152,13 @@ class Questions:
     ) -> tuple[SentenceHit, ...]:
         """See `Store.describe`."""
         if borrow < 0:
-            raise QueryError(f"borrow is {borrow}, expected a whole number from 0")
+            raise QueryError(f"borrow is {borrow}; expected a whole number of 0 or more")
         encoder, device = self._placed(encoder, device)
         index = self._derived.index("sentence", device)
         if not phrases and not len(index):
             raise QueryError(
-                "the store has no report sentences",
-                hint="Index an archive whose studies carry structured reports (SR).",
+                "the store has no report sentences to describe an image with",
+                hint="Index structured reports (SR) of the same studies, or name a text file with --phrases.",
             )
         [(shown, origin)] = self._shown([image if isinstance(image, ImagePart) else ImagePart(image)])
         vector = encoder.encode_images([shown])[0] if is_picture(shown) else shown.astype(np.float32, copy=False)
@@ -169,19 +172,17 @@ class Questions:
         return found + borrowed_sentences(vector, neighbours, index, self._catalog.reports, patient=patient)
 
     def _placed(self, encoder: Encoder | None, device: str | None) -> tuple[Encoder, str]:
-        """The encoder, the store's own if none is given, and where the index is searched: where the encoder runs, if
-        nothing else was asked for."""
+        """The encoder, by default the store's own, and the device of the index, by default that of the encoder."""
         if encoder is None:
             asked = device or "auto"
             encoder = self._encoders.setdefault(asked, StoreEncoder(self._place, device=asked))
         return encoder, device or _device_of(encoder)
 
     def _shown(self, images: Sequence[ImagePart]) -> list[tuple[Uint8Image | Embedding, Origin]]:
-        """What query images show, and whose they are.
+        """Return the content and the origin of query images.
 
-        Of files, the pixels, rendered as the store's model wants them; of frames of the store, their vectors.
-
-        The patient is told by PatientID under the store's key, else by the store's own row of the same instance.
+        For files, the pixels, rendered for the store's model; for frames of the store, their vectors. The patient is
+        identified by PatientID under the store's key, else by the store's own row of the same instance.
         """
         files = [part for part in images if isinstance(part.image, Path)]
         loaded = iter(self._loaded(files) if files else ())
@@ -204,7 +205,7 @@ class Questions:
         ]
 
     def _stored(self, ref: StoredRef) -> tuple[Embedding, Origin]:
-        """The vector of a frame of the store, normalized again after float16, and whose it is."""
+        """Return the vector of a frame of the store, normalized again after float16, and its origin."""
         key = resolve(ref, self._catalog.frames)
         found = self._catalog.frames.find(key)
         _, vectors = self._catalog.frames.vectors_of([found.id])
@@ -213,14 +214,14 @@ class Questions:
         return vector / np.linalg.norm(vector), Origin(lineage.instance, lineage.study, lineage.patient)
 
     def _loaded(self, parts: Sequence[ImagePart]) -> list[tuple[Uint8Image, Origin]]:
-        """The pixels of query files."""
+        """Return the pixels and origins of query files."""
         from indexer.reading.files import PictureRequest
-        from indexer.reading.pictures import QueryImage, load_query_images  # and pydicom: not for a query in words
+        from indexer.reading.pictures import QueryImage, load_query_images  # imports pydicom: not for a query in words
 
         try:
             key: bytes | None = self._place.pseudonym_key
         except StoreError as exc:
-            log.warning("whose the query image is can be told by its UID only: %s", exc)
+            log.warning("the patient of the query image can be identified only by its UID: %s", exc)
             key = None
         profile = self._place.render_profile
         requests = [
@@ -231,7 +232,7 @@ class Questions:
     def _neighbours(
         self, frames: VectorIndex, vector: npt.NDArray[np.float32], own: str | None, count: int
     ) -> list[Neighbour]:
-        """The studies with a report whose best picture is most like a vector; without the picture's own."""
+        """The studies with a report whose best picture is most similar to a vector, except the picture's own study."""
         asked = 16 * count
         while True:
             ranked = frames.search(vector[None, :], asked)[0]
@@ -250,13 +251,15 @@ class Questions:
 
 
 def _device_of(encoder: Encoder) -> str:
-    """The device that an encoder says it runs on: its name, or a `Device`. The processor, if it does not say."""
+    """Return the device of an encoder: its name, or a `Device`. The CPU, if it names none."""
     device = getattr(encoder, "device", CPU)
     return str(getattr(device, "name", device))
 
 
 def _beside(index: Callable[[], VectorIndex], encoder: Encoder, query: Query) -> VectorIndex:
-    """Open an index while the model is loaded, if it has to be: neither FAISS nor the weights wait for the other."""
+    """Open an index while the model is loaded, if it must be, so that FAISS and the weights are read at the same
+    time.
+    """
     encodes = query.texts or any(not isinstance(part.image, FrameRef | ShortRef) for part in query.images)
     if query.ranker is Ranker.TEXT or not encodes or not isinstance(encoder, StoreEncoder) or encoder.loaded:
         return index()
@@ -267,16 +270,18 @@ def _beside(index: Callable[[], VectorIndex], encoder: Encoder, query: Query) ->
 
 
 def _patients(images: Sequence[ImagePart], origins: Sequence[Origin]) -> list[str]:
-    """The pseudonyms of those whose pictures are in a query. QueryError if one can't be told."""
+    """Return the pseudonyms of the patients of the query images. Raises QueryError if one is unknown."""
     if not images:
-        raise QueryError("no image in the query whose patient could be excluded", hint="Add an image to the query.")
+        raise QueryError(
+            "there is no image in the query whose patient could be left out", hint="Add an image to the query."
+        )
     patients = []
     for part, origin in zip(images, origins, strict=True):
         if origin.patient_pseudonym is None:
             name = repr(part.image.name) if isinstance(part.image, Path) else "an image given as pixels"
             raise QueryError(
-                f"the patient of {name} can't be told, and was to be excluded",
-                hint="Give a DICOM file with its PatientID, or one that is in the store.",
+                f"the patient of {name} is unknown, so results of the same patient can't be left out",
+                hint="Use a DICOM file with a PatientID, or an image that is in the store.",
             )
         patients.append(origin.patient_pseudonym)
     return patients
