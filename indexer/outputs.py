@@ -77,7 +77,7 @@ class Output:
             return
         place = self.path.resolve()
         for archive, root in store.catalog.files.archive_roots().items():
-            if "://" in root or not place.is_relative_to(Path(root).resolve()):
+            if "://" in root or "\0" in root or not place.is_relative_to(Path(root).resolve()):
                 continue
             relative = place.relative_to(Path(root).resolve()).as_posix()
             for path, known in store.catalog.files.known(archive):

@@ -171,9 +171,11 @@ def _fits(column: sa.Column[Any]) -> sa.ColumnElement[bool]:
     kind = column.type.impl if isinstance(column.type, sa.TypeDecorator) else column.type
     stored = next((names for known, names in _STORED_AS if isinstance(kind, known)), ("text",))
     raw = sa.type_coerce(column, sa.types.NullType())  # as it is: SQLAlchemy would make of it what the column says
-    fits = sa.func.typeof(raw).in_(stored)
+    fits: list[sa.ColumnElement[bool]] = [sa.func.typeof(raw).in_(stored)]
     if isinstance(kind, sa.Date):
-        fits &= sa.func.date(raw).is_not(None)
+        fits.append(sa.func.date(raw).is_not(None))
     if isinstance(kind, sa.JSON):
-        fits &= sa.func.json_valid(raw) == 1
-    return fits if column.name == _NEEDED or not column.nullable else raw.is_(None) | fits
+        fits.append(sa.func.json_valid(raw) == 1)
+    if column.name == _NEEDED or not column.nullable:
+        return sa.and_(*fits)
+    return sa.or_(raw.is_(None), sa.and_(*fits))

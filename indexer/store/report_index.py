@@ -97,7 +97,7 @@ def report_index_problem(parent: Path, catalog: SqlCatalog, store_id: str) -> st
 
 def _mark_of(folder: Path) -> dict[str, Any]:
     """Return the state of the catalog that the files have. Raises OSError or ValueError if they don't state it."""
-    mark = read_json(folder / _MARK, _MOST_MARK)
+    mark: Any = read_json(folder / _MARK, _MOST_MARK)
     known = isinstance(mark, dict) and {"store_id", "mark", "version"} <= mark.keys()
     if not known or not (isinstance(mark["mark"], list) and [type(n) for n in mark["mark"]] == [int, int]):
         raise ValueError("the description of the report index is incomplete")

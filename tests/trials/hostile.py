@@ -23,6 +23,7 @@ from trials import seeds
 from trials.judging import LONGEST, answers
 from trials.registry import Tally, peak_memory, trial
 
+from indexer.sources.opening import locate
 from indexer.store.place import CATALOG_FILE, KEY_FILE
 from indexer.store.store import Store
 from indexer.tasks.exchange import import_frames
@@ -33,6 +34,7 @@ from retrieval.encoders.numpy_text.encoder import open_encoder
 from retrieval.errors import (
     EncoderError,
     EvaluationError,
+    FileUnreadable,
     LabelSetError,
     MedlensError,
     StoreCorrupt,
@@ -392,6 +394,18 @@ STORES = (
         f"{_TYPES}: frames.frame_number",
     ),
     Case(
+        "rows: a file elsewhere",
+        schema("UPDATE files SET path = '../../etc/passwd' || id"),
+        FileUnreadable,
+        "was not stored by medlens: it is absolute, contains '..'",
+    ),
+    Case(
+        "rows: an archive of no name",
+        schema(f"UPDATE archives SET root = '/{'x' * 5000}'"),
+        FileUnreadable,
+        "the file can't be found: File name too long",
+    ),
+    Case(
         "rows: a date of none",
         schema("UPDATE instances SET study_date = '20200230'"),
         StoreCorrupt,
@@ -559,7 +573,8 @@ def use_store(folder: Path) -> None:
         found = answers(store)
         ids = [i for i, _ in store.frames_index().search(np.ones(DIM, np.float32), 50)[0]]
         for key, attributes in store.catalog.frames.get(ids).values():
-            assert int(key.frame_number) > 0 and attributes
+            assert int(key.frame_number) > 0
+            assert locate(attributes["archive_root"], attributes["file_path"])
         assert found == GOOD.get("answers", found)
         wrong = [check for check in verify_store(store) if not check.sound]
         assert not wrong, wrong

@@ -4,13 +4,16 @@ death or stall is a failure."""
 
 from __future__ import annotations
 
+import os
 import resource
 import shutil
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
 from fake_encoder import FakeEncoder
 from trials import judging, seeds
 from trials.judging import Mutant, Verdict
@@ -59,6 +62,11 @@ SHARES = {
 @trial(attempts=10_000, share=0.03)
 def mutants(attempts: int, seed: int, folder: Path, tally: Tally) -> None:
     """Seeded mutants of all codecs, reports, rows, labels, models, vectors and stores are read or refused."""
+    with _in_memory(), tempfile.TemporaryDirectory(prefix="medlens-mutants-") as scratch:
+        _mutants(attempts, seed, Path(scratch), tally)
+
+
+def _mutants(attempts: int, seed: int, folder: Path, tally: Tally) -> None:
     before = peak_memory(resource.RUSAGE_SELF)
     good = _seeds(folder)
     made = _drawn(good, attempts, seed)
@@ -82,6 +90,18 @@ def mutants(attempts: int, seed: int, folder: Path, tally: Tally) -> None:
     grown = peak_memory(resource.RUSAGE_SELF) - before
     tally.require(grown < MOST_GROWTH, f"this process grew by {grown} MiB")
     tally.require(_untouched(good), "a good file was changed")
+
+
+@contextmanager
+def _in_memory() -> Iterator[None]:
+    """Temporary files of this process and its workers in memory, where the system has a place for them: ten thousand
+    small stores and files would have a disk at work for an hour, which is not what is tried."""
+    place = "/dev/shm"
+    with pytest.MonkeyPatch.context() as patched:
+        if os.access(place, os.W_OK):
+            patched.setenv("TMPDIR", place)
+            patched.setattr(tempfile, "tempdir", None)
+        yield
 
 
 @dataclass(frozen=True)
@@ -153,7 +173,7 @@ def _kept(mutant: Mutant) -> str:
     """Where a mutant is kept to be looked at; of a store its seed says all."""
     if mutant.kind.startswith("store"):
         return "made again by its seed"
-    folder = Path(tempfile.gettempdir(), "medlens-mutants")
+    folder = Path("/tmp/medlens-mutants")
     folder.mkdir(exist_ok=True)
     path = folder / f"{mutant.kind.replace(', ', '-').replace(' ', '-')}-{mutant.seed}-{Path(mutant.path).name}"
     path.write_bytes(judging.content_of(mutant))
