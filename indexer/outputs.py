@@ -22,7 +22,7 @@ from indexer.renaming import NameTaken, give_name, open_folder, require_same_fol
 from indexer.store.place import enclosing_store
 from indexer.store.store import Store
 from retrieval.errors import OutputError
-from retrieval.on_disk import unfinished_name
+from retrieval.on_disk import make_private, unfinished_name
 
 _DEVICES = ("null", "full", "tty", "stdout", "stderr")  # in /dev, where people write on purpose
 _OWN_STREAMS = ("/dev/fd/", "/proc/self/fd/", "/dev/std")
@@ -32,11 +32,16 @@ _SQLITE_COMPANIONS = ("-wal", "-shm", "-journal")
 
 @dataclass(frozen=True)
 class Output:
-    """A file to be written, its kind, and whether it may replace a file that medlens did not write."""
+    """A file to be written, its kind, and whether it may replace a file that medlens did not write.
+
+    A `private` file can be read by its owner only, whoever could read the one it replaces. `whole` then yields an empty
+    file that exists.
+    """
 
     path: Path
     form: OutputFormat
     force: bool = False
+    private: bool = False
 
     def require(self) -> None:
         """Raise OutputError, naming the file without its folders, unless it can be written."""
@@ -117,20 +122,22 @@ class Output:
         temporary = unfinished_name(place)
         with open_folder(place.parent) as folder:
             try:
+                if self.private:
+                    make_private(temporary)
                 yield temporary
                 try:
                     looked_at = seen(folder, place.name)
                     self.require()
                     require_same_folder(self.path.parent, folder)
-                    if looked_at is not None:
+                    if looked_at is not None and not self.private:
                         shutil.copymode(place, temporary)  # a file that was made private stays so
                     give_name(folder, temporary.name, place.name, looked_at)
                 except (OutputError, NameTaken) as exc:
-                    kept = place.with_name(f"{place.stem}.{temporary.suffixes[-2].removeprefix('.')}{place.suffix}")
-                    temporary.replace(kept)
+                    saved_as = place.with_name(f"{place.stem}.{temporary.suffixes[-2].removeprefix('.')}{place.suffix}")
+                    temporary.replace(saved_as)
                     why = str(exc) or f"{place.name!r} is another file now"
                     raise OutputError(
-                        f"{why}; another program created it meanwhile, so the output was saved as {kept.name!r}"
+                        f"{why}; another program created it meanwhile, so the output was saved as {saved_as.name!r}"
                     ) from exc
             finally:
                 temporary.unlink(missing_ok=True)

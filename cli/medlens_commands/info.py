@@ -36,6 +36,10 @@ def _row(facts: StoreFacts) -> dict[str, Any]:
         **{k: v for k, v in vars(counts).items() if k not in ("modalities", "rejected")},
         "instances_by_modality": {k or "unknown": v for k, v in counts.modalities.items()},
         "rejected_files": dict(counts.rejected),
+        "vanished": facts.vanished,
+        "archives": facts.archives,
+        "archives_not_found": facts.archives_not_found,
+        "restored": dict(facts.restored),
         "labelled_frames": dict(facts.labelled_frames),
         **{f"{vectors}_index": dict(known) for vectors, known in facts.indexes.items()},
     }

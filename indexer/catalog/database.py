@@ -21,6 +21,8 @@ import sqlalchemy as sa
 from sqlalchemy.engine import URL, make_url
 
 from indexer.catalog import read_only
+from indexer.catalog.copies import copy_state, require_sound
+from indexer.catalog.distrust import distrust, require_plain_tables
 from indexer.catalog.errors import CORRUPT_HINT, translate
 from indexer.catalog.schema import SCHEMA_REVISION
 from retrieval.errors import StoreCorrupt, StoreError, StoreIncompatible, StoreNotFound
@@ -31,7 +33,6 @@ log = logging.getLogger(__name__)
 
 BUSY_TIMEOUT_S = 120.0
 MIGRATIONS = Path(__file__).with_name("migrations")
-_LONGEST_VALUE = 256 << 20  # bytes
 _WRITE_LOCK = 0x6D65646C656E73  # "medlens"
 
 
@@ -146,6 +147,51 @@ class Database:
                 hint="Stop the other medlens processes and run the same command again; it then empties the log.",
             )
 
+    def copy_to(self, path: Path) -> None:
+        """On SQLite, write one state of the catalog to a new file that only its owner can read. Others may write.
+
+        Raises StoreError if it can't be read or written, StoreCorrupt if it is damaged.
+        """
+        if not self.is_sqlite or not self.url.database:
+            raise ValueError("copy_to was called for a catalog that is not in SQLite")
+        file = Path(self.url.database)
+        lent = nullcontext() if self._lent is None else read_only.unchanged(file, self.label)
+        try:
+            with (
+                lent,
+                self._translated(),
+                closing(
+                    sqlite3.connect(file, timeout=BUSY_TIMEOUT_S)
+                    if self._lent is None
+                    else read_only.connect(file, BUSY_TIMEOUT_S)
+                ) as source,
+            ):
+                copy_state(source, path)
+        except OSError as exc:
+            raise StoreError(
+                f"the catalog of {self.label} can't be copied: {exc.strerror or exc}",
+                hint="Make room and check permissions.",
+            ) from exc
+        require_sound(path, self.label)
+
+    def require_unused(self) -> None:
+        """On SQLite, raise StoreError if another process, or another connection of this one, has the catalog open.
+
+        Every open connection holds a lock that prevents a change of the journal mode. The next connection changes the
+        mode back.
+        """
+        self.close()
+        try:
+            with closing(sqlite3.connect(str(self.url.database), timeout=1.0)) as connection:
+                connection.execute("PRAGMA journal_mode=DELETE").close()
+        except sqlite3.OperationalError as exc:
+            if exc.sqlite_errorname.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
+                raise StoreError(
+                    f"another process has the store {self.label} open",
+                    hint="Stop the other medlens processes, or wait until they have ended.",
+                ) from exc
+            raise translate(exc, self.label) from exc
+
     def state(self) -> Hashable:
         """Return a value that changes with every commit, in this process or another. Reading it is cheap.
 
@@ -198,13 +244,21 @@ class Database:
     def require_current(self) -> None:
         """On SQLite, migrate an older schema after a backup.
 
-        Raises StoreIncompatible for an unknown schema, and for an older one on PostgreSQL: there, backups are the
-        administrator's task, and other machines may still use the older medlens.
+        Raises StoreIncompatible for an unknown schema, for an older one that this user may not write, and for an older
+        one on PostgreSQL: there, backups are the administrator's task, and other machines may still use the older
+        medlens.
         """
         if self.is_sqlite:
-            self._require_plain_tables()
+            with self.reading() as connection:
+                require_plain_tables(connection, self.label)
         if not self.outdated():
             return
+        if self._lent is not None:
+            raise StoreIncompatible(
+                f"the catalog of {self.label} has schema {self.revision()}, expected {SCHEMA_REVISION}, "
+                "and can't be migrated: this user may not write it",
+                hint="Copy the store to a folder that you may write to, or ask its owner to run `medlens migrate`.",
+            )
         if self.is_sqlite:
             self.migrate()
             return
@@ -213,24 +267,6 @@ class Database:
             hint="Stop the other medlens processes, back up the database (pg_dump), and run: medlens "
             "migrate --store URL",
         )
-
-    def _require_plain_tables(self) -> None:
-        """StoreCorrupt for views, triggers, virtual tables and computed columns: medlens makes none of them.
-
-        A catalog may be a stranger's. To read a view or a computed column runs what its maker wrote, which may never
-        end; a trigger runs it when something else is written.
-        """
-        other = sa.text(
-            "SELECT type || ' ' || name FROM sqlite_master WHERE type NOT IN ('table', 'index') "
-            "OR sql LIKE 'CREATE VIRTUAL%' OR sql LIKE '%GENERATED%' OR sql LIKE '% AS (%' LIMIT 1"
-        )
-        with self.reading() as connection:
-            found = connection.execute(other).scalar()
-        if found is not None:
-            raise StoreCorrupt(
-                f"the catalog of {self.label} has something that medlens did not make: {str(found)[:60]!r}",
-                hint="It may be made to harm. Ask whoever sent it, or index the archive into a new store.",
-            )
 
     def outdated(self) -> bool:
         """Whether `migrate` would change anything. Raises StoreIncompatible for a schema of a newer medlens."""
@@ -335,20 +371,14 @@ def _wait_for_the_disk(connection: Any, _record: object) -> None:
 
 def _set_pragmas(connection: sqlite3.Connection, _record: object) -> None:
     connection.isolation_level = None  # _begin opens transactions, not the driver
-    _distrust(connection)
+    distrust(connection)
     for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "secure_delete=ON"):
         connection.execute(f"PRAGMA {pragma}").close()
 
 
 def _open_to_read(connection: sqlite3.Connection, _record: object) -> None:
     connection.isolation_level = None
-    _distrust(connection)
-
-
-def _distrust(connection: sqlite3.Connection) -> None:
-    """What is written into a schema calls no function that could do harm, and no value is larger than any of ours."""
-    connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _LONGEST_VALUE)
-    connection.execute("PRAGMA trusted_schema=OFF").close()
+    distrust(connection)
 
 
 def _begin(connection: sa.Connection) -> None:

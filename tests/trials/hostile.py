@@ -439,7 +439,7 @@ MODELS = (
         "weights that are a pickle",
         instead(_WEIGHTS, text(pickle.dumps(Ran()))),
         EncoderError,
-        "is no safetensors file and no archive of torch",
+        "is neither a safetensors file nor a torch archive",
     ),
     Case("weights that are a device", instead(_WEIGHTS, link("/dev/zero")), WeightsNotFound, "has no weights"),
     Case(
@@ -504,14 +504,14 @@ LABELS = (
         "aliases of aliases",
         labels("a: &a [x, x]\nb: &b [*a, *a]\nlabels: [*b, *b]\n"),
         LabelSetError,
-        "aliases (*a) are not taken",
+        "the alias *a is not allowed",
     ),
     Case("a Python object", labels("!!python/object/apply:os.getcwd []"), LabelSetError, "could not determine a const"),
     Case("a million labels", labels(_SET + "- {name: x, prompts: [x]}\n" * 10**6), LabelSetError, "1,000,000 bytes"),
     Case("lists in lists", labels("[" * 50_000), LabelSetError, "is nested too deeply"),
-    Case("a number of a million digits", labels("name: " + "9" * 900_000), LabelSetError, "is no YAML"),
+    Case("a number of a million digits", labels("name: " + "9" * 900_000), LabelSetError, "is not valid YAML"),
     Case("bytes of zero", labels(_SET.encode() + b"\0"), LabelSetError, "special characters are not allowed"),
-    Case("not UTF-8", labels(b"name: \xff\xfe\n"), LabelSetError, "is no YAML"),
+    Case("not UTF-8", labels(b"name: \xff\xfe\n"), LabelSetError, "is not valid YAML"),
     Case("a device", instead("set.yaml", link("/dev/zero")), LabelSetError, "it is a device"),
     Case("a pipe", instead("set.yaml", os.mkfifo), LabelSetError, "it is a device, a pipe"),
     Case("a merge key", labels("<<: {name: x}\n" + _SET), None),
@@ -523,7 +523,10 @@ LABELS = (
 
 ROWS = (
     Case(
-        "an endless line", instead("pairs.jsonl", text('{"a": "' + "x" * (5 << 20))), EvaluationError, "a row has more"
+        "an endless line",
+        instead("pairs.jsonl", text('{"a": "' + "x" * (5 << 20))),
+        EvaluationError,
+        "the row in pairs.jsonl, line 1 has more than",
     ),
     Case("a nested line", instead("pairs.jsonl", text(f'{{"a": {DEEP}}}')), EvaluationError, "line 1 is not JSON"),
     Case("a pipe as rows", instead("pairs.jsonl", os.mkfifo), EvaluationError, "it is a device, a pipe or a socket"),
