@@ -344,6 +344,8 @@ BERT_SIZES: dict[str, Callable[[Path], None]] = {
         f / "tokenizer.json", lambda t: t["model"].update(max_input_chars_per_word=10**6)
     ),
     "a special token of a megabyte": lambda f: tokenizer_config(f, pad_token="x" * 10**6),
+    "a length of 400 digits": lambda f: tokenizer_config(f, model_max_length=10**400),
+    "a fraction of 400 digits": lambda f: config_json(f, layer_norm_eps=10**400),
     "the tokenizer's side": lambda f: tokenizer_config(f, padding_side="both"),
 }  # fmt: skip
 

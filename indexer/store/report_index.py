@@ -97,10 +97,11 @@ def report_index_problem(parent: Path, catalog: SqlCatalog, store_id: str) -> st
 
 def _mark_of(folder: Path) -> dict[str, Any]:
     """Return the state of the catalog that the files have. Raises OSError or ValueError if they don't state it."""
-    mark: Any = read_json(folder / _MARK, _MOST_MARK)
-    known = isinstance(mark, dict) and {"store_id", "mark", "version"} <= mark.keys()
-    if not known or not (isinstance(mark["mark"], list) and [type(n) for n in mark["mark"]] == [int, int]):
+    mark = read_json(folder / _MARK, _MOST_MARK)
+    if not isinstance(mark, dict) or not {"store_id", "mark", "version"} <= mark.keys():
         raise ValueError("the description of the report index is incomplete")
+    if not isinstance(mark["mark"], list) or [type(number) for number in mark["mark"]] != [int, int]:
+        raise ValueError("the description of the report index does not state its state")
     checksums = mark.setdefault("checksums", {})  # none before version 5
     if not isinstance(checksums, dict):
         raise ValueError("the checksums of the report index are not a table")
