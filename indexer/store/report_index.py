@@ -24,7 +24,7 @@ FOLDER = "reports"
 STALE = "it may hold words of reports that were deleted"
 _MARK = "mark.json"
 _MOST_MARK = 1 << 20  # bytes
-_VERSION = 5  # of the words' treatment and the files
+_VERSION = 6  # of the words' treatment and the files
 
 
 def open_report_index(parent: Path, catalog: SqlCatalog, store_id: str) -> ReportIndex:
