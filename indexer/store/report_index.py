@@ -105,7 +105,7 @@ def _mark_of(folder: Path) -> dict[str, Any]:
     checksums = mark.setdefault("checksums", {})  # none before version 5
     if not isinstance(checksums, dict):
         raise ValueError("the checksums of the report index are not a table")
-    return mark
+    return dict(mark)
 
 
 def _write(index: ReportIndex, parent: Path, mark: dict[str, Any]) -> None:
