@@ -184,7 +184,7 @@ def search(
                 "model": results.model,
                 "ranker": results.ranker,
             }
-            head |= {"score": results.score, "searched": results.searched}
+            head |= {"score": results.score, "searched": results.searched, "good_match": results.good_match}
             for note in (results.understood, *results.notes):
                 say(note, err=True)
             pass_on([hit.attributes for hit in results.hits], members, copy_to, head)
