@@ -82,6 +82,11 @@ class Database:
             return repr(path.parent.name or path.name)
         return repr(f"{self.url.host or 'local'}/{self.url.database}")
 
+    @property
+    def _folders(self) -> tuple[Path, ...]:
+        """Return the folders that SQLite writes to."""
+        return (Path(str(self.url.database)).parent,) if self.is_sqlite else ()
+
     @contextmanager
     def reading(self) -> Iterator[sa.Connection]:
         """A read-only transaction. On SQLite it sees one state, on PostgreSQL one state per statement."""
@@ -102,11 +107,11 @@ class Database:
                 yield connection
 
     @contextmanager
-    def _translated(self) -> Iterator[None]:
+    def _translated(self, *more_folders: Path) -> Iterator[None]:
         try:
             yield
         except (sa.exc.SQLAlchemyError, sqlite3.Error) as exc:
-            raise translate(exc, self.label) from exc
+            raise translate(exc, self.label, *self._folders, *more_folders) from exc
 
     def checkpoint(self) -> bool:
         """On SQLite, empty the write-ahead log, which contains copies of pages that were erased since.
@@ -155,7 +160,7 @@ class Database:
         try:
             with (
                 lent,
-                self._translated(),
+                self._translated(path.parent),
                 closing(
                     sqlite3.connect(file, timeout=BUSY_TIMEOUT_S)
                     if self._lent is None
@@ -300,9 +305,10 @@ class Database:
                 closing(sqlite3.connect(source)) as old,
                 closing(sqlite3.connect(temporary)) as new,
             ):
+                new.execute("PRAGMA journal_mode = OFF").close()  # no file beside it that a kill would leave
                 old.backup(new)
         except sqlite3.Error as exc:
-            raise translate(exc, self.label) from exc
+            raise translate(exc, self.label, *self._folders) from exc
         except OSError as exc:
             raise StoreError(
                 f"the catalog of {self.label} could not be backed up before its migration: {exc.strerror}",
