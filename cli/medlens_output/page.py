@@ -144,6 +144,7 @@ def page(results: SearchResults, cards: Sequence[Card]) -> str:
 <meta http-equiv="Content-Security-Policy" content="{policy}"><meta name="referrer" content="no-referrer">
 <title>medlens: {query}</title><style>{_STYLE}</style></head>
 <body><h1>{query}</h1>
+<p class="about">{_text(results.understood)}</p>
 <p class="about">{hits}{among}. Model {_text(results.model)}; score: {_text(results.score)}.</p>
 {shown}
 <dialog aria-label="The hit, enlarged"></dialog>

@@ -10,12 +10,14 @@ from collections.abc import Sequence
 import numpy as np
 
 from retrieval.errors import QueryError
+from retrieval.language.header_terms import HeaderTerms, header_terms
 from retrieval.language.sides import only_side
 from retrieval.search.bm25 import ReportIndex
-from retrieval.search.hybrid import HybridRanking, ReportScores, TextRanking, with_reports
-from retrieval.search.interpret import frames_of_other_side, separate_negations
+from retrieval.search.hybrid import SAMPLE, HybridRanking, ReportScores, TextRanking, UsualScores, with_reports
+from retrieval.search.interpret import frames_of_other_side, reading_of, separate_negations
 from retrieval.search.levels import answers
-from retrieval.search.query import ImagePart, Pooling, Query, Ranker, TextPart
+from retrieval.search.preferring import PENALTY, PreferringRanking
+from retrieval.search.query import Fusion, ImagePart, Pooling, Query, Ranker, TextPart
 from retrieval.search.ranking import Ranking, RankingStep, ReciprocalRanks, cancelled, dense_ranking
 from retrieval.types import (
     Catalog,
@@ -62,11 +64,13 @@ class Searcher:
 
         Raises QueryError for parts that cancel out, and for the text ranker without words or without reports.
         """
-        original, query = query, separate_negations(query)
-        allowed, notes = self._of_the_side(query, self._allowed(query.where, excluded_patients))
+        terms = HeaderTerms() if query.literal else header_terms(p.text for p in query.texts if p.weight > 0)
+        original, query = query, separate_negations(query, terms.body_parts)
+        side = None if query.literal else only_side(part.text for part in query.texts if part.weight > 0)
+        allowed, notes = self._of_the_side(side, self._allowed(query.where, excluded_patients))
         searched = None if allowed is None else len(allowed.ids)  # raises for an invalid filter
         ranker, found = self._ranker(query)
-        ranking = self._ranking(query, ranker, found, allowed, pictures)
+        ranking = self._ranking(query, ranker, found, allowed, pictures, terms)
         for step in steps:
             ranking = step(ranking, query)
         page = answers(query, ranking, self.catalog, allowed)
@@ -78,9 +82,8 @@ class Searcher:
             Hit(rank, answer.score, *rows[answer.frame], answer.breakdown or own.get(answer.frame, {}), answer.folded)
             for rank, answer in enumerate((a for a in page if a.frame in rows), query.offset + 1)
         )
-        return SearchResults(
-            str(original), self.encoder.name, hits, searched, str(ranker), _scale(query, ranking), notes
-        )
+        scale, understood = _scale(query, ranking), reading_of(query, terms, side)
+        return SearchResults(str(original), self.encoder.name, hits, searched, str(ranker), scale, notes, understood)
 
     def search_text(self, query: str, k: int = 10, where: SearchFilter = SearchFilter()) -> SearchResults:
         """The `k` frames nearest to a text among those that pass `where`. Raises EmptyQuery for a blank text."""
@@ -99,12 +102,11 @@ class Searcher:
     def _passing(self, where: SearchFilter) -> RowFilter:
         return RowFilter(where, self.catalog.ids_matching)
 
-    def _of_the_side(self, query: Query, allowed: RowFilter | None) -> tuple[RowFilter | None, tuple[str, ...]]:
+    def _of_the_side(self, side: str | None, allowed: RowFilter | None) -> tuple[RowFilter | None, tuple[str, ...]]:
         """Exclude the frames whose header names the other side than the query. Also returns notes about that.
 
         A model that was trained on captions hardly distinguishes the sides in an image; the header names them.
         """
-        side = None if query.literal else only_side(part.text for part in query.texts if part.weight > 0)
         if side is None:
             return allowed, ()
         others = frames_of_other_side(side, self.catalog.ids_matching)
@@ -143,15 +145,35 @@ class Searcher:
         found: ReportScores | None,
         allowed: RowFilter | None,
         pictures: Sequence[Uint8Image | Embedding] | None,
+        terms: HeaderTerms,
     ) -> Ranking:
         if ranker is Ranker.TEXT and found is not None:
             return TextRanking(found, self.catalog, allowed)
-        dense = dense_ranking(query, self._encoded(query, pictures), self.index, allowed)
-        if found is None:
-            return dense
-        if isinstance(dense, ReciprocalRanks):
-            return with_reports(dense, found, self.catalog, allowed)
-        return HybridRanking(dense, found, self.catalog, allowed, query.depth)
+        vectors = self._encoded(query, pictures)
+        halves = None if query.fusion is Fusion.RRF or query.pooling is Pooling.LATE else self._halves(terms, allowed)
+        if found is None and halves is None:
+            return dense_ranking(query, vectors, self.index, allowed)
+        if query.fusion is Fusion.RRF and found is not None:
+            ranks = ReciprocalRanks.search(query, vectors, self.index, allowed)
+            return with_reports(ranks, found, self.catalog, allowed)
+        usual = UsualScores.of(dense_ranking(query, vectors, self.index, None), self.index.sample(SAMPLE))
+
+        def ranking(of: RowFilter | None) -> Ranking:
+            dense = dense_ranking(query, vectors, self.index, of)
+            return dense if found is None else HybridRanking(dense, found, self.catalog, of, usual)
+
+        if halves is None:
+            return ranking(allowed)
+        agreeing, rest = halves
+        return PreferringRanking(ranking(agreeing), ranking(rest), PENALTY * (usual.spread if found is None else 1.0))
+
+    def _halves(self, terms: HeaderTerms, allowed: RowFilter | None) -> tuple[RowFilter, RowFilter] | None:
+        """The frames whose header contradicts none of the terms, and the rest; None if no frame contradicts any."""
+        if not terms.contradictions:
+            return None
+        before = allowed or self._passing(SearchFilter())
+        agreeing = before.excluding(*(self._passing(where) for where in terms.contradictions))
+        return None if len(agreeing.ids) == len(before.ids) else (agreeing, before.excluding(agreeing))
 
     def _encoded(self, query: Query, pictures: Sequence[Uint8Image | Embedding] | None) -> Embeddings:
         """[parts, D], in the order of the parts."""
