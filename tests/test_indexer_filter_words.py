@@ -151,7 +151,7 @@ def test_equal_values_are_no_words(store: Store) -> None:
 
 @pytest.mark.parametrize("where", ["Modality = x-ray", "PatientAge = child", "StudyDate < 05.05.2023"])
 def test_an_erasure_takes_no_words(store: Store, where: str) -> None:
-    with pytest.raises(QueryError, match="must name the values themselves, but .* is read as "):
+    with pytest.raises(QueryError, match=r"must name the values themselves, but .* is read as "):
         plan_erasure(store, where=where)
     assert found(store, "Modality is present") == [1, 2, 3, 4, 5]
     plan = plan_erasure(store, where="Modality = CX")
