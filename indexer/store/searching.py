@@ -138,7 +138,15 @@ class StoreSearch:
         searcher = Searcher(encoder, frames, self._catalog.frames, reports)
         pictures = [what for what, _ in opened]
         results = searcher.search(query, pictures=pictures, excluded_patients=excluded, steps=steps)
+        results = replace(results, notes=(*self._filter_notes(query, results), *results.notes))
         return with_slice_positions(results, self._catalog, self._slices)
+
+    def _filter_notes(self, query: Query, results: SearchResults) -> tuple[str, ...]:
+        """What the words of the filter were read as and, if no frame passes it, what the store has."""
+        if not query.where:
+            return ()
+        empty = results.searched == 0 and not len(self._catalog.frames.ids_matching(query.where))
+        return self._catalog.frames.filter_notes(query.where, empty=empty)
 
     def describe(
         self,
