@@ -46,7 +46,9 @@ from indexer.tasks.showing import FrameFacts, show
 from indexer.tasks.training import train
 from indexer.tasks.training_pairs import ExportSettings, export_pairs
 from indexer.tasks.verifying import Check, verify_store
+from retrieval.encoders.model_check import Judgement, ModelCheck, check_model
 from retrieval.encoders.model_list import ListedModel, add_model, list_models
+from retrieval.encoders.public_models import PublicModel, public_models
 from retrieval.errors import (
     CalibrationError,
     DecodeGuardError,
@@ -114,6 +116,7 @@ __all__ = [
     "ImagePart",
     "IndexReport",
     "InvalidImage",
+    "Judgement",
     "LabelRequest",
     "LabelSet",
     "LabelSetError",
@@ -123,12 +126,14 @@ __all__ = [
     "Level",
     "ListedModel",
     "MedlensError",
+    "ModelCheck",
     "NonFiniteEmbedding",
     "NotDicomError",
     "OnePer",
     "OutputError",
     "PixelDecodeError",
     "Pooling",
+    "PublicModel",
     "Query",
     "QueryError",
     "Ranker",
@@ -159,6 +164,7 @@ __all__ = [
     "calibrate_files",
     "calibrate_store",
     "check_labels",
+    "check_model",
     "classify_files",
     "classify_frames",
     "classify_studies",
@@ -181,6 +187,7 @@ __all__ = [
     "optimize_store",
     "parse_ref",
     "plan_erasure",
+    "public_models",
     "read_calibration",
     "read_truth",
     "relocate",

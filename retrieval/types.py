@@ -166,7 +166,8 @@ class SearchResults:
 
     `ranker` is the ranker that was used (dense, text, hybrid), `score` the meaning of the scores in words, and `notes`
     are remarks on the results. `understood` says how the query was read: `searched for: cardiomegaly; without: pleural
-    effusion; prefers: chest`.
+    effusion; prefers: chest`. `good_match` is False if the words are so unusual for radiology that the results may be
+    no better than chance.
     """
 
     query: str
@@ -177,6 +178,7 @@ class SearchResults:
     score: str = "cosine similarity"
     notes: tuple[str, ...] = ()
     understood: str = ""
+    good_match: bool = True
 
     def to_pandas(self) -> DataFrame:
         """One row per hit: rank, score, sop_instance_uid, frame_number, folded, part.NAME for each part, the

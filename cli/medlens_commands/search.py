@@ -184,7 +184,7 @@ def search(
                 "model": results.model,
                 "ranker": results.ranker,
             }
-            head |= {"score": results.score, "searched": results.searched}
+            head |= {"score": results.score, "searched": results.searched, "good_match": results.good_match}
             if chosen is not Format.TABLE:  # the head of a table is one line
                 head["notes"] = results.notes
             for note in (results.understood, *results.notes):

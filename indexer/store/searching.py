@@ -19,7 +19,6 @@ from indexer.records import Origin
 from indexer.store.derived import CPU, DerivedFiles
 from indexer.store.place import StorePlace
 from indexer.store.slices import slice_position_cache, with_slice_positions
-from retrieval.encoders.spec import profile_from_json
 from retrieval.errors import QueryError, StoreError
 from retrieval.search.describe import (
     Neighbour,
@@ -232,7 +231,7 @@ class StoreSearch:
         except StoreError as exc:
             log.warning("the patient of the query image can be identified only by its UID: %s", exc)
             key = None
-        profile = profile_from_json(self._place.model["render_profile"])
+        profile = self._place.render_profile
         requests = [
             PictureRequest(part.image, profile, part.frame_number) for part in parts if isinstance(part.image, Path)
         ]

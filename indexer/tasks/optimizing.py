@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -44,8 +43,7 @@ def optimize_store(
         )
         if outcome is None:
             continue
-        found = asdict(outcome[1])
-        measured[vectors] = {name: value for name, value in found.items() if value is not None}
+        measured[vectors] = outcome[1].figures()
         measured[vectors]["measured_at"] = datetime.now(UTC).isoformat(timespec="seconds")
         if memory is not None:
             memory = max(0, memory - outcome[1].memory_bytes)
@@ -60,7 +58,7 @@ def index_facts(store: Store) -> dict[str, dict[str, Any]]:
     """
     from indexer.vectors.file import open_file
 
-    measured = store.manifest.get(MANIFEST_KEY, {})
+    measured = store.manifest.get(MANIFEST_KEY)
     facts: dict[str, dict[str, Any]] = {}
     for vectors in VECTOR_SETS:
         try:
@@ -68,9 +66,11 @@ def index_facts(store: Store) -> dict[str, dict[str, Any]]:
         except (FileNotFoundError, StoreError):
             continue
         kind = "ivf-rabitq" if "compressed_at" in meta else "flat"
-        figures = measured.get(vectors, {})
-        if figures.get("kind") != kind:
-            figures = {}
+        figures = measured.get(vectors) if isinstance(measured, dict) else None
+        in_file = meta.get("measured")  # also of an `optimize` that was killed before it wrote the manifest
+        own = in_file if isinstance(in_file, dict) else {}
+        if not isinstance(figures, dict) or figures.get("kind") != kind or not own.items() <= figures.items():
+            figures = own
         then = {"rows_measured" if name == "rows" else name: value for name, value in figures.items()}
         facts[vectors] = {"kind": kind, "rows": meta["count"]} | then
     return facts

@@ -13,9 +13,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from retrieval.encoders.model_source import ModelSource, resolve_model
 from retrieval.encoders.spec import EncoderSpec
+from retrieval.encoders.tokenizing import tokenizer_errors
 from retrieval.encoders.torch_model import open_model, require_known
 from retrieval.encoders.unit import unit
 from retrieval.errors import EncoderError
@@ -119,9 +121,23 @@ class ClipEncoder:
         return self._images.batch_size
 
     @property
+    def visual(self) -> Any:
+        """The image tower as a module of torch: pixels of `spec.preprocess` in, features out."""
+        return self._images.visual
+
+    @property
     def logit_scale(self) -> float:
         """The learned inverse temperature that turns cosine similarities into logits (already exponentiated)."""
         return float(self._model.logit_scale.exp().item())
+
+    def image_features(self, images: Sequence[Uint8Image]) -> Embeddings:
+        """[N, embed_dim] float32, not normalised."""
+        return self._images.features(images)
+
+    def tokens(self, texts: Sequence[str]) -> npt.NDArray[np.int64]:
+        """[N, context length]: the ids that a model's tokenizer gives for texts."""
+        ids: npt.NDArray[np.int64] = self._tokenizer(list(texts)).numpy()
+        return ids
 
     def encode_images(self, images: Sequence[Uint8Image]) -> Embeddings:
         """[N, embed_dim] float32, unit norm. Pictures are uint8 [H, W] or [H, W, 3] of any size.
@@ -140,7 +156,8 @@ class ClipEncoder:
             raise TypeError("encode_text got a single text, expected a list of texts")
         if not texts:
             return np.zeros((0, self.embed_dim), np.float32)
-        tokens = self._tokenizer(list(texts))
+        with tokenizer_errors(self.name):
+            tokens = self._tokenizer(list(texts))
         require_known(self._model, int(tokens.max()), self.name)
         lengths = (tokens != self._pad).sum(dim=1) if self._pad is not None else torch.zeros(len(tokens))
         order = torch.argsort(lengths, stable=True)  # texts of a batch are about as long: little padding
@@ -164,7 +181,11 @@ class ClipEncoder:
 def _padding_that_may_go(model: Any) -> int | None:
     """The id of padding, if the text tower gives a text the same embedding without it; None if it wants the whole
     context. A BERT masks it; open_clip's own transformers add positions for the whole context, and are short (77)."""
-    config: Any = getattr(getattr(model, "text", None), "config", None)
+    text: Any = getattr(model, "text", None)
+    if hasattr(text, "removable_pad"):  # a tower of transformers, as it is wrapped here
+        pad: int | None = text.removable_pad
+        return pad
+    config: Any = getattr(text, "config", None)
     return int(config.pad_token_id) if getattr(config, "model_type", None) == "bert" else None
 
 

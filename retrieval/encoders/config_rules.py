@@ -7,7 +7,6 @@ whether the value counts for what a model is: a value that changes no embedding 
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -36,7 +35,7 @@ def whole(low: int, high: int, default: Any = NEEDED) -> Rule:
 
 def number(low: float, high: float, default: Any = NEEDED) -> Rule:
     def holds(value: Any) -> bool:
-        return type(value) in (int, float) and math.isfinite(value) and low <= value <= high
+        return type(value) in (int, float) and low <= value <= high  # false for NaN; the bounds are finite
 
     return Rule(f"a number from {low:g} to {high:g}", holds, default)
 
@@ -275,7 +274,7 @@ TOKENIZER_CLASSES = frozenset(
     f"{name}Tokenizer"
     for name in (
         "Albert", "Bert", "Camembert", "CLIP", "DebertaV2", "DistilBert", "Electra", "GPT2", "Gemma", "Llama", "MPNet",
-        "Nllb", "Qwen2", "Roberta", "Siglip", "T5", "XLMRoberta", "M2M100",
+        "Nllb", "Qwen2", "Roberta", "Siglip", "Siglip2", "T5", "XLMRoberta", "M2M100",
     )
 ) | {"PreTrainedTokenizer", "TokenizersBackend"}  # fmt: skip
 
@@ -318,6 +317,12 @@ TOKENIZER: dict[str, Rule] = {
         f"one of transformers' own: {', '.join(sorted(TOKENIZER_CLASSES))}",
         lambda v: v is None or (isinstance(v, str) and v.removesuffix("Fast") in TOKENIZER_CLASSES),
     ),
+    "model_input_names": Rule(  # counts where it decides: see transformers_config
+        "a list of at most 10 names",
+        lambda v: (
+            v is None or (isinstance(v, list) and len(v) <= 10 and all(isinstance(n, str) and len(n) <= 40 for n in v))
+        ),
+    ).passive(),
     "model_max_length": maybe(number(1, 1e31, None)).passive(),  # the configuration's context_length decides
     "do_lower_case": maybe(flag(None)),
     "do_basic_tokenize": maybe(flag(None)),

@@ -29,19 +29,22 @@ SETTINGS = "tokenizer_config.json"
 _SPECIAL, _ADDED = "special_tokens_map.json", "added_tokens.json"
 _MOST_SETTINGS = 4 << 20  # bytes
 MOST_TOKENIZER = 64 << 20  # that of Gemma, 256,000 pieces, has 34 MB
+_PIECES = "spiece.model"
 # What holds a vocabulary where there is no tokenizer.json.
 _VOCABULARIES = (
     "vocab.txt",
     "vocab.json",
     "merges.txt",
-    "spiece.model",
+    _PIECES,
     "sentencepiece.bpe.model",
     "tokenizer.model",
     "spm.model",
 )
+SENTENCE_PIECES = frozenset({"SiglipTokenizer"})  # read spiece.model, whatever else there is
 TOKENIZER_FILES = (TOKENIZER, SETTINGS, _SPECIAL, _ADDED, *_VOCABULARIES)
 _MOST_PADDED = 1 << 16  # tokens
 _MOST_PATTERN = 1000  # characters
+_MOST_LETTERS = 200  # of a word; BERT's have 100
 _STEPS = ("normalizer", "pre_tokenizer", "post_processor", "decoder")  # of tokenizer.json, beside the vocabulary
 _MOST_STEPS = 5000  # values in them
 _MOST_GROWTH = 10_000
@@ -90,10 +93,10 @@ class TokenizerFiles:
                 (folder / path.name).write_bytes(content)
 
 
-def read_tokenizer(folder: Path, model: str) -> TokenizerFiles:
+def read_tokenizer(folder: Path, model: str, default: str | None = None) -> TokenizerFiles:
     """The tokenizer in a folder. EncoderError if there is none, or if it asks for more than transformers' own classes.
 
-    Its large files are not read yet. `model` is for errors.
+    Its large files are not read yet. `model` is for errors, `default` the class where none is named.
     """
     settings = _read_checked(folder / SETTINGS, rules.TOKENIZER, model)
     if settings.get("tokenizer_class") is None and _raw(folder / SETTINGS, model).get("auto_map"):
@@ -102,7 +105,11 @@ def read_tokenizer(folder: Path, model: str) -> TokenizerFiles:
     if not rules.ADDED_TOKENS.holds(added):
         raise refusal(model, _ADDED, added, rules.ADDED_TOKENS.expected)
     found = {name: values for name, values in ((SETTINGS, settings), (_SPECIAL, special), (_ADDED, added)) if values}
-    names = (TOKENIZER,) if _there(folder / TOKENIZER) else tuple(n for n in _VOCABULARIES if _there(folder / n))
+    if default is not None and settings.get("tokenizer_class") is None:
+        found[SETTINGS] = {**settings, "tokenizer_class": default}
+    in_pieces = found.get(SETTINGS, {}).get("tokenizer_class") in SENTENCE_PIECES
+    whole = _there(folder / TOKENIZER) and not (in_pieces and _there(folder / _PIECES))
+    names = (TOKENIZER,) if whole else tuple(n for n in _VOCABULARIES if _there(folder / n))
     if not names:
         raise EncoderError(
             f"the model {model!r} can't be loaded: it has no tokenizer, expected {TOKENIZER} or a vocabulary file",
@@ -216,6 +223,9 @@ def _bounded_plan(content: bytes, model: str) -> dict[str, Any]:
         for name, value in _leaves(plan.get(part)):
             if isinstance(value, int | float) and not 0 <= value <= _MOST_PADDED:
                 raise refusal(model, f"{TOKENIZER}: {part}.{name}", value, f"a number up to {_MOST_PADDED:,}")
+    longest = plan["model"].get("max_input_chars_per_word", 0) if isinstance(plan.get("model"), dict) else 0
+    if isinstance(longest, int | float) and longest > _MOST_LETTERS:  # by whose square a word takes time
+        raise refusal(model, f"{TOKENIZER}: max_input_chars_per_word", longest, f"at most {_MOST_LETTERS}")
     leaves = [leaf for part in _STEPS for leaf in _leaves(plan.get(part))]
     if len(leaves) > _MOST_STEPS:
         raise refusal(model, f"{TOKENIZER}: {', '.join(_STEPS)}", len(leaves), f"at most {_MOST_STEPS:,} values")

@@ -194,6 +194,13 @@ def _years(folded: str) -> Iterator[tuple[str, str]]:
 
 
 @cache
+def header_words() -> frozenset[str]:
+    """All single words of the terms, in every language, lower-case and without accents."""
+    table = _table()
+    return frozenset(word for words in (*table.by_words, *table.by_finding) for word in words)
+
+
+@cache
 def _table() -> _Table:
     document = json.loads((data_folder() / "terms" / "header.json").read_text(encoding="utf-8"))
     by_words: dict[tuple[str, ...], list[tuple[str, str]]] = {}

@@ -74,6 +74,7 @@ class ReportScores:
             part.weight * reports.information(part.text) for part in query.texts if part.in_reports and part.weight > 0
         )
         self._slope, self._offset = evidence_line(self.total, information)
+        self.coverage = float(self.total.max(initial=0.0)) / information if information else 0.0  # of the best report
         matching = np.flatnonzero(self.total > 0)
         self.order = matching[np.argsort(-self.total[matching], kind="stable")]  # rows of matching studies, best first
 

@@ -19,6 +19,7 @@ from retrieval.search.levels import answers
 from retrieval.search.preferring import PENALTY, PreferringRanking
 from retrieval.search.query import Fusion, ImagePart, Pooling, Query, Ranker, TextPart
 from retrieval.search.ranking import Ranking, RankingStep, ReciprocalRanks, cancelled, dense_ranking
+from retrieval.search.unusual import familiarity, is_unusual
 from retrieval.types import (
     Catalog,
     Embedding,
@@ -31,6 +32,11 @@ from retrieval.types import (
     Uint8Image,
     VectorIndex,
     is_picture,
+)
+
+_NO_GOOD_MATCH = (
+    "no good match: these words are rare in radiology and no report has most of them, so the results may be no better "
+    "than chance; try other words, or English words"
 )
 
 
@@ -83,7 +89,32 @@ class Searcher:
             for rank, answer in enumerate((a for a in page if a.frame in rows), query.offset + 1)
         )
         scale, understood = _scale(query, ranking), reading_of(query, terms, side)
-        return SearchResults(str(original), self.encoder.name, hits, searched, str(ranker), scale, notes, understood)
+        good_match, remarks = self._match(original, found)
+        return SearchResults(
+            str(original),
+            self.encoder.name,
+            hits,
+            searched,
+            str(ranker),
+            scale,
+            (*notes, *remarks),
+            understood,
+            good_match,
+        )
+
+    def _match(self, query: Query, found: ReportScores | None) -> tuple[bool, tuple[str, ...]]:
+        """Whether the words of a query can have a good match, and remarks on them."""
+        texts = [part.text for part in query.texts if part.weight > 0]
+        reports = self.reports
+        familiar = familiarity(texts, lambda word: reports is not None and word in reports.words)
+        remarks: tuple[str, ...] = ()
+        if familiar.unknown:
+            remarks = (
+                f"words that neither the table of radiology nor the reports have: {', '.join(familiar.unknown)}",
+            )
+        if not texts or query.images or not is_unusual(familiar, found.coverage if found is not None else 0.0):
+            return True, remarks
+        return False, (*remarks, _NO_GOOD_MATCH)
 
     def search_text(self, query: str, k: int = 10, where: SearchFilter = SearchFilter()) -> SearchResults:
         """The `k` frames nearest to a text among those that pass `where`. Raises EmptyQuery for a blank text."""

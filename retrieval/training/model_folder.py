@@ -8,6 +8,7 @@ from typing import Any
 
 from retrieval.encoders.model_config import read_config
 from retrieval.encoders.model_source import shipped_models
+from retrieval.encoders.transformers_config import is_transformers
 from retrieval.errors import TrainingError
 
 # Keys about the start of a model. A run that continues a model has no use for them.
@@ -22,6 +23,12 @@ def find_folder(model: str, beside: Path) -> Path:
     Raises TrainingError if `medlens train` did not write the folder."""
     folder = shipped_models().get(model) or (beside / Path(model).expanduser()).resolve()
     missing = [n for n in ("open_clip_config.json", WEIGHTS_NAME, *TEXT_FILES) if not (folder / n).is_file()]
+    if missing and not (folder / "open_clip_config.json").is_file() and is_transformers(folder):
+        raise TrainingError(
+            f"the model {folder.name!r} is one of transformers, and `medlens train` writes models of open_clip: it "
+            "can't save it as it is",
+            hint="Go on from a shipped model or a folder that `medlens train` wrote, or train that model elsewhere.",
+        )
     if missing:
         raise TrainingError(
             f"the model to continue, {folder.name!r}, has no {', '.join(missing)}",
