@@ -44,7 +44,12 @@ def delete(
         ),
     ] = None,
     where: Annotated[
-        str, typer.Option("--where", help="Erase everything that matches this filter, written as for `medlens search`.")
+        str,
+        typer.Option(
+            "--where",
+            help="Erase everything that matches this filter, written as for `medlens search`, but without words for "
+            "values such as x-ray.",
+        ),
     ] = "",
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Skip the confirmation.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would be erased.")] = False,
