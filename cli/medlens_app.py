@@ -39,6 +39,7 @@ COMMANDS = (
     "train",
     "evaluate",
     "optimize",
+    "reembed",
     "export",
     "import",
     "demo",

@@ -17,6 +17,7 @@ from __future__ import annotations
 from indexer.reading.frames import FramePolicy
 from indexer.records import IndexReport, Rejection
 from indexer.run.options import Shard
+from indexer.run.reembedding import ReembedProgress, ReembedReport
 from indexer.store.store import Store
 from indexer.tasks.answers import HitPicture, best_sentences, hit_pictures
 from indexer.tasks.calibrating import calibrate_files, calibrate_store
@@ -37,6 +38,7 @@ from indexer.tasks.labelling import (
     classify_studies,
 )
 from indexer.tasks.optimizing import optimize_store
+from indexer.tasks.reembedding import abandon_reembedding, reembed
 from indexer.tasks.rendering import render_file, render_stored
 from indexer.tasks.selecting import select
 from indexer.tasks.showing import FrameFacts, show
@@ -127,6 +129,8 @@ __all__ = [
     "Query",
     "QueryError",
     "Ranker",
+    "ReembedProgress",
+    "ReembedReport",
     "Rejection",
     "SearchFilter",
     "SearchResults",
@@ -146,6 +150,7 @@ __all__ = [
     "UnknownFilterKeyword",
     "UnsupportedImageError",
     "WeightsNotFound",
+    "abandon_reembedding",
     "add_model",
     "best_sentences",
     "calibrate_files",
@@ -174,6 +179,7 @@ __all__ = [
     "plan_erasure",
     "read_calibration",
     "read_truth",
+    "reembed",
     "render_file",
     "render_stored",
     "select",

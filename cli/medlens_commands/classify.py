@@ -117,7 +117,10 @@ def classify(
                 )
                 by_study = level is LabelLevel.STUDY
                 require_not_of_archive(opened, written)
-                rows = _store_rows(of_store, SearchFilter(where=where or ""), layout, by_study=by_study, save=save)
+                only = SearchFilter(where=where or "")
+                for note in opened.notes_on(only):
+                    say(note, err=True)
+                rows = _store_rows(of_store, only, layout, by_study=by_study, save=save)
                 write_stream(rows, chosen, written, head=_head(of_store))
             return
         of_files = FileLabeller.open(label_set, model=model, device=device, calibration=calibration, request=request)

@@ -39,6 +39,8 @@ def delete(
 
     with answering(style) as chosen, open_store(store) as opened:
         plan = plan_erasure(opened, patients=patient or (), studies=study or (), series=series or (), where=where)
+        for note in opened.notes_on(plan.where):
+            say(note, err=True)
         if not plan:
             say("medlens: nothing in the store matches", err=True)
             if patient:

@@ -26,6 +26,7 @@ from cli.medlens_commands._options import (
 )
 from cli.medlens_output.files import destination, rows_format
 from cli.medlens_output.formats import Format, write_rows
+from cli.medlens_output.lines import say
 
 _PATHS = ("file_path", "archive_root")  # can hold names
 _TABLE = ("study_instance_uid", "study_date", "study_description", "patient_age", "patient_sex")
@@ -69,6 +70,8 @@ def select(
             require_folder(copy_to)
         with open_store(store) as opened, destination(listing) as out:
             require_not_of_archive(opened, listing, members)
+            for note in opened.notes_on(only):
+                say(note, err=True)
             rows: list[dict[str, Any]] = list(selecting.select(opened, only, level=level.value))
             if cohort is not None or copy_to is not None:
                 whole = level is SelectLevel.INSTANCE

@@ -13,6 +13,7 @@ from indexer.catalog.erasure import Erasures
 from indexer.catalog.known import ROW, KnownFile, current_files
 from indexer.catalog.removal import DUPLICATE, forget, hand_over
 from indexer.catalog.schema import PathText, archives, files, instances
+from indexer.catalog.vectors_in_use import VectorsInUse
 from indexer.records import FileStat, IndexedFile, Rejection
 
 _PAGE = 10_000  # files read at a time: a few MB
@@ -21,9 +22,10 @@ _PAGE = 10_000  # files read at a time: a few MB
 class Files:
     """The files of one catalog. Every method is one transaction."""
 
-    def __init__(self, database: Database, embed_dim: Callable[[], int | None]) -> None:
+    def __init__(self, database: Database, embed_dim: Callable[[], int | None], in_use: VectorsInUse) -> None:
         self._database = database
         self._embed_dim = embed_dim
+        self._in_use = in_use
 
     def archive_id(self, root: object) -> int:
         """The id of the archive at an absolute path, or at the URL of another source; made if it is new."""
@@ -96,10 +98,11 @@ class Files:
         - With `erased`, what was erased is left out; with `readmit` it is taken in and no longer kept out.
 
         Claims on the files end. Vectors that are not finite, not of unit norm or of another size than the store's raise
-        ValueError.
+        ValueError. StoreIncompatible if another process has changed the store's model meanwhile.
         """
         dim = self._embed_dim()
         with self._database.writing() as connection:
+            self._in_use.require(connection)
             return Commit(connection, archive_id, erased, readmit).take(indexed, rejected, copies, dim)
 
     def forget(self, archive_id: int, paths: Sequence[str]) -> int:

@@ -32,8 +32,8 @@ def pack(file: IndexedFile, dim: int | None) -> PackedFile:
         raise ValueError(f"{uid}: frame numbers {file.frame_numbers}, expected different ones from 1")
     return PackedFile(
         file,
-        _packed(file.frame_vectors, len(file.frame_numbers), dim, f"{uid}: frame vectors"),
-        _packed(file.sentence_vectors, len(file.sentences), dim, f"{uid}: sentence vectors"),
+        packed(file.frame_vectors, len(file.frame_numbers), dim, f"{uid}: frame vectors"),
+        packed(file.sentence_vectors, len(file.sentences), dim, f"{uid}: sentence vectors"),
     )
 
 
@@ -154,7 +154,8 @@ def _new_ids(connection: sa.Connection, table: sa.Table, count: int) -> Sequence
     return range(last + 1, last + 1 + count)
 
 
-def _packed(vectors: Any, count: int, dim: int | None, what: str) -> list[bytes]:
+def packed(vectors: Any, count: int, dim: int | None, what: str) -> list[bytes]:
+    """Vectors [count, dim] as the catalog stores them. ValueError for others, not finite, or not of unit norm."""
     if vectors is None:
         if count:
             raise ValueError(f"{what}: none, expected {count}")

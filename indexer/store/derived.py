@@ -7,7 +7,7 @@ open one, to bring it up to the catalog or to refresh its file keeps nobody from
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Generic, TypeVar
 
@@ -69,7 +69,9 @@ class DerivedFiles:
         """
         where = CPU if device == "auto" else device
         kept = self._indexes.setdefault((kind, where), _Kept())
-        return kept.get(self._catalog.state, lambda: self._opened(kind, where), self._followed)
+        return kept.get(
+            self._catalog.state, lambda: self._opened(kind, where), lambda index: self._followed(index, kind, where)
+        )
 
     def reports(self) -> ReportIndex:
         """The BM25 index of the studies' reports, as the catalog has them now."""
@@ -80,7 +82,8 @@ class DerivedFiles:
         from indexer.vectors.opening import Place
 
         path = self._place.vectors_folder / VECTOR_SETS[kind].index_file
-        return Place(path, int(self._place.model["embed_dim"]), kind, self._place.store_id)
+        whose = self._place.vectors_id  # first: a file that says so was made of these vectors, or of later ones
+        return Place(path, int(self._place.model["embed_dim"]), kind, whose)
 
     def refresh(self) -> None:
         """Bring the indexes and their files up to the catalog. After a deletion this erases what they had of it.
@@ -108,11 +111,19 @@ class DerivedFiles:
 
     def rebuild(self) -> None:
         """Throw away all derived files and build them from the catalog."""
+        self._remove(self._place.vectors_folder.glob("*"))  # the folder stays, and who may look into it
+        self.refresh()
+
+    def renew_indexes(self) -> None:
+        """After a change of the model: throw away the files of the former vectors, and build those of the new."""
+        self._remove(self._place.vectors_folder / each.index_file for each in VECTOR_SETS.values())
+        self.refresh()
+
+    def _remove(self, paths: Iterable[Path]) -> None:
         self.forget()
         with os_errors("the derived files"):
-            for path in self._place.vectors_folder.glob("*"):  # the folder stays, and who may look into it
+            for path in paths:
                 remove(path)
-        self.refresh()
 
     def leftovers(self) -> list[Path]:
         """What processes that were killed have left unfinished."""
@@ -138,8 +149,8 @@ class DerivedFiles:
             return None
         except StoreCorrupt as exc:
             return str(exc)
-        if index.store_id != self._place.store_id:
-            return "it belongs to another store"
+        if index.store_id != self._place.vectors_id:
+            return "it belongs to another store, or to a model that this store had before"
         ids, wrong = index.ids, 0
         for start in range(0, len(ids), _COMPARED):
             found, vectors = self._catalog.vectors.vectors_of(ids[start : start + _COMPARED].tolist(), kind)
@@ -162,7 +173,9 @@ class DerivedFiles:
             move_to_gpu(index, device)
         return index
 
-    def _followed(self, index: StoreIndex) -> StoreIndex:
+    def _followed(self, index: StoreIndex, kind: VectorKind, device: str) -> StoreIndex:
+        if index.store_id != self._place.vectors_id:  # the model of the store was changed
+            return self._opened(kind, device)
         index.catch_up(self._catalog.vectors)
         return index
 

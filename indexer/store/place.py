@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from indexer.catalog.erasure import Erasures
     from indexer.catalog.manifest import Manifest
     from indexer.catalog.sql_catalog import SqlCatalog
+    from retrieval.types import SearchFilter
 
 CATALOG_FILE = "catalog.sqlite"
 KEY_FILE = "pseudonym.key"
@@ -62,11 +63,18 @@ class StorePlace:
         return _store_id(self.catalog)
 
     @property
+    def vectors_id(self) -> str:
+        """Which vectors the catalog holds: another text after each change of the model."""
+        return self.catalog.vectors_in_use.now() or self.store_id
+
+    @property
     def model(self) -> dict[str, Any]:
         """The model that the store belongs to: what it is, not where it lies. StoreCorrupt if it says none."""
-        from retrieval.encoders.spec import is_description
+        from retrieval.encoders.spec import differing, is_description
 
-        spec = self._model or self.manifest.get("model")
+        spec = self.manifest.get("model")
+        if self._model is not None and isinstance(spec, dict) and not differing(spec, self._model):
+            spec = self._model
         if not is_description(spec):
             raise StoreCorrupt(
                 f"the manifest of {self.label} names no model", hint="Index the archive into a new store."
@@ -76,16 +84,19 @@ class StorePlace:
     def require_model(self, spec_json: Mapping[str, Any]) -> None:
         """StoreIncompatible, naming both models, unless the store's vectors are of this model. Its name may differ.
 
-        What medlens 0.1.0 wrote of a model is completed from this one, if it is the same as far as that goes.
+        What medlens 0.1.0 wrote of a model is completed from this one, if it is the same as far as that goes. From now
+        on the catalog refuses to keep vectors, or what follows from them, once another process changes the model.
         """
         from retrieval.encoders.spec import differing, older
 
+        self.catalog.vectors_in_use.expect()
         unlike = differing(self.model, spec_json)
         if unlike:
             raise StoreIncompatible(
                 f"the store {self.label} belongs to the model {_model_name(self.model)}, not to "
                 f"{_model_name(spec_json)}; they differ in {', '.join(unlike)}",
-                hint=f"Use --model {self.model.get('name')}, or another --store for the other model.",
+                hint="Leave --model out to use the store's own, or name another --store for the other model. To give "
+                f"this store the other model: medlens reembed --model {spec_json.get('name')}",
             )
         if older(self.model) and not older(spec_json):
             self._complete_model(_json(spec_json))
@@ -104,6 +115,19 @@ class StorePlace:
             "whose weights are the same",
             self.label,
             spec["name"],
+        )
+
+    def notes_on(self, where: SearchFilter) -> tuple[str, ...]:
+        """What is to be said of a filter's answers: that labels in it were made by a model which the store had before.
+
+        QueryError for a filter that can't be read.
+        """
+        from indexer.catalog.conditions import labels_named
+
+        former = self.catalog.labels.former_models(labels_named(where))
+        return tuple(
+            f"the labels of {label_set!r} in the filter were made by {model}, which is not the store's model any more"
+            for label_set, model in former.items()
         )
 
     @property
@@ -354,7 +378,9 @@ def _default_local_dir(store_id: str) -> Path:
 
 
 def _model_name(spec: Mapping[str, Any]) -> str:
-    return f"{spec.get('name', '?')!r} (weights {str(spec.get('weights_sha256', '?'))[:12]})"
+    from retrieval.encoders.released import title
+
+    return f"{title(spec)!r} (weights {str(spec.get('weights_sha256', '?'))[:12]})"
 
 
 def _json(value: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -17,8 +18,9 @@ from indexer.records import Origin
 from indexer.store.derived import CPU, DerivedFiles
 from indexer.store.place import StorePlace
 from indexer.store.slices import no_places_yet, with_places
-from retrieval.encoders.spec import profile_from_json
-from retrieval.errors import QueryError, StoreError
+from retrieval.encoders.released import title
+from retrieval.encoders.spec import differing, profile_from_json
+from retrieval.errors import EncoderError, MedlensError, QueryError, StoreError, StoreIncompatible, WeightsNotFound
 from retrieval.search.describe import (
     Neighbour,
     SentenceHit,
@@ -38,6 +40,8 @@ if TYPE_CHECKING:
     from retrieval.encoders.numpy_text.encoder import LightEncoder
 
 log = logging.getLogger(__name__)
+
+Answer = TypeVar("Answer")
 
 
 class OfOneModel(Protocol):
@@ -88,8 +92,13 @@ class StoreEncoder:
         """Load the model now. Raises StoreIncompatible if it is another than the store's."""
         _ = self._loaded
 
+    def follow(self) -> None:
+        """If the store has another model now than the one that was loaded, load that when it is next used."""
+        if self.loaded and differing(self._loaded.spec.to_json(), self._store.model):
+            self.__dict__.pop("_loaded", None)
+
     @cached_property
-    def _loaded(self) -> Encoder:
+    def _loaded(self) -> LightEncoder | ClipEncoder:
         return store_model(self._store, *self._asked)
 
 
@@ -105,11 +114,63 @@ def store_model(store: OfOneModel, model: str | None, device: str) -> LightEncod
 
 
 def model_source(store: OfOneModel, model: str | None) -> ModelSource:
-    """Where the model that was asked for lies, or the store's own. Places that a store names are never followed."""
-    from retrieval.encoders.known_models import find_model
+    """Where the model that was asked for lies, or the store's own. Places that a store names are never followed.
+
+    No hub is asked for a model that can't be the store's. Raises WeightsNotFound for a model that is not at hand, and
+    StoreIncompatible for one that is not on this machine and not named as the store's.
+    """
     from retrieval.encoders.model_source import resolve_model
 
-    return resolve_model(model) if model else find_model(store.model)
+    if not model:
+        return _own_model(store)
+    source = resolve_model(model)
+    if source.folder is None:
+        _require_possible(store, source)
+    return source
+
+
+def _own_model(store: OfOneModel) -> ModelSource:
+    """Where the store's own model lies."""
+    from retrieval.encoders.known_models import find_model
+    from retrieval.encoders.model_source import DEFAULT_MODEL
+
+    try:
+        return find_model(store.model)
+    except WeightsNotFound as exc:
+        raise WeightsNotFound(
+            f"this store was made with {title(store.model)}, which is not at hand, so it can't compare words or "
+            f"pictures from elsewhere: {exc}",
+            hint=f"Give the store another model: medlens reembed --model {DEFAULT_MODEL}. {exc.hint} Filters, "
+            "`--ranker text`, `show` and `--like` with a frame of the store work without it.",
+        ) from exc
+
+
+def _require_possible(store: OfOneModel, source: ModelSource) -> None:
+    """Raise StoreIncompatible for a model of a hub that is not the store's, by its files on this machine; of one that
+    has none here, by its name and by where the user's list has the store's model."""
+    from retrieval.encoders.known_models import find_model
+    from retrieval.encoders.model_parts import model_parts
+
+    if source.checkpoint is not None and Path(source.checkpoint).is_file():
+        return
+    try:
+        spec = model_parts(source, download=False).spec
+    except WeightsNotFound as exc:
+        with suppress(WeightsNotFound):
+            if source.source == find_model(store.model).source:
+                return
+        if source.name == store.model["name"]:
+            return
+        raise StoreIncompatible(
+            f"the store belongs to the model {title(store.model)!r}; {source.name!r} is not on this machine, so it was "
+            "not compared, and nothing was downloaded",
+            hint="Leave --model out to use the store's own model. If this is the same one by another name, run "
+            f"`medlens models add {source.source}` first: it downloads. To give the store this model: medlens reembed "
+            f"--model {source.source}",
+        ) from exc
+    except (EncoderError, OSError, ValueError):
+        return  # loading it says it better
+    store.require_model(spec.to_json())
 
 
 class Questions:
@@ -121,11 +182,17 @@ class Questions:
         self._catalog = place.catalog
         self._slices = no_places_yet(place.catalog)
         self._encoders: dict[str, StoreEncoder] = {}  # by the device that was asked for
+        self._opened_with = place.vectors_id
 
     def search(
         self, query: Query, encoder: Encoder | None, device: str | None, steps: Sequence[RankingStep]
     ) -> SearchResults:
         """See `Store.search`."""
+        return self._of_one_model(encoder, lambda: self._search(query, encoder, device, steps))
+
+    def _search(
+        self, query: Query, encoder: Encoder | None, device: str | None, steps: Sequence[RankingStep]
+    ) -> SearchResults:
         encoder, device = self._placed(encoder, device)
         needs_pictures = query.ranker is not Ranker.TEXT or query.exclude_same_patient
         opened = self._shown(query.images) if needs_pictures else []
@@ -136,6 +203,8 @@ class Questions:
         searcher = Searcher(encoder, frames, self._catalog.frames, reports)
         pictures = [what for what, _ in opened]
         results = searcher.search(query, pictures=pictures, excluded_patients=excluded, steps=steps)
+        if notes := self._place.notes_on(query.where):
+            results = replace(results, notes=(*results.notes, *notes))
         return with_places(results, self._catalog, self._slices)
 
     def describe(
@@ -151,6 +220,20 @@ class Questions:
         """See `Store.describe`."""
         if borrow < 0:
             raise QueryError(f"borrow is {borrow}, expected a whole number from 0")
+        return self._of_one_model(
+            encoder, lambda: self._describe(image, encoder, device, k=k, phrases=phrases, borrow=borrow)
+        )
+
+    def _describe(
+        self,
+        image: Path | StoredRef | ImagePart,
+        encoder: Encoder | None,
+        device: str | None,
+        *,
+        k: int,
+        phrases: Sequence[str],
+        borrow: int,
+    ) -> tuple[SentenceHit, ...]:
         encoder, device = self._placed(encoder, device)
         index = self._derived.index("sentence", device)
         if not phrases and not len(index):
@@ -168,6 +251,37 @@ class Questions:
             return found
         neighbours = self._neighbours(self._derived.index("frame", device), vector, known, borrow)
         return found + borrowed_sentences(vector, neighbours, index, self._catalog.reports, patient=patient)
+
+    def _of_one_model(self, encoder: Encoder | None, ask: Callable[[], Answer]) -> Answer:
+        """What `ask` answers by vectors of one model: if that is changed meanwhile, it is asked again."""
+        while True:
+            before = self._place.vectors_id
+            if before != self._opened_with:
+                self._follow(encoder)
+            try:
+                answer = ask()
+            except (MedlensError, ValueError):  # a ValueError: vectors of two sizes
+                if before == self._place.vectors_id:
+                    raise
+            else:
+                if before == self._place.vectors_id:
+                    return answer
+
+    def _follow(self, encoder: Encoder | None) -> None:
+        """The store's model was changed: its own encoders are loaded anew. StoreIncompatible for a caller's encoder
+        that is of another model, or does not say of which."""
+        for own in list(self._encoders.values()):
+            own.follow()
+        if isinstance(encoder, StoreEncoder):
+            encoder.follow()
+        elif encoder is not None:
+            spec = getattr(encoder, "spec", None)
+            if spec is None:
+                raise StoreIncompatible(
+                    f"the model of the store {self._place.label} was changed while it was open",
+                    hint="Open the store again, with an encoder of its new model.",
+                )
+            self._place.require_model(spec.to_json())
 
     def _placed(self, encoder: Encoder | None, device: str | None) -> tuple[Encoder, str]:
         """The encoder, the store's own if none is given, and where the index is searched: where the encoder runs, if

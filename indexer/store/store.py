@@ -103,6 +103,10 @@ class Store:
         """StoreIncompatible unless the store's vectors are of this model. See `StorePlace.require_model`."""
         self.place.require_model(spec_json)
 
+    def notes_on(self, where: SearchFilter) -> tuple[str, ...]:
+        """What is to be said of a filter's answers. See `StorePlace.notes_on`."""
+        return self.place.notes_on(where)
+
     @property
     def pseudonym_key(self) -> bytes:
         """32 bytes. StoreError if the key is missing, StoreIncompatible if it is another store's."""

@@ -128,7 +128,7 @@ def _caught_up(place: Place, catalog: VectorSource) -> tuple[CatalogIndex, Caugh
                 return index, caught
             why = f"the index file {place.path.name} is not of this catalog's present state"
         else:
-            why = f"the index file {place.path.name} belongs to another store"
+            why = f"the index file {place.path.name} belongs to another store, or to a model that this one had before"
     except FileNotFoundError:
         return _from_nothing(place, catalog)
     except Outdated as exc:
