@@ -95,8 +95,8 @@ class StorePlace:
             raise StoreIncompatible(
                 f"the store {self.label} belongs to the model {_model_name(self.model)}, not to "
                 f"{_model_name(spec_json)}; they differ in {', '.join(unlike)}",
-                hint="Leave --model out to use the store's own, or name another --store for the other model. To give "
-                f"this store the other model: medlens reembed --model {spec_json.get('name')}",
+                hint=f"Use --model {self.model.get('name')}, or another --store for the other model. To give this "
+                f"store the other model: medlens reembed --model {spec_json.get('name')}",
             )
         if older(self.model) and not older(spec_json):
             self._complete_model(_json(spec_json))
