@@ -18,7 +18,7 @@ from indexer.records import Origin
 from indexer.store.derived import CPU, DerivedFiles
 from indexer.store.place import StorePlace
 from indexer.store.slices import no_places_yet, with_places
-from retrieval.encoders.released import title
+from retrieval.encoders.released import released, title
 from retrieval.encoders.spec import differing, profile_from_json
 from retrieval.errors import EncoderError, MedlensError, QueryError, StoreError, StoreIncompatible, WeightsNotFound
 from retrieval.search.describe import (
@@ -137,11 +137,12 @@ def _own_model(store: OfOneModel) -> ModelSource:
     try:
         return find_model(store.model)
     except WeightsNotFound as exc:
+        why = "which this medlens does not ship any more" if released(store.model) else f"which is not at hand: {exc}"
         raise WeightsNotFound(
-            f"this store was made with {title(store.model)}, which is not at hand, so it can't compare words or "
-            f"pictures from elsewhere: {exc}",
-            hint=f"Give the store another model: medlens reembed --model {DEFAULT_MODEL}. {exc.hint} Filters, "
-            "`--ranker text`, `show` and `--like` with a frame of the store work without it.",
+            f"this store was made with {title(store.model)}, {why}; without that model it can't compare words, or "
+            "pictures from elsewhere",
+            hint=f"Change the store's model: medlens reembed --model {DEFAULT_MODEL}. Until then filters, "
+            f"`--ranker text`, `show`, and `--like` with a frame of the store still work. {exc.hint}",
         ) from exc
 
 

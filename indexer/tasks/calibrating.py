@@ -78,10 +78,19 @@ def calibrate_files(
 
 def stored_calibration(store: Store, labels: LabelSet) -> Calibration | None:
     """The calibration that the store keeps for a label set as it is worded now; None, with a warning where there is one
-    for another wording. CalibrationError for one that can't be read."""
+    for another wording, or for a model that the store had before. CalibrationError for one that can't be read."""
     values = store.manifest.get(_manifest_key(labels))
     if values is not None:
-        return calibration_from(values, f"the calibration of {labels.name!r} in the store")
+        kept = calibration_from(values, f"the calibration of {labels.name!r} in the store")
+        if kept.is_of(store.model):
+            return kept
+        log.warning(
+            "the store's calibration of %r is for its former model %s; what follows are scores, not probabilities. Run "
+            "`medlens calibrate` again",
+            labels.name,
+            kept.model,
+        )
+        return None
     for key in store.manifest:
         if key.startswith(_MANIFEST_KEY) and store.manifest[key].get("label_set") == labels.name:
             log.warning(

@@ -20,7 +20,7 @@ from typing import Any
 from retrieval.bounded import read_json
 from retrieval.encoders.model_parts import spec_of
 from retrieval.encoders.model_source import ModelSource, resolve_model, shipped_models
-from retrieval.encoders.released import released, title
+from retrieval.encoders.released import title
 from retrieval.encoders.spec import EncoderSpec, differing, older
 from retrieval.errors import EncoderError, WeightsNotFound
 from retrieval.on_disk import written_whole
@@ -112,9 +112,8 @@ def find_model(model: Mapping[str, Any]) -> ModelSource:
     weights = str(model.get("weights_sha256", "?"))[:12]
     which = f"weights {weights}" if older(model) else f"fingerprint {str(model.get('fingerprint', '?'))[:12]}"
     raise WeightsNotFound(
-        f"the model {title(model)!r} ({which}) is not known on this machine: "
-        + ("this medlens does not ship it any more" if released(model) else "it did not come with medlens")
-        + ", and a store does not say where a model lies",
+        f"the model {title(model)!r} ({which}) is not known on this machine: it did not come with this medlens, and a "
+        "store does not say where a model lies",
         hint="If you have it, run `medlens models add PLACE` once: a folder, hf-hub:ORG/REPO or "
         "ARCHITECTURE@CHECKPOINT. Or name it with --model PLACE.",
     )
