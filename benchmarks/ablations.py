@@ -36,7 +36,7 @@ from retrieval.encoders.clip import ClipEncoder
 from retrieval.errors import MedlensError
 from retrieval.evaluation.evaluate import Evaluation, Options, evaluate
 from retrieval.evaluation.pairs import evaluation_rows, read_pairs
-from retrieval.evaluation.wording import AS_SAID
+from retrieval.evaluation.wording import AS_WRITTEN
 from retrieval.evaluation.zero_shot import ACCURACY, AMONG_OCCURRING
 from retrieval.statistics.bootstrap import Judgement, differences
 from retrieval.statistics.measures import mean_where
@@ -136,14 +136,14 @@ def figures(out: Path, name: str, folds: int) -> Judgement | None:
 
 def told(evaluation: Evaluation, name: str) -> Iterator[tuple[str, Judgement, str]]:
     of = "" if name == WORDED else f"{name}: "
-    for way in evaluation.ways:
-        yield f"{of}{way.name} R@10", way.direction.judgement, "R@10"
+    for result in evaluation.retrieval:
+        yield f"{of}{result.name} R@10", result.direction.judgement, "R@10"
     for each in evaluation.zero_shot:
         found = AMONG_OCCURRING if AMONG_OCCURRING in each.judgement.statistics else ACCURACY
         yield each.labels.name, each.judgement, found
     if name == WORDED:
         for wording in evaluation.wordings:
-            yield wording.name, wording.judgement, AS_SAID
+            yield wording.name, wording.judgement, AS_WRITTEN
 
 
 def table(out: Path, plan: Mapping[str, Any], folds: int) -> dict[str, Any]:

@@ -37,7 +37,7 @@ from indexer.catalog.sql_catalog import SqlCatalog
 from indexer.keywords import COLUMNS
 from indexer.records import FileStat, IndexedFile, InstanceRecord
 from indexer.run.changes import ArchiveChanges
-from indexer.run.lease import Worker
+from indexer.run.lease import Lease
 from indexer.sources.folders import Folder
 
 DIM, BATCH = 512, 128
@@ -69,7 +69,7 @@ def items(count: int) -> list[IndexedFile]:
 
 def through_catalog(url: str | Path, batches: list[list[IndexedFile]]) -> float:
     with SqlCatalog.create(url, {"store_id": "x", "model": {"embed_dim": DIM}}) as catalog:
-        archive, worker = catalog.files.archive_id("/a"), catalog.claims.enter(Process.this(), LEASE_S)
+        archive, worker = catalog.files.archive_id("/a"), catalog.claims.take_lease(Process.this(), LEASE_S)
         started = time.perf_counter()
         for batch in batches:
             catalog.claims.claim(archive, worker, [item.stat for item in batch])
@@ -163,7 +163,7 @@ def rerun(count: int, rounds: int, folder: Path) -> None:
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
         def medlens() -> None:
-            with Worker(catalog) as worker:
+            with Lease(catalog) as worker:
                 changes = ArchiveChanges(catalog, Folder(root), worker)
                 read = [file for files_ in changes.rounds() for file in files_]
                 changes.finish(prune=True)

@@ -72,10 +72,10 @@ def build_flat(path: Path, rows: np.ndarray) -> None:
 
 def build_compressed(path: Path, rows: np.ndarray) -> None:
     from indexer.vectors.choose import optimize
-    from indexer.vectors.opening import Place
+    from indexer.vectors.opening import IndexFile
 
     build_flat(path, rows)
-    outcome = optimize(Place(path, DIM, "frame", "s"), Unchanging(rows), rows[:0], kind="ivf-rabitq")
+    outcome = optimize(IndexFile(path, DIM, "frame", "s"), Unchanging(rows), rows[:0], kind="ivf-rabitq")
     if outcome is None or outcome[1].kind != "ivf-rabitq":
         raise RuntimeError("no compressed index reaches the recall")
     print(f"medlens chose {outcome[1]}", file=sys.stderr)

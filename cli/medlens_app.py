@@ -113,7 +113,7 @@ app = typer.Typer(
 )
 
 
-class _NeutralLines(logging.Formatter):
+class _NeutralFormatter(logging.Formatter):
     """Records of whose names and texts none can act on a terminal."""
 
     def format(self, record: logging.LogRecord) -> str:
@@ -128,7 +128,7 @@ def _configure(
     level = logging.ERROR if quiet else (logging.WARNING, logging.INFO, logging.DEBUG)[min(verbose, 2)]
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(message)s")
     for handler in logging.getLogger().handlers:
-        handler.setFormatter(_NeutralLines("%(message)s"))
+        handler.setFormatter(_NeutralFormatter("%(message)s"))
     logging.getLogger().setLevel(logging.ERROR if verbose < 2 else logging.INFO)  # what other libraries say
     for name in ("cli", "indexer", "retrieval"):
         logging.getLogger(name).setLevel(level)
@@ -159,9 +159,9 @@ def main() -> None:
     try:
         app()
     except MedlensError as error:
-        from cli.medlens_commands._errors import tell
+        from cli.medlens_commands._errors import report_error
 
-        tell(error, None)
+        report_error(error, None)
         sys.exit(1)
     except OSError as error:
         sys.exit(_output_lost(error))

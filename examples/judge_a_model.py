@@ -16,7 +16,9 @@ import medlens
 def judge(pairs: Path, model: str | None = None) -> list[str]:
     """A line for each way of asking: its recall at 10, with its 95 % interval and with what guessing gives."""
     judged = medlens.evaluate_pairs(pairs, medlens.EvaluationSettings(resamples=500), model=model)
-    return [f"{way.name} ({way.ranker}): R@10 {way.estimates['R@10']}" for way in judged.evaluation.ways]
+    return [
+        f"{result.name} ({result.ranker}): R@10 {result.estimates['R@10']}" for result in judged.evaluation.retrieval
+    ]
 
 
 if __name__ == "__main__":

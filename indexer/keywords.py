@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 
-class Kind(Enum):
+class ValueKind(Enum):
     """How a value is stored and compared."""
 
     TEXT = "text"  # multi-valued attributes are joined with a backslash, as in the file
@@ -22,7 +22,7 @@ class Kind(Enum):
     FLAG = "flag"  # YES is True, NO is False, else None
 
 
-class Level(Enum):
+class AttributeLevel(Enum):
     STUDY = "study"
     SERIES = "series"
     INSTANCE = "instance"
@@ -38,8 +38,8 @@ class Keyword:
     tag: int
     vr: str
     vm: str
-    kind: Kind
-    level: Level
+    kind: ValueKind
+    level: AttributeLevel
     free_text: bool = False  # typed by people: scrubbed by the reader
     by_frame: bool = False  # can differ from frame to frame of an enhanced object
 
@@ -56,34 +56,34 @@ class Keyword:
 
 
 KEYWORDS: tuple[Keyword, ...] = (
-    Keyword("StudyInstanceUID", 0x0020000D, "UI", "1", Kind.TEXT, Level.STUDY),
-    Keyword("StudyDate", 0x00080020, "DA", "1", Kind.DATE, Level.STUDY),
-    Keyword("StudyDescription", 0x00081030, "LO", "1", Kind.TEXT, Level.STUDY, free_text=True),
-    Keyword("PatientAge", 0x00101010, "AS", "1", Kind.AGE, Level.STUDY),
-    Keyword("PatientSex", 0x00100040, "CS", "1", Kind.TEXT, Level.STUDY),
-    Keyword("SeriesInstanceUID", 0x0020000E, "UI", "1", Kind.TEXT, Level.SERIES),
-    Keyword("Modality", 0x00080060, "CS", "1", Kind.TEXT, Level.SERIES),
-    Keyword("SeriesNumber", 0x00200011, "IS", "1", Kind.INTEGER, Level.SERIES),
-    Keyword("SeriesDescription", 0x0008103E, "LO", "1", Kind.TEXT, Level.SERIES, free_text=True),
-    Keyword("BodyPartExamined", 0x00180015, "CS", "1", Kind.TEXT, Level.SERIES, by_frame=True),
-    Keyword("Laterality", 0x00200060, "CS", "1", Kind.TEXT, Level.SERIES),
-    Keyword("Manufacturer", 0x00080070, "LO", "1", Kind.TEXT, Level.SERIES),
-    Keyword("ManufacturerModelName", 0x00081090, "LO", "1", Kind.TEXT, Level.SERIES),
-    Keyword("SOPInstanceUID", 0x00080018, "UI", "1", Kind.TEXT, Level.INSTANCE),
-    Keyword("SOPClassUID", 0x00080016, "UI", "1", Kind.TEXT, Level.INSTANCE),
-    Keyword("InstanceNumber", 0x00200013, "IS", "1", Kind.INTEGER, Level.INSTANCE),
-    Keyword("ImageType", 0x00080008, "CS", "2-n", Kind.TEXT, Level.INSTANCE),
-    Keyword("ViewPosition", 0x00185101, "CS", "1", Kind.TEXT, Level.INSTANCE),
-    Keyword("ImageLaterality", 0x00200062, "CS", "1", Kind.TEXT, Level.INSTANCE, by_frame=True),
-    Keyword("ContentDate", 0x00080023, "DA", "1", Kind.DATE, Level.INSTANCE),
-    Keyword("SliceThickness", 0x00180050, "DS", "1", Kind.NUMBER, Level.INSTANCE, by_frame=True),
-    Keyword("ImageOrientationPatient", 0x00200037, "DS", "6", Kind.TEXT, Level.INSTANCE, by_frame=True),
-    Keyword("ImagePositionPatient", 0x00200032, "DS", "3", Kind.TEXT, Level.INSTANCE, by_frame=True),
-    Keyword("NumberOfFrames", 0x00280008, "IS", "1", Kind.INTEGER, Level.INSTANCE),
-    Keyword("Rows", 0x00280010, "US", "1", Kind.INTEGER, Level.INSTANCE),
-    Keyword("Columns", 0x00280011, "US", "1", Kind.INTEGER, Level.INSTANCE),
-    Keyword("PhotometricInterpretation", 0x00280004, "CS", "1", Kind.TEXT, Level.INSTANCE),
-    Keyword("BurnedInAnnotation", 0x00280301, "CS", "1", Kind.FLAG, Level.INSTANCE),
+    Keyword("StudyInstanceUID", 0x0020000D, "UI", "1", ValueKind.TEXT, AttributeLevel.STUDY),
+    Keyword("StudyDate", 0x00080020, "DA", "1", ValueKind.DATE, AttributeLevel.STUDY),
+    Keyword("StudyDescription", 0x00081030, "LO", "1", ValueKind.TEXT, AttributeLevel.STUDY, free_text=True),
+    Keyword("PatientAge", 0x00101010, "AS", "1", ValueKind.AGE, AttributeLevel.STUDY),
+    Keyword("PatientSex", 0x00100040, "CS", "1", ValueKind.TEXT, AttributeLevel.STUDY),
+    Keyword("SeriesInstanceUID", 0x0020000E, "UI", "1", ValueKind.TEXT, AttributeLevel.SERIES),
+    Keyword("Modality", 0x00080060, "CS", "1", ValueKind.TEXT, AttributeLevel.SERIES),
+    Keyword("SeriesNumber", 0x00200011, "IS", "1", ValueKind.INTEGER, AttributeLevel.SERIES),
+    Keyword("SeriesDescription", 0x0008103E, "LO", "1", ValueKind.TEXT, AttributeLevel.SERIES, free_text=True),
+    Keyword("BodyPartExamined", 0x00180015, "CS", "1", ValueKind.TEXT, AttributeLevel.SERIES, by_frame=True),
+    Keyword("Laterality", 0x00200060, "CS", "1", ValueKind.TEXT, AttributeLevel.SERIES),
+    Keyword("Manufacturer", 0x00080070, "LO", "1", ValueKind.TEXT, AttributeLevel.SERIES),
+    Keyword("ManufacturerModelName", 0x00081090, "LO", "1", ValueKind.TEXT, AttributeLevel.SERIES),
+    Keyword("SOPInstanceUID", 0x00080018, "UI", "1", ValueKind.TEXT, AttributeLevel.INSTANCE),
+    Keyword("SOPClassUID", 0x00080016, "UI", "1", ValueKind.TEXT, AttributeLevel.INSTANCE),
+    Keyword("InstanceNumber", 0x00200013, "IS", "1", ValueKind.INTEGER, AttributeLevel.INSTANCE),
+    Keyword("ImageType", 0x00080008, "CS", "2-n", ValueKind.TEXT, AttributeLevel.INSTANCE),
+    Keyword("ViewPosition", 0x00185101, "CS", "1", ValueKind.TEXT, AttributeLevel.INSTANCE),
+    Keyword("ImageLaterality", 0x00200062, "CS", "1", ValueKind.TEXT, AttributeLevel.INSTANCE, by_frame=True),
+    Keyword("ContentDate", 0x00080023, "DA", "1", ValueKind.DATE, AttributeLevel.INSTANCE),
+    Keyword("SliceThickness", 0x00180050, "DS", "1", ValueKind.NUMBER, AttributeLevel.INSTANCE, by_frame=True),
+    Keyword("ImageOrientationPatient", 0x00200037, "DS", "6", ValueKind.TEXT, AttributeLevel.INSTANCE, by_frame=True),
+    Keyword("ImagePositionPatient", 0x00200032, "DS", "3", ValueKind.TEXT, AttributeLevel.INSTANCE, by_frame=True),
+    Keyword("NumberOfFrames", 0x00280008, "IS", "1", ValueKind.INTEGER, AttributeLevel.INSTANCE),
+    Keyword("Rows", 0x00280010, "US", "1", ValueKind.INTEGER, AttributeLevel.INSTANCE),
+    Keyword("Columns", 0x00280011, "US", "1", ValueKind.INTEGER, AttributeLevel.INSTANCE),
+    Keyword("PhotometricInterpretation", 0x00280004, "CS", "1", ValueKind.TEXT, AttributeLevel.INSTANCE),
+    Keyword("BurnedInAnnotation", 0x00280301, "CS", "1", ValueKind.FLAG, AttributeLevel.INSTANCE),
 )
 
 COLUMNS: dict[str, Keyword] = {keyword.column: keyword for keyword in KEYWORDS}

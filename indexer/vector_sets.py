@@ -18,21 +18,21 @@ class VectorSet:
     """One set. `kind` names it in the log of deletions, in the index file and in the manifest.
 
     `tables` leads from the table with the vectors (columns `id` and `vector`) along its foreign keys to the one that
-    hangs on an instance. `asked_with` is the set of the other modality, whose vectors ask this one when an index is
+    hangs on an instance. `query_kind` is the set of the other modality, whose vectors ask this one when an index is
     measured: a sentence lies elsewhere than the pictures it describes.
     """
 
     kind: VectorKind
     tables: tuple[str, ...]
     index_file: str
-    asked_with: VectorKind
+    query_kind: VectorKind
 
 
 VECTOR_SETS: Mapping[VectorKind, VectorSet] = {
     each.kind: each
     for each in (
-        VectorSet("frame", ("frames",), "frames.faiss", asked_with="sentence"),
-        VectorSet("sentence", ("sentences", "reports"), "sentences.faiss", asked_with="frame"),
+        VectorSet("frame", ("frames",), "frames.faiss", query_kind="sentence"),
+        VectorSet("sentence", ("sentences", "reports"), "sentences.faiss", query_kind="frame"),
     )
 }
 if set(VECTOR_SETS) != set(get_args(VectorKind)):

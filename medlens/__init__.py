@@ -21,13 +21,7 @@ from indexer.run.reembedding import ReembedProgress, ReembedReport
 from indexer.store.store import Store
 from indexer.tasks.answers import HitPicture, best_sentences, hit_pictures
 from indexer.tasks.calibrating import calibrate_files, calibrate_store
-from indexer.tasks.copying import CohortMember, CopiedFiles, cohort, copy_files
-from indexer.tasks.erasing import ErasurePlan, erase, plan_erasure
-from indexer.tasks.evaluating import EvaluationSettings, evaluate_pairs, evaluate_store
-from indexer.tasks.exchange import export_frames, import_frames
-from indexer.tasks.facts import StoreFacts, store_facts
-from indexer.tasks.indexing import index
-from indexer.tasks.labelling import (
+from indexer.tasks.classifying import (
     FileLabeller,
     LabelledFile,
     LabelledFrame,
@@ -37,6 +31,12 @@ from indexer.tasks.labelling import (
     classify_frames,
     classify_studies,
 )
+from indexer.tasks.copying import CohortMember, CopiedFiles, cohort, copy_files
+from indexer.tasks.erasing import ErasurePlan, erase, plan_erasure
+from indexer.tasks.evaluating import EvaluationSettings, evaluate_pairs, evaluate_store
+from indexer.tasks.exchange import export_frames, import_frames
+from indexer.tasks.facts import StoreFacts, store_facts
+from indexer.tasks.indexing import index
 from indexer.tasks.optimizing import optimize_store
 from indexer.tasks.reembedding import abandon_reembedding, reembed
 from indexer.tasks.rendering import render_file, render_stored
@@ -72,18 +72,19 @@ from retrieval.errors import (
     WeightsNotFound,
 )
 from retrieval.search.describe import SentenceHit
-from retrieval.search.query import Fusion, Holder, ImagePart, Level, Pooling, Query, Ranker, TextPart
+from retrieval.search.query import Fusion, ImagePart, Level, OnePer, Pooling, Query, Ranker, TextPart
 from retrieval.search.refs import FrameRef, ShortRef, parse_ref
 from retrieval.training.config import TrainingConfig, load_config
 from retrieval.types import FrameKey, Hit, SearchFilter, SearchResults
 from retrieval.zeroshot.calibration import Calibration, read_calibration
 from retrieval.zeroshot.checking import check_labels
-from retrieval.zeroshot.labelling import LabelRequest
+from retrieval.zeroshot.ground_truth import read_truth
+from retrieval.zeroshot.labeller import LabelRequest
 from retrieval.zeroshot.labels import LabelSet, load_labels, shipped_label_sets
-from retrieval.zeroshot.truth import read_truth
 
 open = Store.open  # noqa: A001 - read as medlens.open
 migrate = Store.upgrade
+Holder = OnePer  # its name in 0.1.0
 
 __all__ = [
     "Calibration",
@@ -108,7 +109,6 @@ __all__ = [
     "Fusion",
     "Hit",
     "HitPicture",
-    "Holder",
     "ImagePart",
     "IndexReport",
     "InvalidImage",
@@ -123,6 +123,7 @@ __all__ = [
     "MedlensError",
     "NonFiniteEmbedding",
     "NotDicomError",
+    "OnePer",
     "OutputError",
     "PixelDecodeError",
     "Pooling",

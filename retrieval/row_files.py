@@ -25,7 +25,7 @@ TRAIN = "train"
 
 
 @dataclass(frozen=True)
-class Line:
+class FileLine:
     """One row as it stands in its file. `number` counts the file's lines from 1."""
 
     file: str
@@ -59,7 +59,7 @@ class RowFile:
 
     path: Path
     sha256: str
-    lines: tuple[Line, ...]
+    lines: tuple[FileLine, ...]
 
     @property
     def folder(self) -> Path:
@@ -97,7 +97,7 @@ def plain(text: object) -> str:
     return "" if text is None else " ".join(str(text).split())
 
 
-def _json_lines(text: str, name: str, error: type[MedlensError]) -> Iterator[Line]:
+def _json_lines(text: str, name: str, error: type[MedlensError]) -> Iterator[FileLine]:
     for number, line in enumerate(io.StringIO(text), 1):
         if len(line) > LONGEST_ROW:
             raise _too_long(name, number, error)
@@ -115,7 +115,7 @@ def _json_lines(text: str, name: str, error: type[MedlensError]) -> Iterator[Lin
                 f"{name}, line {number} is not a JSON object but of type {type(values).__name__}",
                 hint="Every line is one JSON object, in curly brackets.",
             )
-        yield Line(name, number, values)
+        yield FileLine(name, number, values)
 
 
 def _too_long(name: str, number: int, error: type[MedlensError]) -> MedlensError:
@@ -150,7 +150,7 @@ class _RowLines:
         self._taken = 0
 
 
-def _csv_lines(text: str, name: str, error: type[MedlensError]) -> Iterator[Line]:
+def _csv_lines(text: str, name: str, error: type[MedlensError]) -> Iterator[FileLine]:
     lines = _RowLines(text)
     reader = csv.DictReader(lines)
     try:
@@ -161,7 +161,7 @@ def _csv_lines(text: str, name: str, error: type[MedlensError]) -> Iterator[Line
                     f"{name}, line {reader.line_num} has another number of cells than the header",
                     hint="A cell that holds a comma or a line break stands in double quotes.",
                 )
-            yield Line(name, reader.line_num, {column.strip(): value for column, value in row.items()})
+            yield FileLine(name, reader.line_num, {column.strip(): value for column, value in row.items()})
     except _RowTooLong as exc:
         raise _too_long(name, reader.line_num + 1, error) from exc
     except csv.Error as exc:

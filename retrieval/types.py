@@ -155,7 +155,7 @@ class RowFilter:
         kept: Ids = ids[np.isin(ids, self.ids)]
         return kept
 
-    def less(self, *without: RowFilter) -> RowFilter:
+    def excluding(self, *without: RowFilter) -> RowFilter:
         """The same without the rows that pass one of `without`, too."""
         return RowFilter(self.where, self.look_up, (*self.without, *without))
 

@@ -29,7 +29,7 @@ from indexer.output_formats import csv_file, picture
 from indexer.outputs import Output
 from indexer.run.options import IndexOptions
 from indexer.run.pipeline import index_archive
-from indexer.store.slices import no_places_yet, with_places
+from indexer.store.slices import slice_position_cache, with_slice_positions
 from indexer.store.store import Store
 from indexer.tasks.answers import HitPicture, best_sentences, hit_pictures
 from indexer.tasks.copying import CopiedFiles, copy_files
@@ -72,7 +72,9 @@ def store(archive: Path, encoder: FakeEncoder, tmp_path_factory: pytest.TempPath
 @pytest.fixture(scope="module")
 def results(store: Store, encoder: FakeEncoder) -> SearchResults:
     searcher = Searcher(encoder, store.frames_index(), store.catalog.frames)
-    found = with_places(searcher.search_text("axial CT & more", k=9), store.catalog, no_places_yet(store.catalog))
+    found = with_slice_positions(
+        searcher.search_text("axial CT & more", k=9), store.catalog, slice_position_cache(store.catalog)
+    )
     breakdown = {"text": 0.5, "not": -0.125}
     return replace(found, hits=tuple(replace(hit, breakdown=breakdown, folded=2) for hit in found.hits))
 

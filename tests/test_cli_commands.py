@@ -186,7 +186,20 @@ def test_info_says_what_is_in_the_store(store):
     assert facts["model"] == DEFAULT_MODEL
     assert facts["instances"] == len(FILES)
     assert facts["rejected_files"] == {"not-dicom": 1}
-    assert "MR" in medlens("info", "--store", store, "--format", "table").stdout
+    terms = "Apache-2.0 as far as medlens has rights; learned partly from non-commercial and unlicensed images"
+    assert facts["model_terms"] == terms
+    shown = medlens("info", "--store", store, "--format", "table").stdout
+    assert "MR" in shown and terms.split(";")[0] in shown
+
+
+def test_models_shows_the_terms_of_the_weights_in_a_line():
+    terms = "Apache-2.0 as far as medlens has rights; learned partly from non-commercial and unlicensed images"
+    listed = {
+        row["name"]: row["terms"] for row in map(json.loads, medlens("models", "--format", "jsonl").stdout.splitlines())
+    }
+    assert listed[DEFAULT_MODEL] == terms
+    shown = medlens("models", "--format", "table").stdout
+    assert f"Terms of the weights of {DEFAULT_MODEL}: {terms}." in shown.splitlines()
 
 
 def test_indexing_again_says_unchanged_and_the_report_lists_what_was_rejected(store, archive, tmp_path):

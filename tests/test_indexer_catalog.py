@@ -27,7 +27,7 @@ from indexer.catalog import batching
 from indexer.catalog import database as database_module
 from indexer.catalog.schema import SCHEMA_REVISION, metadata
 from indexer.catalog.sql_catalog import SqlCatalog
-from indexer.keywords import COLUMNS, Kind
+from indexer.keywords import COLUMNS, ValueKind
 from indexer.records import FileStat, Rejection
 from indexer.vectors.index import CatalogIndex
 from retrieval.errors import (
@@ -558,7 +558,7 @@ def test_models_and_migrations_agree(location: str | Path, catalog: SqlCatalog) 
 def test_columns_say_their_tag_and_vr() -> None:
     assert metadata.tables["instances"].c["modality"].comment == "(0008,0060) Modality | VR CS, VM 1"
     assert set(metadata.tables["instances"].columns.keys()) > COLUMNS.keys()
-    dates = [name for name, keyword in COLUMNS.items() if keyword.kind is Kind.DATE]
+    dates = [name for name, keyword in COLUMNS.items() if keyword.kind is ValueKind.DATE]
     assert all(isinstance(metadata.tables["instances"].c[name].type, sa.Date) for name in dates)
 
 

@@ -23,7 +23,7 @@ from pydicom.errors import InvalidDicomError
 from pydicom.sequence import Sequence
 
 from indexer.dicom.header import pseudonym, read_record
-from indexer.keywords import COLUMNS, KEYWORDS, Kind
+from indexer.keywords import COLUMNS, KEYWORDS, ValueKind
 from indexer.privacy.scrub import MARK
 from indexer.records import InstanceRecord
 from indexer.sources.folders import iter_files
@@ -33,12 +33,12 @@ KEY = b"0123456789abcdef"
 CT = "1.2.840.10008.5.1.4.1.1.2"
 STORAGE = "1.2.840.10008.5.1.4.1.1."
 TYPES = {
-    Kind.TEXT: str,
-    Kind.INTEGER: int,
-    Kind.NUMBER: float,
-    Kind.DATE: date,
-    Kind.AGE: float,
-    Kind.FLAG: bool,
+    ValueKind.TEXT: str,
+    ValueKind.INTEGER: int,
+    ValueKind.NUMBER: float,
+    ValueKind.DATE: date,
+    ValueKind.AGE: float,
+    ValueKind.FLAG: bool,
 }
 
 

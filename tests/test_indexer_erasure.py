@@ -133,12 +133,12 @@ def test_what_was_named_stays_out(store: Store) -> None:
     assert store.erase(study("2.0")) == 7
     erased = store.erasures
     stat = item(0).stat
-    worker = catalog.claims.enter(*_elsewhere())
+    worker = catalog.claims.take_lease(*_elsewhere())
     assert catalog.claims.claim(archive, worker, [stat], erased).erased == [stat], (
         "a known file costs no more than a stat"
     )
     changed = FileStat(stat.path, stat.size, stat.stamp + 1)
-    assert list(catalog.claims.claim(archive, worker, [changed], erased).mine) == [changed], (
+    assert list(catalog.claims.claim(archive, worker, [changed], erased).granted) == [changed], (
         "it may hold something else now"
     )
     outcome = catalog.files.commit(archive, [item(0, path="elsewhere", mtime=5), item(1, path="p1")], erased=erased)

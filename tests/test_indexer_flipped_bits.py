@@ -17,11 +17,11 @@ from hypothesis import strategies as st
 from indexer.store.store import Store
 from indexer.vectors import compressed as compressing
 from indexer.vectors import file
-from indexer.vectors.blocks import BLOCK, CheckedFile, SummedWriter
+from indexer.vectors.blocks import BLOCK, CheckedFile, ChecksumWriter
 from indexer.vectors.compressed import Tuning
 from indexer.vectors.flat import Flat
 from indexer.vectors.index import CatalogIndex
-from indexer.vectors.opening import Place, open_index
+from indexer.vectors.opening import IndexFile, open_index
 from retrieval.errors import StoreCorrupt, StoreError
 
 DIM = 16
@@ -62,8 +62,8 @@ def flipped(path: Path, bit: int) -> None:
     os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
 
 
-def place(folder: Path) -> Place:
-    return Place(folder / "frames.faiss", DIM, "frame", "s")
+def place(folder: Path) -> IndexFile:
+    return IndexFile(folder / "frames.faiss", DIM, "frame", "s")
 
 
 def answers(index: CatalogIndex) -> list[object]:
@@ -230,7 +230,7 @@ def test_blocks_are_summed_however_they_are_written(sizes: list[int], data: st.D
     path = folder / f"medlens-blocks-{os.getpid()}"
     try:
         with path.open("wb") as out:
-            summed, start = SummedWriter(out), 0
+            summed, start = ChecksumWriter(out), 0
             for size in sizes:
                 summed.write(content[start : start + size])
                 start += size

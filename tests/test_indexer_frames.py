@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from indexer.reading.frames import FramePolicy, Place, parse_policy, slice_places
+from indexer.reading.frames import FramePolicy, SlicePosition, parse_policy, slice_positions
 
 
 @pytest.mark.parametrize(
@@ -79,11 +79,11 @@ def slice_at(uid: str, position: str, *, orientation: str = AXIAL, kind: str = "
 def test_slices_are_sorted_by_position_not_by_number() -> None:
     records = [slice_at(f"z{z}", f"0\\0\\{z}", instance_number=-z) for z in range(-60, 60)]
     random.Random(0).shuffle(records)
-    places = slice_places(records)
-    assert places["z-60"] == Place(1, 120)
-    assert places["z-20"] == Place(41, 120)
+    places = slice_positions(records)
+    assert places["z-60"] == SlicePosition(1, 120)
+    assert places["z-20"] == SlicePosition(41, 120)
     assert str(places["z-20"]) == "slice 41 of 120"
-    assert places["z59"] == Place(120, 120)
+    assert places["z59"] == SlicePosition(120, 120)
 
 
 def test_the_projection_on_the_normal_counts() -> None:
@@ -91,7 +91,7 @@ def test_the_projection_on_the_normal_counts() -> None:
     orientation = "0.8\\0.6\\0\\0\\0\\-1"  # normal -0.6, 0.8, 0
     records = [slice_at(str(i), f"{-0.6 * i + 80 * (-1) ** i}\\{0.8 * i + 60 * (-1) ** i}\\3", orientation=orientation)
                for i in range(10)]  # fmt: skip
-    assert [slice_places(records)[str(i)].number for i in range(10)] == list(range(1, 11))
+    assert [slice_positions(records)[str(i)].number for i in range(10)] == list(range(1, 11))
 
 
 def test_orientation_image_type_and_series_part_stacks() -> None:
@@ -99,7 +99,7 @@ def test_orientation_image_type_and_series_part_stacks() -> None:
     records += [slice_at(f"c{y}", f"0\\{y}\\0", orientation=CORONAL) for y in range(4)]
     records += [slice_at(f"m{z}", f"0\\0\\{z}", kind="DERIVED\\MIP") for z in range(2)]
     records += [slice_at("other", "0\\0\\1", series_instance_uid="2")]
-    places = slice_places(records)
+    places = slice_positions(records)
     assert [places[uid].total for uid in ("a0", "c0", "m0", "other")] == [3, 4, 2, 1]
     assert places["c0"].number == 1  # the coronal normal points back: y grows along it
     assert places["c3"].number == 4
@@ -107,13 +107,13 @@ def test_orientation_image_type_and_series_part_stacks() -> None:
 
 def test_a_wobble_of_the_last_digit_does_not_part_a_stack() -> None:
     records = [slice_at("1", "0\\0\\1", orientation="1\\0\\0\\0\\1\\-0.00001"), slice_at("2", "0\\0\\2")]
-    assert slice_places(records) == {"1": Place(1, 2), "2": Place(2, 2)}
+    assert slice_positions(records) == {"1": SlicePosition(1, 2), "2": SlicePosition(2, 2)}
 
 
 def test_slices_at_one_position_are_sorted_by_instance_number() -> None:
     records = [slice_at(str(n), "0\\0\\5", instance_number=n) for n in (10, 9, 2)]
     records.append(slice_at("none", "0\\0\\5"))
-    places = slice_places(records)
+    places = slice_positions(records)
     assert [places[uid].number for uid in ("2", "9", "10", "none")] == [1, 2, 3, 4]
 
 
@@ -122,4 +122,4 @@ def test_slices_at_one_position_are_sorted_by_instance_number() -> None:
     [(None, "0\\0\\0"), (AXIAL, None), (AXIAL, "0\\0"), (AXIAL, "a\\b\\c"), ("1\\0\\0\\1\\0\\0", "0\\0\\0"), ("", "")],
 )
 def test_without_geometry_there_is_no_place(orientation: Any, position: Any) -> None:
-    assert slice_places([slice_at("1", position, orientation=orientation)]) == {}
+    assert slice_positions([slice_at("1", position, orientation=orientation)]) == {}

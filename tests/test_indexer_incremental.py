@@ -16,7 +16,7 @@ from indexer.catalog.processes import Process
 from indexer.catalog.sql_catalog import SqlCatalog
 from indexer.records import FileStat, IndexedFile, Rejection, Tally
 from indexer.run.changes import FILES_PER_CLAIM, ArchiveChanges
-from indexer.run.lease import Worker
+from indexer.run.lease import Lease
 from indexer.run.options import Shard
 from indexer.sources.folders import Folder, count_files, iter_files
 from retrieval.errors import MedlensError
@@ -65,7 +65,7 @@ class Run:
     def __init__(self, catalog: SqlCatalog, root: Path, *, prune: bool = False, **options: Any) -> None:
         self.read: list[str] = []
         self.decoded: list[str] = []
-        with Worker(catalog) as worker:
+        with Lease(catalog) as worker:
             changes = ArchiveChanges(catalog, Folder(root), worker, **options)
             for files in changes.rounds():
                 batch, copies = [], []
@@ -196,18 +196,18 @@ def stats(count: int) -> list[FileStat]:
 
 def test_a_file_is_claimed_by_one_worker(catalog: SqlCatalog) -> None:
     archive = catalog.files.archive_id("/a")
-    mine, theirs = catalog.claims.enter(Process.this(), LEASE_S), catalog.claims.enter(ELSEWHERE, LEASE_S)
+    mine, theirs = catalog.claims.take_lease(Process.this(), LEASE_S), catalog.claims.take_lease(ELSEWHERE, LEASE_S)
     wanted = stats(4)
-    assert list(catalog.claims.claim(archive, mine, wanted[:3]).mine) == wanted[:3]
+    assert list(catalog.claims.claim(archive, mine, wanted[:3]).granted) == wanted[:3]
     answer = catalog.claims.claim(archive, theirs, wanted)
-    assert (list(answer.mine), answer.busy) == (wanted[3:], wanted[:3])
-    assert list(catalog.claims.claim(archive, mine, wanted[:3]).mine) == wanted[:3], "a claim may be made again"
+    assert (list(answer.granted), answer.busy) == (wanted[3:], wanted[:3])
+    assert list(catalog.claims.claim(archive, mine, wanted[:3]).granted) == wanted[:3], "a claim may be made again"
     catalog.files.commit(archive, [], [(wanted[0], Rejection("000", "pixel-decode", "x"))])
     answer = catalog.claims.claim(archive, theirs, wanted)
     assert answer.current[wanted[0]].reason == "pixel-decode"
     assert answer.busy == wanted[1:3]
-    catalog.claims.leave(mine)
-    assert list(catalog.claims.claim(archive, theirs, wanted).mine) == wanted[1:]
+    catalog.claims.end_lease(mine)
+    assert list(catalog.claims.claim(archive, theirs, wanted).granted) == wanted[1:]
 
 
 def test_the_dead_are_taken_over(catalog: SqlCatalog) -> None:
@@ -217,10 +217,10 @@ def test_the_dead_are_taken_over(catalog: SqlCatalog) -> None:
     if child == 0:
         os._exit(0)
     ended = Process(here.place, child, "not yet told")
-    dead = catalog.claims.enter(ended, LEASE_S)
+    dead = catalog.claims.take_lease(ended, LEASE_S)
     catalog.claims.claim(archive, dead, wanted)  # a zombie as long as it was not waited for: dead all the same
-    me = catalog.claims.enter(here, LEASE_S)
-    assert list(catalog.claims.claim(archive, me, wanted).mine) == wanted
+    me = catalog.claims.take_lease(here, LEASE_S)
+    assert list(catalog.claims.claim(archive, me, wanted).granted) == wanted
     os.waitpid(child, 0)
     assert ended.is_dead()
     assert not here.is_dead()
@@ -230,19 +230,19 @@ def test_the_dead_are_taken_over(catalog: SqlCatalog) -> None:
 
 def test_a_lease_runs_out_unless_it_is_renewed(catalog: SqlCatalog) -> None:
     archive, wanted = catalog.files.archive_id("/a"), stats(2)
-    silent, alive = catalog.claims.enter(ELSEWHERE, -1.0), catalog.claims.enter(ELSEWHERE, LEASE_S)
+    silent, alive = catalog.claims.take_lease(ELSEWHERE, -1.0), catalog.claims.take_lease(ELSEWHERE, LEASE_S)
     catalog.claims.renew(silent, ELSEWHERE, LEASE_S)
-    assert catalog.claims.claim(archive, silent, wanted).mine.keys() == set(wanted)
+    assert catalog.claims.claim(archive, silent, wanted).granted.keys() == set(wanted)
     assert catalog.claims.claim(archive, alive, wanted).busy == wanted
     catalog.claims.renew(silent, ELSEWHERE, -1.0)
-    assert catalog.claims.claim(archive, alive, wanted).mine.keys() == set(wanted)
+    assert catalog.claims.claim(archive, alive, wanted).granted.keys() == set(wanted)
     assert catalog.claims.claim(archive, silent, wanted).busy == wanted, "it comes back alive, but without its claims"
-    assert silent not in catalog.claims.dead_workers()
+    assert silent not in catalog.claims.expired_leases()
 
 
 def test_a_run_waits_for_what_others_have_and_takes_over_what_they_drop(catalog: SqlCatalog, archive: Path) -> None:
     number = catalog.files.archive_id(archive)
-    other = catalog.claims.enter(ELSEWHERE, 3.0)
+    other = catalog.claims.take_lease(ELSEWHERE, 3.0)
     held = [stat for stat, _ in iter_files(archive)][:3]
     catalog.claims.claim(number, other, held)
     catalog.files.commit(
@@ -257,12 +257,12 @@ def test_a_run_waits_for_what_others_have_and_takes_over_what_they_drop(catalog:
 
 def test_a_worker_renews_its_lease_by_itself(lite: SqlCatalog) -> None:
     archive = lite.files.archive_id("/a")
-    other = lite.claims.enter(ELSEWHERE, LEASE_S)
-    with Worker(lite, lease_s=0.3) as worker:
+    other = lite.claims.take_lease(ELSEWHERE, LEASE_S)
+    with Lease(lite, lease_s=0.3) as worker:
         lite.claims.claim(archive, worker.id, stats(1))
         worker._ended.wait(1.0)
         assert lite.claims.claim(archive, other, stats(1)).busy == stats(1)
-    assert lite.claims.claim(archive, other, stats(1)).mine.keys() == set(stats(1))
+    assert lite.claims.claim(archive, other, stats(1)).granted.keys() == set(stats(1))
 
 
 def test_a_copy_of_what_has_gone_meanwhile_is_read_again(lite: SqlCatalog, archive: Path) -> None:

@@ -29,7 +29,7 @@ def test_three_processes_share_an_archive_and_outlive_a_killed_one(
     trial.life(random.Random(1), processes=3, most_kills=1)
     with Store.open(location, local_dir=local_dir) as store:
         assert contents(store) == expected
-        assert store.catalog.claims.dead_workers() == []
+        assert store.catalog.claims.expired_leases() == []
     encoded = (tmp_path / "log0").read_text().split()
     frames = len(expected["frames"])
     assert len(set(encoded)) == frames

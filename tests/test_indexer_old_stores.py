@@ -126,7 +126,7 @@ def test_it_is_sound(store: Store) -> None:
 
 def test_what_was_erased_stays_out(store: Store) -> None:
     catalog, erased = store.catalog, store.erasures
-    archive, worker = catalog.files.archive_id("/tmp/archive-0.1.0"), catalog.claims.enter(Process.this())
+    archive, worker = catalog.files.archive_id("/tmp/archive-0.1.0"), catalog.claims.take_lease(Process.this())
     known = FileStat("erased.dcm", 1584, MODIFIED_NS)
     assert catalog.claims.claim(archive, worker, [known], erased).erased == [known]
     again = indexed("elsewhere.dcm", ERASED, frames=0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -18,6 +19,7 @@ from indexer.run.options import IndexOptions
 from indexer.run.pipeline import index_archive
 from indexer.run.reembedding import ReembedProgress, change_model
 from indexer.store.store import Store
+from indexer.tasks.calibrating import stored_calibration
 from indexer.tasks.facts import store_facts
 from indexer.tasks.optimizing import optimize_store
 from indexer.tasks.showing import show
@@ -26,6 +28,8 @@ from retrieval.errors import StoreError, StoreIncompatible
 from retrieval.search.query import ImagePart, Query, Ranker
 from retrieval.search.refs import FrameRef
 from retrieval.types import Embeddings, SearchFilter, Uint8Image
+from retrieval.zeroshot.classify import ZeroShotClassifier
+from retrieval.zeroshot.labels import Label, LabelSet
 
 FILES = ("CT_small.dcm", "MR_small.dcm", "JPEG2000.dcm", "emri_small_jpeg_ls_lossless.dcm", "reportsi.dcm")
 CT, MR = (
@@ -331,3 +335,25 @@ def test_measurements_of_the_former_vectors_go(store: Store) -> None:
     change_model(store, WideEncoder(), workers=1)
     assert "vector_indexes" not in store.manifest
     assert "recall_at_10" not in store_facts(store).indexes["frame"]
+
+
+def test_a_calibration_of_the_former_model_is_not_applied(store: Store, caplog: pytest.LogCaptureFixture) -> None:
+    pytest.importorskip("sklearn")
+    from retrieval.zeroshot.fitting import LabelledRows, fit_calibration
+
+    labels = LabelSet(
+        name="made", kind="exclusive", labels=tuple(Label(name=n, prompts=(f"a {n}",)) for n in ("CT", "MR"))
+    )
+    old, rng = FakeEncoder(), np.random.default_rng(0)
+    images = rng.normal(size=(200, 16)).astype(np.float32)
+    images /= np.linalg.norm(images, axis=1, keepdims=True)
+    truth = rng.integers(0, 2, 200)
+    made = LabelledRows(images, truth, [str(n) for n in range(200)], "truth.csv", "ab" * 32)
+    kept = fit_calibration(ZeroShotClassifier(labels, old, 8.0), made, old.spec.to_json())
+    store.manifest[f"calibration/{labels.fingerprint[:32]}"] = json.loads(kept.model_dump_json())
+    assert stored_calibration(store, labels) == kept
+    change_model(store, WideEncoder(), workers=1)
+    assert stored_calibration(store, labels) is None
+    assert "the store's calibration of 'made' is for its former model fake" in caplog.text
+    change_model(store, FakeEncoder(), workers=1)
+    assert stored_calibration(store, labels) == kept

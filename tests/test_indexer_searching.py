@@ -17,12 +17,12 @@ from pydicom.dataset import Dataset
 from indexer.run.options import IndexOptions
 from indexer.run.pipeline import index_archive
 from indexer.store.place import KEY_FILE, VECTORS_FOLDER
-from indexer.store.questions import StoreEncoder
 from indexer.store.report_index import FOLDER
+from indexer.store.searching import StoreEncoder
 from indexer.store.store import Store
 from indexer.tasks.verifying import verify_store
 from retrieval.errors import InvalidImage, MedlensError, QueryError
-from retrieval.search.query import Holder, ImagePart, Level, Query, Ranker
+from retrieval.search.query import ImagePart, Level, OnePer, Query, Ranker
 from retrieval.search.ranking import Ranked, Ranking, best_first
 from retrieval.types import SearchFilter
 
@@ -167,7 +167,7 @@ def test_an_image_finds_itself_and_its_patient_can_be_excluded(store: Store, arc
 
 
 def test_a_patient_is_told_by_a_file_that_is_not_in_the_store(store: Store, tmp_path: Path) -> None:
-    query = Query(write_image(tmp_path, "C", 8), exclude_same_patient=True, one_per=Holder.PATIENT)
+    query = Query(write_image(tmp_path, "C", 8), exclude_same_patient=True, one_per=OnePer.PATIENT)
     hits = store.search(query, encoder=FakeEncoder()).hits
     assert sorted(hit.attributes["study_instance_uid"] for hit in hits) == [f"1.2.{ord(p)}" for p in "AB"]
 

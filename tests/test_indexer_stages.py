@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from indexer.run.stages import STAGES, Clock, Line
+from indexer.run.stages import STAGES, Clock, StagePipeline
 
 pytestmark = pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
 
@@ -21,13 +21,13 @@ def no_stage_is_left() -> bool:
 
 def test_everything_is_committed_in_order() -> None:
     done: list[int] = []
-    Line(lambda i: i * i, done.append).run(iter(range(200)))
+    StagePipeline(lambda i: i * i, done.append).run(iter(range(200)))
     assert done == [i * i for i in range(200)]
     assert no_stage_is_left()
 
 
 def test_nothing_to_do_is_done_at_once() -> None:
-    Line(lambda i: i, lambda i: pytest.fail("there was nothing to commit")).run(iter(()))
+    StagePipeline(lambda i: i, lambda i: pytest.fail("there was nothing to commit")).run(iter(()))
 
 
 def test_the_stages_overlap() -> None:
@@ -49,7 +49,7 @@ def test_the_stages_overlap() -> None:
         if i < 3:
             together.wait()
 
-    Line(encode, commit).run(items())
+    StagePipeline(encode, commit).run(items())
 
 
 def test_a_slow_stage_holds_up_the_reading() -> None:
@@ -67,7 +67,7 @@ def test_a_slow_stage_holds_up_the_reading() -> None:
         time.sleep(0.002)
         committed += 1
 
-    Line(lambda i: i, commit).run(items())
+    StagePipeline(lambda i: i, commit).run(items())
     assert committed == 60
     assert max(ahead) <= 8  # two between stages, one in each hand
 
@@ -81,12 +81,12 @@ def test_a_failure_in_any_stage_comes_out_and_what_was_encoded_before_is_committ
             raise ZeroDivisionError(stage)
         return value
 
-    line = Line(lambda i: failing("encode", i), lambda i: done.append(failing("commit", i)))
+    stages = StagePipeline(lambda i: failing("encode", i), lambda i: done.append(failing("commit", i)))
     with pytest.raises(ZeroDivisionError, match=where):
-        line.run(failing("read", i) for i in range(10_000))
+        stages.run(failing("read", i) for i in range(10_000))
     assert done == list(range(len(done)))
     assert 20 < len(done) <= 30
-    assert line.stopping.is_set()
+    assert stages.stopping.is_set()
     assert no_stage_is_left()
 
 
@@ -111,9 +111,9 @@ def test_ctrl_c_commits_what_is_being_encoded_and_drops_the_rest(caplog: pytest.
             asked.set()
             raise KeyboardInterrupt
 
-    line = Line(encode, done.append, tell)
+    stages = StagePipeline(encode, done.append, tell)
     with pytest.raises(KeyboardInterrupt):
-        line.run(items())
+        stages.run(items())
     assert done == [0, 1, 2, 3]
     assert len(pulled) < 10
     assert "Ctrl-C again" in caplog.text
@@ -131,9 +131,9 @@ def test_a_second_ctrl_c_does_not_wait(monkeypatch: pytest.MonkeyPatch) -> None:
         join(thread, timeout)
 
     monkeypatch.setattr(threading.Thread, "join", pressed)
-    line: Line[int, int] = Line(lambda i: (stuck.wait(20) and i) or i, lambda i: None)
+    stages: StagePipeline[int, int] = StagePipeline(lambda i: (stuck.wait(20) and i) or i, lambda i: None)
     with pytest.raises(KeyboardInterrupt):
-        line.run(iter(range(10)))
+        stages.run(iter(range(10)))
     assert not stuck.is_set()
     stuck.set()
 
@@ -152,7 +152,7 @@ def test_a_failure_while_stopping_is_not_hidden() -> None:
             raise KeyboardInterrupt
 
     with pytest.raises(ZeroDivisionError) as caught:
-        Line(encode, lambda i: None, tell).run(iter(range(3)))
+        StagePipeline(encode, lambda i: None, tell).run(iter(range(3)))
     assert isinstance(caught.value.__cause__, KeyboardInterrupt)
 
 
@@ -166,7 +166,7 @@ def slow(seconds: float) -> Callable[[int], int]:
 
 def test_the_clock_names_the_stage_that_holds_up_the_others() -> None:
     clock = Clock()
-    Line(slow(0.01), slow(0.001), clock=clock).run(iter(range(20)))  # type: ignore[arg-type]
+    StagePipeline(slow(0.01), slow(0.001), clock=clock).run(iter(range(20)))  # type: ignore[arg-type]
     loads = clock.loads()
     assert tuple(loads) == STAGES
     assert all(0 <= load <= 1 for load in loads.values())
@@ -177,7 +177,7 @@ def test_the_clock_names_the_stage_that_holds_up_the_others() -> None:
 def test_what_is_still_going_on_counts() -> None:
     clock = Clock()
     assert clock.loads() == dict.fromkeys(STAGES, 0.0)
-    with clock.busy("line"), clock.busy("read"):
+    with clock.busy("pipeline"), clock.busy("read"):
         time.sleep(0.02)
         loads = clock.loads()
     assert loads["read"] > 0.5 and loads["encode"] == 0

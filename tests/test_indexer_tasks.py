@@ -14,12 +14,12 @@ from indexer.reading.files import PictureRequest
 from indexer.run.options import Progress
 from indexer.store.store import Store
 from indexer.tasks import encoding
+from indexer.tasks.classifying import FileLabeller, classify_files, classify_frames, classify_studies
 from indexer.tasks.copying import CohortMember, cohort
 from indexer.tasks.encoding import encode_all_pictures, encode_pictures
 from indexer.tasks.erasing import erase, plan_erasure
 from indexer.tasks.facts import store_facts
 from indexer.tasks.indexing import index
-from indexer.tasks.labelling import FileLabeller, classify_files, classify_frames, classify_studies
 from indexer.tasks.rendering import render_file
 from indexer.tasks.selecting import select
 from retrieval.encoders.model_list import ListedModel, list_models
@@ -124,7 +124,8 @@ def test_files_that_are_done_are_passed_over(archive: Path) -> None:
 
 @needs_model
 def test_the_models_and_how_they_tell_labels_apart() -> None:
-    assert ListedModel(DEFAULT_MODEL, 256, True) in list_models()
+    terms = "Apache-2.0 as far as medlens has rights; learned partly from non-commercial and unlicensed images"
+    assert ListedModel(DEFAULT_MODEL, 256, True, terms=terms) in list_models()
     found = check_labels(load_labels("plane"))
     assert [wording.label for wording in found.wordings] == ["axial", "coronal", "sagittal"]
     assert all(w.nearest_label in {"axial", "coronal", "sagittal"} - {w.label} for w in found.wordings)

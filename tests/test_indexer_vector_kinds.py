@@ -17,7 +17,7 @@ from indexer.vectors import gpu
 from indexer.vectors.choose import optimize
 from indexer.vectors.compressed import Tuning, default_nlist
 from indexer.vectors.index import CatalogIndex
-from indexer.vectors.opening import Place, open_index
+from indexer.vectors.opening import IndexFile, open_index
 from indexer.vectors.parts import Part
 from retrieval.errors import StoreError
 from retrieval.types import VectorIndex
@@ -56,7 +56,7 @@ def ivf_rabitq(index: CatalogIndex) -> None:
 
 
 def rough_device(index: CatalogIndex) -> None:
-    index.move_to(lambda part: gpu.DeviceRows(Rough(part.codes()), most=256))
+    index.move_to(lambda part: gpu.FlatGpuSearch(Rough(part.codes()), most=256))
 
 
 def lists_device(index: CatalogIndex) -> None:
@@ -289,7 +289,7 @@ def test_codes_of_what_is_gone_leave_the_file(tmp_path: Path) -> None:
     index, catalog = made("ivf-rabitq", tmp_path)
     index.save(tmp_path / "frames.faiss")
     catalog.delete(list(range(1, 2001)))
-    opened = open_index(Place(tmp_path / "frames.faiss", DIM, "frame", "s"), catalog)
+    opened = open_index(IndexFile(tmp_path / "frames.faiss", DIM, "frame", "s"), catalog)
     compressed = opened._state.mapped.compressed
     assert compressed is not None
     assert len(compressed) == len(opened) == 1000
@@ -300,7 +300,7 @@ def test_codes_of_what_is_gone_leave_the_file(tmp_path: Path) -> None:
 def test_optimize_measures_and_writes(tmp_path: Path) -> None:
     catalog = FakeCatalog()
     catalog.insert(clustered(ROWS))
-    place = Place(tmp_path / "frames.faiss", DIM, "frame", "s")
+    place = IndexFile(tmp_path / "frames.faiss", DIM, "frame", "s")
     other = clustered(30, 44).astype(np.float16)
     outcome = optimize(place, catalog, other)
     assert outcome is not None
@@ -321,7 +321,7 @@ def test_optimize_measures_and_writes(tmp_path: Path) -> None:
 
 
 def test_optimize_of_nothing(tmp_path: Path) -> None:
-    place = Place(tmp_path / "frames.faiss", DIM, "frame", "s")
+    place = IndexFile(tmp_path / "frames.faiss", DIM, "frame", "s")
     assert optimize(place, FakeCatalog(), np.empty((0, DIM), np.float16)) is None
 
 
@@ -331,7 +331,7 @@ def test_who_opened_before_keeps_the_old_file(tmp_path: Path) -> None:
     before = reader.search(clustered(1, 3), 10)
     catalog.delete([i for i, _ in before[0]])
     catalog.insert(clustered(100, 5))
-    open_index(Place(tmp_path / "frames.faiss", DIM, "frame", "s"), catalog)
+    open_index(IndexFile(tmp_path / "frames.faiss", DIM, "frame", "s"), catalog)
     assert reader.search(clustered(1, 3), 10) == before
     reader.catch_up(catalog)
     assert [i for i, _ in reader.search(clustered(1, 3), 10)[0]] == [

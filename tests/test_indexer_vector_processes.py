@@ -90,7 +90,10 @@ def test_two_read_while_one_writes(tmp_path: Path) -> None:
         for generation in range(KEPT):
             put(store, generation)
         outcome = optimize(
-            store.derived.index_place("frame"), store.catalog.vectors, np.empty((0, DIM), np.float16), kind="ivf-rabitq"
+            store.derived.index_file_of("frame"),
+            store.catalog.vectors,
+            np.empty((0, DIM), np.float16),
+            kind="ivf-rabitq",
         )
         assert outcome is not None and outcome[0].tuning is not None
     done, reports = SPAWN.Event(), SPAWN.SimpleQueue()
@@ -110,7 +113,7 @@ def test_two_read_while_one_writes(tmp_path: Path) -> None:
         assert searches >= changes >= 1
         assert last == alive
     with Store.open(place) as store:
-        written = CatalogIndex.load(store.derived.index_place("frame").path)
+        written = CatalogIndex.load(store.derived.index_file_of("frame").path)
         assert written.ids.tolist() == alive
         assert written.tuning is not None, "the compressed index went along"
         assert [path.name for path in (place / "vectors").glob(".*")] == []
@@ -156,7 +159,7 @@ def test_killed_while_it_writes_the_old_file_stays(moment: str, tmp_path: Path) 
     place = tmp_path / "s"
     with Store.create(place, SPEC) as store:
         put(store, 0)
-        path = store.derived.index_place("frame").path
+        path = store.derived.index_file_of("frame").path
         store.refresh()
         before = path.read_bytes()
     process = SPAWN.Process(target=killed, args=(place, moment), daemon=True)

@@ -29,7 +29,7 @@ def test_every_set_has_a_file_and_a_table_of_its_own() -> None:
     assert [each.index_file for each in VECTOR_SETS.values()] == ["frames.faiss", "sentences.faiss"]
     assert [table.rows.name for table in VECTOR_TABLES.values()] == ["frames", "sentences"]
     for each in VECTOR_SETS.values():
-        assert each.asked_with in VECTOR_SETS
+        assert each.query_kind in VECTOR_SETS
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def studies(monkeypatch: pytest.MonkeyPatch) -> Iterator[sa.Table]:
         sa.Column("vector", sa.LargeBinary, nullable=False),
         sqlite_autoincrement=True,
     )
-    added = VectorSet(STUDY, ("study_vectors",), "studies.faiss", asked_with="sentence")
+    added = VectorSet(STUDY, ("study_vectors",), "studies.faiss", query_kind="sentence")
     monkeypatch.setitem(VECTOR_SETS, STUDY, added)  # type: ignore[arg-type]
     monkeypatch.setitem(VECTOR_TABLES, STUDY, vector_table(added))  # type: ignore[arg-type]
     yield table

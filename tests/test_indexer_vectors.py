@@ -19,7 +19,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from indexer.vectors import flat
 from indexer.vectors.flat import Flat
 from indexer.vectors.index import CatalogIndex
-from indexer.vectors.opening import Place, open_index
+from indexer.vectors.opening import IndexFile, open_index
 from indexer.vectors.parts import Mark
 from indexer.vectors.port import StoreIndex
 from retrieval.errors import StoreCorrupt, StoreError
@@ -164,7 +164,7 @@ class IndexMachine(RuleBasedStateMachine):
 
     @rule()
     def reopen(self) -> None:
-        self.index = open_index(Place(self.path, DIM, "frame", "s"), self.catalog)
+        self.index = open_index(IndexFile(self.path, DIM, "frame", "s"), self.catalog)
         assert self.index.ids.tolist() == sorted(self.catalog.rows)
 
     @rule(seed=st.integers(0, 9), k=st.integers(0, 60), data=st.data())
@@ -277,7 +277,7 @@ def test_a_damaged_file_is_rebuilt_with_a_warning(
     catalog = FakeCatalog()
     catalog.insert(vectors("a", 2000, DIM))
     path = tmp_path / "frames.faiss"
-    open_index(Place(path, DIM, "frame", "s"), catalog)
+    open_index(IndexFile(path, DIM, "frame", "s"), catalog)
     good = path.read_bytes()
     if damage == "folder":
         path.unlink()
@@ -296,7 +296,7 @@ def test_a_damaged_file_is_rebuilt_with_a_warning(
             CatalogIndex.load(path)
         assert str(tmp_path) not in str(caught.value)
     with caplog.at_level(logging.WARNING, logger="indexer.vectors.opening"):
-        index = open_index(Place(path, DIM, "frame", "s"), catalog)
+        index = open_index(IndexFile(path, DIM, "frame", "s"), catalog)
     assert index.ids.tolist() == sorted(catalog.rows)
     assert any("anew" in record.message for record in caplog.records)
     if damage != "folder":
@@ -308,7 +308,7 @@ def test_a_file_of_another_state_is_rebuilt(other: str, tmp_path: Path, caplog: 
     catalog = FakeCatalog()
     catalog.insert(vectors("a", 1500, DIM))
     path = tmp_path / "frames.faiss"
-    open_index(Place(path, DIM, "frame", "s"), catalog)
+    open_index(IndexFile(path, DIM, "frame", "s"), catalog)
     dim, store_id = DIM, "s"
     if other == "store":
         store_id = "t"
@@ -321,7 +321,7 @@ def test_a_file_of_another_state_is_rebuilt(other: str, tmp_path: Path, caplog: 
         catalog.insert(vectors("c", 200, DIM))
     else:
         catalog = FakeCatalog()
-    index = open_index(Place(path, dim, "frame", store_id), catalog)
+    index = open_index(IndexFile(path, dim, "frame", store_id), catalog)
     assert index.ids.tolist() == sorted(catalog.rows)
     assert np.array_equal(index.vectors_of(index.ids), catalog.vectors_of(index.ids)[1].reshape(-1, dim))
     assert any("anew" in record.message for record in caplog.records)
@@ -338,7 +338,7 @@ def test_what_goes_while_a_file_is_opened_is_no_other_state(tmp_path: Path, capl
 
     catalog = Busy()
     catalog.insert(vectors("a", 2000, DIM))
-    place = Place(tmp_path / "frames.faiss", DIM, "frame", "s")
+    place = IndexFile(tmp_path / "frames.faiss", DIM, "frame", "s")
     index = CatalogIndex(DIM, store_id="s")
     index.catch_up(catalog)
     index.save(place.path)
@@ -351,11 +351,11 @@ def test_catching_up_reads_only_what_changed(tmp_path: Path) -> None:
     catalog = FakeCatalog()
     catalog.insert(vectors("a", 5000, DIM))
     path = tmp_path / "frames.faiss"
-    open_index(Place(path, DIM, "frame", "s"), catalog)
+    open_index(IndexFile(path, DIM, "frame", "s"), catalog)
     catalog.insert(vectors("b", 10, DIM))
     catalog.delete([1, 2, 5001])
     catalog.reads = 0
-    index = open_index(Place(path, DIM, "frame", "s"), catalog)
+    index = open_index(IndexFile(path, DIM, "frame", "s"), catalog)
     assert catalog.reads == 9
     assert index.ids.tolist() == sorted(catalog.rows)
     assert not index.catch_up(catalog)

@@ -18,7 +18,7 @@ from cli.medlens_app import app
 from indexer.catalog.processes import Process
 from indexer.catalog.schema import metadata
 from indexer.records import FileStat
-from indexer.run.lease import Worker
+from indexer.run.lease import Lease
 from indexer.store.place import CATALOG_FILE, KEY_FILE
 from indexer.store.store import Store
 from indexer.tasks.verifying import Check, verify_store
@@ -177,7 +177,7 @@ def test_leftovers_of_the_killed(place: Path) -> None:
     assert wrong(place) == {}, "somebody may be writing it just now"
     os.utime(left, (1, 1))
     with Store.open(place) as store:
-        store.catalog.claims.enter(Process("elsewhere", 1, ""), -1.0)
+        store.catalog.claims.take_lease(Process("elsewhere", 1, ""), -1.0)
     assert wrong(place) == {"leftovers": 1, "dead workers": 1}
     verified(place, repair=True)
     assert wrong(place) == {}
@@ -221,10 +221,10 @@ def test_counts_that_do_not_add_up_are_found_and_repaired(place: Path, damage: s
 
 def test_the_claims_of_a_killed_run_are_no_damage_once_another_has_run(place: Path) -> None:
     with Store.open(place) as store:
-        killed = store.catalog.claims.enter(Process("elsewhere", 1, ""), -1.0)
+        killed = store.catalog.claims.take_lease(Process("elsewhere", 1, ""), -1.0)
         store.catalog.claims.claim(1, killed, [FileStat("new", 1, 1)])
     assert wrong(place) == {"dead workers": 1}
-    with Store.open(place) as store, Worker(store.catalog):
+    with Store.open(place) as store, Lease(store.catalog):
         pass  # there is nothing to read
     assert wrong(place) == {}
 

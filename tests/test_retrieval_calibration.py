@@ -23,7 +23,7 @@ from retrieval.zeroshot.calibration import (
 )
 from retrieval.zeroshot.classify import ZeroShotClassifier, activated
 from retrieval.zeroshot.fitting import LabelledRows, fit_calibration
-from retrieval.zeroshot.labelling import Labeller, LabelOutcome, LabelRequest, StudyPool
+from retrieval.zeroshot.labeller import Labeller, LabelOutcome, LabelRequest, StudyPool
 from retrieval.zeroshot.labels import Label, LabelSet
 from tests.fake_encoder import DIM, FakeEncoder
 

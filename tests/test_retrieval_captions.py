@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from retrieval.language.captions import claims, exchanged, mirrored, negated, sentences_of
+from retrieval.language.captions import exchanged, mirrored, negated, sentences_of, sides_and_negations
 
 
 @pytest.mark.parametrize(
@@ -106,11 +106,11 @@ def test_negating_twice_affirms_again(text: str) -> None:
 
 
 def test_texts_that_differ_in_side_or_negation_claim_otherwise() -> None:
-    assert claims("left effusion") == claims("effusion on the LEFT side")
-    assert claims("left effusion") != claims("right effusion")
-    assert claims("effusion") != claims("no effusion")
-    assert claims("without effusion") == claims("no effusion")
-    assert claims("left mass, right cyst") != claims("right mass, left cyst")
+    assert sides_and_negations("left effusion") == sides_and_negations("effusion on the LEFT side")
+    assert sides_and_negations("left effusion") != sides_and_negations("right effusion")
+    assert sides_and_negations("effusion") != sides_and_negations("no effusion")
+    assert sides_and_negations("without effusion") == sides_and_negations("no effusion")
+    assert sides_and_negations("left mass, right cyst") != sides_and_negations("right mass, left cyst")
 
 
 def test_sentences() -> None:

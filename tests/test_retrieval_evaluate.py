@@ -16,10 +16,10 @@ from sklearn.metrics import accuracy_score, balanced_accuracy_score, confusion_m
 
 from retrieval.errors import EvaluationError, NonFiniteEmbedding
 from retrieval.evaluation.evaluate import (
-    ASKED,
     DENSE,
     HYBRID,
     IMAGE_TO_TEXT,
+    SECOND_TEXT_TO_IMAGE,
     TEXT,
     TEXT_TO_IMAGE,
     Evaluation,
@@ -30,10 +30,10 @@ from retrieval.evaluation.evaluate import (
 from retrieval.evaluation.plots import recall_curves
 from retrieval.evaluation.report import METRICS, REPORT, report_files
 from retrieval.evaluation.results import difference_rows, document, figure_rows, tables
-from retrieval.evaluation.retrieval import Cosines, Given, Grades, Pairing, judge_direction
+from retrieval.evaluation.retrieval import CosineScores, Grades, Pairing, PrecomputedScores, judge_direction
 from retrieval.evaluation.rows import EvaluationRows
 from retrieval.evaluation.text_ranking import bm25_scores, fused
-from retrieval.evaluation.zero_shot import Labelled, judge_exclusive
+from retrieval.evaluation.zero_shot import ExclusiveScores, judge_exclusive
 from retrieval.search.bm25 import build_report_index
 from retrieval.search.hybrid import HybridRanking, ReportScores
 from retrieval.search.query import Query
@@ -87,7 +87,7 @@ def rows() -> EvaluationRows:
         texts=tuple((c,) for c in captions),
         groups=tuple(f"patient{i // 2}" for i in range(N)),
         fields={"modality": tuple(("CT", "MR")[(i // 2) % 2] if i % 7 else None for i in range(N))},
-        asked=tuple(f"asking about {c.split()[0]}" if i % 4 else None for i, c in enumerate(captions)),
+        queries=tuple(f"asking about {c.split()[0]}" if i % 4 else None for i, c in enumerate(captions)),
         documents=tuple(captions),
     )
 
@@ -105,29 +105,29 @@ def judged(rows: EvaluationRows) -> Evaluation:
 
 
 def test_every_task_is_there_with_interval_chance_and_control(judged: Evaluation) -> None:
-    assert [(w.name, w.ranker) for w in judged.ways] == [
+    assert [(w.name, w.ranker) for w in judged.retrieval] == [
         (IMAGE_TO_TEXT, DENSE),
         (TEXT_TO_IMAGE, DENSE),
-        (ASKED, DENSE),
-        (ASKED, TEXT),
-        (ASKED, HYBRID),
+        (SECOND_TEXT_TO_IMAGE, DENSE),
+        (SECOND_TEXT_TO_IMAGE, TEXT),
+        (SECOND_TEXT_TO_IMAGE, HYBRID),
     ]
     texts = len(set(judged.rows.texts))
     assert texts < N
-    forth, back = judged.ways[0].direction, judged.ways[1].direction
+    forth, back = judged.retrieval[0].direction, judged.retrieval[1].direction
     assert (forth.queries, forth.gallery, back.queries, back.gallery) == (N, texts, texts, N)
-    for way in judged.ways:
+    for result in judged.retrieval:
         for name in ("R@1", "R@5", "R@10", "MRR", "mAP", "median rank"):
-            found, control = way.estimates[name], way.control[name]
+            found, control = result.estimates[name], result.control[name]
             assert found.low <= found.value <= found.high
             assert control.least <= control.mean <= control.greatest
-        assert way.control["R@10"].mean == pytest.approx(way.estimates["R@10"].chance, abs=0.12)
-    assert judged.ways[0].estimates["R@5"].low > judged.ways[0].estimates["R@5"].chance
-    assert "nDCG@10" in judged.ways[0].estimates
+        assert result.control["R@10"].mean == pytest.approx(result.estimates["R@10"].chance, abs=0.12)
+    assert judged.retrieval[0].estimates["R@5"].low > judged.retrieval[0].estimates["R@5"].chance
+    assert "nDCG@10" in judged.retrieval[0].estimates
 
 
 def test_bm25_finds_the_shared_word_where_the_model_knows_nothing(judged: Evaluation) -> None:
-    by = {w.ranker: w.estimates["R@5"] for w in judged.ways if w.name == ASKED}
+    by = {w.ranker: w.estimates["R@5"] for w in judged.retrieval if w.name == SECOND_TEXT_TO_IMAGE}
     assert by[TEXT].value == 1
     assert by[DENSE].value < 0.5  # the queries' vectors are random
     assert by[DENSE].value < by[HYBRID].value
@@ -147,9 +147,9 @@ def test_galleries_of_any_size_are_judged_in_parts(monkeypatch: pytest.MonkeyPat
     a, b = unit(rng.normal(size=(50, 8))), unit(rng.normal(size=(50, 8)))
     pairing = Pairing.of([[str(i)] for i in range(50)], [str(i // 2) for i in range(50)])
     grades = Grades.of({"x": [("u", "v", None)[i % 3] for i in range(50)]}, pairing)
-    whole = judge_direction(Cosines(a, b), pairing, grades=grades)
+    whole = judge_direction(CosineScores(a, b), pairing, grades=grades)
     monkeypatch.setattr("retrieval.evaluation.retrieval.CELLS", 330)
-    parts = judge_direction(Given(a.astype(float) @ b.T.astype(float)), pairing, grades=grades)
+    parts = judge_direction(PrecomputedScores(a.astype(float) @ b.T.astype(float)), pairing, grades=grades)
     for name, values in whole.figures.named().items():
         assert parts.figures.named()[name].tolist() == pytest.approx(values.tolist(), nan_ok=True)
     assert whole.judgement.chance == pytest.approx(parts.judgement.chance)
@@ -246,7 +246,7 @@ def test_the_wording_shows_where_it_matters(rows: EvaluationRows) -> None:
     truth = rows.truth(labels, "modality")
     images = unit(np.eye(DIM)[np.maximum(truth, 0)] + 0.01)
     found = evaluate(rows, Scaled(said=said), images, label_sets=[(labels, "modality")], retrieval=False, options=QUICK)
-    assert not found.ways
+    assert not found.retrieval
     spread = found.zero_shot[0].phrasings["accuracy"]
     assert (spread.least, spread.greatest) == (0, 1)
     assert found.zero_shot[0].changed > 0.3
@@ -257,7 +257,7 @@ def test_perfect_calibration_is_at_its_floor() -> None:
     high = rng.uniform(0.5, 1, 400)
     scores = np.stack([high, 1 - high], axis=1)
     truth = (rng.random(400) > high).astype(np.int64)
-    labelled = Labelled.known(["a", "b"], scores, truth, [str(i) for i in range(400)])
+    labelled = ExclusiveScores.known(["a", "b"], scores, truth, [str(i) for i in range(400)])
     found = judge_exclusive(labelled).estimates(resamples=50)
     assert found["ECE"].value == pytest.approx(found["ECE"].chance, abs=0.03)
     assert found["ECE"].chance == pytest.approx(calibration_floor(high, 15))
@@ -265,7 +265,7 @@ def test_perfect_calibration_is_at_its_floor() -> None:
     bins = reliability(high, labelled.right, 15)
     assert all(abs(b.right - b.confidence) < 0.2 for b in bins)
     # The same answers, far too sure of themselves.
-    sure = Labelled.known(["a", "b"], np.array([[0.999, 0.001]] * 400), truth, [str(i) for i in range(400)])
+    sure = ExclusiveScores.known(["a", "b"], np.array([[0.999, 0.001]] * 400), truth, [str(i) for i in range(400)])
     assert judge_exclusive(sure).point("ECE") > 0.2
     assert balanced_accuracy_score(truth, sure.answer) == pytest.approx(
         judge_exclusive(sure).point("balanced accuracy")
@@ -287,18 +287,18 @@ def test_two_models_on_the_same_rows(rows: EvaluationRows, judged: Evaluation, t
     encoder = Scaled("worse", modality_vectors())
     labels = [(load_labels("modality"), "modality")]
     worse = evaluate(rows, encoder, vectors(rows, encoder, 9.0), label_sets=labels, options=QUICK)
-    compared = compare(judged, worse)
-    found = compared.differences["image to text, dense"]["R@5"]
-    assert found.first == judged.ways[0].estimates["R@5"].value
+    comparison = compare(judged, worse)
+    found = comparison.differences["image to text, dense"]["R@5"]
+    assert found.first == judged.retrieval[0].estimates["R@5"].value
     assert found.value < 0 and found.high < 0 and found.differs
-    assert "second text to image, text" not in compared.differences  # no model has a part in it
+    assert "second text to image, text" not in comparison.differences  # no model has a part in it
     same = compare(judged, judged).differences["zero-shot modality"]["accuracy"]
     assert (same.value, same.low, same.high, same.differs) == (0, 0, 0, False)
-    assert {r["figure"] for r in difference_rows(compared)} >= {"R@1", "R@10", "ECE"}
-    assert "worse less fake" in tables(judged, compared)[0][0]
+    assert {r["figure"] for r in difference_rows(comparison)} >= {"R@1", "R@10", "ECE"}
+    assert "worse less fake" in tables(judged, comparison)[0][0]
     with pytest.raises(ValueError, match="different rows"):
         compare(judged, evaluate(rows, encoder, vectors(rows, encoder, 1.0), options=Options(resamples=5)))
-    files = report_files(replace(judged, ways=[]), replace(compared, first=replace(judged, ways=[])))
+    files = report_files(replace(judged, retrieval=[]), replace(comparison, first=replace(judged, retrieval=[])))
     saved = json.loads(files[METRICS])
     assert saved["compared_with"]["model"] == "worse"
     assert saved["compared_with"]["differences"]["image to text, dense"]["R@5"]["value"] == pytest.approx(found.value)
@@ -306,13 +306,13 @@ def test_two_models_on_the_same_rows(rows: EvaluationRows, judged: Evaluation, t
 
 
 def test_the_report_stands_alone_and_names_no_patient(judged: Evaluation) -> None:
-    judged = replace(judged, ways=[way for way in judged.ways if way.name == ASKED])
+    judged = replace(judged, retrieval=[result for result in judged.retrieval if result.name == SECOND_TEXT_TO_IMAGE])
     files = report_files(judged)
     page = files[REPORT]
     assert "http:" not in page and "https:" not in page and "<script" not in page
     assert len(re.findall(r'<img alt="[^"]+" src="data:image/svg\+xml;base64,', page)) == 2 + 2
     assert "patient0" not in page and "finding0" not in page
-    found = judged.ways[0].estimates["R@10"]
+    found = judged.retrieval[0].estimates["R@10"]
     assert f"{100 * found.value:.1f} %" in page and f"{100 * found.chance:.1f} %" in page
     saved = json.loads(files[METRICS])
     assert saved == json.loads(json.dumps(document(judged)))
@@ -321,7 +321,7 @@ def test_the_report_stands_alone_and_names_no_patient(judged: Evaluation) -> Non
     title = "second text to image: recall"
     curves = re.search(rf'alt="{title}" src="data:image/svg\+xml;base64,([^"]+)"', page)
     assert curves is not None  # the same figures give the same picture
-    assert base64.b64decode(curves[1]).decode() == recall_curves(title, judged.ways)
+    assert base64.b64decode(curves[1]).decode() == recall_curves(title, judged.retrieval)
 
 
 def test_without_matplotlib_the_report_says_what_to_install(judged: Evaluation, monkeypatch) -> None:
@@ -373,7 +373,7 @@ def test_rows_that_can_not_be_judged_are_refused(rows: EvaluationRows, monkeypat
 def test_images_without_a_text_and_rows_without_queries_are_said(rows: EvaluationRows) -> None:
     encoder = Scaled()
     found = evaluate(made([["a"], ["b"], []]), encoder, unit(np.eye(DIM)[:3]), options=Options(resamples=5))
-    assert found.ways[0].direction.queries == 2
+    assert found.retrieval[0].direction.queries == 2
     assert any("1 of 3 images have no text" in note for note in found.notes)
     assert any("no text baseline" in note for note in found.notes)
 

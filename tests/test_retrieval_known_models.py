@@ -21,6 +21,7 @@ from retrieval.encoders.known_models import find_model, known_models, remember_m
 from retrieval.encoders.model_list import add_model, list_models
 from retrieval.encoders.model_parts import spec_of
 from retrieval.encoders.model_source import DEFAULT_MODEL, resolve_model, shipped_models
+from retrieval.encoders.terms import terms_of_model
 from retrieval.errors import EncoderError, StoreError, StoreIncompatible, WeightsNotFound
 
 
@@ -50,6 +51,19 @@ def test_a_model_that_was_added_is_found_by_what_it_is(tmp_path: Path, home: Pat
     assert find_model(spec) == resolve_model(str(folder))
     assert find_model(spec | {"name": "as somebody else calls it"}) == resolve_model(str(folder))
     assert [(m.name, m.place) for m in list_models() if m.place] == [("small", f"local-dir:{folder}")]
+
+
+def test_the_terms_of_the_weights_are_read_beside_them(tmp_path: Path, home: Path) -> None:
+    folder = write_clip(tmp_path / "small")
+    spec = spec_in(folder)
+    assert terms_of_model(spec) == "terms unknown", "a model that nobody added"
+    assert add_model(str(folder)).terms == "terms unknown"
+    (folder / "terms.json").write_text('{"terms": "CC BY 4.0,   images of two hospitals"}')
+    assert terms_of_model(spec) == "CC BY 4.0, images of two hospitals"
+    assert [m.terms for m in list_models() if m.name == "small"] == ["CC BY 4.0, images of two hospitals"]
+    for broken in ("[]", '{"terms": 3}', '{"terms": " "}', "{"):
+        (folder / "terms.json").write_text(broken)
+        assert terms_of_model(spec) == "terms unknown", broken
 
 
 def test_the_list_is_its_owners_alone(tmp_path: Path, home: Path) -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 
 from retrieval.statistics.bootstrap import Estimate, Judgement, Resamples, differences, estimate, interval
-from retrieval.statistics.measures import auroc_of, mean_of, mean_statistic, mean_where, median_of, share_right_of
+from retrieval.statistics.measures import auroc_of, balanced_accuracy_of, mean_of, mean_statistic, mean_where, median_of
 from retrieval.statistics.reliability import bin_of, calibration_error_of
 from tests.reference import retrieval_metrics as naive
 
@@ -42,13 +42,13 @@ def test_a_weight_is_a_repetition(n: int, levels: int, seed: int) -> None:
     said = np.where(right, truth, 99)
     present = np.unique(truth[rows])
     expected = np.mean([(said[rows] == truth[rows])[truth[rows] == label].mean() for label in present])
-    assert share_right_of(right, truth)(w)[0] == pytest.approx(expected)
+    assert balanced_accuracy_of(right, truth)(w)[0] == pytest.approx(expected)
 
 
 def test_balanced_accuracy_is_that_of_scikit_learn() -> None:
     rng = np.random.default_rng(0)
     truth, said = rng.integers(0, 4, 200), rng.integers(0, 4, 200)
-    found = share_right_of(said == truth, truth)(np.ones((1, 200)))[0]
+    found = balanced_accuracy_of(said == truth, truth)(np.ones((1, 200)))[0]
     assert found == pytest.approx(balanced_accuracy_score(truth, said))
 
 

@@ -54,7 +54,7 @@ def test_rows_of_a_split_with_their_fields(tmp_path: Path) -> None:
     assert rows.texts == (("text 0",), ("text 2",))  # blanks made single
     assert rows.groups == ("p", "r")
     assert rows.fields == {"modality": ("CT", "MR"), "age": (None, "61"), "tags": (None, "x|y")}
-    assert rows.asked == (None, "second")
+    assert rows.queries == (None, "second")
     assert [p.name for p in paths] == ["0.png", "2.png"]
     assert rows.facts["training_images_compared"] == 1
     assert rows.truth(load_labels("modality"), "modality").tolist() == [0, 1]

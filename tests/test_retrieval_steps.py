@@ -217,10 +217,10 @@ def test_a_filter_is_looked_up_when_it_is_asked_for_and_once() -> None:
         return RowFilter(SearchFilter({name: ("x",)}), look_up)
 
     everything, primes, nobody = RowFilter(SearchFilter(), look_up), passing("prime"), passing("nobody")
-    both = everything.less(primes).less(nobody)
+    both = everything.excluding(primes).excluding(nobody)
     assert both.without == (primes, nobody) and not asked
     assert both.ids.tolist() == [1, 4, 6] and both.ids is both.ids
     assert len(asked) == 3
     assert both.passing(np.array([7, 6, 9, 1])).tolist() == [6, 1]
-    assert everything.less(RowFilter(SearchFilter(), look_up, without=(primes,))).ids.tolist() == [2, 3, 5, 7]
-    assert nobody.less(primes).ids.tolist() == []
+    assert everything.excluding(RowFilter(SearchFilter(), look_up, without=(primes,))).ids.tolist() == [2, 3, 5, 7]
+    assert nobody.excluding(primes).ids.tolist() == []

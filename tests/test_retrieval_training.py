@@ -88,6 +88,9 @@ def test_the_card_names_every_source_and_carries_the_figures(trained: TrainingRe
     card = (trained.folder / "README.md").read_text()
     assert "| shapes | 72 | 24 | 48 | drawn by the test, any use |" in card
     assert "sentence encoder (start)" in card
+    terms = "learned from data under these terms: drawn by the test, any use"
+    assert f"**Terms of the weights:** {terms}." in card
+    assert json.loads((trained.folder / "terms.json").read_text()) == {"terms": terms}
     for k in (1, 5, 10):
         assert f"| R@{k} | {trained.figures.retrieval['shapes'].image_to_text[k]} |" in card
     assert "Not a medical device" in card

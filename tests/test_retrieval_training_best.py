@@ -14,8 +14,8 @@ from retrieval.errors import TrainingError
 from retrieval.evaluation.retrieval import RetrievalFigures
 from retrieval.statistics.bootstrap import Estimate
 from retrieval.training.config import TrainingConfig
-from retrieval.training.judging import Figures, Judge
 from retrieval.training.run import train
+from retrieval.training.validation import Figures, Validator
 
 
 @pytest.fixture(scope="module")
@@ -35,10 +35,10 @@ def dictated(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The recall that each evaluation of a run will find, first to last; 0 when they are used up."""
     recalls: list[float] = []
 
-    def figures(self: Judge, model: Any, resamples: int = 2000) -> Figures:
+    def figures(self: Validator, model: Any, resamples: int = 2000) -> Figures:
         return figures_of(*[recalls.pop(0)] * 2) if resamples == 1 else figures_of(0.0, 0.0)
 
-    monkeypatch.setattr(Judge, "figures", figures)
+    monkeypatch.setattr(Validator, "figures", figures)
     return recalls
 
 

@@ -84,7 +84,7 @@ def test_architecture_vocabulary_and_weights_are_the_models(world: Path, base: T
     # Before the first step it is the old model: its figures on the old rows are those it was written with.
     again = config_of(world, "again", [OLD | {"rehearsal": True}])
     old = set_up(TrainingContext(again, read_corpus(again.data, []), [], tmp_path / "o"))
-    assert old.judge.figures(old.averaged()).recall() == pytest.approx(base.figures.recall(), abs=0.02)
+    assert old.validator.figures(old.averaged()).recall() == pytest.approx(base.figures.recall(), abs=0.02)
 
 
 @pytest.mark.parametrize(

@@ -12,10 +12,10 @@ import yaml
 from drawn_world import make_world, write_rows, write_run
 
 from retrieval.errors import TrainingError
-from retrieval.language.captions import could_be, findings
+from retrieval.language.captions import findings, with_synonyms
 from retrieval.training.config import TrainingConfig
 from retrieval.training.context import TrainingContext
-from retrieval.training.data import Corpus, Row, read_corpus
+from retrieval.training.data import Corpus, TrainingRow, read_corpus
 from retrieval.training.loop import Loop
 from retrieval.training.other_findings import OtherFindings
 from retrieval.training.run import train
@@ -59,8 +59,8 @@ def test_forms_of_a_word_and_names_of_a_finding_agree() -> None:
     for one, other in [("effusion", "effusions"), ("metastasis", "metastases"), ("opacity", "opacities")]:
         assert findings(one) == findings(other)
     for one, other in [("a mass", "a tumour"), ("pneumonia", "consolidation"), ("thrombosis", "embolus")]:
-        assert findings(other)[0] <= could_be(findings(one)[0])
-    assert not findings("calcification")[0] & could_be(findings("mass")[0]), "granuloma is called both: no bridge"
+        assert findings(other)[0] <= with_synonyms(findings(one)[0])
+    assert not findings("calcification")[0] & with_synonyms(findings("mass")[0]), "granuloma is called both: no bridge"
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +91,7 @@ def run_of(config: TrainingConfig, work: Path) -> tuple[Loop, Corpus]:
     return set_up(TrainingContext(config, corpus, labels, work)), corpus
 
 
-def drawn(others: OtherFindings, run: Loop, row: Row) -> set[str]:
+def drawn(others: OtherFindings, run: Loop, row: TrainingRow) -> set[str]:
     found = {others.draw(row, np.random.default_rng(seed)) for seed in range(60)}
     return {run.texts.all[number] for number in found if number is not None}
 
@@ -132,7 +132,7 @@ def test_what_the_objective_takes_for_a_positive_is_never_drawn(
     assert drawn(others, run, row) == {"rib fracture", "a tumour"}
     pooled[fracture] = pooled[run.texts.ids[row.caption]]
     assert drawn(others, run, row) == {"a tumour"}
-    run.texts.claims[fracture] = -1
+    run.texts.assertions[fracture] = -1
     assert drawn(others, run, row) == {"rib fracture", "a tumour"}, "near, but it claims something else"
     pooled[tumour] = pooled[fracture]
     assert drawn(others, run, row) == {"rib fracture"}

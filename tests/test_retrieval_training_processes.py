@@ -98,7 +98,7 @@ def test_two_processes_have_the_gradients_of_one(
 def test_without_torchrun_a_run_is_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     with joined(torch.device("cpu")) as (processes, device):
         assert (processes, device.type) == (Processes(0, 1), "cpu")
-        assert processes.told_by_first("x") == "x"
+        assert processes.broadcast("x") == "x"
     monkeypatch.setenv("WORLD_SIZE", "2")
     for name in ("RANK", "MASTER_ADDR", "MASTER_PORT"):
         monkeypatch.delenv(name, raising=False)

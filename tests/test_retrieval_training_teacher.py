@@ -24,7 +24,7 @@ from retrieval.training.loop import Loop
 from retrieval.training.processes import Processes
 from retrieval.training.run import TrainingResult, train
 from retrieval.training.set_up import set_up
-from retrieval.training.teacher import Distillation, Lesson, open_teacher, similarity_loss
+from retrieval.training.teacher import Distillation, TeacherEmbeddings, open_teacher, similarity_loss
 from retrieval.zeroshot.labels import load_labels
 
 SCHEDULE = {"epochs": 2, "batch_size": 24, "evaluate_every": 1, "warmup_steps": 3}
@@ -48,13 +48,13 @@ def configured(
     return write_run(world, name, teacher={"model": str(model)} | (teacher or {}), **changes)
 
 
-def lesson_of(config: TrainingConfig, work: Path) -> tuple[Loop, Lesson]:
+def embeddings_of(config: TrainingConfig, work: Path) -> tuple[Loop, TeacherEmbeddings]:
     labels = [load_labels(name) for name in config.label_sets]
     corpus = read_corpus(config.data, labels)
     run = set_up(TrainingContext(config, corpus, labels, work))
     encoder = open_teacher(config, "cpu")
     assert encoder is not None
-    return run, Lesson(encoder, run.texts, corpus.rows, work, Processes(), lambda *_: None)
+    return run, TeacherEmbeddings(encoder, run.texts, corpus.rows, work, Processes(), lambda *_: None)
 
 
 # The losses
@@ -81,12 +81,12 @@ def test_a_student_that_says_what_the_teacher_says_has_nothing_to_learn(
     world: Path, teacher: TrainingResult, tmp_path: Path
 ) -> None:
     config = configured(world, "perfect", teacher.folder, embed_dim=16)
-    run, lesson = lesson_of(config, tmp_path)
-    distillation = Distillation(lesson, config)
+    run, embeddings = embeddings_of(config, tmp_path)
+    distillation = Distillation(embeddings, config)
     assert not list(distillation.parameters()), "the widths are equal: no head"
-    rows, scale = list(range(24)), torch.tensor(lesson.logit_scale)
+    rows, scale = list(range(24)), torch.tensor(embeddings.logit_scale)
     ids = [run.texts.ids[row.caption] for row in run.context.corpus.rows[:24]]
-    images, texts = torch.tensor(lesson.train[rows]), torch.tensor(lesson.texts[ids])
+    images, texts = torch.tensor(embeddings.train[rows]), torch.tensor(embeddings.texts[ids])
     everything = np.ones(24, bool)
     assert distillation(images, texts, rows, ids, scale, everything).item() == pytest.approx(0, abs=1e-5)
     wrong = images.clone()
@@ -106,14 +106,14 @@ def test_each_weight_counts_its_loss(world: Path, teacher: TrainingResult, tmp_p
         settings = {"embedding_weight": weights[0], "similarity_weight": weights[1], "temperature": 0.2}
         config = configured(world, "weights", teacher.folder, settings)
         (tmp_path / str(at)).mkdir()
-        run, lesson = lesson_of(config, tmp_path / str(at))
+        run, embeddings = embeddings_of(config, tmp_path / str(at))
         ids = [run.texts.ids[row.caption] for row in run.context.corpus.rows[:6]]
-        distillation = Distillation(lesson, config)
+        distillation = Distillation(embeddings, config)
         assert [tuple(p.shape) for p in distillation.parameters()] == [(16, 8)]
         found[weights] = distillation(images, texts, rows, ids, torch.tensor(3.0), np.ones(6, bool)).item()
     assert found[0, 0] == 0
     assert found[2, 3] == pytest.approx(2 * found[1, 0] + 3 * found[0, 1], rel=1e-5)
-    sure = torch.from_numpy(np.array(lesson.train[rows] @ lesson.texts[ids].T)) / 0.2
+    sure = torch.from_numpy(np.array(embeddings.train[rows] @ embeddings.texts[ids].T)) / 0.2
     assert found[0, 1] == pytest.approx(similarity_loss(3 * images @ texts.T, sure).item(), rel=1e-4)
 
 
@@ -128,31 +128,31 @@ def model(request: pytest.FixtureRequest, teacher: TrainingResult, tmp_path_fact
 
 
 def test_it_sees_the_images_through_its_own_preprocessing(world: Path, model: str, tmp_path: Path) -> None:
-    run, lesson = lesson_of(configured(world, "asked", model), tmp_path)
+    run, embeddings = embeddings_of(configured(world, "asked", model), tmp_path)
     encoder = ClipEncoder.load(model, "cpu")
     pictures = [np.asarray(Image.open(row.image)) for row in run.context.corpus.rows]
-    np.testing.assert_allclose(lesson.train, encoder.encode_images(pictures[:72]), rtol=0, atol=1e-5)
-    np.testing.assert_allclose(lesson.dev, encoder.encode_images(pictures[72:]), rtol=0, atol=1e-5)
-    np.testing.assert_allclose(lesson.texts, encoder.encode_text(run.texts.all), rtol=0, atol=1e-5)
+    np.testing.assert_allclose(embeddings.train, encoder.encode_images(pictures[:72]), rtol=0, atol=1e-5)
+    np.testing.assert_allclose(embeddings.dev, encoder.encode_images(pictures[72:]), rtol=0, atol=1e-5)
+    np.testing.assert_allclose(embeddings.texts, encoder.encode_text(run.texts.all), rtol=0, atol=1e-5)
 
 
 def test_it_is_asked_once(
     world: Path, teacher: TrainingResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = configured(world, "once", teacher.folder)
-    _, lesson = lesson_of(config, tmp_path)
-    first = np.array(lesson.train)
+    _, embeddings = embeddings_of(config, tmp_path)
+    first = np.array(embeddings.train)
     asked: list[int] = []
     encode = ClipEncoder.encode_images
     monkeypatch.setattr(
         ClipEncoder, "encode_images", lambda self, some: (asked.append(len(some)), encode(self, some))[1]
     )
-    _, again = lesson_of(config, tmp_path)
+    _, again = embeddings_of(config, tmp_path)
     assert asked == []
     np.testing.assert_array_equal(again.train, first)
     np.save(tmp_path / "teacher.train.npy", np.zeros((72, 16), np.float32))
     (tmp_path / "teacher.train.key").write_text("of another teacher")
-    _, anew = lesson_of(config, tmp_path)
+    _, anew = embeddings_of(config, tmp_path)
     assert sum(asked) == 72
     np.testing.assert_array_equal(anew.train, first)
 
@@ -209,7 +209,7 @@ def test_a_student_that_was_killed_goes_on_bit_for_bit(world: Path, teacher: Tra
 def test_the_card_has_both_on_the_same_rows(world: Path, teacher: TrainingResult) -> None:
     heard: list[Any] = []
     result = train(configured(world, "card", teacher.folder), on_teacher=heard.append)
-    assert heard == [result.taught]
+    assert heard == [result.teacher_report]
     mine, theirs = (figures.retrieval["shapes"] for figures in (result.figures, heard[0].figures))
     assert (theirs.images, theirs.texts) == (24, 6)
     card = (result.folder / "README.md").read_text()

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from retrieval.errors import CalibrationError
+from retrieval.zeroshot.ground_truth import GroundTruth, read_truth
 from retrieval.zeroshot.labels import Label, LabelSet
-from retrieval.zeroshot.truth import Truth, read_truth
 
 MODALITY = LabelSet(
     name="m", labels=(Label(name="CT", prompts=("a",)), Label(name="MR", values=("MRI",), prompts=("b",)))
@@ -21,7 +21,7 @@ FINDINGS = LabelSet(
 )
 
 
-def truth(folder: Path, text: str, labels: LabelSet = MODALITY) -> Truth:
+def truth(folder: Path, text: str, labels: LabelSet = MODALITY) -> GroundTruth:
     (folder / "truth.csv").write_text(text, encoding="utf-8")
     return read_truth(folder / "truth.csv", labels)
 

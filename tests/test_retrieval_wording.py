@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from retrieval.evaluation.rows import EvaluationRows
-from retrieval.evaluation.wording import AS_SAID, DENIAL, LEAST, SIDES, TAKEN_APART, judge_wordings
+from retrieval.evaluation.wording import AS_WRITTEN, DENIAL, LEAST, SIDES, TAKEN_APART, judge_wordings
 from retrieval.types import Embeddings
 
 N = 24
@@ -32,8 +32,8 @@ def test_sides_are_told_by_who_hears_them(hears: tuple[str, ...], expected: floa
     images = vectors([own[0] for own in made.texts], hears)
     found = judge_wordings(made, images, lambda texts: vectors(texts, hears), resamples=50)[0]
     assert (found.name, found.sentences) == (SIDES, N)
-    assert found.estimates[AS_SAID].value == expected
-    assert found.estimates[AS_SAID].chance == 0.5
+    assert found.estimates[AS_WRITTEN].value == expected
+    assert found.estimates[AS_WRITTEN].chance == 0.5
 
 
 def test_a_denial_is_heard_once_it_is_taken_apart() -> None:
@@ -41,7 +41,7 @@ def test_a_denial_is_heard_once_it_is_taken_apart() -> None:
     images = vectors(["effusion" if i % 2 == 0 else "normal" for i in range(N)], ("effusion", "normal"))
     [found] = judge_wordings(made, images, lambda texts: vectors(texts, ("effusion", "normal")), resamples=50)
     assert (found.name, found.sentences) == (DENIAL, N)
-    assert found.estimates[AS_SAID].value == 0.5, "with and without the word no, the vector is the same"
+    assert found.estimates[AS_WRITTEN].value == 0.5, "with and without the word no, the vector is the same"
     assert found.estimates[TAKEN_APART].value == 1.0
 
 

@@ -25,7 +25,12 @@ LEAST = 10_000  # operations from which growth is judged
 
 COUNTED = (
     *("retrieval.language", "retrieval.search.bm25", "retrieval.search.query", "retrieval.search.interpret"),
-    *("retrieval.zeroshot.labels", "retrieval.zeroshot.truth", "retrieval.row_files", "retrieval.evaluation.pairs"),
+    *(
+        "retrieval.zeroshot.labels",
+        "retrieval.zeroshot.ground_truth",
+        "retrieval.row_files",
+        "retrieval.evaluation.pairs",
+    ),
     *(
         "retrieval.encoders.numpy_text.tokens",
         "indexer.privacy",
@@ -78,8 +83,8 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]:
         from retrieval.search.bm25 import terms
         from retrieval.search.interpret import separate_negations
         from retrieval.search.query import Query
+        from retrieval.zeroshot.ground_truth import read_truth
         from retrieval.zeroshot.labels import Label, LabelSet, load_labels
-        from retrieval.zeroshot.truth import read_truth
 
         names = forms_of(
             Identity(("Smith^John", "No^X", "\u80ba\u80ba", "M\u00e9x^\u80ba"), ("1-1-1",), (), ("19500307",))
@@ -113,7 +118,7 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]:
             "caption negated": captions.negated,
             "caption exchanged": captions.exchanged,
             "caption mirrored": captions.mirrored,
-            "claims": captions.claims,
+            "claims": captions.sides_and_negations,
             "findings": captions.findings,
             "sentences of a caption": captions.sentences_of,
             "query": lambda text: separate_negations(Query(text)),

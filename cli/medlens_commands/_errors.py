@@ -15,7 +15,7 @@ from retrieval.neutral import neutral_values
 
 
 @contextmanager
-def answering(asked: Format | None, *, pages: bool = False) -> Iterator[Format]:
+def reporting_errors(asked: Format | None, *, pages: bool = False) -> Iterator[Format]:
     """The format to answer in; a MedlensError ends the command in the same one, on stderr.
 
     Only a command that makes `pages` answers in html: another is refused before it does anything.
@@ -27,7 +27,7 @@ def answering(asked: Format | None, *, pages: bool = False) -> Iterator[Format]:
                 raise QueryError("html is a format of `medlens search` only", hint="Use table, json, jsonl or csv.")
         yield chosen
     except MedlensError as error:
-        tell(error, asked)
+        report_error(error, asked)
         raise typer.Exit(1) from error
     except KeyboardInterrupt as stop:
         say("medlens: stopped; nothing that was committed is lost, and the same command goes on from it", err=True)
@@ -40,11 +40,11 @@ def usage(style: Format | None) -> Iterator[None]:
     try:
         yield
     except (QueryError, ValueError) as error:
-        tell(error if isinstance(error, QueryError) else QueryError(str(error)), style)
+        report_error(error if isinstance(error, QueryError) else QueryError(str(error)), style)
         raise typer.Exit(2) from error
 
 
-def tell(error: MedlensError, style: Format | None) -> None:
+def report_error(error: MedlensError, style: Format | None) -> None:
     if style in (Format.JSON, Format.JSONL):
         values = neutral_values({"error": str(error), "type": type(error).__name__, "hint": error.hint})
         say(json.dumps(values, ensure_ascii=False), err=True)

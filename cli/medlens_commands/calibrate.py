@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli.medlens_commands._errors import answering, usage
+from cli.medlens_commands._errors import reporting_errors, usage
 from cli.medlens_commands._options import (
     DEFAULT_STORE,
     DeviceOption,
@@ -48,10 +48,10 @@ def calibrate(
     from indexer.output_formats import json_document, picture
     from indexer.outputs import Output, require_outputs
     from indexer.tasks.calibrating import calibrate_files, calibrate_store
+    from retrieval.zeroshot.ground_truth import read_truth
     from retrieval.zeroshot.labels import load_labels
-    from retrieval.zeroshot.truth import read_truth
 
-    with answering(style) as chosen:
+    with reporting_errors(style) as chosen:
         with usage(style):
             require_plottable(plot)
         keys = ("format", "label_set", "labels_sha256", "kind")
@@ -80,7 +80,7 @@ def calibrate(
             written.write_text(made.model_dump_json(indent=1) + "\n")
         if plotted is not None:
             reliability_plot(made, plotted)
-        head = {"labels": made.label_set, "model": made.model, "calibrated_on": made.said}
+        head = {"labels": made.label_set, "model": made.model, "calibrated_on": made.calibrated_on}
         write_rows(_rows(made), chosen, head=head)
 
 

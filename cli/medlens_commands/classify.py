@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli.medlens_commands._errors import answering, usage
+from cli.medlens_commands._errors import reporting_errors, usage
 from cli.medlens_commands._options import (
     DEFAULT_STORE,
     DeviceOption,
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from cli.medlens_output.labels import Layout
     from cli.medlens_output.spool import Spool
     from indexer.output_formats import OutputFormat
-    from indexer.tasks.labelling import FileLabeller, LabelledFile, StoreLabeller
+    from indexer.tasks.classifying import FileLabeller, LabelledFile, StoreLabeller
     from retrieval.types import SearchFilter
 
 logger = logging.getLogger(__name__)
@@ -91,12 +91,12 @@ def classify(
     from cli.medlens_output.spool import Spool
     from cli.medlens_output.streams import PARQUET, style_for, write_stream
     from indexer.outputs import Output, require_not_of_archive, require_outputs
-    from indexer.tasks.labelling import FileLabeller, StoreLabeller
+    from indexer.tasks.classifying import FileLabeller, StoreLabeller
     from retrieval.types import SearchFilter
-    from retrieval.zeroshot.labelling import LabelRequest
+    from retrieval.zeroshot.labeller import LabelRequest
     from retrieval.zeroshot.labels import load_labels
 
-    with answering(style) as chosen:
+    with reporting_errors(style) as chosen:
         with usage(style):
             if files and (where is not None or save or level is LabelLevel.STUDY):
                 raise QueryError(
@@ -126,11 +126,11 @@ def classify(
         of_files = FileLabeller.open(label_set, model=model, device=device, calibration=calibration, request=request)
         unreadable = _Unreadable()
         if written is None:
-            rows = _file_rows(of_files.label(files, on_unreadable=unreadable.tell), layout)
+            rows = _file_rows(of_files.label(files, on_unreadable=unreadable.report), layout)
             write_stream(unreadable.unless_all(rows), chosen, None, head=_head(of_files))
             return
         with Spool(written, f"{of_files.labeller.made_by} {request} {layout}") as spool:
-            rest = of_files.label(files, skip=spool.done, on_unreadable=unreadable.tell)
+            rest = of_files.label(files, skip=spool.done, on_unreadable=unreadable.report)
             _spool(spool, _file_rows(rest, layout))
             write_stream(unreadable.unless_all(spool.rows()), chosen, written, head=_head(of_files))
             spool.drop()
@@ -155,7 +155,7 @@ class _Unreadable:
     def __init__(self) -> None:
         self._count = 0
 
-    def tell(self, name: str, error: MedlensError) -> None:
+    def report(self, name: str, error: MedlensError) -> None:
         self._count += 1
         say(f"medlens: {name}: {error}", err=True)
 
@@ -186,15 +186,15 @@ def _store_rows(
 
     with progress_bar("frames") as update:
 
-        def tell(done: int) -> None:
+        def report_progress(done: int) -> None:
             update(done, None, "")
 
         if by_study:
-            for study in labeller.studies(where, save=save, on_progress=tell):
+            for study in labeller.studies(where, save=save, on_progress=report_progress):
                 place: Row = {"study_instance_uid": study.study_instance_uid, "frames": study.frames}
                 yield {**place, **label_row(study.labels, layout)}
             return
-        for frame in labeller.frames(where, save=save, on_progress=tell):
+        for frame in labeller.frames(where, save=save, on_progress=report_progress):
             key = frame.key
             place = {"sop_instance_uid": key.sop_instance_uid, "frame_number": key.frame_number}
             place = place | {"study_instance_uid": frame.study_instance_uid}
@@ -211,4 +211,4 @@ def _file_rows(labelled: Iterator[LabelledFile], layout: Layout) -> Iterator[Row
 def _head(opened: FileLabeller | StoreLabeller) -> Row:
     calibration = opened.labeller.calibration
     head = {"labels": opened.labeller.labels.name}
-    return head if calibration is None else {**head, "calibrated_on": calibration.said}
+    return head if calibration is None else {**head, "calibrated_on": calibration.calibrated_on}

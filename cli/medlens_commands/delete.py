@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from cli.medlens_commands._errors import answering
+from cli.medlens_commands._errors import reporting_errors
 from cli.medlens_commands._options import DEFAULT_STORE, FormatOption, StoreOption, open_store
 from cli.medlens_output.formats import write_rows
 from cli.medlens_output.lines import say
@@ -37,7 +37,7 @@ def delete(
     """
     from indexer.tasks.erasing import erase, plan_erasure
 
-    with answering(style) as chosen, open_store(store) as opened:
+    with reporting_errors(style) as chosen, open_store(store) as opened:
         plan = plan_erasure(opened, patients=patient or (), studies=study or (), series=series or (), where=where)
         for note in opened.notes_on(plan.where):
             say(note, err=True)

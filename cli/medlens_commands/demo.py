@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli.medlens_commands._errors import answering
+from cli.medlens_commands._errors import reporting_errors
 from cli.medlens_commands._options import DeviceOption, ForceOption, ModelOption
 from cli.medlens_output.lines import say
 from retrieval.errors import MedlensError, StoreIncompatible
@@ -43,7 +43,7 @@ def demo(
     force: ForceOption = False,
 ) -> None:
     """All of it once, on the DICOM files that pydicom's package carries: index, search, classify, a page of hits."""
-    with answering(None):
+    with reporting_errors(None):
         run_demo(folder, model, device, say, force=force)
 
 
@@ -94,7 +94,7 @@ def _index(archives: list[Path], location: Path, model: str | None, device: str,
                 device=device,
                 prune=True,
                 on_model=log.started,
-                on_progress=log.tell,
+                on_progress=log.update,
             )
             log.done(report)
     except StoreIncompatible as exc:
@@ -111,7 +111,7 @@ def _index(archives: list[Path], location: Path, model: str | None, device: str,
 def _search(store: Store, page: Output, model: str | None, device: str, say: Say) -> str:
     """The name of the model that answered."""
     from cli.medlens_output.page import html_page
-    from indexer.store.questions import StoreEncoder
+    from indexer.store.searching import StoreEncoder
     from retrieval.search.query import Query, Ranker
     from retrieval.types import SearchFilter
 
@@ -131,7 +131,7 @@ def _search(store: Store, page: Output, model: str | None, device: str, say: Say
 
 def _classify(files: dict[Path, str], model: str | None, device: str, say: Say) -> None:
     """`files` are with what their headers say."""
-    from indexer.tasks.labelling import classify_files
+    from indexer.tasks.classifying import classify_files
     from retrieval.zeroshot.labels import load_labels
 
     say(f"3. Labelling {len(files)} files zero-shot by the label set {LABELS!r} (score: share of a softmax)")

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from cli.medlens_commands._errors import answering
+from cli.medlens_commands._errors import reporting_errors
 from cli.medlens_commands._options import (
     DEFAULT_STORE,
     DeviceOption,
@@ -40,12 +40,12 @@ def describe(
 ) -> None:
     """Image to text: the nearest sentences of the store's reports. They are other patients' words, not a diagnosis."""
     from cli.medlens_output.hits import sentence_row
-    from indexer.store.questions import StoreEncoder
+    from indexer.store.searching import StoreEncoder
     from retrieval.search.describe import read_phrases
     from retrieval.search.query import ImagePart
     from retrieval.search.refs import parse_ref
 
-    with answering(style) as chosen, open_store(store) as opened:
+    with reporting_errors(style) as chosen, open_store(store) as opened:
         ref = parse_ref(image)
         hits = opened.describe(
             ImagePart(ref, frame_number=frame),

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from cli.medlens_commands._errors import answering, usage
+from cli.medlens_commands._errors import reporting_errors, usage
 from cli.medlens_commands._options import (
     DEFAULT_STORE,
     DeviceOption,
@@ -76,7 +76,7 @@ def evaluate(
     from indexer.tasks.evaluating import EvaluationSettings, evaluate_pairs, evaluate_store
     from retrieval.evaluation.results import difference_rows, document, figure_rows, tables
 
-    with answering(style) as chosen:
+    with reporting_errors(style) as chosen:
         of_pairs = {"--split": split, "--text": text, "--query": query, "--trained-on": trained_on}
         given = [name for name, value in of_pairs.items() if value]
         with usage(style):
@@ -99,12 +99,12 @@ def evaluate(
         )
         with progress_bar("evaluating") as update:
 
-            def tell(what: str, done: int, total: int) -> None:
+            def report_progress(what: str, done: int, total: int) -> None:
                 update(done, total, what)
 
             if pairs is None:
                 with open_store(store) as opened:
-                    judged = evaluate_store(opened, settings, model=model, device=device, on_progress=tell)
+                    judged = evaluate_store(opened, settings, model=model, device=device, on_progress=report_progress)
             else:
                 judged = evaluate_pairs(
                     pairs,
@@ -115,19 +115,19 @@ def evaluate(
                     text=text or "text",
                     query=query,
                     trained_on=tuple(trained_on or ()),
-                    on_progress=tell,
+                    on_progress=report_progress,
                 )
-        first, compared = judged.evaluation, judged.compared
+        first, comparison = judged.evaluation, judged.comparison
         if chosen is Format.JSON:
-            write_rows([document(first, compared)], chosen)
+            write_rows([document(first, comparison)], chosen)
             return
         if chosen is Format.TABLE:
-            for title, rows in tables(first, compared):
+            for title, rows in tables(first, comparison):
                 say(title)
                 write_rows(rows, chosen)
                 say()
         else:
-            write_rows(difference_rows(compared) if compared else figure_rows(first), chosen)
+            write_rows(difference_rows(comparison) if comparison else figure_rows(first), chosen)
         for note in first.notes:
             say(f"medlens: {note}", err=True)
         if output and chosen is Format.TABLE:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from cli.medlens_commands._errors import answering
+from cli.medlens_commands._errors import reporting_errors
 from cli.medlens_commands._options import DEFAULT_STORE, ForceOption, StoreOption, open_store
 from cli.medlens_output.lines import say
 
@@ -23,6 +23,6 @@ def export(
     """Write the frames' vectors with their keys and attributes to a file for other tools."""
     from indexer.tasks.exchange import export_frames
 
-    with answering(None), open_store(store) as opened:
+    with reporting_errors(None), open_store(store) as opened:
         count = export_frames(opened, to, form, force=force)
         say(f"wrote {count} vectors to {to.name}", err=True)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from cli.medlens_commands._errors import answering
+from cli.medlens_commands._errors import reporting_errors
 from cli.medlens_commands._options import DEFAULT_STORE, StoreOption, open_store
 from cli.medlens_output.lines import say
 
@@ -22,6 +22,6 @@ def import_(
     """Replace vectors of frames that the store has by those in a file, found by SOP Instance UID and frame number."""
     from indexer.tasks.exchange import import_frames
 
-    with answering(None), open_store(store) as opened:
+    with reporting_errors(None), open_store(store) as opened:
         outcome = import_frames(opened, source, any_model=any_model)
         say(f"replaced {outcome.replaced} vectors, {outcome.unchanged} were the same already", err=True)

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from cli.medlens_commands._errors import answering, usage
+from cli.medlens_commands._errors import reporting_errors, usage
 from cli.medlens_commands._options import (
     DEFAULT_STORE,
     DeviceOption,
@@ -68,7 +68,7 @@ def index(
     from indexer.run.options import Shard
     from indexer.tasks import indexing
 
-    with answering(style) as chosen:
+    with reporting_errors(style) as chosen:
         with usage(style):
             policy, part = parse_policy(frames), Shard.parse(shard)
         rejections = None
@@ -89,7 +89,7 @@ def index(
                 keep_descriptions=descriptions,
                 group=group,
                 on_model=log.started,
-                on_progress=log.tell,
+                on_progress=log.update,
             )
             log.done(outcome)
         if rejections is not None:

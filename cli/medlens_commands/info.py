@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from cli.medlens_commands._errors import answering
+from cli.medlens_commands._errors import reporting_errors
 from cli.medlens_commands._options import DEFAULT_STORE, FormatOption, StoreOption, open_store
 from cli.medlens_output.formats import Format, write_rows
 
@@ -16,7 +16,7 @@ def info(store: StoreOption = DEFAULT_STORE, style: FormatOption = None) -> None
     """What is in a store, and by which model."""
     from indexer.tasks.facts import store_facts
 
-    with answering(style) as chosen, open_store(store) as opened:
+    with reporting_errors(style) as chosen, open_store(store) as opened:
         row = _row(store_facts(opened))
         if chosen is Format.TABLE:
             write_rows([{"": name.replace("_", " "), " ": _words(value)} for name, value in row.items()], chosen)
@@ -29,6 +29,7 @@ def _row(facts: StoreFacts) -> dict[str, Any]:
     return {
         "model": model["name"],
         "model_fingerprint": model.get("fingerprint"),
+        "model_terms": facts.model_terms,
         "dimensions": model["embed_dim"],
         "render_profile": model["render_profile"]["name"],
         "weights_sha256": model["weights_sha256"],

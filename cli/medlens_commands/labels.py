@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli.medlens_commands._errors import answering
+from cli.medlens_commands._errors import reporting_errors
 from cli.medlens_commands._options import DeviceOption, FormatOption, IndependentOption, ModelOption
 from cli.medlens_output.formats import Row, write_rows
 
@@ -23,7 +23,7 @@ def list_sets(style: FormatOption = None) -> None:
     """The label sets that ship with medlens."""
     from retrieval.zeroshot.labels import load_labels, shipped_label_sets
 
-    with answering(style) as chosen:
+    with reporting_errors(style) as chosen:
         sets = [load_labels(name) for name in shipped_label_sets()]
         rows = [{"name": s.name, "title": s.title, "kind": s.kind, "labels": list(s.names)} for s in sets]
         write_rows(rows, chosen)
@@ -34,7 +34,7 @@ def show_set(labels: LabelsArgument, independent: IndependentOption = False, sty
     """One label set: its labels and how each is said."""
     from retrieval.zeroshot.labels import load_labels
 
-    with answering(style) as chosen:
+    with reporting_errors(style) as chosen:
         found = load_labels(labels, independent=independent)
         absent = {label.name: {"absent": list(label.absent_prompts)} for label in found.labels if found.independent}
         rows = [
@@ -54,7 +54,7 @@ def check_set(
     from retrieval.zeroshot.checking import check_labels
     from retrieval.zeroshot.labels import load_labels
 
-    with answering(style) as chosen:
+    with reporting_errors(style) as chosen:
         found = check_labels(load_labels(file), model=model, device=device)
         head = {"name": found.labels.name, "kind": found.labels.kind, "model": found.model}
         head["sha256"] = found.labels.fingerprint[:12]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cli.medlens_commands._errors import answering
+from cli.medlens_commands._errors import reporting_errors
 from cli.medlens_commands._options import DEFAULT_STORE, StoreOption
 from cli.medlens_output.lines import say
 
@@ -11,6 +11,6 @@ def migrate(store: StoreOption = DEFAULT_STORE) -> None:
     """Bring a store that an older medlens wrote to the present schema. A store in a folder is backed up first."""
     from indexer.store.store import Store
 
-    with answering(None):
+    with reporting_errors(None):
         done = Store.upgrade(store)
         say("the store was migrated" if done else "the store has the present schema already")

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli.medlens_commands._errors import answering
+from cli.medlens_commands._errors import reporting_errors
 from cli.medlens_commands._options import FormatOption
 from cli.medlens_output.formats import Format, write_rows
 from cli.medlens_output.lines import say
+
+if TYPE_CHECKING:
+    from retrieval.encoders.model_list import ListedModel
 
 models = typer.Typer(help="The models at hand, and how to name others.", invoke_without_command=True)
 
@@ -21,8 +25,8 @@ def list_models(context: typer.Context, style: FormatOption = None) -> None:
         return
     from retrieval.encoders import model_list
 
-    with answering(style) as chosen:
-        write_rows([vars(model) for model in model_list.list_models()], chosen)
+    with reporting_errors(style) as chosen:
+        _write(model_list.list_models(), chosen)
         if chosen is Format.TABLE:
             say("Others: --model FOLDER, hf-hub:ORG/REPO, or ARCHITECTURE@CHECKPOINT. Their own cards say more.")
 
@@ -35,5 +39,15 @@ def add_model(
     """Remember where a model lies, so that stores made with it find it. `index --model` and `train` do so, too."""
     from retrieval.encoders import model_list
 
-    with answering(style) as chosen:
-        write_rows([vars(model_list.add_model(place))], chosen)
+    with reporting_errors(style) as chosen:
+        _write([model_list.add_model(place)], chosen)
+
+
+def _write(models: Sequence[ListedModel], style: Format) -> None:
+    """A table without the terms, which follow it in a line for each model; in other formats, rows with the terms."""
+    if style is not Format.TABLE:
+        write_rows([vars(model) for model in models], style)
+        return
+    write_rows([{name: value for name, value in vars(model).items() if name != "terms"} for model in models], style)
+    for model in models:
+        say(f"Terms of the weights of {model.name}: {model.terms}.")

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from cli.medlens_commands._errors import answering
+from cli.medlens_commands._errors import reporting_errors
 from cli.medlens_commands._options import DEFAULT_STORE, FormatOption, StoreOption, open_store
 from cli.medlens_output.formats import write_rows
 
@@ -34,7 +34,7 @@ def optimize(
     from indexer.tasks.optimizing import optimize_store
 
     allowed = None if memory is None else _bytes(memory)
-    with answering(style) as chosen, open_store(store) as opened:
+    with reporting_errors(style) as chosen, open_store(store) as opened:
         measured = optimize_store(opened, kind=kind.value if kind else None, memory=allowed)
         write_rows([{"vectors": name} | figures for name, figures in measured.items()], chosen)
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli.medlens_commands._errors import answering, usage
+from cli.medlens_commands._errors import reporting_errors, usage
 from cli.medlens_commands._options import (
     DEFAULT_STORE,
     DeviceOption,
@@ -64,10 +64,10 @@ def reembed(
     from indexer.outputs import Output, require_not_of_archive, require_outputs
     from indexer.tasks import reembedding
 
-    with answering(style) as chosen, usage(style):
+    with reporting_errors(style) as chosen, usage(style):
         if abandon and (restart or drop_unreadable):
             raise QueryError("--abandon was given with an option for a change", hint="Use it with --store only.")
-    with answering(style) as chosen:
+    with reporting_errors(style) as chosen:
         unreadable = None
         if report is not None:
             listing = json_lines("a report of unreadable files", ("path", "reason", "detail"))

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from cli.medlens_commands._errors import answering, usage
+from cli.medlens_commands._errors import reporting_errors, usage
 from cli.medlens_commands._options import DEFAULT_STORE, ForceOption, FrameOption, ModelOption, StoreOption, open_store
 from cli.medlens_output.lines import say
 from retrieval.errors import QueryError
@@ -29,7 +29,7 @@ def render(
     force: ForceOption = False,
 ) -> None:
     """Write what the encoder sees of an image: the first thing to look at when a result seems odd."""
-    with answering(None):
+    with reporting_errors(None):
         with usage(None):
             if output.suffix.lower() not in _KINDS:
                 raise QueryError(f"the output ends in {output.suffix!r}, expected .png or .jpg")

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from cli.medlens_commands._errors import answering, usage
+from cli.medlens_commands._errors import reporting_errors, usage
 from cli.medlens_commands._instances import cohort_output, pass_on
 from cli.medlens_commands._options import (
     DEFAULT_STORE,
@@ -103,12 +103,12 @@ def search(
     from cli.medlens_output.hits import SPARE_COLUMNS, hit_columns, hit_rows
     from indexer.output_formats import picture
     from indexer.outputs import Output, require_folder, require_not_of_archive, require_outputs
-    from indexer.store.questions import StoreEncoder
+    from indexer.store.searching import StoreEncoder
     from retrieval.search.parts import query_parts
-    from retrieval.search.query import Fusion, Holder, Level, Pooling, Query, Ranker, choice
+    from retrieval.search.query import Fusion, Level, OnePer, Pooling, Query, Ranker, choice
     from retrieval.search.refs import parse_ref
 
-    with answering(style, pages=True) as chosen:
+    with reporting_errors(style, pages=True) as chosen:
         only = filter_of(where, modality, body_part, no_burned_in)
         with usage(style):
             require_suffix("montage", montage, ".png")
@@ -127,7 +127,7 @@ def search(
                 level=choice(Level, level, "level"),
                 pooling=choice(Pooling, pooling, "pooling"),
                 best=best,
-                one_per=choice(Holder, one_per, "one-per") if one_per is not None else None,
+                one_per=choice(OnePer, one_per, "one-per") if one_per is not None else None,
                 exclude_same_patient=exclude_same_patient,
                 fold=fold,
                 k=k,

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from cli.medlens_commands._errors import answering, usage
+from cli.medlens_commands._errors import reporting_errors, usage
 from cli.medlens_commands._instances import cohort_output, pass_on
 from cli.medlens_commands._options import (
     DEFAULT_STORE,
@@ -56,7 +56,7 @@ def select(
     from indexer.outputs import Output, require_folder, require_not_of_archive, require_outputs
     from indexer.tasks import selecting
 
-    with answering(style) as chosen:
+    with reporting_errors(style) as chosen:
         with usage(style):
             members = cohort_output(cohort, ("where", "results"), force)
         only = filter_of(where, modality, body_part, no_burned_in)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli.medlens_commands._errors import answering
+from cli.medlens_commands._errors import reporting_errors
 from cli.medlens_commands._options import DEFAULT_STORE, FormatOption, StoreOption, open_store
 from cli.medlens_output.formats import Format, write_rows
 
@@ -25,7 +25,7 @@ def show(
     from indexer.burned_in import warning
     from indexer.tasks.showing import show as facts_of
 
-    with answering(style) as chosen, open_store(store) as opened:
+    with reporting_errors(style) as chosen, open_store(store) as opened:
         row = _row(facts_of(opened, ref))
         if burned := warning(row["burned_in_text"]):
             typer.echo(f"medlens: {burned}", err=True)

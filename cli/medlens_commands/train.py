@@ -12,10 +12,10 @@ from cli.medlens_output.lines import say
 from cli.medlens_output.progress import progress_bar
 
 if TYPE_CHECKING:
-    from indexer.tasks.training_pairs import Exported
+    from indexer.tasks.training_pairs import ExportedPairs
     from retrieval.training.forgetting import Forgetting
-    from retrieval.training.judging import Figures
     from retrieval.training.run import TrainingResult
+    from retrieval.training.validation import Figures
 
 
 def train(
@@ -59,10 +59,10 @@ def train(
             on_progress=lambda what, done, total: update(done, total, what),
             on_export=lambda store, found: say(_export_line(store, found), err=True),
             on_epoch=lambda epoch, loss, figures: say(_epoch_line(epoch, loss, figures), err=True),
-            on_teacher=lambda taught: say(f"teacher {taught.name}  {_brief(taught.figures)}", err=True),
+            on_teacher=lambda report: say(f"teacher {report.name}  {_brief(report.figures)}", err=True),
         )
     if result.first:
-        _tell(result)
+        _print_result(result)
         if settings.continue_from is not None and result.forgetting is None:
             say("medlens: no data is marked as rehearsal: nothing says what the model has forgotten", err=True)
     if result.forgetting is not None and result.forgetting.forgotten:
@@ -71,7 +71,7 @@ def train(
         raise typer.Exit(3)
 
 
-def _tell(result: TrainingResult) -> None:
+def _print_result(result: TrainingResult) -> None:
     """Where the model lies and what it can do."""
     kept = f", the weights of epoch {result.kept}" if result.kept < result.epochs else ""
     say(f"{result.folder.name}: {result.epochs} epochs{kept}, {result.images_per_second:.0f} images/s")
@@ -95,7 +95,7 @@ def _epoch_line(epoch: int, loss: float, figures: Figures | None) -> str:
     return f"epoch {epoch:4d}  loss {loss:.3f}" + (f"  {_brief(figures)}" if figures else "")
 
 
-def _export_line(store: str, found: Exported) -> str:
+def _export_line(store: str, found: ExportedPairs) -> str:
     bad = "".join(f", {number} can't be read ({code})" for code, number in found.unreadable.items())
     changed = "; the store has changed since, and --restart takes what it has now" if found.changed else ""
     without = f", {found.without_report} frames without a report left out" if found.without_report else ""

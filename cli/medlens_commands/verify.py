@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli.medlens_commands._errors import answering
+from cli.medlens_commands._errors import reporting_errors
 from cli.medlens_commands._options import DEFAULT_STORE, FormatOption, StoreOption, open_store
 from cli.medlens_output.formats import write_rows
 
@@ -26,7 +26,7 @@ def verify(
     """
     from indexer.tasks.verifying import verify_store
 
-    with answering(style) as chosen, open_store(store) as opened:
+    with reporting_errors(style) as chosen, open_store(store) as opened:
         checks = verify_store(opened, files=files, repair=repair)
         write_rows([_row(check) for check in checks], chosen)
     if not all(check.sound for check in checks):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from retrieval.zeroshot.labelling import ImageLabels
+from retrieval.zeroshot.labeller import ImageLabels
 
 Layout = Literal["nested", "flat", "short"]
 UNKNOWN = "unknown"

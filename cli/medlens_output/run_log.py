@@ -26,7 +26,7 @@ class RunLog(Protocol):
     """What is called as a run goes on: once the model is loaded, then several times a second, then at its end."""
 
     def started(self, encoder: ClipEncoder) -> None: ...
-    def tell(self, progress: Progress) -> None: ...
+    def update(self, progress: Progress) -> None: ...
     def done(self, report: IndexReport) -> None: ...
 
 
@@ -49,7 +49,7 @@ def run_log(archives: int, *, as_json: bool = False) -> Iterator[RunLog]:
 
 class NoLog:
     def started(self, encoder: ClipEncoder) -> None: ...
-    def tell(self, progress: Progress) -> None: ...
+    def update(self, progress: Progress) -> None: ...
     def done(self, report: IndexReport) -> None: ...
 
 
@@ -65,7 +65,7 @@ class BarLog:
         self._frames = Rate(time.monotonic())
         self._update = self._stack.enter_context(progress_bar("files"))
 
-    def tell(self, progress: Progress) -> None:
+    def update(self, progress: Progress) -> None:
         self._frames.note(progress.frames, time.monotonic())
         rejected = sum(progress.rejected.values())
         note = f"{progress.frames} frames ({self._frames.per_second:.0f}/s), {rejected} rejected"
@@ -101,7 +101,7 @@ class JsonLog:
         self._files, self._frames = Rate(self._started), Rate(self._started)
         self._write("start", model=encoder.name, device=str(encoder.device), archives=self._archives)
 
-    def tell(self, progress: Progress) -> None:
+    def update(self, progress: Progress) -> None:
         now = time.monotonic()
         self._files.note(progress.files, now)
         self._frames.note(progress.frames, now)

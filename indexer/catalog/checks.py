@@ -11,10 +11,10 @@ from indexer.catalog.database import Database
 from indexer.catalog.removal import DUPLICATE, erase, log_deletions
 from indexer.catalog.schema import (
     VECTOR_TABLES,
+    child_tables,
     deletions,
     files,
     frames,
-    hanging_tables,
     instances,
     metadata,
     reports,
@@ -85,18 +85,18 @@ class CatalogChecks:
             }
         return {what: ids for what, ids in found.items() if ids}
 
-    def lone_rows(self) -> dict[str, list[int]]:
+    def orphan_rows(self) -> dict[str, list[int]]:
         """Ids of rows that lack what they hang on, by table."""
         out: dict[str, list[int]] = {}
         with self._database.reading() as connection:
-            for table in hanging_tables():
+            for table in child_tables():
                 held = [sa.exists().where(key.column == key.parent) for key in table.foreign_keys]
                 query = sa.select(table.c.id).where(~sa.and_(*held))
                 if found := list(connection.execute(query).scalars()):
                     out[table.name] = found
         return out
 
-    def empty_files(self) -> list[int]:
+    def files_without_instances(self) -> list[int]:
         """Ids of files that are noted as indexed while their instance is not there: they would never be read again."""
         own = ~sa.exists().where(instances.c.file_id == files.c.id)
         other = ~sa.exists().where(instances.c.sop_instance_uid == files.c.sop_instance_uid)
@@ -104,7 +104,7 @@ class CatalogChecks:
         with self._database.reading() as connection:
             return list(connection.execute(sa.select(files.c.id).where(files.c.status == "indexed", missing)).scalars())
 
-    def blind_images(self) -> list[int]:
+    def images_without_frames(self) -> list[int]:
         """Ids of instances that are images and have no frame in the catalog: no search can find them."""
         query = sa.select(instances.c.id).where(
             instances.c.kind == "image",
@@ -125,10 +125,10 @@ class CatalogChecks:
         with self._database.writing() as connection:
             delete_where_in(connection, files, files.c.id, ids)
 
-    def drop_lone_rows(self, found: dict[str, list[int]]) -> None:
+    def drop_orphan_rows(self, found: dict[str, list[int]]) -> None:
         kinds = {table.rows.name: kind for kind, table in VECTOR_TABLES.items()}
         with self._database.writing() as connection:
-            for table in hanging_tables():
+            for table in child_tables():
                 ids = found.get(table.name, [])
                 if table.name in kinds:
                     log_deletions(connection, kinds[table.name], ids)

@@ -1,12 +1,14 @@
-"""Who works on which file, so that several `medlens index` processes share an archive and none reads what another has.
+"""Which process works on which file, so that several `medlens index` processes can share an archive.
 
-A process enters as a worker, claims the files it is about to read, a few at a time, and lets go of them in the very
-transaction that commits them. A claim is as good as its worker is alive: a worker renews its lease every few seconds,
-and whoever claims next throws out those whose lease has run out, or whose process is known to be dead because it was on
-the same machine. So a run that was killed is taken over at once there, and within LEASE_S elsewhere. Times are the
-database's on PostgreSQL, so machines' clocks may differ.
+A process takes a lease, claims the files that it is about to read, a few at a time, and releases each claim in the
+transaction that commits the file. A claim holds for as long as its lease does. A process renews its lease every few
+seconds. Whoever claims next drops the leases that have expired, and those whose process has ended on this machine.
+So the files of a killed run are taken over at once on the same machine, and within LEASE_S seconds on another one.
+On PostgreSQL the database's clock counts, so the clocks of the machines may differ.
 
-A worker that was taken for dead and comes back does no harm: what it commits is compared by content like anything else.
+A process that lost its lease and comes back does no harm: the content of each file that it commits is compared first.
+
+The catalog stores leases in the table `workers`.
 """
 
 from __future__ import annotations
@@ -30,73 +32,75 @@ LEASE_S = 60.0
 
 @dataclass(frozen=True)
 class Claimed:
-    """The answer to a claim. Each file that was asked for is in one of the four.
+    """The answer to a claim. Each requested file is in exactly one of the four fields.
 
-    `mine` are to be read, each with the content hashes of indexed files that it may be a copy of; `busy` are with
-    another worker; `current` are in the catalog as they are; `erased` are to stay out.
+    - `granted`: files to read, each with the content hashes of the indexed files that it may be a copy of
+    - `busy`: files that another process has claimed
+    - `current`: files that the catalog has already, unchanged
+    - `erased`: files that were erased and must stay out
     """
 
-    mine: dict[FileStat, tuple[str, ...]]
+    granted: dict[FileStat, tuple[str, ...]]
     busy: list[FileStat]
     current: dict[FileStat, KnownFile]
     erased: list[FileStat]
 
 
 class Claims:
-    """The workers and claims of one catalog. Every method is one transaction."""
+    """The leases and claims of one catalog. Every method is one transaction."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def enter(self, process: Process, lease_s: float = LEASE_S) -> int:
-        """Begin to work on this store, and throw out the dead with their claims; the worker's id."""
+    def take_lease(self, process: Process, lease_s: float = LEASE_S) -> int:
+        """Add a lease for a process, after dropping expired leases with their claims. Returns the id of the lease."""
         with self._database.writing() as connection:
-            bury(connection)
+            drop_expired_leases(connection)
             row = {**vars(process), "expires_at": _now(connection) + lease_s}
             return int(connection.execute(sa.insert(workers).returning(workers.c.id), [row]).scalar_one())
 
-    def renew(self, worker_id: int, process: Process, lease_s: float = LEASE_S) -> None:
-        """Say that a worker is alive."""
+    def renew(self, lease_id: int, process: Process, lease_s: float = LEASE_S) -> None:
+        """Extend a lease by `lease_s` seconds from now."""
         with self._database.writing() as connection:
-            renew(connection, worker_id, process, lease_s)
+            renew(connection, lease_id, process, lease_s)
 
-    def leave(self, worker_id: int) -> None:
-        """End a worker, with the claims it still has."""
+    def end_lease(self, lease_id: int) -> None:
+        """Remove a lease and the claims that it still holds."""
         with self._database.writing() as connection:
-            connection.execute(sa.delete(workers).where(workers.c.id == worker_id))
+            connection.execute(sa.delete(workers).where(workers.c.id == lease_id))
 
     def claim(
-        self, archive_id: int, worker_id: int, stats: Sequence[FileStat], erased: Erasures | None = None
+        self, archive_id: int, lease_id: int, stats: Sequence[FileStat], erased: Erasures | None = None
     ) -> Claimed:
-        """Claim those of the files that need reading and are nobody's. With `erased`, what was erased is left out."""
+        """Claim the files that need reading and that no other process has. With `erased`, leave out erased files."""
         with self._database.writing() as connection:
-            return claim(connection, archive_id, worker_id, stats, erased)
+            return claim(connection, archive_id, lease_id, stats, erased)
 
-    def workers(self) -> int:
-        """How many workers have entered and not left."""
+    def lease_count(self) -> int:
+        """The number of leases, expired ones included."""
         with self._database.reading() as connection:
             return int(connection.execute(sa.select(sa.func.count()).select_from(workers)).scalar_one())
 
-    def dead_workers(self) -> list[int]:
-        """Ids of workers whose process is gone."""
+    def expired_leases(self) -> list[int]:
+        """Ids of leases that have expired or whose process has ended."""
         with self._database.reading() as connection:
-            return dead_workers(connection)
+            return expired_leases(connection)
 
-    def bury(self) -> None:
-        """Take out dead workers with their claims."""
+    def drop_expired_leases(self) -> None:
+        """Remove expired leases with their claims."""
         with self._database.writing() as connection:
-            bury(connection)
+            drop_expired_leases(connection)
 
 
-def renew(connection: sa.Connection, worker_id: int, process: Process, lease_s: float = LEASE_S) -> None:
-    """A longer lease. A worker that was thrown out, because it had stopped for long, comes back without its claims."""
+def renew(connection: sa.Connection, lease_id: int, process: Process, lease_s: float = LEASE_S) -> None:
+    """Extend a lease. A lease that another process dropped, because it had expired, comes back without its claims."""
     until = _now(connection) + lease_s
-    found = connection.execute(sa.update(workers).where(workers.c.id == worker_id).values(expires_at=until))
-    if not found.rowcount:
-        connection.execute(sa.insert(workers), [{"id": worker_id, **vars(process), "expires_at": until}])
+    updated = connection.execute(sa.update(workers).where(workers.c.id == lease_id).values(expires_at=until))
+    if not updated.rowcount:
+        connection.execute(sa.insert(workers), [{"id": lease_id, **vars(process), "expires_at": until}])
 
 
-def dead_workers(connection: sa.Connection) -> list[int]:
+def expired_leases(connection: sa.Connection) -> list[int]:
     now = _now(connection)
     return [
         row.id
@@ -105,41 +109,41 @@ def dead_workers(connection: sa.Connection) -> list[int]:
     ]
 
 
-def bury(connection: sa.Connection, but: int | None = None) -> None:
-    """Throw out the dead, and their claims; but not one who is asking."""
-    dead = [worker_id for worker_id in dead_workers(connection) if worker_id != but]
-    if dead:
-        connection.execute(sa.delete(workers).where(workers.c.id.in_(dead)))
+def drop_expired_leases(connection: sa.Connection, except_lease: int | None = None) -> None:
+    """Remove expired leases with their claims, except the lease of the caller."""
+    expired = [lease_id for lease_id in expired_leases(connection) if lease_id != except_lease]
+    if expired:
+        connection.execute(sa.delete(workers).where(workers.c.id.in_(expired)))
 
 
 def claim(
-    connection: sa.Connection, archive_id: int, worker_id: int, stats: Sequence[FileStat], erased: Erasures | None
+    connection: sa.Connection, archive_id: int, lease_id: int, stats: Sequence[FileStat], erased: Erasures | None
 ) -> Claimed:
-    """Claim those of the files that need reading and are nobody's. The connection holds the write lock."""
-    if connection.execute(sa.select(workers.c.id).where(workers.c.id == worker_id)).first() is None:
-        renew(connection, worker_id, Process.this())  # thrown out, because it had stopped for long
-    bury(connection, but=worker_id)
+    """Claim the files that need reading and that no other process has. The connection holds the write lock."""
+    if connection.execute(sa.select(workers.c.id).where(workers.c.id == lease_id)).first() is None:
+        renew(connection, lease_id, Process.this())  # another process dropped the expired lease
+    drop_expired_leases(connection, except_lease=lease_id)
     current = current_files(connection, archive_id, stats)
-    wanted = [stat for stat in stats if stat not in current]
-    out = _erased(connection, archive_id, wanted, erased)
-    wanted = [stat for stat in wanted if stat not in out]
+    to_read = [stat for stat in stats if stat not in current]
+    left_out = _erased(connection, archive_id, to_read, erased)
+    to_read = [stat for stat in to_read if stat not in left_out]
     query = sa.select(claims.c.path, claims.c.worker_id).where(claims.c.archive_id == archive_id)
-    held = dict(map(tuple, rows_where_in(connection, query, claims.c.path, [stat.path for stat in wanted])))
-    free = [stat for stat in wanted if stat.path not in held]
+    claimed_by = dict(map(tuple, rows_where_in(connection, query, claims.c.path, [stat.path for stat in to_read])))
+    free = [stat for stat in to_read if stat.path not in claimed_by]
     if free:
-        rows = [{"archive_id": archive_id, "path": stat.path, "worker_id": worker_id} for stat in free]
+        rows = [{"archive_id": archive_id, "path": stat.path, "worker_id": lease_id} for stat in free]
         connection.execute(sa.insert(claims), rows)
-    mine = free + [stat for stat in wanted if held.get(stat.path) == worker_id]
+    granted = free + [stat for stat in to_read if claimed_by.get(stat.path) == lease_id]
     return Claimed(
-        mine=candidate_hashes(connection, archive_id, mine),
-        busy=[stat for stat in wanted if held.get(stat.path, worker_id) != worker_id],
+        granted=candidate_hashes(connection, archive_id, granted),
+        busy=[stat for stat in to_read if claimed_by.get(stat.path, lease_id) != lease_id],
         current=current,
-        erased=sorted(out, key=lambda stat: stat.path),
+        erased=sorted(left_out, key=lambda stat: stat.path),
     )
 
 
 def release(connection: sa.Connection, archive_id: int, paths: Sequence[str]) -> None:
-    """End the claims on these files."""
+    """Remove the claims on these files."""
     for chunk in chunks(paths):
         connection.execute(sa.delete(claims).where(claims.c.archive_id == archive_id, claims.c.path.in_(chunk)))
 

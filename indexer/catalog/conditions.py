@@ -38,7 +38,7 @@ from indexer.catalog.filters.language import (
 )
 from indexer.catalog.labels import label_score
 from indexer.catalog.schema import OWN_COLUMNS, frame_attributes, instances, of_frame
-from indexer.keywords import COLUMNS, KEYWORDS, Kind
+from indexer.keywords import COLUMNS, KEYWORDS, ValueKind
 from retrieval.errors import QueryError, UnknownFilterKeyword
 from retrieval.types import SearchFilter
 
@@ -47,12 +47,12 @@ T = TypeVar("T")
 _SEPARATOR = "\\"
 _WILDCARDS = {"*": "%", "?": "_", "%": "/%", "_": "/_", "/": "//"}  # of DICOM (PS3.4 C.2.2.2.4) and of SQL
 _KINDS = {
-    Kind.TEXT: "text",
-    Kind.INTEGER: "a whole number",
-    Kind.NUMBER: "a number",
-    Kind.DATE: "a date",
-    Kind.AGE: "an age",
-    Kind.FLAG: "yes or no",
+    ValueKind.TEXT: "text",
+    ValueKind.INTEGER: "a whole number",
+    ValueKind.NUMBER: "a number",
+    ValueKind.DATE: "a date",
+    ValueKind.AGE: "an age",
+    ValueKind.FLAG: "yes or no",
 }
 _BY_NAME = {name: name for name in (*COLUMNS, *OWN_COLUMNS)} | {k.name.lower(): k.column for k in KEYWORDS}
 _KEYWORD_NAMES = {k.name.lower(): k.name for k in KEYWORDS}
@@ -68,13 +68,13 @@ _IDENTITY = (
     "institutionname",
 )
 _ORDERED = ("=", "in", "<", "<=", ">", ">=", "between", "missing")
-_TAKES: dict[Kind, tuple[str, ...]] = {
-    Kind.INTEGER: _ORDERED,
-    Kind.NUMBER: _ORDERED,
-    Kind.AGE: _ORDERED,
-    Kind.DATE: _ORDERED,
-    Kind.FLAG: ("=", "in", "missing"),
-    Kind.TEXT: ("=", "in", "contains", "starts with", "ends with", "like", "missing"),
+_TAKES: dict[ValueKind, tuple[str, ...]] = {
+    ValueKind.INTEGER: _ORDERED,
+    ValueKind.NUMBER: _ORDERED,
+    ValueKind.AGE: _ORDERED,
+    ValueKind.DATE: _ORDERED,
+    ValueKind.FLAG: ("=", "in", "missing"),
+    ValueKind.TEXT: ("=", "in", "contains", "starts with", "ends with", "like", "missing"),
 }
 _NAMED = {"missing": "is missing, is present", "=": "=, !="}
 
@@ -85,7 +85,7 @@ class Operand:
 
     name: str
     column: sa.ColumnElement[Any]
-    kind: Kind
+    kind: ValueKind
     multi_valued: bool = False  # values joined with a backslash
     identifier: bool = False  # has no case
 
@@ -181,21 +181,21 @@ class _Compiler:
                 raise self._error(
                     f"a value of {len(value.text)} characters, at most {MAX_LENGTH} are taken", value.span
                 )
-        if operand.kind is Kind.TEXT:
+        if operand.kind is ValueKind.TEXT:
             if node.operator in ("=", "in"):
                 self._require_possible(operand, node.values)
                 return self._text_equals(operand, [value.text for value in node.values])
             return self._pattern(operand, node)
-        if operand.kind is Kind.FLAG:
+        if operand.kind is ValueKind.FLAG:
             return operand.column.in_([self._meant(operand, value, meaning.flag) for value in node.values])
         return self._ordered(operand, node)
 
     def _label(self, field: Field) -> Operand:
         """`label.NAME` or `label.SET.NAME`: the highest score of an instance's frames."""
         if self.connection is None:
-            return Operand(field.name, sa.null(), Kind.NUMBER)
+            return Operand(field.name, sa.null(), ValueKind.NUMBER)
         try:
-            return Operand(field.name, label_score(self.connection, field.path[1:]), Kind.NUMBER)
+            return Operand(field.name, label_score(self.connection, field.path[1:]), ValueKind.NUMBER)
         except UnknownFilterKeyword as exc:
             raise self._error(str(exc), field.span, hint=exc.hint, kind=UnknownFilterKeyword) from exc
 
@@ -209,7 +209,7 @@ class _Compiler:
         return Operand(
             name=column,
             column=of_frame(column) if self.by_frame else instances.c[column],
-            kind=keyword.kind if keyword else Kind.TEXT,
+            kind=keyword.kind if keyword else ValueKind.TEXT,
             multi_valued=keyword is not None and keyword.vm != "1",
             identifier=column.endswith("_uid") or column == "patient_pseudonym",
         )
@@ -240,12 +240,14 @@ class _Compiler:
         return sa.or_(*([column.in_(single)] if single or not wide else []), *wide)
 
     def _range(self, operand: Operand, value: Value) -> tuple[Any, Any]:
-        if operand.kind is Kind.DATE:
+        if operand.kind is ValueKind.DATE:
             return self._meant(operand, value, meaning.days)
-        if operand.kind is Kind.INTEGER:
+        if operand.kind is ValueKind.INTEGER:
             number = self._meant(operand, value, meaning.integer)
             return number, number
-        return meaning.about(self._meant(operand, value, meaning.years if operand.kind is Kind.AGE else meaning.number))
+        return meaning.about(
+            self._meant(operand, value, meaning.years if operand.kind is ValueKind.AGE else meaning.number)
+        )
 
     def _meant(self, operand: Operand, value: Value, parse: Callable[[str], T]) -> T:
         try:

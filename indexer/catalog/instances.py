@@ -23,7 +23,7 @@ _NAMED = {"patient_pseudonym": "patient", "study_instance_uid": "study", "series
 
 @dataclass(frozen=True)
 class SliceRow:
-    """Where one image of a series lies. What `frames.slice_places` asks for."""
+    """Where one image of a series lies. What `frames.slice_positions` asks for."""
 
     sop_instance_uid: str
     attributes: Mapping[str, Any]
@@ -105,6 +105,6 @@ class Instances:
             named = [_NAMED.get(column_named(name)) for name in where.equals]
             scope = named[0] if len(named) == 1 and not where.where else None
             erase(connection, ids, scope or "instance", erased)
-            claims.bury(connection)
+            claims.drop_expired_leases(connection)
         self._database.scrub()
         return len(ids)

@@ -48,11 +48,11 @@ _DROP = "Restore the store from a backup, or index the archive into a new store.
 
 @dataclass(frozen=True)
 class ModelChange:
-    """A change that was begun. `id` becomes the mark of the vectors; `worker` is the process at work on it."""
+    """A change that was begun. `id` becomes the mark of the vectors; `lease` is that of the process at work on it."""
 
     id: str
     model: Mapping[str, Any]
-    worker: int
+    lease: int
 
     @property
     def embed_dim(self) -> int:
@@ -107,20 +107,20 @@ class ModelChanges:
             tables = (NEXT_VECTORS["frame"], frames, NEXT_VECTORS["sentence"], sentences)
             return Made(*(_size(connection, table) for table in tables))
 
-    def begin(self, model: Mapping[str, Any], worker_id: int, *, restart: bool = False) -> ModelChange:
+    def begin(self, model: Mapping[str, Any], lease_id: int, *, restart: bool = False) -> ModelChange:
         """Begin a change to a model, or go on with it.
 
         StoreError if another process is at work on a change, and, unless `restart`, if one to another model was begun:
         with `restart` what was made of that is dropped.
         """
         with self._database.writing() as connection:
-            claims.bury(connection, but=worker_id)
+            claims.drop_expired_leases(connection, except_lease=lease_id)
             found = _pending(connection)
-            self._require_idle(connection, found, worker_id)
+            self._require_idle(connection, found, lease_id)
             if found is not None and differing(found.model, model):
                 self._drop(connection, found, model, restart)
                 found = None
-            change = ModelChange(found.id if found else uuid.uuid4().hex, dict(model), worker_id)
+            change = ModelChange(found.id if found else uuid.uuid4().hex, dict(model), lease_id)
             write_settings(connection, {KEY: vars(change)})
             return change
 
@@ -129,7 +129,7 @@ class ModelChanges:
         if self.pending() is None:
             return
         with self._database.writing() as connection:
-            claims.bury(connection)
+            claims.drop_expired_leases(connection)
             found = _pending(connection)
             self._require_idle(connection, found, None)
             if found is not None:
@@ -138,7 +138,7 @@ class ModelChanges:
     def abandon(self) -> bool:
         """Drop what was made of a change; whether one was begun. StoreError while a process is at work on it."""
         with self._database.writing() as connection:
-            claims.bury(connection)
+            claims.drop_expired_leases(connection)
             found = _pending(connection)
             self._require_idle(connection, found, None)
             _clear(connection)
@@ -239,11 +239,11 @@ class ModelChanges:
             )
         _clear(connection)
 
-    def _require_idle(self, connection: sa.Connection, found: ModelChange | None, worker_id: int | None) -> None:
+    def _require_idle(self, connection: sa.Connection, found: ModelChange | None, lease_id: int | None) -> None:
         """StoreError if another process, which is alive, is at work on the change."""
-        if found is None or found.worker == worker_id:
+        if found is None or found.lease == lease_id:
             return
-        if connection.execute(sa.select(workers.c.id).where(workers.c.id == found.worker)).first() is not None:
+        if connection.execute(sa.select(workers.c.id).where(workers.c.id == found.lease)).first() is not None:
             raise StoreError(
                 f"another process is changing the model of {self._database.label} to {title(found.model)}",
                 hint="Wait until it has ended. If it was on another machine that has failed, wait a minute.",
@@ -251,7 +251,7 @@ class ModelChanges:
 
     def _require_mine(self, connection: sa.Connection, change: ModelChange) -> None:
         found = _pending(connection)
-        if found is None or (found.id, found.worker) != (change.id, change.worker):
+        if found is None or (found.id, found.lease) != (change.id, change.lease):
             raise StoreError(
                 f"another process has finished, taken over or abandoned the change of the model of "
                 f"{self._database.label}",
@@ -264,7 +264,7 @@ def _pending(connection: sa.Connection) -> ModelChange | None:
     if found is None:
         return None
     try:
-        change = ModelChange(str(found["id"]), dict(found["model"]), int(found["worker"]))
+        change = ModelChange(str(found["id"]), dict(found["model"]), int(found["lease"]))
     except (LookupError, TypeError, ValueError) as exc:
         raise StoreCorrupt(f"the setting {KEY!r} does not describe a change of the model", hint=_DROP) from exc
     if not is_description(change.model):

@@ -13,7 +13,7 @@ from indexer.catalog.schema import deletions, instances, reports, sentences
 
 
 @dataclass(frozen=True)
-class SentenceRow:
+class ReportSentence:
     """One sentence of a report. `position` counts from 0."""
 
     id: int
@@ -30,7 +30,7 @@ class Reports:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def sentence_rows(self, ids: Iterable[int]) -> dict[int, SentenceRow]:
+    def sentence_rows(self, ids: Iterable[int]) -> dict[int, ReportSentence]:
         """Sentences by id, in the order asked. Ids that are gone are missing from the answer."""
         query = sa.select(
             sentences.c.id,
@@ -42,7 +42,7 @@ class Reports:
         ).select_from(sentences.join(reports).join(instances))
         wanted = [int(i) for i in ids]
         with self._database.reading() as connection:
-            found = {row.id: SentenceRow(*row) for row in rows_where_in(connection, query, sentences.c.id, wanted)}
+            found = {row.id: ReportSentence(*row) for row in rows_where_in(connection, query, sentences.c.id, wanted)}
         return {i: found[i] for i in wanted if i in found}
 
     def sentences_of(self, study_instance_uids: Iterable[str]) -> dict[str, list[int]]:

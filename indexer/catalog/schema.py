@@ -36,7 +36,7 @@ from sqlalchemy import (
     func,
 )
 
-from indexer.keywords import BY_FRAME, COLUMNS, KEYWORDS, Keyword, Kind
+from indexer.keywords import BY_FRAME, COLUMNS, KEYWORDS, Keyword, ValueKind
 from indexer.vector_sets import VECTOR_SETS, VectorKind, VectorSet
 from retrieval.types import SHORT_KEY_LETTERS
 
@@ -71,13 +71,13 @@ class PathText(TypeDecorator[str]):
 
 BigId = BigInteger().with_variant(Integer, "sqlite")  # SQLite's AUTOINCREMENT wants INTEGER by that name
 
-_TYPES: dict[Kind, type[Any]] = {
-    Kind.TEXT: Text,
-    Kind.INTEGER: BigInteger,
-    Kind.NUMBER: Double,
-    Kind.DATE: Date,
-    Kind.AGE: Double,
-    Kind.FLAG: Boolean,
+_TYPES: dict[ValueKind, type[Any]] = {
+    ValueKind.TEXT: Text,
+    ValueKind.INTEGER: BigInteger,
+    ValueKind.NUMBER: Double,
+    ValueKind.DATE: Date,
+    ValueKind.AGE: Double,
+    ValueKind.FLAG: Boolean,
 }
 OWN_COLUMNS = ("patient_pseudonym", "kind", "burned_in_text")
 """Of instances, what is kept beside the keywords and can be asked for."""
@@ -310,7 +310,7 @@ NEXT_VECTORS: Mapping[VectorKind, Table] = {kind: _next_vectors(each) for kind, 
 """While the model of a store is being changed: the vectors by the new model, as far as they are made."""
 
 
-def hanging_tables() -> list[Table]:
+def child_tables() -> list[Table]:
     """The tables whose rows hang on another row, by their foreign key: what hangs on them stands before them."""
     names = dict.fromkeys(name for each in VECTOR_SETS.values() for name in each.tables)
     return [metadata.tables[name] for name in (*names, "instances")]

@@ -10,12 +10,12 @@ import sqlalchemy as sa
 
 from indexer.catalog.conditions import conditions
 from indexer.catalog.schema import OWN_COLUMNS, archives, files, frames, instances
-from indexer.keywords import COLUMNS, Level
+from indexer.keywords import COLUMNS, AttributeLevel
 from retrieval.types import SearchFilter
 
 SelectionLevel = Literal["study", "series", "instance"]
-_STUDY = ("patient_pseudonym", *(name for name, k in COLUMNS.items() if k.level is Level.STUDY))
-_SERIES = tuple(name for name, k in COLUMNS.items() if k.level is Level.SERIES)
+_STUDY = ("patient_pseudonym", *(name for name, k in COLUMNS.items() if k.level is AttributeLevel.STUDY))
+_SERIES = tuple(name for name, k in COLUMNS.items() if k.level is AttributeLevel.SERIES)
 _STUDY_SAID, _SERIES_SAID = (tuple(n for n in names if not n.endswith("_uid")) for names in (_STUDY, _SERIES))
 _BATCH = 10_000
 

@@ -14,9 +14,9 @@ import numpy.typing as npt
 import sqlalchemy as sa
 
 from indexer.catalog.batching import rows_where_in
+from indexer.catalog.cache import CatalogCache
 from indexer.catalog.conditions import conditions, frame_conditions
 from indexer.catalog.database import Database
-from indexer.catalog.remembered import Remembered
 from indexer.catalog.schema import FRAMES_IN_FULL, VECTOR_TABLES, deletions, instances
 from indexer.vector_sets import VectorKind
 from retrieval.errors import StoreCorrupt
@@ -35,7 +35,7 @@ class VectorSets:
     def __init__(self, database: Database, embed_dim: Callable[[], int | None]) -> None:
         self._database = database
         self._embed_dim = embed_dim
-        self._matching: Remembered[tuple[str, str], Ids] = Remembered(database.state, _ANSWERS)
+        self._matching: CatalogCache[tuple[str, str], Ids] = CatalogCache(database.state, _ANSWERS)
 
     def ids_matching(self, where: SearchFilter, kind: VectorKind) -> Ids:
         """Ascending ids of the frames that pass the filter, or of the sentences whose instance does.

@@ -12,7 +12,7 @@ from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
 
 from indexer.dicom.values import READ_ERRORS, MalformedValue, as_text, read_value
-from indexer.keywords import Kind
+from indexer.keywords import ValueKind
 from indexer.records import AttributeValue
 
 MAX_TEXT = 1024  # characters of one attribute; the longest VR of the table allows 64 per value
@@ -22,16 +22,16 @@ _DATE = re.compile(r"(\d{4})([.-]?)(\d{2})\2(\d{2})")  # with dots in ACR-NEMA, 
 _DAYS_PER_YEAR = 365.25
 _PER_YEAR = {"D": _DAYS_PER_YEAR, "W": _DAYS_PER_YEAR / 7, "M": 12.0, "Y": 1.0}
 _EXPECTED = {
-    Kind.TEXT: "text",
-    Kind.INTEGER: "an integer",
-    Kind.NUMBER: "a finite number",
-    Kind.DATE: "YYYYMMDD",
-    Kind.AGE: "nnnD, nnnW, nnnM or nnnY",
-    Kind.FLAG: "YES or NO",
+    ValueKind.TEXT: "text",
+    ValueKind.INTEGER: "an integer",
+    ValueKind.NUMBER: "a finite number",
+    ValueKind.DATE: "YYYYMMDD",
+    ValueKind.AGE: "nnnD, nnnW, nnnM or nnnY",
+    ValueKind.FLAG: "YES or NO",
 }
 
 
-def read_attribute(ds: Dataset, tag: int, kind: Kind, label: str, warn: Callable[[str], None]) -> AttributeValue:
+def read_attribute(ds: Dataset, tag: int, kind: ValueKind, label: str, warn: Callable[[str], None]) -> AttributeValue:
     """One attribute of `ds` as the catalog keeps it; None if it is absent, empty or malformed, which is a warning.
 
     `label` is what the warning calls it.
@@ -40,11 +40,11 @@ def read_attribute(ds: Dataset, tag: int, kind: Kind, label: str, warn: Callable
         value = read_value(ds, tag)
         if value is None:
             return None
-        if isinstance(value, MultiValue) and kind is not Kind.TEXT:
+        if isinstance(value, MultiValue) and kind is not ValueKind.TEXT:
             warn(f"{label} has {len(value)} values, expected one: the first is kept")
             value = value[0]
         converted = _CONVERTERS[kind](value)
-        if kind is Kind.INTEGER and "." in as_text(value):
+        if kind is ValueKind.INTEGER and "." in as_text(value):
             warn(f"{label} is written as a decimal: taken as the whole number that it is")
     except READ_ERRORS:
         warn(f"{label} is malformed, expected {_EXPECTED[kind]}: left out")
@@ -117,11 +117,11 @@ def _to_flag(value: Any) -> bool | None:
     return {"YES": True, "NO": False}.get(text)
 
 
-_CONVERTERS: dict[Kind, Callable[[Any], AttributeValue]] = {
-    Kind.TEXT: _to_text,
-    Kind.INTEGER: _to_integer,
-    Kind.NUMBER: _to_number,
-    Kind.DATE: _to_date,
-    Kind.AGE: _to_age,
-    Kind.FLAG: _to_flag,
+_CONVERTERS: dict[ValueKind, Callable[[Any], AttributeValue]] = {
+    ValueKind.TEXT: _to_text,
+    ValueKind.INTEGER: _to_integer,
+    ValueKind.NUMBER: _to_number,
+    ValueKind.DATE: _to_date,
+    ValueKind.AGE: _to_age,
+    ValueKind.FLAG: _to_flag,
 }

@@ -42,7 +42,7 @@ class Element(NamedTuple):
     place: int
 
 
-class Mend(Exception):
+class VrRepair(Exception):
     """Internal: these bytes, put at `place`, make the element readable; reading has to begin again."""
 
     def __init__(self, place: int, replacement: bytes, warning: str) -> None:
@@ -92,7 +92,9 @@ class Budget:
         self._count()
         self._refuse_beyond_the_end(length, place)
         if vr == "UN" and _UN_AS_IT_IS <= length < UNDEFINED and is_sequence(tag) and self._endian == "<":
-            raise Mend(place - 8, b"SQ", f"{name(tag)} is a sequence that was written with VR UN: read as a sequence")
+            raise VrRepair(
+                place - 8, b"SQ", f"{name(tag)} is a sequence that was written with VR UN: read as a sequence"
+            )
         if length == UNDEFINED:
             if vr is None or vr in ("SQ", "UN"):
                 self.look_into(None)
@@ -167,7 +169,9 @@ class Budget:
                 elif not vr and levels[-1][2]:
                     self._settle_vr(tag, header + 8, self.size if end is None else end)
                 if vr == b"UN" and _UN_AS_IT_IS <= value_length < UNDEFINED and is_sequence(tag) and header + 8 < place:
-                    raise Mend(header + 4, b"SQ", f"{name(tag)} is a sequence that was written with VR UN: read as one")
+                    raise VrRepair(
+                        header + 4, b"SQ", f"{name(tag)} is a sequence that was written with VR UN: read as one"
+                    )
             value_end = None if value_length == UNDEFINED else place + value_length
             self._refuse_beyond_the_end(value_length, place)
             if in_sequence:
@@ -197,7 +201,7 @@ class Budget:
 
         It may have a short length, a long one, or no VR at all, as writers do change to implicit in the middle. Right
         is what leads to another element, or exactly to the end. Returns if it is implicit, which pydicom takes it for.
-        Raises Mend with a VR that has that form, or DicomError.
+        Raises VrRepair with a VR that has that form, or DicomError.
         """
         self.file.seek(place - 4)
         head = self.file.read(8)
@@ -212,9 +216,9 @@ class Budget:
         if head[2:4] == b"\0\0" and len(head) == 8:
             length = self._long.unpack_from(head, 4)[0]
             if self._leads_on(tag, place + 4, length, end):
-                raise self._mend(tag, place, long=True)
+                raise self._repair_vr(tag, place, long=True)
         if self._leads_on(tag, place, short, end):
-            raise self._mend(tag, place, long=False)
+            raise self._repair_vr(tag, place, long=False)
         if implicit != UNDEFINED and place + implicit > end:
             raise DicomError(
                 f"{name(tag)} has the VR {head[:2].hex()}, which does not exist, and no length that leads to the next "
@@ -243,12 +247,12 @@ class Budget:
             return True
         return following > tag and (vr in VRS or (not with_vr and (group % 2 == 1 or dictionary_has_tag(following))))
 
-    def _mend(self, tag: int, place: int, *, long: bool) -> Mend:
+    def _repair_vr(self, tag: int, place: int, *, long: bool) -> VrRepair:
         known = dictionary_VR(tag).split(" or ") if dictionary_has_tag(tag) else []
         fitting = [vr for vr in known if (vr.encode() in LONG_VRS) == long]
         vr = fitting[-1] if fitting else "UN" if long else "ST"
         self.file.seek(place)
-        return Mend(place - 4, vr.encode(), f"{name(tag)} has a VR that does not exist: read as {vr}")
+        return VrRepair(place - 4, vr.encode(), f"{name(tag)} has a VR that does not exist: read as {vr}")
 
     def _refuse_beyond_the_end(self, length: int, place: int) -> None:
         """A short value that is cut off is pydicom's to report; for a long one it would allocate all of it first."""

@@ -14,7 +14,7 @@ from pydicom.dataset import Dataset
 from indexer.dicom.anatomy import body_part, side
 from indexer.dicom.attributes import read_attribute
 from indexer.dicom.values import first_item, item_at, quiet
-from indexer.keywords import BY_FRAME, COLUMNS, Kind
+from indexer.keywords import BY_FRAME, COLUMNS, ValueKind
 from indexer.privacy.codes import CLOSED, closed_code
 from indexer.records import AttributeValue, InstanceRecord
 
@@ -77,7 +77,7 @@ def _of_group(group: Dataset, warn: Warn) -> dict[str, AttributeValue]:
 
 def _frame_side(anatomy: Dataset, warn: Warn) -> str | None:
     label = "(0020,9072) FrameLaterality"
-    said = read_attribute(anatomy, _FRAME_LATERALITY, Kind.TEXT, label, warn)
+    said = read_attribute(anatomy, _FRAME_LATERALITY, ValueKind.TEXT, label, warn)
     if said is None:
         return None
     code = closed_code(str(said), CLOSED["image_laterality"])

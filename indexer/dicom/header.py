@@ -41,7 +41,7 @@ from indexer.dicom.values import (
     read_text,
     read_value,
 )
-from indexer.keywords import KEYWORDS, Kind
+from indexer.keywords import KEYWORDS, ValueKind
 from indexer.privacy.codes import CLOSED, Code, closed_code
 from indexer.privacy.identity import Identity
 from indexer.privacy.scrubber import Scrubber, scrubber_of
@@ -82,7 +82,7 @@ _FREE_TEXT = tuple(k.column for k in KEYWORDS if k.free_text)
 _CODES = tuple(
     (k.column, k.vr == "CS", f"({k.tag >> 16:04x},{k.tag & 0xFFFF:04x}) {k.name}")
     for k in KEYWORDS
-    if k.kind is Kind.TEXT and k.vr in ("CS", "LO", "SH") and not k.free_text
+    if k.kind is ValueKind.TEXT and k.vr in ("CS", "LO", "SH") and not k.free_text
 )
 
 

@@ -24,8 +24,8 @@ from indexer.privacy.identity import Identity
 from retrieval.errors import DicomError
 
 Element: TypeAlias = DataElement | RawDataElement
-Kind = Literal["names", "numbers", "places", "dates", "remarks"]
-Found = tuple[Kind, Dataset, BaseTag, Element]
+ValueKind = Literal["names", "numbers", "places", "dates", "remarks"]
+Found = tuple[ValueKind, Dataset, BaseTag, Element]
 
 MAX_ELEMENTS = 100_000  # looked at for identifiers; a radiology report has some hundred
 MAX_VALUES = 2_000  # different ones in one file
@@ -60,7 +60,7 @@ def _tags(keywords: str) -> frozenset[int]:
     return frozenset(int(tag) for tag in tags.values() if tag is not None)
 
 
-_KINDS: dict[int, Kind] = {
+_KINDS: dict[int, ValueKind] = {
     **{tag: "names" for tag, entry in DicomDictionary.items() if entry[0] == "PN"},
     **dict.fromkeys(_tags(_NUMBERS), "numbers"),
     **dict.fromkeys(_tags(_PLACES), "places"),
@@ -68,7 +68,7 @@ _KINDS: dict[int, Kind] = {
     **dict.fromkeys(_tags(_REMARKS), "remarks"),
 }
 # Sequences whose items are codes of a person or an institution.
-_CODED: dict[int, Kind] = {
+_CODED: dict[int, ValueKind] = {
     **dict.fromkeys(_tags("PersonIdentificationCodeSequence"), "names"),
     **dict.fromkeys(_tags("InstitutionCodeSequence"), "places"),
 }
@@ -121,7 +121,7 @@ def identity_of(ds: Dataset) -> Identity:
 
 def _identifying(ds: Dataset) -> Iterator[Found]:
     """The elements that identify, with the item that each is of, as they lie in the file: nothing is converted yet."""
-    stack: list[tuple[Dataset, Kind | None]] = [(ds, None)]  # what the codes of an item stand for
+    stack: list[tuple[Dataset, ValueKind | None]] = [(ds, None)]  # what the codes of an item stand for
     seen = 0
     while stack:
         item, coded = stack.pop()
@@ -174,7 +174,7 @@ def _key(ds: Dataset, found: list[Found]) -> bytes:
 
 
 def _decoded(found: list[Found]) -> Identity:
-    values: dict[Kind, dict[str, None]] = {kind: {} for kind in ("names", "numbers", "places", "dates", "remarks")}
+    values: dict[ValueKind, dict[str, None]] = {kind: {} for kind in ("names", "numbers", "places", "dates", "remarks")}
     for kind, item, tag, _ in found:
         values[kind].update(dict.fromkeys(_texts(item[tag].value, is_name=kind == "names")))
     return Identity(*(tuple(values[kind]) for kind in ("names", "numbers", "places", "dates", "remarks")))

@@ -43,7 +43,7 @@ from indexer.dicom.budget import (
     VRS,
     Budget,
     Element,
-    Mend,
+    VrRepair,
     Warn,
     ignore,
 )
@@ -56,7 +56,7 @@ from retrieval.errors import DecodeGuardError, DicomError, FileUnreadable, NotDi
 
 __all__ = ["PIXEL_TAGS", "UNDEFINED", "Limits", "open_dicom", "read_header"]
 
-_MOST_MENDS = 32
+_MOST_REPAIRS = 32
 _SEEN = (
     ArithmeticError,
     AttributeError,
@@ -98,7 +98,7 @@ def _open(where: str | Where, limits: Limits, warn: Warn, *, stop_before_pixels:
         head = _file_meta(file, start) if deflated else None
         # Only a file at a path can be read again later.
         defer = None if deflated or before is None else limits.defer_bytes
-        ds = _read_mended(source, start, limits, warn, head, defer, stop_before_pixels=stop_before_pixels)
+        ds = _read_repaired(source, start, limits, warn, head, defer, stop_before_pixels=stop_before_pixels)
         if not len(ds):
             raise DicomError("no data element could be read: the file ends before or inside its data", hint=CUT_SHORT)
         if before != _version(file):
@@ -109,7 +109,7 @@ def _open(where: str | Where, limits: Limits, warn: Warn, *, stop_before_pixels:
         return ds
 
 
-def _read_mended(
+def _read_repaired(
     source: BinaryIO,
     start: _Start,
     limits: Limits,
@@ -120,15 +120,15 @@ def _read_mended(
     stop_before_pixels: bool,
 ) -> FileDataset:
     """Read, and read again with each element mended that could not be read as it is."""
-    mends: list[Mend] = []
+    mends: list[VrRepair] = []
     while True:
-        reader = cast(BinaryIO, _Mended(source, mends)) if mends else source
+        reader = cast(BinaryIO, _RepairedFile(source, mends)) if mends else source
         try:
             ds = _read(reader, start, limits, warn, head, defer, stop_before_pixels=stop_before_pixels)
-        except Mend as mend:
+        except VrRepair as mend:
             mends.append(mend)
-            if len(mends) > _MOST_MENDS:
-                raise DicomError(f"more than {_MOST_MENDS} elements have a VR that does not exist") from None
+            if len(mends) > _MOST_REPAIRS:
+                raise DicomError(f"more than {_MOST_REPAIRS} elements have a VR that does not exist") from None
         else:
             for mended in mends:
                 warn(mended.warning)
@@ -215,10 +215,10 @@ def _pixel_data(
     return RawDataElement(BaseTag(element.tag), element.vr, declared, value, place, bool(implicit), little is not False)
 
 
-class _Mended:
+class _RepairedFile:
     """A file with some of its bytes replaced."""
 
-    def __init__(self, file: BinaryIO, mends: list[Mend]) -> None:
+    def __init__(self, file: BinaryIO, mends: list[VrRepair]) -> None:
         self._file, self._mends = file, mends
         self.seek, self.tell, self.name = file.seek, file.tell, getattr(file, "name", "")
 

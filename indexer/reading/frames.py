@@ -2,7 +2,7 @@
 
 A still image has one frame. A cine or a volume in one file may have thousands that look alike: by default at most 16
 of them, evenly spaced, first and last among them. A classic series has one slice in each file and all are indexed;
-there `slice_places` says which one of how many each is.
+there `slice_positions` says which one of how many each is.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class Slice(Protocol):
 
 
 @dataclass(frozen=True)
-class Place:
+class SlicePosition:
     """Slice `number` (from 1) of `total` in its stack."""
 
     number: int
@@ -80,7 +80,7 @@ class Place:
         return f"slice {self.number} of {self.total}"
 
 
-def slice_places(records: Iterable[Slice]) -> dict[str, Place]:
+def slice_positions(records: Iterable[Slice]) -> dict[str, SlicePosition]:
     """The place of every slice in its stack, by SOP Instance UID. Localizers and files without geometry have none.
 
     A stack is what shares series, ImageOrientationPatient (to a thousandth) and ImageType. Within one, slices are
@@ -105,7 +105,7 @@ def slice_places(records: Iterable[Slice]) -> dict[str, Place]:
     places = {}
     for stack in stacks.values():
         for i, (_, _, uid) in enumerate(sorted(stack), start=1):
-            places[uid] = Place(i, len(stack))
+            places[uid] = SlicePosition(i, len(stack))
     return places
 
 

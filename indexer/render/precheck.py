@@ -22,7 +22,7 @@ from retrieval.errors import DecodeGuardError, DicomError, FileUnreadable, Pixel
 _PEEK = 4096
 
 
-class _Claim(NamedTuple):
+class _DeclaredSize(NamedTuple):
     rows: int
     columns: int
     samples: int
@@ -44,17 +44,18 @@ def check_before_decoding(ds: Dataset, limits: Limits = Limits(), warn: Warn = i
     element = next((element for element in reversed(ds.values()) if element.tag in PIXEL_TAGS), None)
     if element is None:
         return None
-    claim = _claim(ds, element.tag)
-    per_frame = claim.rows * claim.columns * claim.samples
-    if per_frame > limits.frame_samples or per_frame * claim.frames > limits.total_samples:
+    declared = _declared(ds, element.tag)
+    per_frame = declared.rows * declared.columns * declared.samples
+    if per_frame > limits.frame_samples or per_frame * declared.frames > limits.total_samples:
         raise DecodeGuardError(
-            f"{claim.frames} frames of {claim.rows} x {claim.columns} x {claim.samples} samples declared, expected at "
-            f"most {limits.frame_samples} a frame and {limits.total_samples} in all"
+            f"the header declares {declared.frames} frames of {declared.rows} x {declared.columns} x "
+            f"{declared.samples} samples; expected at most {limits.frame_samples} samples per frame and "
+            f"{limits.total_samples} in total"
         )
     try:
         pixels = find_pixels(ds, warn, limits)
         missing_frames(pixels, warn)
-        _check_codestreams(pixels, claim)
+        _check_codestreams(pixels, declared)
     except struct.error as exc:
         raise PixelDecodeError("the fragments of the pixel data are cut short") from exc
     except OSError as exc:
@@ -62,14 +63,14 @@ def check_before_decoding(ds: Dataset, limits: Limits = Limits(), warn: Warn = i
     return pixels
 
 
-def _claim(ds: Dataset, tag: int) -> _Claim:
+def _declared(ds: Dataset, tag: int) -> _DeclaredSize:
     def number(keyword: str, default: int) -> int:
         value = ds.get(keyword)
         return default if value is None or value == "" else int(value)
 
     try:
         allocated = {0x7FE00008: 32, 0x7FE00009: 64}.get(tag) or number("BitsAllocated", 8)
-        claim = _Claim(
+        declared = _DeclaredSize(
             number("Rows", 0),
             number("Columns", 0),
             number("SamplesPerPixel", 1),
@@ -82,15 +83,15 @@ def _claim(ds: Dataset, tag: int) -> _Claim:
         raise PixelDecodeError(
             "Rows, Columns, SamplesPerPixel, NumberOfFrames or BitsAllocated is not a number"
         ) from exc
-    if min(claim) < 1:
+    if min(declared) < 1:
         raise PixelDecodeError(
-            f"{claim.frames} frames of {claim.rows} x {claim.columns} x {claim.samples} samples of {claim.allocated} "
-            "bits declared, expected at least one of each"
+            f"the header declares {declared.frames} frames of {declared.rows} x {declared.columns} x "
+            f"{declared.samples} samples of {declared.allocated} bits; expected at least 1 of each"
         )
-    return claim
+    return declared
 
 
-def _check_codestreams(pixels: Pixels, claim: _Claim) -> None:
+def _check_codestreams(pixels: Pixels, declared: _DeclaredSize) -> None:
     """The size in the first fragment of each frame, and in any other that begins a codestream."""
     if pixels.spans is None:
         return
@@ -102,13 +103,13 @@ def _check_codestreams(pixels: Pixels, claim: _Claim) -> None:
             size = parse_codestream(head)
             if size and size.codec in ("jpeg2k", "htj2k"):
                 _refuse_tiny_tiles(head, size.start)
-            if size and (size.rows, size.columns) != (claim.rows, claim.columns):
+            if size and (size.rows, size.columns) != (declared.rows, declared.columns):
                 raise DecodeGuardError(
                     f"the codestream of fragment {number} is of {size.rows} x {size.columns}, "
-                    f"the header says {claim.rows} x {claim.columns}"
+                    f"the header says {declared.rows} x {declared.columns}"
                 )
-            if size and size.components not in (1, 3, 4, claim.samples):
-                raise DecodeGuardError(f"a codestream of {size.components} components, expected {claim.samples}")
+            if size and size.components not in (1, 3, 4, declared.samples):
+                raise DecodeGuardError(f"a codestream of {size.components} components, expected {declared.samples}")
 
 
 def _head(file: BinaryIO, span: Span) -> bytes:

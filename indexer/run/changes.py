@@ -17,7 +17,7 @@ from indexer.catalog.known import KnownFile
 from indexer.catalog.sql_catalog import SqlCatalog
 from indexer.reading.files import FileToRead
 from indexer.records import FileStat, Rejection, Tally
-from indexer.run.lease import Worker
+from indexer.run.lease import Lease
 from indexer.run.options import Shard
 from indexer.sources.source import Source
 from retrieval.errors import MedlensError
@@ -38,7 +38,7 @@ class ArchiveChanges:
         self,
         catalog: SqlCatalog,
         source: Source,
-        worker: Worker,
+        lease: Lease,
         *,
         shard: Shard = Shard(),
         erased: Erasures | None = None,
@@ -47,7 +47,7 @@ class ArchiveChanges:
         self.tally = Tally()
         self._catalog = catalog
         self._source = source
-        self._worker = worker
+        self._lease = lease
         self._shard = shard
         self._erased = erased
         self._met_any = False
@@ -130,14 +130,14 @@ class ArchiveChanges:
     def _claimed(self, stats: Sequence[FileStat]) -> Iterator[FileToRead]:
         if not stats:
             return
-        answer = self._catalog.claims.claim(self.archive_id, self._worker.id, stats, self._erased)
+        answer = self._catalog.claims.claim(self.archive_id, self._lease.id, stats, self._erased)
         for stat, file in answer.current.items():  # another process has been quicker
             self._note(stat.path, file)
         self.tally.erased += len(answer.erased)
         self._busy += answer.busy
         if len(self._busy) >= _MOST_BUSY:
             self._drop_done()
-        for stat, candidates in answer.mine.items():
+        for stat, candidates in answer.granted.items():
             yield FileToRead(stat, self._source.locate(stat.path), candidates)
 
     def _drop_done(self) -> None:

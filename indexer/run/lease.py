@@ -1,4 +1,4 @@
-"""A process at work on a store: it says every few seconds that it is alive, so that others keep off what it claimed."""
+"""The lease of a process that indexes: while it is renewed, other processes leave the claimed files alone."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from retrieval.errors import StoreError
 log = logging.getLogger(__name__)
 
 
-class Worker:
-    """In a `with`: enters the catalog, renews the lease from a thread of its own, and leaves at the end."""
+class Lease:
+    """Used in a `with`: takes a lease in the catalog, renews it from a thread of its own, and ends it on leaving."""
 
     def __init__(self, catalog: SqlCatalog, lease_s: float = LEASE_S) -> None:
         self._catalog = catalog
@@ -25,8 +25,8 @@ class Worker:
         self._thread = threading.Thread(target=self._renew, name="medlens-lease", daemon=True)
         self.id = 0
 
-    def __enter__(self) -> Worker:
-        self.id = self._catalog.claims.enter(self._process, self._lease_s)
+    def __enter__(self) -> Lease:
+        self.id = self._catalog.claims.take_lease(self._process, self._lease_s)
         self._thread.start()
         return self
 
@@ -36,13 +36,13 @@ class Worker:
         self._ended.set()
         self._thread.join()
         try:
-            self._catalog.claims.leave(self.id)
-        except StoreError as exc:  # must not hide what ended the run; the lease runs out by itself
-            log.warning("the claims of this process stay until their lease runs out: %s", exc)
+            self._catalog.claims.end_lease(self.id)
+        except StoreError as exc:  # it must not hide the error that ended the run; the lease expires by itself
+            log.warning("this process could not release its claims; they expire with its lease: %s", exc)
 
     def _renew(self) -> None:
         while not self._ended.wait(self._lease_s / 3):
             try:
                 self._catalog.claims.renew(self.id, self._process, self._lease_s)
-            except StoreError as exc:  # the run itself will meet it, if it lasts
-                log.info("could not renew the lease on claimed files: %s", exc)
+            except StoreError as exc:  # if the problem lasts, the run itself fails with it
+                log.info("the lease on the claimed files could not be renewed: %s", exc)

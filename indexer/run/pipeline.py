@@ -19,9 +19,9 @@ from indexer.reading.files import FileToRead, ReadFile, ReadSettings, SameBytes,
 from indexer.records import FileStat, IndexedFile, IndexReport, Tally
 from indexer.run.batches import Batch, batches, encoded
 from indexer.run.changes import ArchiveChanges, CountedFiles
-from indexer.run.lease import Worker
+from indexer.run.lease import Lease
 from indexer.run.options import IndexOptions, OnProgress, Progress
-from indexer.run.stages import Clock, Line
+from indexer.run.stages import Clock, StagePipeline
 from indexer.sources.folders import Folder
 from indexer.sources.source import Source
 from indexer.store.store import Store
@@ -58,11 +58,11 @@ def index_archive(
     run = _Run(store, encoder, options, on_progress, CountedFiles(sources, options.shard))
     count = options.workers or max(os.cpu_count() or 1, 1)
     with (
-        Worker(store.catalog) as worker,
+        Lease(store.catalog) as lease,
         GuardedPool(read_file, workers=count, initializer=set_settings, initargs=(settings,)) as pool,
     ):
         for source in sources:
-            run.index(source, pool, worker)
+            run.index(source, pool, lease)
     store.refresh()
     return run.report(time.monotonic() - started)
 
@@ -88,14 +88,14 @@ class _Run:
         self._on_progress = on_progress
         self._counted = counted
 
-    def index(self, source: Source, pool: GuardedPool[FileToRead, ReadFile | SameBytes], worker: Worker) -> None:
+    def index(self, source: Source, pool: GuardedPool[FileToRead, ReadFile | SameBytes], lease: Lease) -> None:
         options = self._options
         erased = None if options.readmit else self._erasures
-        changes = ArchiveChanges(self._catalog, source, worker, shard=options.shard, erased=erased)
+        changes = ArchiveChanges(self._catalog, source, lease, shard=options.shard, erased=erased)
         stale: list[FileStat] = []
 
         def read(files: Iterator[FileToRead]) -> Iterator[Batch]:
-            until_stopped = takewhile(lambda _: not line.stopping.is_set(), pool.map(files))
+            until_stopped = takewhile(lambda _: not stages.stopping.is_set(), pool.map(files))
             for batch in batches(until_stopped, self._encoder.batch_size):
                 yield batch.without_copies(self._catalog.files.hashes_known)
 
@@ -105,16 +105,16 @@ class _Run:
         def commit(ready: tuple[Batch, list[IndexedFile]]) -> None:
             stale.extend(self._commit(changes.archive_id, *ready))
 
-        line = Line(encode, commit, lambda: self._tell(changes.tally), self._clock)
+        stages = StagePipeline(encode, commit, lambda: self._report_progress(changes.tally), self._clock)
         try:
             for to_read in changes.rounds():
-                line.run(read(to_read))
+                stages.run(read(to_read))
                 changes.put_back(stale)
                 stale.clear()
             changes.finish(options.prune)
         finally:
             self.tally.add(changes.tally)
-        self._tell()
+        self._report_progress()
 
     def report(self, seconds: float) -> IndexReport:
         names = {field.name for field in fields(IndexReport)}
@@ -123,7 +123,7 @@ class _Run:
             **done | {"rejected": tuple(self.tally.rejected)}, loads=self._clock.loads(), seconds=seconds
         )
 
-    def _tell(self, in_hand: Tally | None = None) -> None:
+    def _report_progress(self, in_hand: Tally | None = None) -> None:
         """`in_hand` counts what needed no reading in the archive in hand."""
         in_hand = in_hand or Tally()
         reasons = Counter(dict(self.tally.reasons))  # dict() copies at once: other threads add to both

@@ -19,8 +19,8 @@ from indexer.catalog.model_change import Made, MissingFrames, ModelChange
 from indexer.guard.pool import GuardedPool
 from indexer.reading.files import FramesToRead, OtherContent, ReadSettings, read_frames, set_settings
 from indexer.records import Rejection
-from indexer.run.lease import Worker
-from indexer.run.stages import Clock, Line
+from indexer.run.lease import Lease
+from indexer.run.stages import Clock, StagePipeline
 from indexer.sources.opening import locate
 from indexer.store.store import Store
 from retrieval.encoders.released import title
@@ -96,8 +96,8 @@ def change_model(
         store.refresh()  # its index files may be of the former model still
         return _report(store, title(model), former, True, started)
     key = store.pseudonym_key
-    with Worker(store.catalog) as worker:
-        change = store.catalog.model_changes.begin(model, worker.id, restart=restart)
+    with Lease(store.catalog) as lease:
+        change = store.catalog.model_changes.begin(model, lease.id, restart=restart)
         run = _Run(store, encoder, change, on_progress)
         settings = ReadSettings(key, encoder.spec.preprocess, encoder.spec.render_profile)
         count = workers or max(os.cpu_count() or 1, 1)
@@ -149,7 +149,7 @@ class _Run:
                 vectors = self._encoder.encode_text(texts)[[place[sentence.text] for sentence in part]]
                 added = self._changes.add(self._change, "sentence", [sentence.id for sentence in part], vectors)
                 self.new_sentences += added
-                self._tell()
+                self._report_progress()
 
     def frames(self, pool: GuardedPool[FramesToRead, tuple[Uint8Image, ...] | OtherContent]) -> None:
         """Read, encode and keep the frames that have no new vector."""
@@ -162,14 +162,14 @@ class _Run:
             if ids:
                 self.new_frames += self._changes.add(self._change, "frame", ids, vectors)
 
-        line = Line(encode, keep, self._tell, self._clock)
-        line.run(self._batches(pool, line))
-        self._tell()
+        stages = StagePipeline(encode, keep, self._report_progress, self._clock)
+        stages.run(self._batches(pool, stages))
+        self._report_progress()
 
     def _batches(
         self,
         pool: GuardedPool[FramesToRead, tuple[Uint8Image, ...] | OtherContent],
-        line: Line[_Batch, tuple[list[int], Embeddings]],
+        stages: StagePipeline[_Batch, tuple[list[int], Embeddings]],
     ) -> Iterator[_Batch]:
         """Of as many pictures as the encoder takes at a time; the last file may bring more."""
         in_hand: deque[MissingFrames] = deque()  # what the workers read, in this order
@@ -186,7 +186,7 @@ class _Run:
                 yield FramesToRead(where, uid, numbers, missing.content_hash or "")
 
         batch = _Batch()
-        for _, outcome in takewhile(lambda _: not line.stopping.is_set(), pool.map(requests())):
+        for _, outcome in takewhile(lambda _: not stages.stopping.is_set(), pool.map(requests())):
             missing = in_hand.popleft()
             if isinstance(outcome, DicomError):
                 self._refuse(missing, outcome.code, str(outcome))
@@ -207,7 +207,7 @@ class _Run:
         _, before = self.unreadable.get(missing.instance_id, (None, 0))
         self.unreadable[missing.instance_id] = Rejection(missing.path, reason, detail), before + len(missing.frame_ids)
 
-    def _tell(self) -> None:
+    def _report_progress(self) -> None:
         self._on_progress(
             ReembedProgress(
                 self.before.frames + self.new_frames,

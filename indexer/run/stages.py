@@ -22,15 +22,15 @@ logger = logging.getLogger(__name__)
 
 STAGES = ("read", "encode", "commit")
 _TICK_S = 0.1
-_LINE = "line"
+_PIPELINE = "pipeline"
 _WAITING = 2  # items between two stages
 
 
 class Clock:
-    """Adds up how long each stage was at work and the line ran, over all the lines of a run."""
+    """Adds up how long each stage was at work and how long the pipeline ran, over all archives of a run."""
 
     def __init__(self) -> None:
-        self._spent = dict.fromkeys((*STAGES, _LINE), 0.0)
+        self._spent = dict.fromkeys((*STAGES, _PIPELINE), 0.0)
         self._since: dict[str, float] = {}
 
     def loads(self) -> dict[str, float]:
@@ -40,7 +40,7 @@ class Clock:
         """
         now, since = time.monotonic(), dict(self._since)
         spent = {name: spent + now - since.get(name, now) for name, spent in self._spent.items()}
-        return {name: min(spent[name] / max(spent[_LINE], 1e-9), 1.0) for name in STAGES}
+        return {name: min(spent[name] / max(spent[_PIPELINE], 1e-9), 1.0) for name in STAGES}
 
     @contextmanager
     def busy(self, name: str) -> Iterator[None]:
@@ -93,22 +93,22 @@ class _Channel(Generic[A]):
             self.end()
 
 
-class Line(Generic[A, B]):
+class StagePipeline(Generic[A, B]):
     """Runs `commit(encode(item))` for every item of a source, the three overlapping. For one run at a time.
 
-    `tell` is called in the caller's thread several times a second.
+    `report_progress` is called in the caller's thread several times a second.
     """
 
     def __init__(
         self,
         encode: Callable[[A], B],
         commit: Callable[[B], None],
-        tell: Callable[[], None] = lambda: None,
+        report_progress: Callable[[], None] = lambda: None,
         clock: Clock | None = None,
     ) -> None:
         self._encode = encode
         self._commit = commit
-        self._tell = tell
+        self._report_progress = report_progress
         self._clock = clock or Clock()
         self.stopping = threading.Event()  # set when no more is wanted of the source
 
@@ -162,11 +162,11 @@ class Line(Generic[A, B]):
                     self._commit(item)
 
         threads = [stage(reading, read), stage(encoding, encoded), stage(committing, None)]
-        with self._clock.busy(_LINE):
+        with self._clock.busy(_PIPELINE):
             for thread in threads:
                 thread.start()
             try:
-                self._wait(threads, self._tell)
+                self._wait(threads, self._report_progress)
             except BaseException as exc:
                 stop()
                 if isinstance(exc, KeyboardInterrupt):
@@ -179,8 +179,8 @@ class Line(Generic[A, B]):
             raise failures[0]
 
     @staticmethod
-    def _wait(threads: list[threading.Thread], tell: Callable[[], None]) -> None:
+    def _wait(threads: list[threading.Thread], report_progress: Callable[[], None]) -> None:
         for thread in threads:
             while thread.is_alive():
                 thread.join(_TICK_S)
-                tell()
+                report_progress()

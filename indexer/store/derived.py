@@ -18,7 +18,7 @@ from retrieval.errors import StoreCorrupt
 from retrieval.on_disk import remove
 
 if TYPE_CHECKING:
-    from indexer.vectors.opening import Place
+    from indexer.vectors.opening import IndexFile
     from indexer.vectors.port import StoreIndex
     from retrieval.search.bm25 import ReportIndex
 
@@ -28,21 +28,21 @@ CPU = "cpu"
 _COMPARED = 4096  # vectors at a time
 
 
-class _Kept(Generic[T]):
+class _OpenIndex(Generic[T]):
     """One index, made when it is first asked for and brought up to the catalog whenever that has changed since."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._value: tuple[T, Hashable] | None = None
 
-    def get(self, state: Callable[[], Hashable], make: Callable[[], T], follow: Callable[[T], T]) -> T:
+    def get(self, state: Callable[[], Hashable], make: Callable[[], T], update: Callable[[T], T]) -> T:
         with self._lock:
             now = state()
             if self._value is None:
                 value = make()
             else:
                 value, seen = self._value
-                value = value if seen == now else follow(value)
+                value = value if seen == now else update(value)
             self._value = value, now
             return value
 
@@ -58,8 +58,8 @@ class DerivedFiles:
     def __init__(self, place: StorePlace) -> None:
         self._place = place
         self._catalog = place.catalog
-        self._indexes: dict[tuple[VectorKind, str], _Kept[StoreIndex]] = {}
-        self._reports: _Kept[tuple[list[int], ReportIndex]] = _Kept()
+        self._indexes: dict[tuple[VectorKind, str], _OpenIndex[StoreIndex]] = {}
+        self._reports: _OpenIndex[tuple[list[int], ReportIndex]] = _OpenIndex()
 
     def index(self, kind: VectorKind, device: str = CPU) -> StoreIndex:
         """The index of one set of vectors, caught up with the catalog.
@@ -68,22 +68,22 @@ class DerivedFiles:
         GPU takes longer than searching them once. StoreError for a device that FAISS does not see.
         """
         where = CPU if device == "auto" else device
-        kept = self._indexes.setdefault((kind, where), _Kept())
-        return kept.get(
-            self._catalog.state, lambda: self._opened(kind, where), lambda index: self._followed(index, kind, where)
+        open_index_of = self._indexes.setdefault((kind, where), _OpenIndex())
+        return open_index_of.get(
+            self._catalog.state, lambda: self._opened(kind, where), lambda index: self._caught_up(index, kind, where)
         )
 
     def reports(self) -> ReportIndex:
         """The BM25 index of the studies' reports, as the catalog has them now."""
-        return self._reports.get(self._catalog.state, self._opened_reports, self._followed_reports)[1]
+        return self._reports.get(self._catalog.state, self._opened_reports, self._caught_up_reports)[1]
 
-    def index_place(self, kind: VectorKind) -> Place:
+    def index_file_of(self, kind: VectorKind) -> IndexFile:
         """Where the file of an index lies, and whose it is."""
-        from indexer.vectors.opening import Place
+        from indexer.vectors.opening import IndexFile
 
         path = self._place.vectors_folder / VECTOR_SETS[kind].index_file
         whose = self._place.vectors_id  # first: a file that says so was made of these vectors, or of later ones
-        return Place(path, int(self._place.model["embed_dim"]), kind, whose)
+        return IndexFile(path, int(self._place.model["embed_dim"]), kind, whose)
 
     def refresh(self) -> None:
         """Bring the indexes and their files up to the catalog. After a deletion this erases what they had of it.
@@ -98,8 +98,8 @@ class DerivedFiles:
         refresh_report_index(self._place.vectors_folder, self._catalog, self._place.store_id)
         for kind in VECTOR_SETS:
             state = self._catalog.state()
-            index = refreshed(self.index_place(kind), self._catalog.vectors)
-            self._indexes.setdefault((kind, CPU), _Kept()).put(index, state)
+            index = refreshed(self.index_file_of(kind), self._catalog.vectors)
+            self._indexes.setdefault((kind, CPU), _OpenIndex()).put(index, state)
         for kind, device in list(self._indexes):
             if device != CPU:
                 self._indexes.pop((kind, device), None)
@@ -107,7 +107,7 @@ class DerivedFiles:
     def forget(self) -> None:
         """Open the indexes anew when they are next asked for."""
         self._indexes.clear()
-        self._reports = _Kept()
+        self._reports = _OpenIndex()
 
     def rebuild(self) -> None:
         """Throw away all derived files and build them from the catalog."""
@@ -143,7 +143,7 @@ class DerivedFiles:
         from indexer.vectors.index import CatalogIndex
 
         try:
-            index = CatalogIndex.load(self.index_place(kind).path)
+            index = CatalogIndex.load(self.index_file_of(kind).path)
             index.check()
         except (FileNotFoundError, Outdated):  # an outdated one is replaced when it is opened
             return None
@@ -166,14 +166,14 @@ class DerivedFiles:
     def _opened(self, kind: VectorKind, device: str) -> StoreIndex:
         from indexer.vectors.opening import open_index
 
-        index = open_index(self.index_place(kind), self._catalog.vectors)
+        index = open_index(self.index_file_of(kind), self._catalog.vectors)
         if device != CPU:
             from indexer.vectors.gpu import move_to_gpu
 
             move_to_gpu(index, device)
         return index
 
-    def _followed(self, index: StoreIndex, kind: VectorKind, device: str) -> StoreIndex:
+    def _caught_up(self, index: StoreIndex, kind: VectorKind, device: str) -> StoreIndex:
         if index.store_id != self._place.vectors_id:  # the model of the store was changed
             return self._opened(kind, device)
         index.catch_up(self._catalog.vectors)
@@ -185,5 +185,5 @@ class DerivedFiles:
         mark = self._catalog.reports.mark()
         return mark, open_report_index(self._place.vectors_folder, self._catalog, self._place.store_id)
 
-    def _followed_reports(self, had: tuple[list[int], ReportIndex]) -> tuple[list[int], ReportIndex]:
+    def _caught_up_reports(self, had: tuple[list[int], ReportIndex]) -> tuple[list[int], ReportIndex]:
         return had if had[0] == self._catalog.reports.mark() else self._opened_reports()

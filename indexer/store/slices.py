@@ -5,32 +5,32 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
+from indexer.catalog.cache import CatalogCache
 from indexer.catalog.instances import SliceRow
-from indexer.catalog.remembered import Remembered
 from indexer.catalog.sql_catalog import SqlCatalog
-from indexer.reading.frames import Place, slice_places
+from indexer.reading.frames import SlicePosition, slice_positions
 from retrieval.types import SearchResults
 
-Places = Remembered[str, Mapping[str, Place]]  # by series, then by SOP Instance UID
+SlicePositionCache = CatalogCache[str, Mapping[str, SlicePosition]]  # by series, then by SOP Instance UID
 _SERIES = 256  # that are remembered
 
 
-def no_places_yet(catalog: SqlCatalog) -> Places:
-    """What `with_places` fills."""
-    return Remembered(catalog.state, _SERIES)
+def slice_position_cache(catalog: SqlCatalog) -> SlicePositionCache:
+    """What `with_slice_positions` fills."""
+    return CatalogCache(catalog.state, _SERIES)
 
 
-def with_places(results: SearchResults, catalog: SqlCatalog, known: Places) -> SearchResults:
+def with_slice_positions(results: SearchResults, catalog: SqlCatalog, known: SlicePositionCache) -> SearchResults:
     """The same results, each hit with the attributes `slice` (from 1) and `slices`: None if it is not in a stack.
 
     `known` keeps the places of series that were asked for before.
     """
 
-    def work(series: list[str]) -> dict[str, Mapping[str, Place]]:
+    def work(series: list[str]) -> dict[str, Mapping[str, SlicePosition]]:
         found: dict[str, list[SliceRow]] = {uid: [] for uid in series}
         for row in catalog.instances.slices_of(series):
             found[row.attributes["series_instance_uid"]].append(row)
-        return {uid: slice_places(rows) for uid, rows in found.items()}
+        return {uid: slice_positions(rows) for uid, rows in found.items()}
 
     asked = (h.attributes["series_instance_uid"] for h in results.hits)
     stacks = known.get((uid for uid in asked if uid), work)

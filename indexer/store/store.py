@@ -17,12 +17,12 @@ from indexer.store.place import is_url as is_url
 if TYPE_CHECKING:
     from indexer.catalog.erasure import Erasures
     from indexer.catalog.manifest import Manifest
-    from indexer.store.questions import Questions
+    from indexer.store.searching import StoreSearch
     from indexer.vector_sets import VectorKind
     from indexer.vectors.port import StoreIndex
     from retrieval.search.bm25 import ReportIndex
     from retrieval.search.describe import SentenceHit
-    from retrieval.search.query import Ask, ImagePart, Query
+    from retrieval.search.query import ImagePart, PartLike, Query
     from retrieval.search.ranking import RankingStep
     from retrieval.search.refs import StoredRef
     from retrieval.types import Encoder, SearchFilter, SearchResults
@@ -41,7 +41,7 @@ class Store:
         self.catalog = place.catalog
         self.label = place.label
         self.derived = DerivedFiles(place)
-        self._questions: Questions | None = None
+        self._search: StoreSearch | None = None
         self._lock = threading.Lock()
 
     @classmethod
@@ -155,7 +155,7 @@ class Store:
 
     def search(
         self,
-        query: Query | Ask,
+        query: Query | PartLike,
         *,
         encoder: Encoder | None = None,
         device: str | None = None,
@@ -171,7 +171,7 @@ class Store:
         from retrieval.search.query import Query
 
         asked = query if isinstance(query, Query) else Query(query)
-        return self._asking().search(asked, encoder, device, steps)
+        return self._searching().search(asked, encoder, device, steps)
 
     def describe(
         self,
@@ -189,11 +189,11 @@ class Store:
         image, marked as borrowed. They are words about other pictures, not a diagnosis. `encoder` and `device` are as
         for `search`, which it raises as.
         """
-        return self._asking().describe(image, encoder, device, k=k, phrases=phrases, borrow=borrow)
+        return self._searching().describe(image, encoder, device, k=k, phrases=phrases, borrow=borrow)
 
-    def _asking(self) -> Questions:
-        from indexer.store.questions import Questions
+    def _searching(self) -> StoreSearch:
+        from indexer.store.searching import StoreSearch
 
         with self._lock:
-            self._questions = self._questions or Questions(self.place, self.derived)
-            return self._questions
+            self._search = self._search or StoreSearch(self.place, self.derived)
+            return self._search

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from indexer.reading.files import PictureRequest
-from indexer.store.questions import store_model
+from indexer.store.searching import store_model
 from indexer.store.store import Store
 from indexer.tasks.encoding import encode_all_pictures
 from retrieval.encoders.clip import ClipEncoder
@@ -20,8 +20,8 @@ from retrieval.errors import CalibrationError, DicomError
 from retrieval.types import Embeddings, SearchFilter
 from retrieval.zeroshot.calibration import Calibration, calibration_from
 from retrieval.zeroshot.classify import ZeroShotClassifier
+from retrieval.zeroshot.ground_truth import GroundTruth, GroundTruthRow
 from retrieval.zeroshot.labels import LabelSet
-from retrieval.zeroshot.truth import Truth, TruthRow
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +31,7 @@ _UIDS = 5000  # per filter
 
 
 def calibrate_store(
-    store: Store, truth: Truth, labels: LabelSet, *, model: str | None = None, device: str = "auto"
+    store: Store, truth: GroundTruth, labels: LabelSet, *, model: str | None = None, device: str = "auto"
 ) -> Calibration:
     """Calibrate on a store's vectors, and keep the calibration in the store.
 
@@ -48,7 +48,7 @@ def calibrate_store(
 
 
 def calibrate_files(
-    truth: Truth,
+    truth: GroundTruth,
     folder: Path,
     labels: LabelSet,
     *,
@@ -82,7 +82,7 @@ def stored_calibration(store: Store, labels: LabelSet) -> Calibration | None:
     values = store.manifest.get(_manifest_key(labels))
     if values is not None:
         kept = calibration_from(values, f"the calibration of {labels.name!r} in the store")
-        if kept.is_of(store.model):
+        if kept.is_for(store.model):
             return kept
         log.warning(
             "the store's calibration of %r is for its former model %s; what follows are scores, not probabilities. Run "
@@ -114,8 +114,8 @@ def _require_fitting() -> None:
 def _fitted(
     encoder: ClipEncoder | LightEncoder,
     labels: LabelSet,
-    truth: Truth,
-    rows: Sequence[TruthRow],
+    truth: GroundTruth,
+    rows: Sequence[GroundTruthRow],
     vectors: Embeddings,
     patients: list[str],
 ) -> Calibration:
@@ -127,13 +127,13 @@ def _fitted(
     return fit_calibration(classifier, labelled, encoder.spec.to_json())
 
 
-def _stored(store: Store, truth: Truth) -> tuple[list[TruthRow], Embeddings, list[str | None]]:
+def _stored(store: Store, truth: GroundTruth) -> tuple[list[GroundTruthRow], Embeddings, list[str | None]]:
     """Truth rows by frame, with the frames' vectors and pseudonyms. A row without a frame is said of all of them."""
-    wanted: dict[str, list[TruthRow]] = {}
+    wanted: dict[str, list[GroundTruthRow]] = {}
     for row in truth.rows:
         wanted.setdefault(str(row.uid), []).append(row)
     uids = list(wanted)
-    rows: list[TruthRow] = []
+    rows: list[GroundTruthRow] = []
     vectors: list[Embeddings] = []
     pseudonyms: list[str | None] = []
     met: set[int] = set()
@@ -158,7 +158,7 @@ def _stored(store: Store, truth: Truth) -> tuple[list[TruthRow], Embeddings, lis
     return rows, np.stack(vectors), pseudonyms
 
 
-def _patients(rows: Sequence[TruthRow], pseudonyms: Sequence[str | None], where: str) -> list[str]:
+def _patients(rows: Sequence[GroundTruthRow], pseudonyms: Sequence[str | None], where: str) -> list[str]:
     """Who is who, by the store; by the truth file where the store does not know. They must not contradict."""
     named: dict[str, set[str]] = {}
     for row, pseudonym in zip(rows, pseudonyms, strict=True):

@@ -14,11 +14,11 @@ import numpy.typing as npt
 from indexer.output_formats import html_page, json_document
 from indexer.outputs import Output, require_folder, require_outputs
 from indexer.reading.files import PictureRequest
-from indexer.store.questions import model_source
+from indexer.store.searching import model_source
 from indexer.store.store import Store
 from indexer.tasks.calibrating import stored_calibration
 from indexer.tasks.encoding import encode_all_pictures
-from indexer.tasks.judging import store_truth
+from indexer.tasks.evaluation_data import store_evaluation_data
 from retrieval.encoders.clip import ClipEncoder
 from retrieval.encoders.model_source import ModelSource, resolve_model
 from retrieval.encoders.spec import differing
@@ -26,7 +26,7 @@ from retrieval.errors import CalibrationError, DicomError, EvaluationError
 from retrieval.evaluation.evaluate import (
     DENSE,
     RANKERS,
-    Compared,
+    Comparison,
     Evaluation,
     Options,
     Progress,
@@ -80,11 +80,11 @@ class EvaluationSettings:
 
 
 @dataclass(frozen=True)
-class Judged:
+class EvaluationResult:
     """The figures of one model, and how another one compares, where that was asked."""
 
     evaluation: Evaluation
-    compared: Compared | None = None
+    comparison: Comparison | None = None
 
 
 def evaluate_pairs(
@@ -98,7 +98,7 @@ def evaluate_pairs(
     query: str | None = None,
     trained_on: Sequence[Path] = (),
     on_progress: Progress = lambda what, done, total: None,
-) -> Judged:
+) -> EvaluationResult:
     """Judge a model, by default the shipped one, on a pairs file or the folder that holds one.
 
     `text` is the field with an image's own words, `query` one with another text that asks for it; the rows of
@@ -127,15 +127,15 @@ def evaluate_store(
     model: str | None = None,
     device: str = "auto",
     on_progress: Progress = lambda what, done, total: None,
-) -> Judged:
+) -> EvaluationResult:
     """Judge a model, by default the store's own, on a store: by its reports and by what its headers say.
 
     Of the store's own model nothing is encoded: its vectors are there. Raises as `evaluate_pairs` does.
     """
     _require_reportable(settings)
-    truth = store_truth(store, limit=settings.limit or STORE_LIMIT, seed=settings.seed)
+    data = store_evaluation_data(store, limit=settings.limit or STORE_LIMIT, seed=settings.seed)
     calibration_of = partial(stored_calibration, store)
-    subject = _Subject(truth.rows, truth.requests, store.model, truth.images, truth.sentences, calibration_of)
+    subject = _Subject(data.rows, data.requests, store.model, data.images, data.sentences, calibration_of)
     return _judged(subject, settings, model_source(store, model), device, on_progress)
 
 
@@ -181,7 +181,7 @@ def _write_report(folder: Path, force: bool, files: Mapping[str, str]) -> None:
 
 def _judged(
     subject: _Subject, settings: EvaluationSettings, model: ModelSource, device: str, on_progress: Progress
-) -> Judged:
+) -> EvaluationResult:
     label_sets = _label_sets(settings.labels, subject.rows)
     calibrations = _calibrations(settings.calibrations, [labels for labels, _ in label_sets], subject)
     options = Options(
@@ -210,11 +210,11 @@ def _judged(
         )
 
     first = judged(model)
-    compared = compare(first, judged(resolve_model(settings.compare))) if settings.compare else None
+    comparison = compare(first, judged(resolve_model(settings.compare))) if settings.compare else None
     if settings.report is not None:
         on_progress("writing the report", 0, 1)
-        _write_report(settings.report, settings.force, report_files(first, compared))
-    return Judged(first, compared)
+        _write_report(settings.report, settings.force, report_files(first, comparison))
+    return EvaluationResult(first, comparison)
 
 
 def _encoded(subject: _Subject, encoder: ClipEncoder, on_progress: Progress) -> Embeddings:
@@ -250,14 +250,14 @@ def _calibrations(
 def _fitting(calibrations: Mapping[str, Calibration], model: Mapping[str, object]) -> dict[str, Calibration]:
     """Those of a model; of the others the log says that they are left out."""
     for calibration in calibrations.values():
-        if not calibration.is_of(model):
+        if not calibration.is_for(model):
             log.warning(
                 "the calibration of %r is of the model %r, not of %s",
                 calibration.label_set,
                 calibration.model,
                 model["name"],
             )
-    return {labels: found for labels, found in calibrations.items() if found.is_of(model)}
+    return {labels: found for labels, found in calibrations.items() if found.is_for(model)}
 
 
 def _label_sets(named: Sequence[str], rows: EvaluationRows) -> list[tuple[LabelSet, str]]:
@@ -294,7 +294,7 @@ def _rankers(named: Sequence[str], rows: EvaluationRows) -> tuple[str, ...]:
     unknown = [name for name in named if name not in RANKERS]
     if unknown:
         raise EvaluationError(f"there is no ranker {unknown[0]!r}", hint=f"There are: {', '.join(RANKERS)}.")
-    if rows.asked is None and {*named} - {DENSE}:
+    if rows.queries is None and {*named} - {DENSE}:
         raise EvaluationError(
             "the text ranker needs a text to rank by that is not the query itself",
             hint="Name a field of the pairs file with another text about the image: --query FIELD. A store needs "

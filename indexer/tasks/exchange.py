@@ -45,7 +45,7 @@ _CHUNK = 4096
 
 
 @dataclass(frozen=True)
-class Imported:
+class ImportResult:
     """How many vectors an import replaced, and how many were the same already."""
 
     replaced: int = 0
@@ -75,7 +75,7 @@ def export_frames(store: Store, path: Path, form: str | None = None, *, force: b
             return _write_faiss(store, place, beside_it)
 
 
-def import_frames(store: Store, path: Path, *, any_model: bool = False) -> Imported:
+def import_frames(store: Store, path: Path, *, any_model: bool = False) -> ImportResult:
     """Replace vectors of the store's frames by those in an npz or parquet file, all in one transaction or none.
 
     StoreIncompatible if they are another model's (with `any_model` a file that names none is taken). StoreError if the
@@ -101,7 +101,7 @@ def import_frames(store: Store, path: Path, *, any_model: bool = False) -> Impor
     replaced = store.catalog.frames.replace_vectors(rows.uids, rows.frame_numbers, rows.vectors)
     if replaced:
         store.refresh()
-    return Imported(replaced, len(rows.uids) - replaced)
+    return ImportResult(replaced, len(rows.uids) - replaced)
 
 
 def _unfit(vectors: npt.NDArray[np.float16]) -> tuple[int, int]:

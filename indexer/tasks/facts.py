@@ -11,14 +11,22 @@ from indexer.catalog.sql_catalog import Counts
 from indexer.store.store import Store
 from indexer.tasks.optimizing import index_facts
 from retrieval.encoders.released import title
+from retrieval.encoders.terms import terms_of_model
 
 
 @dataclass(frozen=True)
 class StoreFacts:
-    """`model` describes the store's model (`EncoderSpec.to_json()`). `labelled_frames` counts the frames with saved
-    labels, by label set; `former_labels` names the model of those sets that a former model made. `next_model` says how
-    far a change of the model is that was begun: `model`, `frames`, `of_frames`, `sentences`, `of_sentences`. `indexes`
-    has what is known of each index with a file, by `frame` and `sentence`."""
+    """What a store holds.
+
+    - `model`: the description of the store's model (`EncoderSpec.to_json()`)
+    - `counts`: how many files, instances, frames, ... the catalog has
+    - `labelled_frames`: the number of frames with saved labels, by label set
+    - `former_labels`: the name of the model that made them, for those label sets whose model the store had before
+    - `next_model`: how far a change of the model is that was begun: `model`, `frames`, `of_frames`, `sentences`,
+      `of_sentences`
+    - `indexes`: the measured properties of each index that has a file, by `frame` and `sentence`
+    - `model_terms`: the terms of the model's weights in one line, or "terms unknown"
+    """
 
     model: Mapping[str, Any]
     counts: Counts
@@ -26,10 +34,11 @@ class StoreFacts:
     former_labels: Mapping[str, str]
     next_model: Mapping[str, Any] | None
     indexes: Mapping[str, Mapping[str, Any]]
+    model_terms: str
 
 
 def store_facts(store: Store) -> StoreFacts:
-    """Count and describe. Reads the catalog and the heads of the index files; no model is loaded."""
+    """Count and describe what a store holds. Reads the catalog and the heads of the index files; loads no model."""
     saved_sets = store.catalog.labels.saved_sets()
     return StoreFacts(
         model=store.model,
@@ -38,6 +47,7 @@ def store_facts(store: Store) -> StoreFacts:
         former_labels={saved.label_set: saved.former_model for saved in saved_sets if saved.former_model is not None},
         next_model=_next_model(store.catalog.model_changes),
         indexes=index_facts(store),
+        model_terms=terms_of_model(store.model),
     )
 
 

@@ -35,9 +35,9 @@ def optimize_store(
     measured: dict[str, dict[str, Any]] = {}
     for vectors, of_set in VECTOR_SETS.items():
         outcome = optimize(
-            store.derived.index_place(vectors),
+            store.derived.index_file_of(vectors),
             store.catalog.vectors,
-            _some_vectors(store, of_set.asked_with),
+            _some_vectors(store, of_set.query_kind),
             kind=kind,
             memory=memory,
             on_progress=on_progress,
@@ -62,7 +62,7 @@ def index_facts(store: Store) -> dict[str, dict[str, Any]]:
     facts: dict[str, dict[str, Any]] = {}
     for vectors in VECTOR_SETS:
         try:
-            meta = open_file(store.derived.index_place(vectors).path).meta
+            meta = open_file(store.derived.index_file_of(vectors).path).meta
         except (FileNotFoundError, StoreError):
             continue
         kind = "ivf-rabitq" if "compressed_at" in meta else "flat"

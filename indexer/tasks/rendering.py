@@ -33,7 +33,7 @@ def render_file(
     profile = render_profile_of(resolve_model(model))
     request = PictureRequest(file, profile, frame_number, window)
     [(picture, origin)] = load_query_images([QueryImage(request, key=None)])
-    _tell(origin.burned_in_text, warn)
+    _warn_of_burned_in_text(origin.burned_in_text, warn)
     return picture
 
 
@@ -50,11 +50,11 @@ def render_stored(
     `render_file` does.
     """
     facts = show(store, ref)
-    _tell(facts.attributes["burned_in_text"], warn)
+    _warn_of_burned_in_text(facts.attributes["burned_in_text"], warn)
     profile = profile_from_json(store.model["render_profile"])
     return load_picture(facts.where, profile, frame_number=facts.key.frame_number, window=window)
 
 
-def _tell(burned_in_text: object, warn: Callable[[str], None]) -> None:
+def _warn_of_burned_in_text(burned_in_text: object, warn: Callable[[str], None]) -> None:
     if message := warning(burned_in_text):
         warn(message)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from indexer.reading.frames import slice_places
+from indexer.reading.frames import slice_positions
 from indexer.sources.opening import locate
 from indexer.sources.source import Where
 from indexer.store.store import Store
@@ -48,7 +48,7 @@ def show(store: Store, ref: str | StoredRef | FrameKey) -> FrameFacts:
     key = ref if isinstance(ref, FrameKey) else resolve(_stored(ref), frames)
     found = frames.find(key)
     _, attributes = frames.get([found.id])[found.id]
-    place = slice_places(store.catalog.instances.slices_of([found.lineage.series])).get(key.sop_instance_uid)
+    place = slice_positions(store.catalog.instances.slices_of([found.lineage.series])).get(key.sop_instance_uid)
     labels = store.catalog.labels.of_frame(found.id)
     of_stack = {"slice": place.number if place else None, "slices": place.total if place else None}
     return FrameFacts(

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from indexer.output_formats import json_document
 from indexer.outputs import require_folder
 from indexer.store.store import Store, is_url
-from indexer.tasks.training_pairs import Exported, ExportSettings, export_pairs
+from indexer.tasks.training_pairs import ExportedPairs, ExportSettings, export_pairs
 from retrieval.encoders.clip import choose_device
 from retrieval.encoders.known_models import try_to_remember
 from retrieval.encoders.model_config import CONFIG_NAME
@@ -27,9 +27,9 @@ if TYPE_CHECKING:
     from retrieval.training.context import OnEpoch
     from retrieval.training.data import Progress
     from retrieval.training.run import TrainingResult
-    from retrieval.training.teacher import Taught
+    from retrieval.training.teacher import TeacherReport
 
-OnExport = Callable[[str, Exported], None]
+OnExport = Callable[[str, ExportedPairs], None]
 
 
 def train(
@@ -43,7 +43,7 @@ def train(
     on_progress: Progress = lambda what, done, total: None,
     on_export: OnExport = lambda store, exported: None,
     on_epoch: OnEpoch = lambda epoch, loss, figures: None,
-    on_teacher: Callable[[Taught], None] = lambda taught: None,
+    on_teacher: Callable[[TeacherReport], None] = lambda report: None,
 ) -> TrainingResult:
     """Train, or go on training, and write `config.output`. `load_config` reads a configuration.
 

@@ -22,7 +22,7 @@ from indexer.on_disk import locked
 from indexer.reading.files import PictureRequest
 from indexer.reading.pictures import load_pictures
 from indexer.sources.opening import locate
-from indexer.tasks.judging import FIELDS, frame_rows, plane_of, sentences_by_study
+from indexer.tasks.evaluation_data import FIELDS, frame_rows, plane_of, sentences_by_study
 from retrieval.errors import DicomError, FileUnreadable, TrainingError
 from retrieval.on_disk import folder_written_whole
 from retrieval.row_files import plain
@@ -47,7 +47,7 @@ class ExportSettings:
 
 
 @dataclass(frozen=True)
-class Exported:
+class ExportedPairs:
     """What lies in the folder. `unreadable` counts frames by the code of what is wrong with their file; `changed` says
     that the store has changed since."""
 
@@ -73,7 +73,7 @@ def export_pairs(
     keep: bool = False,
     workers: int = 2,
     progress: Callable[[int, int], None] = lambda done, total: None,
-) -> Exported:
+) -> ExportedPairs:
     """Fill `folder` with pairs.jsonl and pictures, or leave it if that is what it holds.
 
     With `keep` it is left, too, if it was made of another state of the store. Several processes may call this at once:
@@ -85,14 +85,14 @@ def export_pairs(
     with locked(folder.parent):
         there = _stamp_of(folder)
         if there and (there["plan"] == stamp["plan"] or (keep and there["settings"] == stamp["settings"])):
-            return Exported(folder / PAIRS_NAME, **there["outcome"], changed=there["plan"] != stamp["plan"])
+            return ExportedPairs(folder / PAIRS_NAME, **there["outcome"], changed=there["plan"] != stamp["plan"])
         with folder_written_whole(folder) as made:
             made.chmod(0o700)  # pictures and reports of patients
             (made / "images").mkdir()
             outcome = _write(frames, made, settings, workers, progress)
             outcome["without_report"] = without_report
             (made / STAMP_NAME).write_text(json.dumps(stamp | {"outcome": outcome}), encoding="utf-8")
-    return Exported(folder / PAIRS_NAME, **outcome)
+    return ExportedPairs(folder / PAIRS_NAME, **outcome)
 
 
 def side_of(group: str, dev_share: float) -> str:

@@ -38,7 +38,7 @@ _SPARE_MEMORY = 1 << 30
 _DEADLINE_S = 300.0
 
 
-class Refused(Exception):
+class UnsuitableFile(Exception):
     """Why a file is not read; in words that say nothing of what is in it."""
 
 
@@ -64,9 +64,9 @@ def read_vectors(path: Path, bounds: Bounds) -> VectorRows:
     """Read an npz or a parquet file. StoreError, in a line, for what is neither, damaged, or beyond the bounds."""
     try:
         if path.exists() and not path.is_file():
-            raise Refused("it is not a regular file")
+            raise UnsuitableFile("it is not a regular file")
         return _parquet(path, bounds) if path.suffix.lower() == ".parquet" else _npz(path, bounds)
-    except Refused as exc:
+    except UnsuitableFile as exc:
         raise StoreError(f"{path.name} can't be read as vectors: {exc}", hint=_HINT) from exc
     except FileNotFoundError as exc:
         raise StoreError(f"there is no file {path.name}") from exc
@@ -78,7 +78,7 @@ def read_vectors(path: Path, bounds: Bounds) -> VectorRows:
 def _require_rows(count: int, bounds: Bounds) -> None:
     if count > bounds.rows:
         told = count if count < 10**15 else "over 10^15"
-        raise Refused(f"it has {told} vectors, and the store has {bounds.rows} frames")
+        raise UnsuitableFile(f"it has {told} vectors, and the store has {bounds.rows} frames")
 
 
 def _model(text: str | bytes | None) -> dict[str, Any] | None:
@@ -86,11 +86,11 @@ def _model(text: str | bytes | None) -> dict[str, Any] | None:
     if text is None:
         return None
     if len(text) > _MOST_TEXT:
-        raise Refused(f"its model's description has {len(text)} characters, expected at most {_MOST_TEXT}")
+        raise UnsuitableFile(f"its model's description has {len(text)} characters, expected at most {_MOST_TEXT}")
     try:
         value = json.loads(text)
     except (ValueError, RecursionError) as exc:
-        raise Refused(f"its model's description is not JSON ({type(exc).__name__})") from exc
+        raise UnsuitableFile(f"its model's description is not JSON ({type(exc).__name__})") from exc
     return value if isinstance(value, dict) else None
 
 
@@ -104,29 +104,35 @@ def _npz(path: Path, bounds: Bounds) -> VectorRows:
             with zipfile.ZipFile(file) as archive:
                 return _npz_rows(archive, bounds)
         except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, struct.error, UnicodeDecodeError) as exc:
-            raise Refused(f"it is not an npz file, or damaged ({type(exc).__name__})") from exc
+            raise UnsuitableFile(f"it is not an npz file, or damaged ({type(exc).__name__})") from exc
 
 
 def _npz_rows(archive: zipfile.ZipFile, bounds: Bounds) -> VectorRows:
     with _member(archive, "vectors") as (stream, shape, dtype, fortran):
         if dtype.kind != "f" or dtype.itemsize > 8 or len(shape) != 2 or shape[1] != bounds.dim:
-            raise Refused(f"its vectors are {_told(dtype, shape)}, expected floats of shape (N, {bounds.dim})")
+            raise UnsuitableFile(
+                f"its vectors are {_described(dtype, shape)}, expected floats of shape (N, {bounds.dim})"
+            )
         _require_rows(shape[0], bounds)
         vectors = np.empty(shape[::-1] if fortran else shape, dtype="<f2")
         _fill(stream, vectors.reshape(-1), dtype)
     with _member(archive, "sop_instance_uid") as (stream, shape, dtype, _):
         if dtype.kind != "U" or not 0 < dtype.itemsize <= 4 * _LONGEST_UID or len(shape) != 1:
-            raise Refused(f"its UIDs are {_told(dtype, shape)}, expected texts of up to {_LONGEST_UID} characters")
+            raise UnsuitableFile(
+                f"its UIDs are {_described(dtype, shape)}, expected texts of up to {_LONGEST_UID} characters"
+            )
         uids = _column(stream, shape, dtype, bounds)
     with _member(archive, "frame_number") as (stream, shape, dtype, _):
         if dtype.kind not in "iu" or len(shape) != 1:
-            raise Refused(f"its frame numbers are {_told(dtype, shape)}, expected a row of integers")
+            raise UnsuitableFile(f"its frame numbers are {_described(dtype, shape)}, expected a row of integers")
         numbers = _column(stream, shape, dtype, bounds)
     model = None
     if "model.npy" in archive.namelist():
         with _member(archive, "model") as (stream, shape, dtype, _):
             if dtype.kind != "U" or shape != () or not 0 < dtype.itemsize <= 4 * _MOST_TEXT:
-                raise Refused(f"its model is {_told(dtype, shape)}, expected one text of up to {_MOST_TEXT}")
+                raise UnsuitableFile(
+                    f"its model is {_described(dtype, shape)}, expected one text of up to {_MOST_TEXT}"
+                )
             model = _model(str(np.frombuffer(_exactly(stream, dtype.itemsize), dtype)[0]))
     return VectorRows(uids, numbers, vectors.T if fortran else vectors, model)
 
@@ -137,23 +143,23 @@ def _member(archive: zipfile.ZipFile, name: str) -> Iterator[tuple[IO[bytes], tu
     try:
         info = archive.getinfo(f"{name}.npy")
     except KeyError as exc:
-        raise Refused(f"it has no {name}") from exc
+        raise UnsuitableFile(f"it has no {name}") from exc
     if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        raise Refused(f"its {name} is compressed by method {info.compress_type}, expected deflate")
+        raise UnsuitableFile(f"its {name} is compressed by method {info.compress_type}, expected deflate")
     with archive.open(info) as stream:
         try:
             version = npy.read_magic(stream)
             if version != (1, 0):  # its header can't be longer than 64 KiB, and is what NumPy writes of such arrays
-                raise Refused(f"its {name} has version {version} of the npy format, expected (1, 0)")
+                raise UnsuitableFile(f"its {name} has version {version} of the npy format, expected (1, 0)")
             shape, fortran, dtype = npy.read_array_header_1_0(stream)
         except (ValueError, TypeError, SyntaxError, TokenError, RecursionError, MemoryError) as exc:
-            raise Refused(f"the header of its {name} can't be read ({type(exc).__name__})") from exc
+            raise UnsuitableFile(f"the header of its {name} can't be read ({type(exc).__name__})") from exc
         if dtype.hasobject or min(shape, default=0) < 0:
-            raise Refused(f"its {name} is {_told(dtype, shape)}: objects are not read")
+            raise UnsuitableFile(f"its {name} is {_described(dtype, shape)}: objects are not read")
         yield stream, shape, dtype, fortran
 
 
-def _told(dtype: np.dtype[Any], shape: tuple[int, ...]) -> str:
+def _described(dtype: np.dtype[Any], shape: tuple[int, ...]) -> str:
     return f"{str(dtype)[:60]} of shape {str(shape)[:60]}"
 
 
@@ -178,7 +184,7 @@ def _column(stream: IO[bytes], shape: tuple[int, ...], dtype: np.dtype[Any], bou
 def _exactly(stream: IO[bytes], size: int) -> bytes:
     data = stream.read(size)
     if len(data) != size:
-        raise Refused("it ends in the middle of an array")
+        raise UnsuitableFile("it ends in the middle of an array")
     return data
 
 
@@ -195,7 +201,7 @@ def _require_short_directory(file: IO[bytes]) -> None:
         record = file.read(56)
         length = max(length, struct.unpack_from("<Q", record, 40)[0] if len(record) == 56 else 0)
     if length > _MOST_DIRECTORY:
-        raise Refused(f"the list of its members has {length} bytes, expected at most {_MOST_DIRECTORY}")
+        raise UnsuitableFile(f"the list of its members has {length} bytes, expected at most {_MOST_DIRECTORY}")
     file.seek(0)
 
 
@@ -218,9 +224,9 @@ def _parquet(path: Path, bounds: Bounds) -> VectorRows:
         file.seek(max(0, size - 8))
         tail = file.read(8)
         if len(tail) < 8 or tail[4:] != b"PAR1":
-            raise Refused("it is not a parquet file")
+            raise UnsuitableFile("it is not a parquet file")
         if (footer := struct.unpack("<I", tail[:4])[0]) > _MOST_FOOTER:
-            raise Refused(f"its description has {footer} bytes, expected at most {_MOST_FOOTER}")
+            raise UnsuitableFile(f"its description has {footer} bytes, expected at most {_MOST_FOOTER}")
     memory = _SPARE_MEMORY + 8 * bounds.rows * (4 * bounds.dim + _LONGEST_UID)
     with GuardedPool(_read_group, workers=1, memory_limit=memory, deadline_s=_DEADLINE_S) as pool:
         (groups, model) = _guarded(pool, [_Group(path, -1, bounds)])[0]
@@ -238,9 +244,9 @@ def _guarded(pool: GuardedPool[_Group, Any], items: list[_Group]) -> list[Any]:
     done: list[Any] = []
     for _, result in pool.map(items):
         if isinstance(result, DicomError):  # the worker died, or ran out of memory or time
-            raise Refused("reading it takes more memory or time than its vectors could need")
+            raise UnsuitableFile("reading it takes more memory or time than its vectors could need")
         if isinstance(result, str):
-            raise Refused(result)
+            raise UnsuitableFile(result)
         done.append(result)
     return done
 
@@ -253,7 +259,7 @@ def _read_group(group: _Group) -> Any:
     try:
         with closing(_opened(pq, group.path)) as file:
             return _description(file, group.bounds) if group.number < 0 else _group_rows(file, group)
-    except Refused as exc:
+    except UnsuitableFile as exc:
         return str(exc)
     except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as exc:
         return f"it is not a parquet file, or damaged ({type(exc).__name__})"
@@ -269,7 +275,7 @@ def _description(file: Any, bounds: Bounds) -> tuple[int, bytes | None]:
     described, schema = file.metadata, file.schema_arrow
     _require_rows(described.num_rows, bounds)
     if described.num_row_groups > described.num_rows or described.num_columns > _MOST_COLUMNS:
-        raise Refused(f"it has {described.num_row_groups} row groups and {described.num_columns} columns")
+        raise UnsuitableFile(f"it has {described.num_row_groups} row groups and {described.num_columns} columns")
     wanted: dict[str, Callable[[Any], bool]] = {
         "sop_instance_uid": lambda kind: kinds.is_string(kind) or kinds.is_large_string(kind),
         "frame_number": kinds.is_integer,
@@ -277,9 +283,9 @@ def _description(file: Any, bounds: Bounds) -> tuple[int, bytes | None]:
     }
     for name, fits in wanted.items():
         if schema.names.count(name) != 1:
-            raise Refused(f"it has {schema.names.count(name)} columns {name}, expected one")
+            raise UnsuitableFile(f"it has {schema.names.count(name)} columns {name}, expected one")
         if not fits(schema.field(name).type):
-            raise Refused(f"its column {name} is of another type than `medlens export` writes")
+            raise UnsuitableFile(f"its column {name} is of another type than `medlens export` writes")
     for number in range(described.num_row_groups):
         _require_moderate(described.row_group(number), bounds)
     return described.num_row_groups, (schema.metadata or {}).get(b"medlens_model")
@@ -288,15 +294,15 @@ def _description(file: Any, bounds: Bounds) -> tuple[int, bytes | None]:
 def _require_moderate(row_group: Any, bounds: Bounds) -> None:
     rows = row_group.num_rows
     if 2 * rows * bounds.dim > _LARGEST_GROUP:
-        raise Refused(f"a row group has {rows} rows; write it in smaller ones")
+        raise UnsuitableFile(f"a row group has {rows} rows; write it in smaller ones")
     for column in (row_group.column(i) for i in range(row_group.num_columns)):
         of = column.path_in_schema.split(".")[0]
         if of == "vector" and column.num_values != rows * bounds.dim:
-            raise Refused(f"{rows} vectors have {column.num_values} numbers, expected {bounds.dim} each")
+            raise UnsuitableFile(f"{rows} vectors have {column.num_values} numbers, expected {bounds.dim} each")
         if of in ("vector", "sop_instance_uid", "frame_number"):
             most = _PIECE + 2 * rows * (8 * bounds.dim + 4 * _LONGEST_UID)
             if column.total_uncompressed_size > most:
-                raise Refused(f"a column of {rows} rows unpacks to {column.total_uncompressed_size} bytes")
+                raise UnsuitableFile(f"a column of {rows} rows unpacks to {column.total_uncompressed_size} bytes")
 
 
 def _is_list(kind: Any) -> bool:
@@ -313,14 +319,14 @@ def _group_rows(file: Any, group: _Group) -> tuple[list[str], list[int], npt.NDA
     for batch in file.iter_batches(4096, row_groups=[group.number], columns=columns, use_threads=False):
         column = batch.column("vector")
         if any(batch.column(name).null_count for name in columns) or len(column.flatten()) != dim * len(batch):
-            raise Refused(f"it has rows that lack a value, or a vector that has not {dim} numbers")
+            raise UnsuitableFile(f"it has rows that lack a value, or a vector that has not {dim} numbers")
         with np.errstate(over="ignore"):
             vectors.append(np.asarray(column.flatten(), dtype="<f2").reshape(-1, dim))
         uids += batch.column("sop_instance_uid").to_pylist()
         numbers += batch.column("frame_number").to_pylist()
         _require_rows(len(uids), group.bounds)
         if any(len(uid) > _LONGEST_UID for uid in uids[-len(batch) :]):
-            raise Refused(f"it has UIDs of more than {_LONGEST_UID} characters")
+            raise UnsuitableFile(f"it has UIDs of more than {_LONGEST_UID} characters")
     return uids, numbers, np.concatenate(vectors) if vectors else np.empty((0, dim), np.float16)
 
 

@@ -64,15 +64,15 @@ def verify_store(
         "database": lambda: _database(checks),
         "tables": lambda: _tables(checks),
         "key": lambda: _key(store, repair),
-        "rows": lambda: _lone_rows(checks, store.catalog.counts().instances, repair),
-        "indexed files": lambda: _empty_files(checks, store.catalog.counts().files, repair),
-        "images": lambda: _blind_images(checks, store.catalog.counts().instances, repair),
+        "rows": lambda: _orphan_rows(checks, store.catalog.counts().instances, repair),
+        "indexed files": lambda: _files_without_instances(checks, store.catalog.counts().files, repair),
+        "images": lambda: _images_without_frames(checks, store.catalog.counts().instances, repair),
         "counts": lambda: _counts(checks, store.catalog.counts().instances, repair),
         **{f"{kind} vectors": partial(_vectors, store, kind, repair) for kind in VECTOR_SETS},
         **{f"{kind} index": partial(_index, store, kind, repair) for kind in VECTOR_SETS},
         "report index": lambda: _report_index(store, repair),
         "leftovers": lambda: _leftovers(store, repair),
-        "dead workers": lambda: _workers(store.catalog.claims, repair),
+        "dead workers": lambda: _leases(store.catalog.claims, repair),
     }
     if files:
         steps["files"] = lambda: _files(store)
@@ -112,25 +112,25 @@ def _key(store: Store, repair: bool) -> Check:
     return Check("key", 1, 1, f"others may read it (mode {mode:04o}, expected 0600)", repaired=repair)
 
 
-def _lone_rows(checks: CatalogChecks, instances: int, repair: bool) -> Check:
-    found = checks.lone_rows()
+def _orphan_rows(checks: CatalogChecks, instances: int, repair: bool) -> Check:
+    found = checks.orphan_rows()
     wrong = sum(map(len, found.values()))
     if wrong and repair:
-        checks.drop_lone_rows(found)
+        checks.drop_orphan_rows(found)
     detail = ", ".join(f"{len(ids)} {name} hang on nothing" for name, ids in found.items())
     return Check("rows", instances, wrong, detail, repaired=repair)
 
 
-def _empty_files(checks: CatalogChecks, files: int, repair: bool) -> Check:
-    ids = checks.empty_files()
+def _files_without_instances(checks: CatalogChecks, files: int, repair: bool) -> Check:
+    ids = checks.files_without_instances()
     if ids and repair:
         checks.drop_files(ids)
     detail = f"noted as indexed, but there is nothing of them; {_AGAIN if repair else '--repair has them read again'}"
     return Check("indexed files", files, len(ids), detail if ids else "", repaired=repair)
 
 
-def _blind_images(checks: CatalogChecks, instances: int, repair: bool) -> Check:
-    ids = checks.blind_images()
+def _images_without_frames(checks: CatalogChecks, instances: int, repair: bool) -> Check:
+    ids = checks.images_without_frames()
     if ids and repair:
         checks.drop_instances(ids)
     detail = f"images without any frame; {_AGAIN if repair else '--repair has them read again'}"
@@ -195,11 +195,11 @@ def _leftovers(store: Store, repair: bool) -> Check:
     return Check("leftovers", len(found), len(found), detail if found else "", repaired=repair)
 
 
-def _workers(claims: Claims, repair: bool) -> Check:
+def _leases(claims: Claims, repair: bool) -> Check:
     """Of processes that died. Every indexing run throws them out when it begins, with what they had claimed."""
-    looked_at, dead = claims.workers(), claims.dead_workers()
+    looked_at, dead = claims.lease_count(), claims.expired_leases()
     if dead and repair:
-        claims.bury()
+        claims.drop_expired_leases()
     detail = "processes that have died while indexing; the next run takes over their files" if dead else ""
     return Check("dead workers", looked_at, len(dead), detail, repaired=repair)
 

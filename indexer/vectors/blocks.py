@@ -21,7 +21,7 @@ _AT_ONCE = 64  # blocks that are read together
 Sums = npt.NDArray[np.uint32]
 
 
-class SummedWriter:
+class ChecksumWriter:
     """Passes bytes on to a file and sums each block of them. For a file that is written from its start to its end."""
 
     def __init__(self, file: IO[bytes]) -> None:

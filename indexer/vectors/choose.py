@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from indexer.vectors.compressed import Tuning
 from indexer.vectors.index import CatalogIndex
-from indexer.vectors.opening import Place, open_index, refreshed, writing
+from indexer.vectors.opening import IndexFile, open_index, refreshed, writing
 from indexer.vectors.parts import VectorSource
 from retrieval.errors import StoreError
 
@@ -73,7 +73,7 @@ class _Trial:
 
 
 def optimize(
-    place: Place,
+    file: IndexFile,
     catalog: VectorSource,
     other: Vectors,
     *,
@@ -87,12 +87,12 @@ def optimize(
     `other` are vectors [m, D] to ask with that are of the other modality (m may be 0). `memory` is in bytes and bounds
     what a search touches again and again. `kind` leaves no choice. StoreError if nothing fits.
     """
-    index = refreshed(place, catalog)
+    index = refreshed(file, catalog)
     if not len(index):
         return None
     index.check()  # all of it is read below
-    with writing(place):
-        index = CatalogIndex.load(place.path)
+    with writing(file):
+        index = CatalogIndex.load(file.path)
         had = index.tuning is not None
         index.tune(None)
         trial = _make_trial(index, other, sample)
@@ -106,13 +106,13 @@ def optimize(
                 log.warning("no compressed index reaches a recall of %.2f on these vectors; it stays exact", RECALL)
         if not _fits(chosen, memory):
             raise StoreError(
-                f"the {place.kind} index would keep {chosen.memory_bytes / 2**20:.0f} MiB in memory as {chosen.kind}, "
+                f"the {file.kind} index would keep {chosen.memory_bytes / 2**20:.0f} MiB in memory as {chosen.kind}, "
                 f"more than the {(memory or 0) / 2**20:.0f} MiB allowed",
                 hint="Allow more with --memory, or let the kind be chosen; nothing was changed.",
             )
         if had or chosen.kind != "flat":
-            index.save(place.path)
-    return open_index(place, catalog), chosen
+            index.save(file.path)
+    return open_index(file, catalog), chosen
 
 
 def _fits(measured: Measured, memory: int | None) -> bool:

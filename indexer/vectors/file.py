@@ -23,10 +23,10 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from indexer.vectors.blocks import CheckedFile, SummedWriter, blocks_of
+from indexer.vectors.blocks import CheckedFile, ChecksumWriter, blocks_of
 from indexer.vectors.compressed import Compressed, MappedLists, Tuning
 from indexer.vectors.flat import Flat, load_faiss, new_flat
-from indexer.vectors.parts import Part, RowFile, new_part
+from indexer.vectors.parts import Part, VectorFile, new_part
 from retrieval.errors import StoreCorrupt
 from retrieval.on_disk import make_folder_like_its_parent, written_whole
 from retrieval.types import Ids
@@ -54,7 +54,7 @@ class Outdated(StoreCorrupt):
         self.seq = seq
 
 
-class Output(Protocol):
+class WritableFile(Protocol):
     """What the parts of an index file are written to."""
 
     def write(self, data: Any, /) -> int: ...
@@ -62,18 +62,18 @@ class Output(Protocol):
     def tell(self) -> int: ...
 
 
-def write_whole(path: Path, write: Callable[[Output], dict[str, Any]]) -> None:
+def write_whole(path: Path, write: Callable[[WritableFile], dict[str, Any]]) -> None:
     """`write` fills a temporary file and returns the trailer; the file is sealed, synced and renamed, or nothing is."""
     make_folder_like_its_parent(path.parent)
     with written_whole(path, durable=True, like=path.parent) as temporary, temporary.open("wb") as file:
-        summed = SummedWriter(file)
+        summed = ChecksumWriter(file)
         meta = write(summed)
         sums = summed.sums().tobytes()
         text = json.dumps(meta | {"sums_crc": zlib.crc32(sums)}, sort_keys=True).encode()
         file.write(sums + text + _FOOTER.pack(zlib.crc32(text), len(text), _MAGIC))
 
 
-def write_flat(file: Output, dim: int, ids: Ids, vectors: Iterable[npt.NDArray[np.float16]]) -> dict[str, Any]:
+def write_flat(file: WritableFile, dim: int, ids: Ids, vectors: Iterable[npt.NDArray[np.float16]]) -> dict[str, Any]:
     """Write an IndexIDMap of float16 vectors [len(ids), dim], some at a time; where things lie, for the trailer.
 
     What FAISS writes of an empty one gives the header: two counts are set in it, and the two arrays, whose lengths are
@@ -97,7 +97,7 @@ def write_flat(file: Output, dim: int, ids: Ids, vectors: Iterable[npt.NDArray[n
     return {"dim": dim, "count": len(ids), "vectors_at": offset}
 
 
-def write_compressed(file: Output, compressed: Compressed) -> dict[str, Any]:
+def write_compressed(file: WritableFile, compressed: Compressed) -> dict[str, Any]:
     """Write the compressed index where the file is; the trailer's entries."""
     faiss = load_faiss()
     start = file.tell()
@@ -164,7 +164,7 @@ def read_part(path: Path, opened: OpenedFile) -> Part:
         lambda: _flat_index(path, opened),
         lambda first, stop: checked.require(start + 2 * dim * first, start + 2 * dim * stop),
     )
-    return new_part(ids, flat, row_file=RowFile(opened.file, checked, start, dim), compressed=compressed)
+    return new_part(ids, flat, vector_file=VectorFile(opened.file, checked, start, dim), compressed=compressed)
 
 
 def _compressed(path: Path, opened: OpenedFile) -> Compressed:

@@ -48,7 +48,7 @@ _TRIED = 128  # own vectors that are asked with to find how many lists to visit
 _K = 10
 
 
-class DeviceRows:
+class FlatGpuSearch:
     """Proposes candidates by any index with `search(queries, k)`, whose scores are off by at most _ERROR |q| |v|."""
 
     def __init__(self, searched: Any, most: int = _MOST) -> None:
@@ -81,7 +81,7 @@ class DeviceRows:
         return proposed
 
 
-class ListedRows:
+class ListGpuSearch:
     """Proposes candidates by an inverted file, visiting `nprobe` of its lists: not all that an exact search finds."""
 
     def __init__(self, searched: Any, nprobe: int = 1) -> None:
@@ -146,12 +146,12 @@ def fitting(part: Part, flat: Callable[[], Any], lists: Callable[[], Any]) -> Pr
     """All rows by `flat`, else by `lists`, tuned; FAISS says by a RuntimeError that its memory is not enough."""
     count, dim = part.codes().shape
     try:
-        return DeviceRows(flat())
+        return FlatGpuSearch(flat())
     except RuntimeError as exc:
         log.warning("%.1f GB of vectors do not fit on the GPU; it keeps half of that, in lists", count * dim * 2 / 1e9)
         log.debug("FAISS said: %s", exc)
     try:
-        listed = ListedRows(lists())
+        listed = ListGpuSearch(lists())
         recall = listed.tune(part, default_nlist(count))
     except RuntimeError as exc:
         raise StoreError(

@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from indexer.vector_sets import VectorKind
 from indexer.vectors.compressed import Tuning, build
-from indexer.vectors.file import Output, open_file, read_part, reason, write_compressed, write_flat, write_whole
+from indexer.vectors.file import WritableFile, open_file, read_part, reason, write_compressed, write_flat, write_whole
 from indexer.vectors.flat import Flat
 from indexer.vectors.parts import (
     Hits,
@@ -44,7 +44,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class CaughtUp:
+class IndexChanges:
     """How many rows an index took in and let go; whether all of it was built anew."""
 
     added: int = 0
@@ -130,7 +130,7 @@ class CatalogIndex:
             if self.renew is None:
                 raise
             with self._writing:
-                if self._state.mapped.row_file is state.mapped.row_file:  # else another thread has renewed it
+                if self._state.mapped.vector_file is state.mapped.vector_file:  # else another thread has renewed it
                     log.warning("%s; building it anew from the catalog", exc)
                     self._state = self.renew()._state
         return read(self._state)
@@ -171,7 +171,7 @@ class CatalogIndex:
             self._state = State(mapped, recent, self._state.mark)
             return here + there
 
-    def catch_up(self, catalog: VectorSource) -> CaughtUp:
+    def catch_up(self, catalog: VectorSource) -> IndexChanges:
         """Take in what was committed to the catalog since this index's mark, and let go what was deleted there.
 
         Costs what changed. Additions are read before deletions, so a row that comes and goes meanwhile ends up gone.
@@ -185,7 +185,7 @@ class CatalogIndex:
             self._state = State(state.mapped, recent, Mark(last_id, state.mark.seq))
             removed = self.remove(gone) if len(gone) else 0
             self._state = replace(self._state, mark=Mark(last_id, seq))
-            return CaughtUp(added, removed)
+            return IndexChanges(added, removed)
 
     def agrees_with(self, catalog: VectorSource, sample: int = 32) -> bool:
         """Whether a sample of rows, the newest among them, is what the catalog holds under those ids.
@@ -209,9 +209,9 @@ class CatalogIndex:
         """Read all of the file that this index is mapped from, to find whether anything in it is damaged."""
 
         def read(state: State) -> None:
-            row_file = state.mapped.row_file
-            if row_file is not None:
-                row_file.checked.require(0, row_file.checked.size)
+            vector_file = state.mapped.vector_file
+            if vector_file is not None:
+                vector_file.checked.require(0, vector_file.checked.size)
 
         self._of_sound(read)
 
@@ -253,7 +253,7 @@ class CatalogIndex:
             places = np.where(alive, np.cumsum(alive) - 1, -1)
             compressed = compressed.rewritten(places, state.recent.iter_alive())
 
-        def write(file: Output) -> dict[str, Any]:
+        def write(file: WritableFile) -> dict[str, Any]:
             vectors = (batch for part in state.parts for batch in part.iter_alive())
             meta = write_flat(file, self._dim, ids, vectors) | asdict(state.mark)
             if compressed is not None and len(compressed):

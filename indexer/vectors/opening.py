@@ -16,7 +16,7 @@ from pathlib import Path
 from indexer.on_disk import locked
 from indexer.vector_sets import VectorKind
 from indexer.vectors.file import Outdated, reason
-from indexer.vectors.index import CatalogIndex, CaughtUp
+from indexer.vectors.index import CatalogIndex, IndexChanges
 from indexer.vectors.parts import VectorSource
 from retrieval.errors import StoreCorrupt, StoreError
 
@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Place:
+class IndexFile:
     """Whose index it is and where its file lies."""
 
     path: Path
@@ -33,44 +33,44 @@ class Place:
     store_id: str
 
 
-def open_index(place: Place, catalog: VectorSource) -> CatalogIndex:
+def open_index(file: IndexFile, catalog: VectorSource) -> CatalogIndex:
     """The index in the file, caught up with the catalog and written back where that pays; rebuilt if it is no good.
 
     Deletions are always written back, so that erased vectors leave the file; additions once they are a twentieth of it.
     """
-    before = _signature(place.path)
-    index, caught = _caught_up(place, catalog)
+    before = _signature(file.path)
+    index, caught = _caught_up(file, catalog)
     if caught.removed:
-        index = _written(place, catalog, index, before)
+        index = _written(file, catalog, index, before)
     elif caught.anew or caught.added > max(1000, len(index) // 20):
         try:
-            index = _written(place, catalog, index, before)
+            index = _written(file, catalog, index, before)
         except StoreError as exc:
             log.warning("%s; searching goes on without it", exc)
-    return _renewable(index, place, catalog)
+    return _renewable(index, file, catalog)
 
 
-def refreshed(place: Place, catalog: VectorSource) -> CatalogIndex:
+def refreshed(file: IndexFile, catalog: VectorSource) -> CatalogIndex:
     """The index caught up with the catalog, and its file too. StoreError if that can't be written."""
-    before = _signature(place.path)
-    index, caught = _caught_up(place, catalog)
-    index = _written(place, catalog, index, before) if caught or before is None else index
-    return _renewable(index, place, catalog)
+    before = _signature(file.path)
+    index, caught = _caught_up(file, catalog)
+    index = _written(file, catalog, index, before) if caught or before is None else index
+    return _renewable(index, file, catalog)
 
 
-def _renewable(index: CatalogIndex, place: Place, catalog: VectorSource) -> CatalogIndex:
+def _renewable(index: CatalogIndex, file: IndexFile, catalog: VectorSource) -> CatalogIndex:
     """The index, which is built anew from the catalog should its file turn out to be damaged when it is read.
 
     Its file has let go what was erased, so that an index that can't be written is used all the same.
     """
 
     def renewed() -> CatalogIndex:
-        anew = CatalogIndex(place.dim, place.kind, place.store_id)
+        anew = CatalogIndex(file.dim, file.kind, file.store_id)
         anew.catch_up(catalog)
         try:
-            with writing(place):
-                anew.save(place.path)
-            return CatalogIndex.load(place.path)
+            with writing(file):
+                anew.save(file.path)
+            return CatalogIndex.load(file.path)
         except StoreError as exc:
             log.warning("%s; searching goes on without it", exc)
             return anew
@@ -79,18 +79,20 @@ def _renewable(index: CatalogIndex, place: Place, catalog: VectorSource) -> Cata
     return index
 
 
-def _written(place: Place, catalog: VectorSource, index: CatalogIndex, before: tuple[int, ...] | None) -> CatalogIndex:
+def _written(
+    file: IndexFile, catalog: VectorSource, index: CatalogIndex, before: tuple[int, ...] | None
+) -> CatalogIndex:
     """Write the index, which was made from the file that was there `before`; if another is there, from that one."""
-    with writing(place):
-        if _signature(place.path) != before:
-            index, _ = _caught_up(place, catalog)
+    with writing(file):
+        if _signature(file.path) != before:
+            index, _ = _caught_up(file, catalog)
         try:
-            index.save(place.path)
+            index.save(file.path)
         except StoreCorrupt as exc:
             log.warning("%s; building it anew from the catalog", exc)
-            index, _ = _from_nothing(place, catalog)
-            index.save(place.path)
-        return CatalogIndex.load(place.path)
+            index, _ = _from_nothing(file, catalog)
+            index.save(file.path)
+        return CatalogIndex.load(file.path)
 
 
 def _signature(path: Path) -> tuple[int, ...] | None:
@@ -103,57 +105,57 @@ def _signature(path: Path) -> tuple[int, ...] | None:
 
 
 @contextmanager
-def writing(place: Place) -> Iterator[None]:
+def writing(file: IndexFile) -> Iterator[None]:
     """Held by one process at a time, for as long as it makes a new file of an index.
 
     An unfinished file that is there then is of a process that was killed, and may hold what was erased since: it goes.
     """
     try:
-        with locked(place.path.parent):
+        with locked(file.path.parent):
             yield
     except OSError as exc:
         raise StoreError(
-            f"the index file {place.path.name} can't be written: {reason(exc, place.path)}",
+            f"the index file {file.path.name} can't be written: {reason(exc, file.path)}",
             hint="Make room and check permissions; the catalog has everything, nothing is lost.",
         ) from exc
 
 
-def _caught_up(place: Place, catalog: VectorSource) -> tuple[CatalogIndex, CaughtUp]:
+def _caught_up(file: IndexFile, catalog: VectorSource) -> tuple[CatalogIndex, IndexChanges]:
     """The index as the catalog has it. A file that was no good counts as a removal: it has to be overwritten."""
     try:
-        index = CatalogIndex.load(place.path)
-        if (index.dim, index.kind, index.store_id) == (place.dim, place.kind, place.store_id):
+        index = CatalogIndex.load(file.path)
+        if (index.dim, index.kind, index.store_id) == (file.dim, file.kind, file.store_id):
             caught = _followed(index, catalog)
             if caught is not None:
                 return index, caught
-            why = f"the index file {place.path.name} is not of this catalog's present state"
+            why = f"the index file {file.path.name} is not of this catalog's present state"
         else:
-            why = f"the index file {place.path.name} belongs to another store, or to a model that this one had before"
+            why = f"the index file {file.path.name} belongs to another store, or to a model that this one had before"
     except FileNotFoundError:
-        return _from_nothing(place, catalog)
+        return _from_nothing(file, catalog)
     except Outdated as exc:
         log.warning("%s; building it anew from the catalog. If it was compressed, run `medlens optimize` again", exc)
-        index, caught = _from_nothing(place, catalog)
-        _, erased = catalog.deleted_since(place.kind, exc.seq)
-        return index, CaughtUp(caught.added, len(erased), anew=True)
+        index, caught = _from_nothing(file, catalog)
+        _, erased = catalog.deleted_since(file.kind, exc.seq)
+        return index, IndexChanges(caught.added, len(erased), anew=True)
     except StoreCorrupt as exc:
         why = str(exc)
     log.warning("%s; building it anew from the catalog", why)
-    index, caught = _from_nothing(place, catalog)
-    return index, CaughtUp(caught.added, int(place.path.is_file()))
+    index, caught = _from_nothing(file, catalog)
+    return index, IndexChanges(caught.added, int(file.path.is_file()))
 
 
-def _from_nothing(place: Place, catalog: VectorSource) -> tuple[CatalogIndex, CaughtUp]:
-    index = CatalogIndex(place.dim, place.kind, place.store_id)
+def _from_nothing(file: IndexFile, catalog: VectorSource) -> tuple[CatalogIndex, IndexChanges]:
+    index = CatalogIndex(file.dim, file.kind, file.store_id)
     return index, index.catch_up(catalog)
 
 
-def _followed(index: CatalogIndex, catalog: VectorSource) -> CaughtUp | None:
+def _followed(index: CatalogIndex, catalog: VectorSource) -> IndexChanges | None:
     """Bring an index up to the catalog; None if it is of another state. StoreCorrupt if its file is damaged."""
     caught = index.catch_up(catalog)
     while not index.agrees_with(catalog):
         since = index.catch_up(catalog)  # what another process deleted meanwhile is no disagreement
         if not since.removed:
             return None
-        caught = CaughtUp(caught.added + since.added, caught.removed + since.removed)
+        caught = IndexChanges(caught.added + since.added, caught.removed + since.removed)
     return caught

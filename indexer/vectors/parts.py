@@ -52,7 +52,7 @@ class Mark:
 
 
 @dataclass(frozen=True)
-class RowFile:
+class VectorFile:
     """Vectors as they lie in an open file, one after the other. The file may have been replaced on the disk since."""
 
     file: FileIO
@@ -78,7 +78,7 @@ class Part:
     ids: Ids  # ascending
     flat: Flat
     dead: npt.NDArray[np.bool_]  # [len(ids)]
-    row_file: RowFile | None = None
+    vector_file: VectorFile | None = None
     compressed: Compressed | None = None
     on_device: Proposer | None = None
 
@@ -109,10 +109,10 @@ class Part:
         return self.flat.vectors
 
     def gather(self, rows: Rows) -> Vectors:
-        if self.row_file is not None and len(rows) <= _READ:
-            return self.row_file.read(rows)
-        if self.row_file is not None:
-            self.row_file.require(rows)
+        if self.vector_file is not None and len(rows) <= _READ:
+            return self.vector_file.read(rows)
+        if self.vector_file is not None:
+            self.vector_file.require(rows)
         return self.flat.unchecked[rows]
 
     def iter_alive(self) -> Iterator[Vectors]:

@@ -15,14 +15,14 @@ import numpy as np
 import numpy.typing as npt
 
 from retrieval.errors import EvaluationError, NonFiniteEmbedding
-from retrieval.evaluation.labelling import ScaledEncoder, ZeroShot, judge_labels
+from retrieval.evaluation.label_sets import ScaledEncoder, ZeroShot, judge_labels
 from retrieval.evaluation.retrieval import (
     RECALL_AT,
-    Cosines,
+    CosineScores,
     Direction,
-    Given,
     Grades,
     Pairing,
+    PrecomputedScores,
     judge_direction,
     shuffled_control,
 )
@@ -34,7 +34,7 @@ from retrieval.types import Embeddings, Encoder
 from retrieval.zeroshot.calibration import Calibration
 from retrieval.zeroshot.labels import LabelSet
 
-IMAGE_TO_TEXT, TEXT_TO_IMAGE, ASKED = "image to text", "text to image", "second text to image"
+IMAGE_TO_TEXT, TEXT_TO_IMAGE, SECOND_TEXT_TO_IMAGE = "image to text", "text to image", "second text to image"
 DENSE, TEXT, HYBRID = RANKERS = ("dense", "text", "hybrid")
 MOST_ENTRIES = 20_000  # of a gallery; scores are a full matrix
 
@@ -43,7 +43,7 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True)
 class Options:
-    """`rankers` answer the second texts (`EvaluationRows.asked`); `grade_by` names the fields whose agreement grades
+    """`rankers` answer the second texts (`EvaluationRows.queries`); `grade_by` names the fields whose agreement grades
     nDCG; `shuffles` is how often the control pairs at random."""
 
     rankers: tuple[str, ...] = RANKERS
@@ -54,7 +54,7 @@ class Options:
 
 
 @dataclass(frozen=True)
-class Way:
+class RetrievalResult:
     """One way of asking, by one ranker. `control` is least, mean and greatest of figures with shuffled pairs."""
 
     name: str
@@ -71,14 +71,14 @@ class Evaluation:
     model: str
     rows: EvaluationRows
     options: Options
-    ways: list[Way]
+    retrieval: list[RetrievalResult]
     zero_shot: list[ZeroShot]
     wordings: list[Wording]
     notes: list[str]
 
 
 @dataclass(frozen=True)
-class Compared:
+class Comparison:
     """Two models on the same rows. Differences are the second's less the first's, by task and figure."""
 
     first: Evaluation
@@ -108,12 +108,12 @@ def evaluate(
         raise ValueError(f"{len(images)} vectors for {len(rows)} rows")
     _require_finite(images, encoder.name, "images")
     notes = list(rows.notes)
-    ways: list[Way] = []
+    results: list[RetrievalResult] = []
     steps = 3 * bool(retrieval) + len(label_sets)
     vectors = TextVectors(encoder, known_texts)
     if retrieval:
-        ways += _both_ways(rows, images, vectors, options, notes, lambda done: progress("judging", done, steps))
-        ways += _asked(rows, images, vectors, options, notes)
+        results += _both_ways(rows, images, vectors, options, notes, lambda done: progress("judging", done, steps))
+        results += _second_text_to_image(rows, images, vectors, options, notes)
         progress("judging", 3, steps)
     zero_shot = []
     for labels, truth in label_sets:
@@ -128,23 +128,23 @@ def evaluate(
         zero_shot.append(found)
         progress("judging", steps - len(label_sets) + len(zero_shot), steps)
     wordings = judge_wordings(rows, images, vectors.of, resamples=options.resamples, seed=options.seed)
-    return Evaluation(encoder.name, rows, options, ways, zero_shot, wordings, notes)
+    return Evaluation(encoder.name, rows, options, results, zero_shot, wordings, notes)
 
 
-def compare(first: Evaluation, second: Evaluation) -> Compared:
+def compare(first: Evaluation, second: Evaluation) -> Comparison:
     """Paired differences of every figure that a model has a part in."""
     if first.rows != second.rows or first.options != second.options:
         raise ValueError("the two models were judged on different rows or in different ways")
     settings = {"resamples": first.options.resamples, "seed": first.options.seed}
     found = {}
-    for a, b in zip(first.ways, second.ways, strict=True):
+    for a, b in zip(first.retrieval, second.retrieval, strict=True):
         if a.ranker != TEXT:  # sees no image: the same for both
             found[f"{a.name}, {a.ranker}"] = differences(a.direction.judgement, b.direction.judgement, **settings)
     for x, y in zip(first.zero_shot, second.zero_shot, strict=True):
         found[f"zero-shot {x.labels.name}"] = differences(x.judgement, y.judgement, **settings)
     for one, other in zip(first.wordings, second.wordings, strict=True):
         found[one.name] = differences(one.judgement, other.judgement, **settings)
-    return Compared(first, second, found)
+    return Comparison(first, second, found)
 
 
 class TextVectors:
@@ -170,7 +170,7 @@ def _both_ways(
     options: Options,
     notes: list[str],
     done: Callable[[int], None],
-) -> list[Way]:
+) -> list[RetrievalResult]:
     chosen = rows.with_text
     if len(chosen) < len(rows):
         notes.append(f"{len(rows) - len(chosen)} of {len(rows)} images have no text: left out of retrieval")
@@ -191,41 +191,51 @@ def _both_ways(
     mine, theirs = images[chosen], vectors.of(pairing.texts)
     fields = {name: [rows.fields[name][int(i)] for i in chosen] for name in options.grade_by}
     grades = Grades.of(fields, pairing)
-    forth = _way(IMAGE_TO_TEXT, DENSE, Cosines(mine, theirs), pairing, grades, options)
+    forth = _retrieval_result(IMAGE_TO_TEXT, DENSE, CosineScores(mine, theirs), pairing, grades, options)
     done(1)
     turned = grades.turned() if grades else None
-    back = _way(TEXT_TO_IMAGE, DENSE, Cosines(theirs, mine), pairing.turned(), turned, options)
+    back = _retrieval_result(TEXT_TO_IMAGE, DENSE, CosineScores(theirs, mine), pairing.turned(), turned, options)
     done(2)
     return [forth, back]
 
 
-def _asked(
+def _second_text_to_image(
     rows: EvaluationRows, images: Embeddings, vectors: TextVectors, options: Options, notes: list[str]
-) -> list[Way]:
+) -> list[RetrievalResult]:
     """Second texts ask for the images: the model by what the images show, BM25 by what is written of them."""
-    if rows.asked is None or rows.documents is None:
+    if rows.queries is None or rows.documents is None:
         notes.append("no text baseline: the rows have no second text that asks for the first")
         return []
     chosen = np.array([i for i, document in enumerate(rows.documents) if document], np.int64)
-    asked = [rows.asked[int(i)] for i in chosen]
-    pairing = Pairing.of([[text] if text else [] for text in asked], of_rows(rows.groups, chosen))
+    queries = [rows.queries[int(i)] for i in chosen]
+    pairing = Pairing.of([[text] if text else [] for text in queries], of_rows(rows.groups, chosen))
     if len(pairing.texts) < LEAST:
         notes.append(f"no text baseline: {len(pairing.texts)} different queries with a text to be found")
         return []
     back = pairing.turned()
-    dense = Cosines(vectors.of(pairing.texts), images[chosen])
+    dense = CosineScores(vectors.of(pairing.texts), images[chosen])
     text = bm25_scores(pairing.texts, of_rows(rows.documents, chosen))
-    scores: dict[str, Cosines | Given] = {DENSE: dense, TEXT: Given(text)}
-    scores[HYBRID] = Given(fused(dense.rows(slice(0, len(text))), text))
-    return [_way(ASKED, ranker, scores[ranker], back, None, options) for ranker in options.rankers]
+    scores: dict[str, CosineScores | PrecomputedScores] = {DENSE: dense, TEXT: PrecomputedScores(text)}
+    scores[HYBRID] = PrecomputedScores(fused(dense.rows(slice(0, len(text))), text))
+    return [
+        _retrieval_result(SECOND_TEXT_TO_IMAGE, ranker, scores[ranker], back, None, options)
+        for ranker in options.rankers
+    ]
 
 
-def _way(
-    name: str, ranker: str, scores: Cosines | Given, pairing: Pairing, grades: Grades | None, options: Options
-) -> Way:
+def _retrieval_result(
+    name: str,
+    ranker: str,
+    scores: CosineScores | PrecomputedScores,
+    pairing: Pairing,
+    grades: Grades | None,
+    options: Options,
+) -> RetrievalResult:
     direction = judge_direction(scores, pairing, ks=curve_depths(len(pairing.texts)), grades=grades)
     estimates = direction.judgement.estimates(resamples=options.resamples, seed=options.seed)
-    return Way(name, ranker, direction, estimates, shuffled_control(scores, pairing, times=options.shuffles))
+    return RetrievalResult(
+        name, ranker, direction, estimates, shuffled_control(scores, pairing, times=options.shuffles)
+    )
 
 
 def curve_depths(gallery: int) -> tuple[int, ...]:

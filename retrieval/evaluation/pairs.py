@@ -19,7 +19,7 @@ from PIL import Image
 
 from retrieval.errors import EvaluationError
 from retrieval.evaluation.rows import SEVERAL, EvaluationRows, draw_groups
-from retrieval.row_files import TRAIN, Line, plain, read_row_file
+from retrieval.row_files import TRAIN, FileLine, plain, read_row_file
 
 FILE_NAMES = ("pairs.jsonl", "labels.jsonl")
 ALL = "all"
@@ -35,7 +35,7 @@ Fingerprint = tuple[str, npt.NDArray[np.float32]]
 class Pair:
     """One row of a pairs file and where its image lies."""
 
-    line: Line
+    line: FileLine
     image: Path
     group: str
     split: str
@@ -133,7 +133,7 @@ def evaluation_rows(
         texts=tuple((t,) if t else () for t in own),
         groups=tuple(pair.group for pair in chosen),
         fields={name: tuple(_value(pair.line.values.get(name)) for pair in chosen) for name in names},
-        asked=tuple(pair.line.text(query) or None for pair in chosen) if query else None,
+        queries=tuple(pair.line.text(query) or None for pair in chosen) if query else None,
         documents=tuple(own) if query else None,
         facts={
             "pairs": pairs.name,

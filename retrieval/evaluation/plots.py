@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from retrieval.errors import EvaluationError
-from retrieval.evaluation.evaluate import Way
-from retrieval.evaluation.labelling import ZeroShot
+from retrieval.evaluation.evaluate import RetrievalResult
+from retrieval.evaluation.label_sets import ZeroShot
 from retrieval.evaluation.zero_shot import BINS
 from retrieval.optional import require_optional
 from retrieval.statistics.bootstrap import Difference
@@ -41,17 +41,17 @@ def require_matplotlib() -> None:
     require_optional("matplotlib", "the report", EvaluationError)
 
 
-def recall_curves(title: str, ways: Sequence[Way]) -> str:
+def recall_curves(title: str, results: Sequence[RetrievalResult]) -> str:
     """Recall over the depth, one line for each ranker with its interval, and chance."""
     with _axes(6.0, 3.4) as (figure, axes):
-        for way, colour in zip(ways, COLOURS, strict=False):
-            ks = sorted(way.direction.figures.hits)
-            found = [way.estimates[f"R@{k}"] for k in ks]
+        for result, colour in zip(results, COLOURS, strict=False):
+            ks = sorted(result.direction.figures.hits)
+            found = [result.estimates[f"R@{k}"] for k in ks]
             axes.fill_between(ks, [e.low for e in found], [e.high for e in found], color=colour, alpha=0.15, lw=0)
-            axes.plot(ks, [e.value for e in found], color=colour, marker=".", label=way.ranker)
-        ks = sorted(ways[0].direction.figures.hits)
+            axes.plot(ks, [e.value for e in found], color=colour, marker=".", label=result.ranker)
+        ks = sorted(results[0].direction.figures.hits)
         axes.plot(
-            ks, [ways[0].estimates[f"R@{k}"].chance for k in ks], color=GREY, linestyle="--", label="random ranking"
+            ks, [results[0].estimates[f"R@{k}"].chance for k in ks], color=GREY, linestyle="--", label="random ranking"
         )
         ticks = [k for k in (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000) if k <= ks[-1]]
         axes.set(xscale="log", ylim=(0, 1.02), xlabel="k: how many answers are looked at", title=title)
@@ -64,10 +64,10 @@ def recall_curves(title: str, ways: Sequence[Way]) -> str:
         return _svg(figure)
 
 
-def rank_histogram(title: str, way: Way) -> str:
+def rank_histogram(title: str, result: RetrievalResult) -> str:
     """Where the first right answer stands, in tenths of the gallery; a random ranking as a line."""
     with _axes(5.2, 3.4) as (figure, axes):
-        share = (way.direction.figures.rank - 0.5) / way.direction.gallery
+        share = (result.direction.figures.rank - 0.5) / result.direction.gallery
         counts, edges = np.histogram(share, bins=10, range=(0, 1))
         axes.bar(edges[:-1], counts / len(share), width=0.1, align="edge", color=BLUE, edgecolor="white")
         axes.axhline(0.1, color=GREY, linestyle="--", label="one right answer, at random")

@@ -8,9 +8,9 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 
 from retrieval.evaluation import plots
-from retrieval.evaluation.evaluate import Compared, Evaluation, Way
-from retrieval.evaluation.labelling import ZeroShot
-from retrieval.evaluation.results import SHOWN, document, held_out_rows, one_figure, said, signed, wording_rows
+from retrieval.evaluation.evaluate import Comparison, Evaluation, RetrievalResult
+from retrieval.evaluation.label_sets import ZeroShot
+from retrieval.evaluation.results import SHOWN, document, held_out_rows, one_figure, signed, with_interval, wording_rows
 from retrieval.evaluation.zero_shot import ACCURACY, AUROC, BINS
 from retrieval.neutral import neutral, neutral_values
 from retrieval.statistics.bootstrap import Estimate
@@ -29,19 +29,19 @@ td small { color: #666; } .plots { display: flex; flex-wrap: wrap; gap: 1rem; al
 """
 
 
-def report_files(evaluation: Evaluation, compared: Compared | None = None) -> dict[str, str]:
+def report_files(evaluation: Evaluation, comparison: Comparison | None = None) -> dict[str, str]:
     """metrics.json and report.html: what stands in them by their names. Raises EvaluationError without matplotlib."""
     plots.require_matplotlib()
-    figures = neutral_values(document(evaluation, compared))
+    figures = neutral_values(document(evaluation, comparison))
     text = json.dumps(figures, indent=1, ensure_ascii=False) + "\n"
-    return {METRICS: text, REPORT: report_page(evaluation, compared)}
+    return {METRICS: text, REPORT: report_page(evaluation, comparison)}
 
 
-def report_page(evaluation: Evaluation, compared: Compared | None = None) -> str:
+def report_page(evaluation: Evaluation, comparison: Comparison | None = None) -> str:
     """The whole document; nothing in it is loaded from elsewhere."""
     rows = evaluation.rows
     title = f"{evaluation.model} on {rows.name}"
-    against = f" against {compared.second.model}" if compared else ""
+    against = f" against {comparison.second.model}" if comparison else ""
     facts = ", ".join(
         f"{name.replace('_', ' ')} {str(value)[: 16 if name == 'sha256' else None]}"
         for name, value in rows.facts.items()
@@ -53,8 +53,8 @@ def report_page(evaluation: Evaluation, compared: Compared | None = None) -> str
         _summary(evaluation),
         *(_notes(evaluation.notes)),
     ]
-    if compared:
-        sections += _comparison(compared)
+    if comparison:
+        sections += _comparison(comparison)
     sections += _retrieval(evaluation)
     for found in evaluation.zero_shot:
         sections += _zero_shot(found)
@@ -74,19 +74,19 @@ def report_page(evaluation: Evaluation, compared: Compared | None = None) -> str
 
 def _summary(evaluation: Evaluation) -> str:
     lines = []
-    for way in evaluation.ways:
-        found = way.estimates["R@10"]
+    for result in evaluation.retrieval:
+        found = result.estimates["R@10"]
         verdict = "above" if found.low > found.chance else "not clearly above"
         lines.append(
-            f"{way.name}, {way.ranker}: the right answer is among the first 10 of {way.direction.gallery} for "
-            f"{said('R@10', found)} of the queries, {verdict} a random ranking."
+            f"{result.name}, {result.ranker}: the right answer is among the first 10 of {result.direction.gallery} for "
+            f"{with_interval('R@10', found)} of the queries, {verdict} a random ranking."
         )
     for zero in evaluation.zero_shot:
         if ACCURACY in zero.estimates:
-            right = said(ACCURACY, zero.estimates[ACCURACY])
+            right = with_interval(ACCURACY, zero.estimates[ACCURACY])
             lines.append(f"zero-shot {zero.labels.name}: {right} of the answers are right.")
         else:
-            lines.append(f"zero-shot {zero.labels.name}: macro AUROC {said(AUROC, zero.estimates[AUROC])}.")
+            lines.append(f"zero-shot {zero.labels.name}: macro AUROC {with_interval(AUROC, zero.estimates[AUROC])}.")
     return _list(lines)
 
 
@@ -96,26 +96,28 @@ def _notes(notes: Sequence[str]) -> list[str]:
 
 def _retrieval(evaluation: Evaluation) -> list[str]:
     out = []
-    for name in dict.fromkeys(way.name for way in evaluation.ways):
-        ways = [way for way in evaluation.ways if way.name == name]
-        first = ways[0].direction
+    for name in dict.fromkeys(result.name for result in evaluation.retrieval):
+        results = [result for result in evaluation.retrieval if result.name == name]
+        first = results[0].direction
         out.append(f"<h2>Retrieval: {name}</h2>")
         out.append(f'<p class="small">{first.queries} queries, each against the whole gallery of {first.gallery}.</p>')
-        out.append(_ways_table(ways))
-        curves, ranks = f"{name}: recall", f"{name}, {ways[0].ranker}: ranks"
-        out.append(_pictures({curves: plots.recall_curves(curves, ways), ranks: plots.rank_histogram(ranks, ways[0])}))
+        out.append(_retrieval_table(results))
+        curves, ranks = f"{name}: recall", f"{name}, {results[0].ranker}: ranks"
+        out.append(
+            _pictures({curves: plots.recall_curves(curves, results), ranks: plots.rank_histogram(ranks, results[0])})
+        )
     return out
 
 
-def _ways_table(ways: Sequence[Way]) -> str:
-    figures = [name for name in SHOWN if name in ways[0].estimates]
-    head = ["figure", *(way.ranker for way in ways), "random ranking", "shuffled pairs"]
+def _retrieval_table(results: Sequence[RetrievalResult]) -> str:
+    figures = [name for name in SHOWN if name in results[0].estimates]
+    head = ["figure", *(result.ranker for result in results), "random ranking", "shuffled pairs"]
     rows = []
     for name in figures:
-        control = ways[0].control.get(name)
+        control = results[0].control.get(name)
         shuffled = f"{one_figure(name, control.least)} to {one_figure(name, control.greatest)}" if control else ""
-        own = [_marked(name, way.estimates[name]) for way in ways]
-        rows.append([name, *own, one_figure(name, ways[0].estimates[name].chance), shuffled])
+        own = [_marked(name, result.estimates[name]) for result in results]
+        rows.append([name, *own, one_figure(name, results[0].estimates[name].chance), shuffled])
     return _table(head, rows)
 
 
@@ -175,12 +177,12 @@ def _wordings(evaluation: Evaluation) -> list[str]:
     ]
 
 
-def _comparison(compared: Compared) -> list[str]:
-    first, second = _text(compared.first.model), _text(compared.second.model)
+def _comparison(comparison: Comparison) -> list[str]:
+    first, second = _text(comparison.first.model), _text(comparison.second.model)
     out = [f"<h2>{second} less {first}</h2>"]
     out.append('<p class="small">Paired over the same patients. Bold where the interval does not hold 0.</p>')
     pictures = {}
-    for task, figures in compared.differences.items():
+    for task, figures in comparison.differences.items():
         shown = {name: d for name, d in figures.items() if not name.startswith("R@") or name in SHOWN}
         rows = []
         for name, d in shown.items():
@@ -214,7 +216,7 @@ def _how_to_read(evaluation: Evaluation) -> str:
 
 def _marked(name: str, value: Estimate) -> str:
     """The figure, its interval in small letters."""
-    figure, _, rest = said(name, value).partition(" (")
+    figure, _, rest = with_interval(name, value).partition(" (")
     return f"{figure} <small>({rest}</small>" if rest else figure
 
 

@@ -6,25 +6,25 @@ import math
 from dataclasses import asdict
 from typing import Any
 
-from retrieval.evaluation.evaluate import DENSE, Compared, Evaluation, Way
-from retrieval.evaluation.labelling import OWN, PLAIN, Calibrated, ZeroShot
+from retrieval.evaluation.evaluate import DENSE, Comparison, Evaluation, RetrievalResult
+from retrieval.evaluation.label_sets import OWN, PLAIN, CalibratedFigures, ZeroShot
 from retrieval.evaluation.retrieval import MEDIAN, RECALL_AT
-from retrieval.evaluation.wording import AS_SAID, TAKEN_APART, Wording
+from retrieval.evaluation.wording import AS_WRITTEN, TAKEN_APART, Wording
 from retrieval.evaluation.zero_shot import AUROC, ECE
 from retrieval.statistics.bootstrap import Difference, Estimate
 
-Row = dict[str, Any]
+JsonObject = dict[str, Any]
 HELD_OUT = ", held out from the calibration"
 SHOWN = (*(f"R@{k}" for k in RECALL_AT), "MRR", "mAP", "nDCG@10", MEDIAN)
 
 
-def figure_rows(evaluation: Evaluation) -> list[Row]:
+def figure_rows(evaluation: Evaluation) -> list[JsonObject]:
     """One row a figure. Shares are 0 to 1; the median rank counts from 1."""
     rows = []
-    for way in evaluation.ways:
-        for name in (n for n in SHOWN if n in way.estimates):
-            control = way.control.get(name)
-            row = _row(way.name, way.ranker, name, way.estimates[name])
+    for result in evaluation.retrieval:
+        for name in (n for n in SHOWN if n in result.estimates):
+            control = result.control.get(name)
+            row = _row(result.name, result.ranker, name, result.estimates[name])
             rows.append(row | {"control": _number(control.mean) if control else None})
     for found in evaluation.zero_shot:
         task = f"zero-shot {found.labels.name}"
@@ -37,10 +37,10 @@ def figure_rows(evaluation: Evaluation) -> list[Row]:
     return rows
 
 
-def difference_rows(compared: Compared) -> list[Row]:
+def difference_rows(comparison: Comparison) -> list[JsonObject]:
     """One row a figure: both models, and the second less the first."""
     rows = []
-    for task, figures in compared.differences.items():
+    for task, figures in comparison.differences.items():
         for name, d in figures.items():
             if not name.startswith("R@") or name in SHOWN:
                 rows.append({"task": task, "figure": name} | _difference(d))
@@ -52,19 +52,21 @@ def is_share(figure: str) -> bool:
     return figure not in (MEDIAN, AUROC, ECE, "MRR", "mAP", "nDCG@10")
 
 
-def tables(evaluation: Evaluation, compared: Compared | None = None) -> list[tuple[str, list[Row]]]:
+def tables(evaluation: Evaluation, comparison: Comparison | None = None) -> list[tuple[str, list[JsonObject]]]:
     """For people: titles and rows with figures as words, a column each. Of two models, the differences."""
-    if compared is not None:
-        title = f"{compared.second.model} less {compared.first.model}"
-        return [(title, [_words(row) for row in difference_rows(compared)])]
+    if comparison is not None:
+        title = f"{comparison.second.model} less {comparison.first.model}"
+        return [(title, [_words(row) for row in difference_rows(comparison)])]
     out = []
     size = f"{len(evaluation.rows)} images of {len(set(evaluation.rows.groups))} patients or cases"
-    for name in dict.fromkeys(way.name for way in evaluation.ways):
-        ways = [way for way in evaluation.ways if way.name == name]
-        first = ways[0]
+    for name in dict.fromkeys(result.name for result in evaluation.retrieval):
+        results = [result for result in evaluation.retrieval if result.name == name]
+        first = results[0]
         rows = []
         for figure in (n for n in SHOWN if n in first.estimates):
-            row: Row = {"figure": figure} | {way.ranker: said(figure, way.estimates[figure]) for way in ways}
+            row: JsonObject = {"figure": figure} | {
+                result.ranker: with_interval(figure, result.estimates[figure]) for result in results
+            }
             control = first.control.get(figure)
             row["chance"] = one_figure(figure, first.estimates[figure].chance)
             rows.append(row | {"shuffled pairs": one_figure(figure, control.mean) if control else None})
@@ -74,8 +76,8 @@ def tables(evaluation: Evaluation, compared: Compared | None = None) -> list[tup
         rows = [
             {
                 "figure": figure,
-                "prompts of the set": said(figure, value),
-                "plain softmax": said(figure, found.plain_estimates[figure]),
+                "prompts of the set": with_interval(figure, value),
+                "plain softmax": with_interval(figure, found.plain_estimates[figure]),
                 "chance": one_figure(figure, value.chance),
             }
             for figure, value in found.estimates.items()
@@ -89,25 +91,29 @@ def tables(evaluation: Evaluation, compared: Compared | None = None) -> list[tup
     return out
 
 
-def wording_rows(evaluation: Evaluation) -> list[Row]:
-    """A row a kind of change, a column for each way of embedding the sentence."""
+def wording_rows(evaluation: Evaluation) -> list[JsonObject]:
+    """A row a kind of change, a column for each method of embedding the sentence."""
     return [
         {"changed": one.name, "sentences": one.sentences}
-        | {name: said(name, one.estimates[name]) if name in one.estimates else None for name in (AS_SAID, TAKEN_APART)}
-        | {"chance": one_figure(AS_SAID, 0.5)}
+        | {
+            name: with_interval(name, one.estimates[name]) if name in one.estimates else None
+            for name in (AS_WRITTEN, TAKEN_APART)
+        }
+        | {"chance": one_figure(AS_WRITTEN, 0.5)}
         for one in evaluation.wordings
     ]
 
 
-def held_out_rows(calibrated: Calibrated) -> list[Row]:
+def held_out_rows(calibrated: CalibratedFigures) -> list[JsonObject]:
     """A row a figure, a column for each who says it."""
     names = dict.fromkeys(name for estimates in calibrated.estimates.values() for name in estimates)
     return [
-        {"figure": name} | {by: said(name, found[name]) for by, found in calibrated.estimates.items()} for name in names
+        {"figure": name} | {by: with_interval(name, found[name]) for by, found in calibrated.estimates.items()}
+        for name in names
     ]
 
 
-def said(figure: str, value: Estimate) -> str:
+def with_interval(figure: str, value: Estimate) -> str:
     """`38.1 % (27.6 % to 50.6 %)`; the interval only where there is one."""
     if not math.isfinite(value.low):
         return one_figure(figure, value.value)
@@ -127,10 +133,10 @@ def signed(figure: str, value: float) -> str:
     return ("+" if value > 0 else "") + one_figure(figure, value)
 
 
-def document(evaluation: Evaluation, compared: Compared | None = None) -> Row:
+def document(evaluation: Evaluation, comparison: Comparison | None = None) -> JsonObject:
     """Everything but the single queries, as JSON takes it; what has no value is null."""
     first = evaluation
-    out: Row = {
+    out: JsonObject = {
         "model": first.model,
         "rows": {
             "name": first.rows.name,
@@ -139,38 +145,38 @@ def document(evaluation: Evaluation, compared: Compared | None = None) -> Row:
             **first.rows.facts,
         },
         "options": asdict(first.options),
-        "retrieval": [_way(way) for way in first.ways],
+        "retrieval": [_retrieval_result(result) for result in first.retrieval],
         "zero_shot": [_zero_shot(found) for found in first.zero_shot],
         "wordings": [_wording(one) for one in first.wordings],
         "notes": first.notes,
     }
-    if compared is not None:
+    if comparison is not None:
         out["compared_with"] = {
-            "model": compared.second.model,
-            "retrieval": [_way(way) for way in compared.second.ways],
-            "zero_shot": [_zero_shot(found) for found in compared.second.zero_shot],
-            "wordings": [_wording(one) for one in compared.second.wordings],
+            "model": comparison.second.model,
+            "retrieval": [_retrieval_result(result) for result in comparison.second.retrieval],
+            "zero_shot": [_zero_shot(found) for found in comparison.second.zero_shot],
+            "wordings": [_wording(one) for one in comparison.second.wordings],
             "differences": {
                 task: {name: _difference(d) for name, d in figures.items()}
-                for task, figures in compared.differences.items()
+                for task, figures in comparison.differences.items()
             },
         }
-    cleaned: Row = _clean(out)
+    cleaned: JsonObject = _clean(out)
     return cleaned
 
 
-def _way(way: Way) -> Row:
+def _retrieval_result(result: RetrievalResult) -> JsonObject:
     return {
-        "task": way.name,
-        "ranker": way.ranker,
-        "queries": way.direction.queries,
-        "gallery": way.direction.gallery,
-        "figures": {name: asdict(value) for name, value in way.estimates.items()},
-        "shuffled_control": {name: asdict(way.control[name]) for name in SHOWN if name in way.control},
+        "task": result.name,
+        "ranker": result.ranker,
+        "queries": result.direction.queries,
+        "gallery": result.direction.gallery,
+        "figures": {name: asdict(value) for name, value in result.estimates.items()},
+        "shuffled_control": {name: asdict(result.control[name]) for name in SHOWN if name in result.control},
     }
 
 
-def _zero_shot(found: ZeroShot) -> Row:
+def _zero_shot(found: ZeroShot) -> JsonObject:
     return {
         "labels": found.labels.name,
         "kind": found.labels.kind,
@@ -188,20 +194,20 @@ def _zero_shot(found: ZeroShot) -> Row:
     }
 
 
-def _wording(one: Wording) -> Row:
+def _wording(one: Wording) -> JsonObject:
     figures = {name: asdict(value) for name, value in one.estimates.items()}
     return {"changed": one.name, "sentences": one.sentences, "figures": figures}
 
 
-def _row(task: str, by: str, name: str, value: Estimate) -> Row:
+def _row(task: str, by: str, name: str, value: Estimate) -> JsonObject:
     return {"task": task, "by": by, "figure": name} | {k: _number(v) for k, v in asdict(value).items()}
 
 
-def _difference(d: Difference) -> Row:
+def _difference(d: Difference) -> JsonObject:
     return {k: _number(v) for k, v in asdict(d).items()}
 
 
-def _words(row: Row) -> Row:
+def _words(row: JsonObject) -> JsonObject:
     name = row["figure"]
     if row["low"] is None:
         difference = signed(name, row["value"])

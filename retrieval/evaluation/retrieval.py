@@ -121,7 +121,7 @@ class Direction:
 
 
 @dataclass(frozen=True)
-class Cosines:
+class CosineScores:
     """Scores of unit vectors [queries, D] and [gallery, D], computed a few queries at a time."""
 
     queries: Embeddings
@@ -133,7 +133,7 @@ class Cosines:
 
 
 @dataclass(frozen=True)
-class Given:
+class PrecomputedScores:
     """Scores that are there already, [queries, gallery]; higher is nearer."""
 
     scores: npt.NDArray[np.floating]
@@ -143,7 +143,11 @@ class Given:
 
 
 def judge_direction(
-    scores: Cosines | Given, pairing: Pairing, *, ks: Sequence[int] = RECALL_AT, grades: Grades | None = None
+    scores: CosineScores | PrecomputedScores,
+    pairing: Pairing,
+    *,
+    ks: Sequence[int] = RECALL_AT,
+    grades: Grades | None = None,
 ) -> Direction:
     """Images of `pairing` ask for its texts (turn it for the other way); `ks` are the depths of recall."""
     depths = tuple(sorted(set(ks)))
@@ -163,7 +167,7 @@ def judge_direction(
 
 
 def shuffled_control(
-    scores: Cosines | Given, pairing: Pairing, *, ks: Sequence[int] = RECALL_AT, times: int = 10
+    scores: CosineScores | PrecomputedScores, pairing: Pairing, *, ks: Sequence[int] = RECALL_AT, times: int = 10
 ) -> dict[str, Spread]:
     """Each figure when texts and images are paired at random, several times: should lie around chance."""
     depths = tuple(sorted(set(ks)))
@@ -195,10 +199,10 @@ def evaluate_retrieval(
     resamples: int = 2000,
 ) -> RetrievalFigures:
     """Rows are pairs: image i belongs to text i and to group (patient) i. Equal texts are one gallery entry."""
-    ways = judge_pairs(image_features, text_features, texts, groups)
-    found = [way.judgement.estimates(resamples=resamples) for way in ways]
+    directions = judge_pairs(image_features, text_features, texts, groups)
+    found = [direction.judgement.estimates(resamples=resamples) for direction in directions]
     recall = [{k: figures[f"R@{k}"] for k in RECALL_AT} for figures in found]
-    return RetrievalFigures(ways[0].queries, ways[0].gallery, *recall)
+    return RetrievalFigures(directions[0].queries, directions[0].gallery, *recall)
 
 
 def judge_pairs(
@@ -213,8 +217,8 @@ def judge_pairs(
     pairing = Pairing.of([[text] for text in texts], groups)
     _, first = np.unique(pairing.text_of, return_index=True)
     entries = text_features[first]
-    forth = judge_direction(Cosines(image_features, entries), pairing)
-    return forth, judge_direction(Cosines(entries, image_features), pairing.turned())
+    forth = judge_direction(CosineScores(image_features, entries), pairing)
+    return forth, judge_direction(CosineScores(entries, image_features), pairing.turned())
 
 
 def _statistics(figures: QueryFigures) -> dict[str, Statistic]:

@@ -21,7 +21,7 @@ class EvaluationRows:
     """One row for each image, in the order of its vectors.
 
     `texts` are an image's own words, none where it has none; `groups` its patient or case; `fields` what is known of
-    it by name (modality, label ...), None where it is not said. `asked` is another text about the image and
+    it by name (modality, label ...), None where it is not said. `queries` is another text about the image and
     `documents` what a text engine may read of it: together they allow a text baseline. `facts` say where the rows come
     from; nothing in them names a patient.
     """
@@ -30,14 +30,14 @@ class EvaluationRows:
     texts: tuple[tuple[str, ...], ...]
     groups: tuple[str, ...]
     fields: Mapping[str, tuple[str | None, ...]] = field(default_factory=dict)
-    asked: tuple[str | None, ...] | None = None
+    queries: tuple[str | None, ...] | None = None
     documents: tuple[str, ...] | None = None
     facts: Mapping[str, object] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         lengths = {len(self.texts), len(self.groups), *(len(values) for values in self.fields.values())}
-        lengths |= {len(values) for values in (self.asked, self.documents) if values is not None}
+        lengths |= {len(values) for values in (self.queries, self.documents) if values is not None}
         if len(lengths) > 1:
             raise ValueError(f"columns of {sorted(lengths)} rows, expected the same number")
 

@@ -20,7 +20,7 @@ from retrieval.statistics.measures import mean_of
 from retrieval.types import Embeddings
 
 SIDES, DENIAL = "sides exchanged", "a finding denied"
-AS_SAID, TAKEN_APART = "right, as said", "right, taken apart"
+AS_WRITTEN, TAKEN_APART = "right, as said", "right, taken apart"
 MOST = 1000  # sentences of each kind, drawn by the seed
 LEAST = 10
 
@@ -47,14 +47,14 @@ def judge_wordings(
         if len(pairs) < LEAST:
             continue
         shown = images[[row for row, _, _ in pairs]]
-        ways = {AS_SAID: vectors} | (
-            {TAKEN_APART: lambda texts: heard_vectors(texts, vectors)} if name == DENIAL else {}
+        encodings = {AS_WRITTEN: vectors} | (
+            {TAKEN_APART: lambda texts: polarity_vectors(texts, vectors)} if name == DENIAL else {}
         )
         right = {}
-        for way, encode in ways.items():
+        for encoding, encode in encodings.items():
             own, other = (encode([pair[column] for pair in pairs]) for column in (1, 2))
             nearer, further = (shown * own).sum(axis=1), (shown * other).sum(axis=1)
-            right[way] = mean_of(np.where(nearer == further, 0.5, nearer > further).astype(np.float64))
+            right[encoding] = mean_of(np.where(nearer == further, 0.5, nearer > further).astype(np.float64))
         judged = Judgement([rows.groups[row] for row, _, _ in pairs], right, dict.fromkeys(right, 0.5))
         out.append(Wording(name, len(pairs), judged, judged.estimates(resamples=resamples, seed=seed)))
     return out
@@ -74,7 +74,7 @@ def _pairs(rows: EvaluationRows, version: Callable[[str], str | None], seed: int
     return [found[i] for i in np.sort(np.random.default_rng(seed).permutation(len(found))[:MOST])]
 
 
-def heard_vectors(texts: list[str], vectors: TextsToVectors) -> Embeddings:
+def polarity_vectors(texts: list[str], vectors: TextsToVectors) -> Embeddings:
     """Texts as search embeds them: a weighted sum of what is present and what is absent, of unit norm."""
     parts = [weighted_texts(text) for text in texts]
     found = iter(vectors([text for part in parts for text, _ in part]))

@@ -15,9 +15,9 @@ from retrieval.statistics.measures import (
     Ints,
     Statistic,
     auroc_of,
+    balanced_accuracy_of,
     mean_of,
     mean_statistic,
-    share_right_of,
 )
 from retrieval.statistics.reliability import calibration_error_of, calibration_floor
 
@@ -40,7 +40,7 @@ class LabelFigures:
 
 
 @dataclass(frozen=True)
-class Labelled:
+class ExclusiveScores:
     """Scores of images whose true label is known: `scores` [N, labels], each row a distribution; `truth` [N]."""
 
     names: tuple[str, ...]
@@ -51,7 +51,7 @@ class Labelled:
     @classmethod
     def known(
         cls, names: Sequence[str], scores: npt.NDArray[np.floating], labels: Ints, groups: Sequence[str]
-    ) -> Labelled:
+    ) -> ExclusiveScores:
         """`labels` [N] are indices, -1 for unknown: those rows are left out."""
         if not len(scores) == len(labels) == len(groups) or scores.shape[1] != len(names):
             raise ValueError(
@@ -83,7 +83,7 @@ class Labelled:
         return np.unique(self.truth)
 
 
-def judge_exclusive(labelled: Labelled) -> Judgement:
+def judge_exclusive(labelled: ExclusiveScores) -> Judgement:
     """All labels of the set are offered as answers, those that never occur too. Chance of ECE is what a perfectly
     calibrated model with the same confidences would show on so few rows: less than that can't be told from perfect."""
     offered = len(labelled.names)
@@ -97,14 +97,14 @@ def judge_exclusive(labelled: Labelled) -> Judgement:
     return Judgement(labelled.groups, exclusive_statistics(labelled), chance)
 
 
-def exclusive_statistics(labelled: Labelled) -> dict[str, Statistic]:
+def exclusive_statistics(labelled: ExclusiveScores) -> dict[str, Statistic]:
     occurring = labelled.occurring
     if len(occurring) < 2:
         raise ValueError(f"{len(occurring)} labels occur, expected at least 2")
     among = occurring[labelled.scores[:, occurring].argmax(axis=1)] == labelled.truth
     statistics = {
         ACCURACY: mean_of(labelled.right.astype(np.float64)),
-        BALANCED: share_right_of(labelled.right, labelled.truth),
+        BALANCED: balanced_accuracy_of(labelled.right, labelled.truth),
         AMONG_OCCURRING: mean_of(among.astype(np.float64)),
         AUROC: mean_statistic([auroc_of(labelled.scores[:, i], labelled.truth == i) for i in occurring]),
         ECE: calibration_error_of(labelled.confidence, labelled.right, BINS),
@@ -115,7 +115,7 @@ def exclusive_statistics(labelled: Labelled) -> dict[str, Statistic]:
 
 
 @dataclass(frozen=True)
-class Findings:
+class FindingScores:
     """Scores of findings of which any number may hold: `scores` [N, labels] 0 to 1, `truth` [N, labels] flags."""
 
     names: tuple[str, ...]
@@ -131,13 +131,13 @@ class Findings:
         return [i for i in range(len(self.names)) if 0 < present[i] < len(self.truth) and scored[:, i].all()]
 
 
-def judge_findings(findings: Findings) -> Judgement:
+def judge_findings(findings: FindingScores) -> Judgement:
     """Each finding alone, then the mean over those that can be judged. There is no accuracy: 0.5 is no threshold."""
     floor = float(np.mean([calibration_floor(findings.scores[:, i], BINS) for i in findings.judged]))
     return Judgement(findings.groups, findings_statistics(findings), {AUROC: 0.5, ECE: floor})
 
 
-def findings_statistics(findings: Findings) -> dict[str, Statistic]:
+def findings_statistics(findings: FindingScores) -> dict[str, Statistic]:
     """ECE is taken of the score against whether the finding is there."""
     if not findings.judged:
         raise ValueError("no finding that some rows have and some have not")
@@ -148,7 +148,7 @@ def findings_statistics(findings: Findings) -> dict[str, Statistic]:
     }
 
 
-def finding_figures(findings: Findings, *, resamples: int = 2000) -> list[LabelFigures]:
+def finding_figures(findings: FindingScores, *, resamples: int = 2000) -> list[LabelFigures]:
     """A finding's recall and precision would need a threshold: they are NaN."""
     areas = Judgement(
         findings.groups,
@@ -162,7 +162,7 @@ def finding_figures(findings: Findings, *, resamples: int = 2000) -> list[LabelF
     ]
 
 
-def label_figures(labelled: Labelled, *, resamples: int = 2000) -> list[LabelFigures]:
+def label_figures(labelled: ExclusiveScores, *, resamples: int = 2000) -> list[LabelFigures]:
     occurs = [i for i in range(len(labelled.names)) if 0 < int((labelled.truth == i).sum()) < len(labelled.truth)]
     areas = Judgement(
         labelled.groups,
@@ -186,7 +186,7 @@ def label_figures(labelled: Labelled, *, resamples: int = 2000) -> list[LabelFig
     return out
 
 
-def confusion(labelled: Labelled) -> Ints:
+def confusion(labelled: ExclusiveScores) -> Ints:
     """[truth, answer] counts."""
     n = len(labelled.names)
     counts: Ints = np.bincount(labelled.truth * n + labelled.answer, minlength=n * n).reshape(n, n).astype(np.int64)
@@ -218,7 +218,7 @@ def evaluate_zero_shot(
     if len(present) < 2:
         return None
     recoded = np.where(labels >= 0, np.searchsorted(present, labels), -1)
-    labelled = Labelled.known([str(i) for i in present], scores[:, present], recoded, groups)
+    labelled = ExclusiveScores.known([str(i) for i in present], scores[:, present], recoded, groups)
     right = labelled.right.astype(np.float64)
     counts = np.bincount(labelled.truth)
     return ZeroShotFigures(

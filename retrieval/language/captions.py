@@ -123,7 +123,7 @@ def negated(text: str) -> str | None:
     return None
 
 
-def claims(text: str) -> tuple[tuple[str, ...], int]:
+def sides_and_negations(text: str) -> tuple[tuple[str, ...], int]:
     """Its sides in order and the number of its negations: texts that differ here don't say the same, however alike."""
     sides = tuple(match.group().lower()[0] for match in _SIDE.finditer(text))
     return sides, len(_NEGATION.findall(text))
@@ -135,7 +135,7 @@ def findings(text: str) -> tuple[frozenset[str], frozenset[str]]:
     return _stems(said.present), _stems(" ".join(f"{part}." for part in said.absent))
 
 
-def could_be(found: frozenset[str]) -> frozenset[str]:
+def with_synonyms(found: frozenset[str]) -> frozenset[str]:
     """These findings and what another reader may call them: a mass is a tumour too."""
     return found.union(*(group for group in _ALIKE if found & group))
 

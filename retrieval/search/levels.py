@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from retrieval.search.query import Holder, Level, Pooling, Query
+from retrieval.search.query import Level, OnePer, Pooling, Query
 from retrieval.search.ranking import Ranking, RankingByParts
 from retrieval.types import Catalog, Lineage, RowFilter
 
@@ -161,12 +161,12 @@ def _page(
 ) -> tuple[list[Answer], bool]:
     """The page, and whether it is full and what is folded into it is known down to the next answer."""
     taken: list[Answer] = []
-    holders: set[str] = set()
+    taken_keys: set[str] = set()
     vectors = _Vectors(catalog, [answer.frame for answer in found]) if query.fold is not None else None
     wanted = query.offset + query.k
     for answer in found:
-        holder = _holder(query.one_per, lineage[answer.frame])
-        if holder in holders:
+        key = _one_per_key(query.one_per, lineage[answer.frame])
+        if key in taken_keys:
             continue
         if vectors is not None and query.fold is not None:
             near = vectors.near(answer.frame, [other.frame for other in taken], query.fold)
@@ -176,18 +176,19 @@ def _page(
         if len(taken) == wanted:
             return taken[query.offset :], True
         taken.append(answer)
-        if holder is not None:
-            holders.add(holder)
+        if key is not None:
+            taken_keys.add(key)
     return taken[query.offset :], vectors is None and len(taken) == wanted
 
 
-def _holder(holder: Holder | None, lineage: Lineage) -> str | None:
-    """Whom an answer takes the place of. A patient who can't be told from others is one per study."""
-    if holder is None:
+def _one_per_key(one_per: OnePer | None, lineage: Lineage) -> str | None:
+    """What at most one answer may share: the patient, the study or the series. A frame whose patient is not known
+    counts as a patient of its study."""
+    if one_per is None:
         return None
-    if holder is Holder.PATIENT:
+    if one_per is OnePer.PATIENT:
         return f"patient {lineage.patient}" if lineage.patient is not None else f"study {lineage.study}"
-    return lineage.study if holder is Holder.STUDY else lineage.series
+    return lineage.study if one_per is OnePer.STUDY else lineage.series
 
 
 class _Vectors:

@@ -61,8 +61,8 @@ class Pooling(StrEnum):
     LATE = "late"
 
 
-class Holder(StrEnum):
-    """Of what at most one answer is wanted."""
+class OnePer(StrEnum):
+    """At most one answer per patient, study or series: the best one."""
 
     PATIENT = "patient"
     STUDY = "study"
@@ -95,7 +95,7 @@ class ImagePart:
 
 
 Part = TextPart | ImagePart
-Ask = str | Path | FrameRef | ShortRef | FrameKey | Part
+PartLike = str | Path | FrameRef | ShortRef | FrameKey | Part
 
 
 @dataclass(frozen=True)
@@ -115,14 +115,14 @@ class Query:
     Raises QueryError for what can't be asked: EmptyQuery for nothing or blanks, weights that cancel out, k below 1 ...
     """
 
-    ask: Ask | Sequence[Ask]
+    ask: PartLike | Sequence[PartLike]
     fusion: Fusion = Fusion.EMBEDDING
     ranker: Ranker | None = None
     where: SearchFilter = SearchFilter()
     level: Level = Level.FRAME
     pooling: Pooling = Pooling.MAX
     best: int = 3
-    one_per: Holder | None = None
+    one_per: OnePer | None = None
     exclude_same_patient: bool = False
     fold: float | None = None
     k: int = 10
@@ -140,7 +140,7 @@ class Query:
         if self.ranker is not None:
             object.__setattr__(self, "ranker", choice(Ranker, self.ranker, "ranker"))
         if self.one_per is not None:
-            object.__setattr__(self, "one_per", choice(Holder, self.one_per, "one_per"))
+            object.__setattr__(self, "one_per", choice(OnePer, self.one_per, "one_per"))
         if not any(part.weight > 0 for part in parts):
             raise QueryError(
                 "every part of the query is negative: there is nothing to look for",
@@ -170,7 +170,7 @@ class Query:
     @property
     def parts(self) -> tuple[Part, ...]:
         """All that is asked, at least one part, texts without superfluous blanks."""
-        asked = [self.ask] if isinstance(self.ask, Ask) else self.ask
+        asked = [self.ask] if isinstance(self.ask, PartLike) else self.ask
         return tuple(_checked(part) for part in asked)
 
     @property
@@ -224,7 +224,7 @@ def part_names(parts: Sequence[Part]) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _as_part(value: Ask) -> Part:
+def _as_part(value: PartLike) -> Part:
     if isinstance(value, TextPart | ImagePart):
         return value
     if isinstance(value, str):
@@ -238,7 +238,7 @@ def _as_part(value: Ask) -> Part:
     )
 
 
-def _checked(value: Ask) -> Part:
+def _checked(value: PartLike) -> Part:
     part = _as_part(value)
     weight = part.weight
     if isinstance(weight, bool) or not isinstance(weight, int | float) or not _LIGHTEST <= abs(weight) <= _HEAVIEST:
@@ -253,7 +253,7 @@ def _checked(value: Ask) -> Part:
         if any("\ud800" <= c <= "\udfff" for c in text):
             raise QueryError("the query holds bytes that are no UTF-8 text", hint="Check the terminal's encoding.")
         if _ENDLESS_NUMBER.search(text):
-            raise QueryError("the query holds a number of more than 4,000 digits", hint="Ask in words.")
+            raise QueryError("the query holds a number of more than 4,000 digits", hint="PartLike in words.")
         return TextPart(text, float(weight), part.in_reports)
     if part.frame_number < 1:
         raise QueryError(f"a query image's frame number is {part.frame_number}, expected 1 or more")

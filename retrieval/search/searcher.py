@@ -93,7 +93,7 @@ class Searcher:
         if not where and not excluded:
             return None
         theirs = self._passing(SearchFilter({"patient_pseudonym": tuple(excluded)}))
-        return self._passing(where).less(theirs) if excluded else self._passing(where)
+        return self._passing(where).excluding(theirs) if excluded else self._passing(where)
 
     def _passing(self, where: SearchFilter) -> RowFilter:
         return RowFilter(where, self.catalog.ids_matching)
@@ -109,7 +109,7 @@ class Searcher:
         if not any(len(other.ids) for other in others):
             return allowed, ()
         before = allowed or self._passing(SearchFilter())
-        after = before.less(*others)
+        after = before.excluding(*others)
         gone = len(before.ids) - len(after.ids)
         if not gone:
             return allowed, ()

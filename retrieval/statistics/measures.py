@@ -70,7 +70,7 @@ def mean_statistic(statistics: Sequence[Statistic]) -> Statistic:
     return statistic
 
 
-def share_right_of(right: Bools, truth: Ints) -> Statistic:
+def balanced_accuracy_of(right: Bools, truth: Ints) -> Statistic:
     """Balanced accuracy: the mean over the classes that occur of their share of right answers."""
     return mean_statistic([mean_where(right.astype(np.float64), truth == label) for label in np.unique(truth)])
 

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from retrieval.encoders.terms import UNKNOWN_TERMS, read_terms
 from retrieval.evaluation.retrieval import RetrievalFigures
 from retrieval.evaluation.zero_shot import ZeroShotFigures
 from retrieval.training.ablations import ablation_lines
@@ -16,15 +17,15 @@ from retrieval.training.packaged import PREFIX
 from retrieval.training.unpaired import UnpairedSet
 
 if TYPE_CHECKING:
-    from retrieval.training.judging import Epoch, Figures
-    from retrieval.training.teacher import Taught
+    from retrieval.training.teacher import TeacherReport
+    from retrieval.training.validation import Epoch, Figures
 
 
 def model_card(
     config: TrainingConfig,
     corpus: Corpus,
     unpaired: Sequence[UnpairedSet],
-    taught: Taught | None,
+    teacher: TeacherReport | None,
     figures: Figures,
     epochs: Sequence[Epoch],
     kept: int,
@@ -38,6 +39,8 @@ def model_card(
         *([config.description.strip(), ""] if config.description else []),
         "A pair of encoders for medlens, trained contrastively on images and their texts. open_clip opens this folder",
         "with `local-dir:`. Not a medical device: it finds and sorts images, it diagnoses nothing.",
+        "",
+        f"**Terms of the weights:** {terms_of_training(config)}.",
         "",
         "## What it was trained on",
         "",
@@ -63,8 +66,8 @@ def model_card(
     ]
     for name, found in figures.retrieval.items():
         lines += ["", *_retrieval_table(name, found)]
-    if taught is not None:
-        lines += ["", *_beside_teacher(figures, taught)]
+    if teacher is not None:
+        lines += ["", *_beside_teacher(figures, teacher)]
     lines += ["", "## Zero-shot labels", "", *_zero_shot_table(figures.zero_shot)]
     lines += [
         "",
@@ -76,10 +79,10 @@ def model_card(
         f"{_text_start(config)}{_text_lock(config)}; "
         f"{config.embed_dim} dimensions; {len(epochs)} epochs, batch {config.schedule.batch_size}"
         f"{_chunks(config)}{', forward passes in bf16' if config.schedule.precision == 'bf16' else ''}, "
-        f"seed {config.seed}. {_warm_up(config, corpus, unpaired)}{_objective(config)}{_teacher(config, taught)}"
+        f"seed {config.seed}. {_warm_up(config, corpus, unpaired)}{_objective(config)}{_teacher(config, teacher)}"
         f"{_choice(config, len(epochs), kept)}",
         "",
-        *_epochs_table(epochs, kept, taught),
+        *_epochs_table(epochs, kept, teacher),
         "",
         *ablation_lines(config.ablations),
         "## Limits",
@@ -94,11 +97,35 @@ def model_card(
         "epochs": [asdict(epoch) for epoch in epochs],
         "kept_epoch": kept,
     }
-    if taught is not None:
-        theirs = {name: asdict(found) for name, found in taught.figures.retrieval.items()}
-        who = {"name": taught.name, "weights_sha256": taught.weights_sha256, "embed_dim": taught.embed_dim}
+    if teacher is not None:
+        theirs = {name: asdict(found) for name, found in teacher.figures.retrieval.items()}
+        who = {
+            "name": teacher.name,
+            "weights_sha256": teacher.weights_sha256,
+            "embed_dim": teacher.embed_dim,
+        }
         metrics["teacher"] = who | {"retrieval": theirs}
     return "\n".join(lines), metrics
+
+
+def terms_of_training(config: TrainingConfig) -> str:
+    """The terms of a trained model's weights in one line, from the `terms` of the configuration's data sets.
+
+    "terms unknown" if no set states terms. The terms of a model that the run went on from are included.
+    """
+    images = config.warm_up.images if config.warm_up is not None else ()
+    sets = [source.terms.strip() for source in config.data] + [entry.terms.strip() for entry in images]
+    stated = list(dict.fromkeys(terms for terms in sets if terms))
+    if config.continue_from is not None and (before := read_terms(config.continue_from)) != UNKNOWN_TERMS:
+        stated.append(f"the model that training went on from: {before}")
+    if not stated:
+        return UNKNOWN_TERMS
+    silent = sum(not terms for terms in sets)
+    return (
+        "learned from data under these terms: "
+        + "; ".join(stated)
+        + (f"; {silent} of {len(sets)} data sets do not state their terms" if silent else "")
+    )
 
 
 def _start(start: str) -> str:
@@ -178,29 +205,29 @@ def _objective(config: TrainingConfig) -> str:
     return "; ".join(parts) + "."
 
 
-def _teacher(config: TrainingConfig, taught: Taught | None) -> str:
-    if taught is None or config.teacher is None:
+def _teacher(config: TrainingConfig, teacher: TeacherReport | None) -> str:
+    if teacher is None or config.teacher is None:
         return ""
     settings = config.teacher
     at = f"temperature {settings.temperature}" if settings.temperature is not None else "its own temperature"
-    through = ", through a linear head," if taught.embed_dim != config.embed_dim else ""
+    through = ", through a linear head," if teacher.embed_dim != config.embed_dim else ""
     return (
-        f" Taught by {taught.name} ({taught.embed_dim} dimensions, weights `{taught.weights_sha256[:16]}...`, "
-        f"{taught.runs_on}): {settings.embedding_weight} times the distance of the embeddings{through} and "
+        f" Taught by {teacher.name} ({teacher.embed_dim} dimensions, weights `{teacher.weights_sha256[:16]}...`, "
+        f"{teacher.runs_on}): {settings.embedding_weight} times the distance of the embeddings{through} and "
         f"{settings.similarity_weight} times the divergence of the similarities within a batch, the teacher's at {at}."
     )
 
 
-def _beside_teacher(figures: Figures, taught: Taught) -> list[str]:
+def _beside_teacher(figures: Figures, teacher: TeacherReport) -> list[str]:
     """R@10 of student and teacher on the same rows."""
     lines = [
-        f"Beside its teacher {taught.name}, on the same dev rows (which the teacher's makers may have trained on):",
+        f"Beside its teacher {teacher.name}, on the same dev rows (which the teacher's makers may have trained on):",
         "",
         "| R@10 | image to text: student | teacher | text to image: student | teacher |",
         "|---|---|---|---|---|",
     ]
     for name, mine in figures.retrieval.items():
-        theirs = taught.figures.retrieval[name]
+        theirs = teacher.figures.retrieval[name]
         cells = [
             way[10]
             for pair in ("image_to_text", "text_to_image")
@@ -223,15 +250,15 @@ def _choice(config: TrainingConfig, trained: int, kept: int) -> str:
     )
 
 
-def _epochs_table(epochs: Sequence[Epoch], kept: int, taught: Taught | None) -> list[str]:
+def _epochs_table(epochs: Sequence[Epoch], kept: int, teacher: TeacherReport | None) -> list[str]:
     judged = [epoch for epoch in epochs if epoch.recall is not None]
     names = list(dict.fromkeys(name for epoch in judged for name in epoch.recall or {}))
     lines = [
         "".join(f"| {title} " for title in ["epoch", "loss", *(f"{name}: R@10 both ways" for name in names)]) + "|",
         "|---" * (2 + len(names)) + "|",
     ]
-    if taught is not None:
-        found = [taught.figures.retrieval[name] for name in names]
+    if teacher is not None:
+        found = [teacher.figures.retrieval[name] for name in names]
         recall = [_both_ways(each.image_to_text[10].value, each.text_to_image[10].value) for each in found]
         lines.append("".join(f"| {cell} " for cell in ["the teacher", "", *recall]) + "|")
     for epoch in judged:

@@ -71,7 +71,7 @@ class Chunks:
         self._encoded += -(-count // size)
         for module in tracking:
             setattr(module, TRACKING, True)
-        self._processes.add_up(leaf)  # each row is 0 but in one process
+        self._processes.all_reduce(leaf)  # each row is 0 but in one process
         leaf.requires_grad_()
         self._pending.append(_Pending(encode, leaf, parts))
         return leaf
@@ -92,4 +92,4 @@ class Chunks:
                     found = pending.encode(part.items)
                 found.backward(gradient[part.items])  # type: ignore[no-untyped-call]
         self._pending.clear()
-        self._processes.add_up_gradients(self._model)
+        self._processes.all_reduce_gradients(self._model)

@@ -12,13 +12,13 @@ import torch
 
 from retrieval.training.config import TrainingConfig
 from retrieval.training.data import Corpus, Progress, epoch_order
-from retrieval.training.judging import Figures
 from retrieval.training.processes import Processes
-from retrieval.training.teacher import Taught
+from retrieval.training.teacher import TeacherReport
+from retrieval.training.validation import Figures
 from retrieval.zeroshot.labels import LabelSet
 
 OnEpoch = Callable[[int, float, Figures | None], None]
-OnTeacher = Callable[[Taught], None]
+OnTeacher = Callable[[TeacherReport], None]
 
 
 def silent(*_: object) -> None:

@@ -18,7 +18,7 @@ from retrieval.encoders.preprocess import Preprocess
 from retrieval.errors import TrainingError
 from retrieval.language.captions import sentences_of
 from retrieval.on_disk import written_whole
-from retrieval.row_files import Line, RowFile, read_row_file
+from retrieval.row_files import FileLine, RowFile, read_row_file
 from retrieval.training.config import Source
 from retrieval.zeroshot.labels import LabelSet
 
@@ -28,7 +28,7 @@ _READ_AHEAD = 256  # images
 
 
 @dataclass(frozen=True)
-class Row:
+class TrainingRow:
     """One image and what is known of it. `texts` are (text, weight); `labels` an index per label set, -1 if unknown."""
 
     image: Path
@@ -49,7 +49,7 @@ class Row:
 class Corpus:
     """All rows of a run, with the SHA-256 of each pairs file by the source's name (`source_names`)."""
 
-    rows: tuple[Row, ...]
+    rows: tuple[TrainingRow, ...]
     digests: dict[str, str] = field(default_factory=dict)
 
     def of_split(self, split: str) -> npt.NDArray[np.int64]:
@@ -61,7 +61,7 @@ def read_corpus(sources: Sequence[Source], label_sets: Sequence[LabelSet]) -> Co
 
     Raises TrainingError for a file that is missing or malformed, a label set that a source names and the run does not
     have, a source without a training row, or a group that lies on both sides of the split."""
-    rows: list[Row] = []
+    rows: list[TrainingRow] = []
     digests: dict[str, str] = {}
     names = [label_set.name for label_set in label_sets]
     for number, (name, source) in enumerate(zip(source_names(sources), sources, strict=True)):
@@ -90,7 +90,9 @@ def read_corpus(sources: Sequence[Source], label_sets: Sequence[LabelSet]) -> Co
     return Corpus(tuple(rows), digests)
 
 
-def cache_pixels(rows: Sequence[Row], preprocess: Preprocess, path: Path, progress: Progress) -> npt.NDArray[np.uint8]:
+def cache_pixels(
+    rows: Sequence[TrainingRow], preprocess: Preprocess, path: Path, progress: Progress
+) -> npt.NDArray[np.uint8]:
     """All images as grey uint8 [N, height, width], fitted as `preprocess` says, memory-mapped from `path`.
 
     The file is made once per set of rows and size; a resumed run maps what is there.
@@ -117,7 +119,7 @@ def cache_pixels(rows: Sequence[Row], preprocess: Preprocess, path: Path, progre
     return np.memmap(path, np.uint8, "r", shape=shape)
 
 
-def read_grey(row: Row) -> npt.NDArray[np.uint8]:
+def read_grey(row: TrainingRow) -> npt.NDArray[np.uint8]:
     """A row's image as it lies on disk, grey [H, W] uint8. Raises TrainingError if it can't be read."""
     try:
         with Image.open(row.image) as picture:
@@ -167,12 +169,12 @@ def read_pairs_file(path: Path) -> RowFile:
     return file
 
 
-def require_split(line: Line) -> None:
+def require_split(line: FileLine) -> None:
     if line.split not in SPLITS:
         raise TrainingError(f"{line} has the split {line.split!r}, expected one of {', '.join(SPLITS)}")
 
 
-def _row(line: Line, number: int, source: Source, label_sets: Sequence[LabelSet]) -> Row:
+def _row(line: FileLine, number: int, source: Source, label_sets: Sequence[LabelSet]) -> TrainingRow:
     values = line.values
     texts = [(text, weight) for name, weight in source.texts.items() if (text := line.text(name))]
     lowered = {k: str(v).casefold() for k, v in values.items() if v not in (None, "")}
@@ -193,14 +195,14 @@ def _row(line: Line, number: int, source: Source, label_sets: Sequence[LabelSet]
         index = label_set.label_of(value) if value else None
         labels.append(-1 if index is None else index)
     image = source.pairs.parent / str(values["image"])
-    return Row(image, line.text("group"), line.split, number, tuple(texts), tuple(labels), line.number)
+    return TrainingRow(image, line.text("group"), line.split, number, tuple(texts), tuple(labels), line.number)
 
 
 def _fields_of(template: str) -> set[str]:
     return {name for _, name, _, _ in string.Formatter().parse(template) if name}
 
 
-def _refuse_leaks(rows: Sequence[Row]) -> None:
+def _refuse_leaks(rows: Sequence[TrainingRow]) -> None:
     trained = {row.group: row.line for row in rows if row.split == "train"}
     held = {row.group: row.line for row in rows if row.split != "train" and row.group in trained}
     if held:

@@ -22,8 +22,7 @@ from retrieval.training.augment import augment
 from retrieval.training.chunks import Chunks
 from retrieval.training.config import TrainingConfig
 from retrieval.training.context import TrainingContext
-from retrieval.training.data import Row
-from retrieval.training.judging import Judge, normalised
+from retrieval.training.data import TrainingRow
 from retrieval.training.objective import (
     HardNegatives,
     multi_positive_infonce,
@@ -34,8 +33,9 @@ from retrieval.training.objective import (
 from retrieval.training.other_findings import OtherFindings
 from retrieval.training.scalars import Scalars
 from retrieval.training.schedule import image_side, rate_at, step_seed
-from retrieval.training.teacher import Distillation, Lesson
+from retrieval.training.teacher import Distillation, TeacherEmbeddings
 from retrieval.training.texts import TextEncoder, Texts
+from retrieval.training.validation import Validator, normalised
 
 CANVAS = 1.25  # training images are kept this much larger than the model's input, for the crops
 SCALE_MAX = 100.0  # CLIP's bound on the logit scale
@@ -58,7 +58,7 @@ class Loop:
     locked_norms: list[torch.nn.Module]
     train_numbers: npt.NDArray[np.int64]
     canvas: npt.NDArray[np.uint8]
-    judge: Judge
+    validator: Validator
     steps_per_epoch: int
     other_findings: OtherFindings | None = None
     distillation: Distillation | None = None
@@ -73,9 +73,9 @@ class Loop:
     def device(self) -> torch.device:
         return self.context.device
 
-    def learn_from(self, lesson: Lesson) -> None:
+    def distil_from(self, embeddings: TeacherEmbeddings) -> None:
         """Let a teacher's embeddings join the objective, before the first step or `load`."""
-        self.distillation = Distillation(lesson, self.config).to(self.device)
+        self.distillation = Distillation(embeddings, self.config).to(self.device)
         peak = self.config.schedule.learning_rate
         if head := list(self.distillation.parameters()):
             self.optimizer.add_param_group({"params": head, "lr": peak, "peak": peak, "weight_decay": 0.0})
@@ -194,7 +194,7 @@ class Loop:
         """A new one for each pass: it keeps the weights it has cast, and those of a pass without a graph have none."""
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.schedule.precision == "bf16")
 
-    def _wrong(self, rows: list[Row], chosen: list[int]) -> list[tuple[int, int]]:
+    def _wrong(self, rows: list[TrainingRow], chosen: list[int]) -> list[tuple[int, int]]:
         """The hard negatives of a batch: (number of the image in it, number of the text)."""
         wrong = [(i, other) for i, text in enumerate(chosen) for other in self.texts.hard.get(text, ())]
         if self.other_findings is not None:
@@ -217,8 +217,8 @@ class Loop:
         if objective.near_equal is None or self.encode_texts.pooled is None:
             positive = positive_pairs(ids)
         else:
-            claims = torch.tensor([self.texts.claims[text] for text in chosen], device=self.device)
-            positive = positive_pairs(ids, self.encode_texts.pooled[chosen], claims, objective.near_equal)
+            assertions = torch.tensor([self.texts.assertions[text] for text in chosen], device=self.device)
+            positive = positive_pairs(ids, self.encode_texts.pooled[chosen], assertions, objective.near_equal)
         hard = None
         if wrong:
             owners = torch.tensor([i for i, _ in wrong], device=self.device)

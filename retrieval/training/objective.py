@@ -19,17 +19,17 @@ class HardNegatives:
 def positive_pairs(
     text_ids: torch.Tensor,
     pooled: torch.Tensor | None = None,
-    claims: torch.Tensor | None = None,
+    assertions: torch.Tensor | None = None,
     near_equal: float = 1.0,
 ) -> torch.Tensor:
     """[N, N] bool: which texts of a batch count as each other. Those of an equal id; with `pooled` [N, W] also those
-    whose cosine there is at least `near_equal` and whose `claims` [N], numbers for what they say of sides and
+    whose cosine there is at least `near_equal` and whose `assertions` [N], numbers for what they say of sides and
     negations, agree."""
     same = text_ids[:, None] == text_ids[None, :]
-    if pooled is None or claims is None:
+    if pooled is None or assertions is None:
         return same
     unit = F.normalize(pooled, dim=-1)
-    return same | ((unit @ unit.T >= near_equal) & (claims[:, None] == claims[None, :]))
+    return same | ((unit @ unit.T >= near_equal) & (assertions[:, None] == assertions[None, :]))
 
 
 def multi_positive_infonce(

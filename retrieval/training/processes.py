@@ -30,7 +30,7 @@ class Processes:
         if self.count > 1:
             dist.barrier()
 
-    def told_by_first(self, value: Any) -> Any:
+    def broadcast(self, value: Any) -> Any:
         """The first's `value` (anything that pickles), in every process."""
         if self.count == 1:
             return value
@@ -38,12 +38,12 @@ class Processes:
         dist.broadcast_object_list(held, src=0)
         return held[0]
 
-    def add_up(self, values: torch.Tensor) -> None:
+    def all_reduce(self, values: torch.Tensor) -> None:
         """In place, the sum over the processes."""
         if self.count > 1:
             dist.all_reduce(values)
 
-    def add_up_gradients(self, model: torch.nn.Module) -> None:
+    def all_reduce_gradients(self, model: torch.nn.Module) -> None:
         """The sum over the processes of what each has; a parameter that none has a gradient for stays without."""
         if self.count == 1:
             return

@@ -15,23 +15,24 @@ import torch
 
 from retrieval.encoders.clip import ClipEncoder, choose_device
 from retrieval.encoders.fingerprint import sha256_of
+from retrieval.encoders.terms import write_terms
 from retrieval.errors import TrainingError
 from retrieval.training.ablations import ablation_lines
-from retrieval.training.card import model_card
+from retrieval.training.card import model_card, terms_of_training
 from retrieval.training.checkpoint import export, load_state, save_state, work_folder
 from retrieval.training.config import TrainingConfig
 from retrieval.training.context import OnEpoch, OnTeacher, TrainingContext, silent
 from retrieval.training.continuing import continuing_lines, keep_start_card, rehearsed, require_same_model
 from retrieval.training.data import Corpus, Progress, read_corpus, source_names
 from retrieval.training.forgetting import Forgetting, compared
-from retrieval.training.judging import Epoch, Figures
 from retrieval.training.loop import Loop
 from retrieval.training.model_folder import WEIGHTS_NAME
 from retrieval.training.processes import joined
 from retrieval.training.scalars import NoScalars, Scalars, TensorBoardScalars, require_tensorboard
 from retrieval.training.set_up import set_up
-from retrieval.training.teacher import Lesson, Taught, open_teacher
+from retrieval.training.teacher import TeacherEmbeddings, TeacherReport, open_teacher
 from retrieval.training.unpaired import read_unpaired
+from retrieval.training.validation import Epoch, Figures
 from retrieval.training.warm_up import warm_up
 from retrieval.zeroshot.labels import load_labels
 
@@ -50,7 +51,7 @@ class TrainingResult:
     images_per_second: float
     forgetting: Forgetting | None = None  # None unless it went on from a model, with rehearsal
     first: bool = True
-    taught: Taught | None = None
+    teacher_report: TeacherReport | None = None
 
 
 def train(
@@ -104,12 +105,12 @@ def _train(context: TrainingContext) -> TrainingResult:
     processes.wait()  # until all have read the state that the first will write anew
 
     loop = set_up(context)
-    taught = _taught(loop, teacher) if teacher is not None else None
+    teacher_report = _distil(loop, teacher) if teacher is not None else None
     del teacher  # its weights can go
-    if taught is not None:
-        context.on_teacher(taught)
+    if teacher_report is not None:
+        context.on_teacher(teacher_report)
     recalled = processes.first and context.rehearsal
-    before = loop.judge.recalled(loop.averaged(), context.rehearsal) if recalled else {}
+    before = loop.validator.recall_by_source(loop.averaged(), context.rehearsal) if recalled else {}
     history = _History(config)
     if state is not None:
         loop.load(state)
@@ -124,23 +125,28 @@ def _train(context: TrainingContext) -> TrainingResult:
     model = loop.averaged()
     if history.best is not None:
         model.load_state_dict(history.best["model"])
-    figures = processes.told_by_first(loop.judge.figures(model) if processes.first else None)
+    figures = processes.broadcast(loop.validator.figures(model) if processes.first else None)
     forgetting = None
     if processes.first:
         if context.rehearsal:
-            forgetting = compared(before, loop.judge.recalled(model, context.rehearsal), config.gate.most_lost)
+            forgetting = compared(
+                before, loop.validator.recall_by_source(model, context.rehearsal), config.gate.most_lost
+            )
         about = continuing_lines(config, context.corpus, work / "text", forgetting)
         card, metrics = model_card(
-            config, context.corpus, unpaired, taught, figures, history.epochs, history.kept, about
+            config, context.corpus, unpaired, teacher_report, figures, history.epochs, history.kept, about
         )
         if forgetting is not None:
             metrics["forgetting"] = asdict(forgetting)
         context.before_writing()
         folder = export(model, config, work / "text", card, metrics)
+        write_terms(folder, terms_of_training(config))
         if config.continue_from is not None:
             keep_start_card(config.continue_from, folder)
-    forgetting = processes.told_by_first(forgetting)
-    return TrainingResult(config.output, figures, loop.epoch, history.kept, rate, forgetting, processes.first, taught)
+    forgetting = processes.broadcast(forgetting)
+    return TrainingResult(
+        config.output, figures, loop.epoch, history.kept, rate, forgetting, processes.first, teacher_report
+    )
 
 
 def _epochs(loop: Loop, history: _History, fingerprint: str) -> int:
@@ -157,7 +163,7 @@ def _epochs(loop: Loop, history: _History, fingerprint: str) -> int:
         if loop.epoch == schedule.epochs or loop.epoch % schedule.evaluate_every == 0:
             model = loop.averaged()
             first = context.processes.first
-            figures = context.processes.told_by_first(loop.judge.figures(model, resamples=1) if first else None)
+            figures = context.processes.broadcast(loop.validator.figures(model, resamples=1) if first else None)
             history.note(Epoch.of(loop.epoch, loss, figures), figures, model)
             scalars.evaluation(loop.step, figures)
             if first:
@@ -169,13 +175,15 @@ def _epochs(loop: Loop, history: _History, fingerprint: str) -> int:
     return seen
 
 
-def _taught(loop: Loop, teacher: ClipEncoder) -> Taught:
+def _distil(loop: Loop, teacher: ClipEncoder) -> TeacherReport:
     """Let a loop learn from a teacher."""
     context, spec = loop.context, teacher.spec
-    lesson = Lesson(teacher, loop.texts, context.corpus.rows, context.work, context.processes, context.on_progress)
-    loop.learn_from(lesson)
-    figures = lesson.figures(loop.judge, loop.texts)
-    return Taught(spec.name, spec.weights_sha256, spec.embed_dim, str(teacher.device), figures)
+    embeddings = TeacherEmbeddings(
+        teacher, loop.texts, context.corpus.rows, context.work, context.processes, context.on_progress
+    )
+    loop.distil_from(embeddings)
+    figures = embeddings.figures(loop.validator, loop.texts)
+    return TeacherReport(spec.name, spec.weights_sha256, spec.embed_dim, str(teacher.device), figures)
 
 
 class _History:

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from retrieval.errors import TrainingError
 from retrieval.optional import require_optional
-from retrieval.training.judging import RECALL_AT, Figures
+from retrieval.training.validation import RECALL_AT, Figures
 
 
 class Scalars(Protocol):

@@ -11,13 +11,13 @@ from retrieval.training.context import TrainingContext
 from retrieval.training.continuing import load_weights, prepare_text_tower
 from retrieval.training.data import cache_pixels
 from retrieval.training.image_tower import find_weights, load_start, lock_groups
-from retrieval.training.judging import Judge
 from retrieval.training.loop import CANVAS, Loop
 from retrieval.training.model import build_model
 from retrieval.training.other_findings import OtherFindings
 from retrieval.training.schedule import make_optimizer, warmed_ema
 from retrieval.training.text_tower import lock_text_groups
 from retrieval.training.texts import TextEncoder, Texts
+from retrieval.training.validation import Validator
 
 
 def set_up(context: TrainingContext) -> Loop:
@@ -71,7 +71,7 @@ def set_up(context: TrainingContext) -> Loop:
         locked_norms=locked_norms,
         train_numbers=train_numbers,
         canvas=canvas,
-        judge=Judge(config, context.label_sets, dev, pixels, encode_texts),
+        validator=Validator(config, context.label_sets, dev, pixels, encode_texts),
         steps_per_epoch=images // config.schedule.batch_size,
         other_findings=other_findings,
     )

@@ -26,17 +26,17 @@ from retrieval.encoders.clip import ClipEncoder
 from retrieval.errors import TrainingError
 from retrieval.on_disk import written_whole
 from retrieval.training.config import Teacher, TrainingConfig
-from retrieval.training.data import Progress, Row, read_grey
-from retrieval.training.judging import Figures, Judge
+from retrieval.training.data import Progress, TrainingRow, read_grey
 from retrieval.training.processes import Processes
 from retrieval.training.schedule import step_seed
 from retrieval.training.texts import Texts
+from retrieval.training.validation import Figures, Validator
 
 Floats = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
-class Taught:
+class TeacherReport:
     """What the card says of a teacher: `figures` are its own on the student's dev rows."""
 
     name: str
@@ -56,14 +56,14 @@ def open_teacher(config: TrainingConfig, device: str) -> ClipEncoder | None:
     return ClipEncoder.load(config.teacher.model, device)
 
 
-class Lesson:
+class TeacherEmbeddings:
     """A teacher's embeddings of a run's texts (by their number), training images and dev images, all of unit norm."""
 
     def __init__(
         self,
         encoder: ClipEncoder,
         texts: Texts,
-        rows: Sequence[Row],
+        rows: Sequence[TrainingRow],
         work: Path,
         processes: Processes,
         progress: Progress,
@@ -95,20 +95,20 @@ class Lesson:
         if processes.first:
             processes.wait()
 
-    def figures(self, judge: Judge, texts: Texts) -> Figures:
+    def figures(self, validator: Validator, texts: Texts) -> Figures:
         """The teacher's, as the student will be judged."""
-        return judge.figures_of(self.dev, lambda said: self.texts[[texts.ids[text] for text in said]])
+        return validator.figures_of(self.dev, lambda said: self.texts[[texts.ids[text] for text in said]])
 
 
 class Distillation(torch.nn.Module):
     """The losses of a student of `embed_dim` numbers, with the head between the two."""
 
-    def __init__(self, lesson: Lesson, config: TrainingConfig) -> None:
+    def __init__(self, embeddings: TeacherEmbeddings, config: TrainingConfig) -> None:
         super().__init__()
-        self._lesson, self._settings = lesson, config.teacher or Teacher()
+        self._embeddings, self._settings = embeddings, config.teacher or Teacher()
         torch.manual_seed(step_seed(config.seed, 0, 9))
-        same = lesson.embed_dim == config.embed_dim
-        self.head = torch.nn.Identity() if same else torch.nn.Linear(config.embed_dim, lesson.embed_dim, bias=False)
+        same = embeddings.embed_dim == config.embed_dim
+        self.head = torch.nn.Identity() if same else torch.nn.Linear(config.embed_dim, embeddings.embed_dim, bias=False)
 
     def forward(
         self,
@@ -128,11 +128,11 @@ class Distillation(torch.nn.Module):
         if not len(chosen):
             return images.sum() * 0.0
         images, texts = images[chosen], texts[chosen]
-        seen = torch.from_numpy(np.array(self._lesson.train[np.asarray(rows)[chosen]])).to(images.device)
-        said = torch.from_numpy(np.array(self._lesson.texts[np.asarray(ids)[chosen]])).to(images.device)
+        seen = torch.from_numpy(np.array(self._embeddings.train[np.asarray(rows)[chosen]])).to(images.device)
+        said = torch.from_numpy(np.array(self._embeddings.texts[np.asarray(ids)[chosen]])).to(images.device)
         total = self._settings.embedding_weight * (self._apart(images, seen) + self._apart(texts, said)) / 2
         temperature = self._settings.temperature
-        sure = (1 / temperature if temperature is not None else self._lesson.logit_scale) * seen @ said.T
+        sure = (1 / temperature if temperature is not None else self._embeddings.logit_scale) * seen @ said.T
         return total + self._settings.similarity_weight * similarity_loss(scale * images @ texts.T, sure)
 
     def _apart(self, mine: torch.Tensor, theirs: torch.Tensor) -> torch.Tensor:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F  # noqa: N812
 
-from retrieval.language.captions import claims, exchanged, mirrored, negated
+from retrieval.language.captions import exchanged, mirrored, negated, sides_and_negations
 from retrieval.training.config import TrainingConfig
 from retrieval.training.data import Corpus, Progress
 from retrieval.zeroshot.labels import LabelSet
@@ -20,9 +20,9 @@ _VERSIONS = {"side": exchanged, "negation": negated}
 class Texts:
     """Every text that training or evaluation can ask for, each once, by number (`ids`).
 
-    `mirrored` is what a training text says of the mirrored image, for those texts that can; `hard` are its versions
-    that are almost the same and wrong; `claims` numbers what a text says of sides and negations. Each of them is empty
-    unless the configuration asks for it.
+    `mirrored` maps a training text to the text of the mirrored image, where there is one. `hard` maps a text to its
+    versions that are almost the same and wrong. `assertions` gives each text a number: texts with the same sides and
+    the same count of negations share one. Each is empty unless the configuration needs it.
     """
 
     def __init__(self, corpus: Corpus, label_sets: Sequence[LabelSet], config: TrainingConfig) -> None:
@@ -40,10 +40,10 @@ class Texts:
         self.ids = {text: i for i, text in enumerate(self.all)}
         self.mirrored = {self.ids[text]: self.ids[other] for text, other in mirror.items()}
         self.hard = {self.ids[text]: [self.ids[other] for other in others] for text, others in hard.items() if others}
-        self.claims: list[int] = []
+        self.assertions: list[int] = []
         if config.objective.near_equal is not None:
             kinds: dict[object, int] = {}
-            self.claims = [kinds.setdefault(claims(text), len(kinds)) for text in self.all]
+            self.assertions = [kinds.setdefault(sides_and_negations(text), len(kinds)) for text in self.all]
 
 
 class TextEncoder:

@@ -16,7 +16,7 @@ from pathlib import Path
 from retrieval.errors import TrainingError
 from retrieval.row_files import TRAIN, read_row_file
 from retrieval.training.config import Source, TrainingConfig, Unpaired
-from retrieval.training.data import Corpus, Row, read_pairs_file, require_split
+from retrieval.training.data import Corpus, TrainingRow, read_pairs_file, require_split
 
 logger = logging.getLogger(__name__)
 
@@ -30,7 +30,7 @@ class UnpairedSet:
 
     name: str
     terms: str
-    rows: tuple[Row, ...]
+    rows: tuple[TrainingRow, ...]
     digest: str | None
     left_out: int
 
@@ -77,7 +77,7 @@ class _HeldOut:
         self._sizes = Counter(path.stat().st_size for path in self._images if path.is_file())
         self._digests: set[str] | None = None
 
-    def holds(self, row: Row) -> bool:
+    def holds(self, row: TrainingRow) -> bool:
         path = row.image.resolve()
         return row.split != "train" or row.group in self._groups or path in self._images or self._is_copy(path)
 
@@ -90,11 +90,11 @@ class _HeldOut:
         return _sha256(path) in self._digests
 
 
-def _rows_of(entry: Unpaired, held: _HeldOut) -> tuple[list[Row], str | None]:
+def _rows_of(entry: Unpaired, held: _HeldOut) -> tuple[list[TrainingRow], str | None]:
     if entry.path.is_dir():
         files = sorted(path for path in entry.path.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
         groups = (held.groups_of.get(path.resolve(), str(path.relative_to(entry.path))) for path in files)
-        return [Row(path, group, "train", -1, ()) for path, group in zip(files, groups, strict=True)], None
+        return [TrainingRow(path, group, "train", -1, ()) for path, group in zip(files, groups, strict=True)], None
     file = read_row_file(
         entry.path,
         what="list of images",
@@ -106,7 +106,7 @@ def _rows_of(entry: Unpaired, held: _HeldOut) -> tuple[list[Row], str | None]:
         line.require("image", error=TrainingError)
         require_split(line)
         image = str(line.values["image"])
-        rows.append(Row(file.folder / image, line.text("group") or image, line.split, -1, (), line=line.number))
+        rows.append(TrainingRow(file.folder / image, line.text("group") or image, line.split, -1, (), line=line.number))
     return rows, file.sha256
 
 

@@ -130,7 +130,7 @@ class Calibration(BaseModel):
         return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
 
     @property
-    def said(self) -> str:
+    def calibrated_on(self) -> str:
         """What a probability was calibrated on, in a few words."""
         return f"{self.rows} rows of {self.patients} patients in {self.data} ({self.data_sha256[:12]})"
 
@@ -138,7 +138,7 @@ class Calibration(BaseModel):
     def independent(self) -> bool:
         return self.kind == "independent"
 
-    def is_of(self, model: Mapping[str, Any]) -> bool:
+    def is_for(self, model: Mapping[str, Any]) -> bool:
         """Whether it was made with this model (`EncoderSpec.to_json()`), as far as the medlens that made it could tell:
         0.1.0 knew weights and preprocessing only."""
         return self.model_sha256 in (model_fingerprint(model), model_fingerprint(as_older(model)))
@@ -152,7 +152,7 @@ class Calibration(BaseModel):
                 + (" in another wording than it has now" if same else f", not for {labels.name!r}"),
                 hint=f"Calibrate anew: medlens calibrate --labels {labels.name} --truth FILE",
             )
-        if not self.is_of(model):
+        if not self.is_for(model):
             raise CalibrationError(
                 f"the calibration is for the model {self.model!r} with other weights or another preprocessing than "
                 f"those of {model.get('name')!r}",
@@ -216,7 +216,7 @@ class Calibration(BaseModel):
         )
         return far
 
-    def seen(self, images: Embeddings) -> npt.NDArray[np.bool_]:
+    def fitted_on(self, images: Embeddings) -> npt.NDArray[np.bool_]:
         """[N] whether an image is one of the labelled ones, by its vector. `images`: as `unknown`."""
         same: npt.NDArray[np.bool_] = nearest_distance(images, self._reference) < _ROUNDED
         return same

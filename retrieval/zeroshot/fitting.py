@@ -40,7 +40,7 @@ Bools = npt.NDArray[np.bool_]
 LEAST_PATIENTS = 10  # of a choice; of a finding half as many with it, and without it
 FOLDS = 5
 BINS = 10
-ASKED = 0.9  # the coverage and the sensitivity that the held-out figures are for
+GOAL = 0.9  # the coverage and the sensitivity that the held-out figures are for
 MOST_KEPT = 2000  # quantiles of the labelled rows
 MOST_REFERENCE = 512  # labelled images that new ones are compared with
 RESAMPLES = 1000
@@ -162,7 +162,7 @@ class _Choice:
         in_set = np.zeros(self.logits.shape, np.bool_)
         for train, test in folds(self.truth, self.groups, self.seed + 1):
             probabilities[test] = self.probabilities(test, self.fitted(train))
-            bound = conformal_bound(_kept(_true_share(self.crossed(train), self.truth[train])), ASKED)
+            bound = conformal_bound(_kept(_true_share(self.crossed(train), self.truth[train])), GOAL)
             in_set[test] = probabilities[test] >= bound
         before = activated(self.logits, independent=False)
         sure = probabilities.max(axis=1).astype(np.float64)
@@ -186,7 +186,7 @@ class _Choice:
         return activated((self.logits[rows] * fit[0] + fit[1:]).astype(np.float32), independent=False)
 
 
-class Line(NamedTuple):
+class CalibrationCurve(NamedTuple):
     """What `calibrated` takes of a label."""
 
     slope: float
@@ -203,16 +203,16 @@ class _Finding:
     def __init__(self, name: str, logits: Floats, truth: Bools, groups: npt.NDArray[np.str_], seed: int) -> None:
         self.name, self.logits, self.truth, self.groups, self.seed = name, logits, truth, groups, seed
 
-    def fitted(self, rows: Ints) -> tuple[Line, Floats]:
+    def fitted(self, rows: Ints) -> tuple[CalibrationCurve, Floats]:
         """The line of these rows, and their probabilities, each from a fit without its patient."""
         straight, bent = (self._crossed(rows, bent=bent) for bent in (False, True))
         gain = np.log(self._true(bent, rows)) - np.log(self._true(straight, rows))
         _, patient = np.unique(self.groups[rows], return_inverse=True)
         each = np.bincount(patient, gain) / np.bincount(patient)
         useful = bool(each.mean() > 2 * each.std() / math.sqrt(len(each)))
-        return self._line(rows, bent=useful), bent if useful else straight
+        return self._curve(rows, bent=useful), bent if useful else straight
 
-    def _line(self, rows: Ints, *, bent: bool) -> Line:
+    def _curve(self, rows: Ints, *, bent: bool) -> CalibrationCurve:
         from sklearn.linear_model import LogisticRegression
 
         x, y = self.logits[rows].astype(np.float64), self.truth[rows]
@@ -230,26 +230,26 @@ class _Finding:
         slope = float(model.coef_[0, 0]) / spread
         offset = float(model.intercept_[0]) - slope * center
         if not bent:
-            return Line(slope, offset)
+            return CalibrationCurve(slope, offset)
         bend = float(model.coef_[0, 1]) / spread
         if slope <= 0 or slope + bend <= 0:  # a higher score never makes a finding less likely
-            return self._line(rows, bent=False)
-        return Line(slope, offset, bend, float(center))
+            return self._curve(rows, bent=False)
+        return CalibrationCurve(slope, offset, bend, float(center))
 
     def _crossed(self, rows: Ints, *, bent: bool) -> Floats:
         out = np.empty(len(rows), np.float32)
         for train, test in folds(self.truth[rows].astype(np.int64), self.groups[rows], self.seed):
-            out[test] = self._probabilities(rows[test], self._line(rows[train], bent=bent))
+            out[test] = self._probabilities(rows[test], self._curve(rows[train], bent=bent))
         return out
 
     def _true(self, probabilities: Floats, rows: Ints) -> Floats:
         return np.maximum(np.where(self.truth[rows], probabilities, 1 - probabilities), np.float32(1e-9))
 
     def fit(self) -> LabelFit:
-        line, crossed = self.fitted(np.arange(len(self.truth)))
+        curve, crossed = self.fitted(np.arange(len(self.truth)))
         return LabelFit(
             name=self.name,
-            **line._asdict(),
+            **curve._asdict(),
             present=_kept(crossed[self.truth]),
             absent=_kept(crossed[~self.truth]),
         )
@@ -260,12 +260,12 @@ class _Finding:
         in_set = np.zeros((len(truth), 2), np.bool_)
         found = np.zeros(len(truth), np.bool_)
         for train, test in folds(truth.astype(np.int64), self.groups, self.seed + 1):
-            line, crossed = self.fitted(train)
+            curve, crossed = self.fitted(train)
             known = truth[train]
-            p[test] = self._probabilities(test, line)
-            in_set[test, 1] = p[test] >= conformal_bound(_kept(crossed[known]), ASKED)
-            in_set[test, 0] = 1 - p[test] >= conformal_bound(_kept(1 - crossed[~known]), ASKED)
-            found[test] = p[test] >= np.quantile(crossed[known], 1 - ASKED, method="lower")
+            p[test] = self._probabilities(test, curve)
+            in_set[test, 1] = p[test] >= conformal_bound(_kept(crossed[known]), GOAL)
+            in_set[test, 0] = 1 - p[test] >= conformal_bound(_kept(1 - crossed[~known]), GOAL)
+            found[test] = p[test] >= np.quantile(crossed[known], 1 - GOAL, method="lower")
         covered = in_set[np.arange(len(truth)), truth.astype(np.int64)]
         sure = p.astype(np.float64)
         return HeldOut(
@@ -282,8 +282,8 @@ class _Finding:
             reliability=_bins(sure, truth),
         )
 
-    def _probabilities(self, rows: Ints, line: Line) -> Floats:
-        return activated(calibrated(self.logits[rows], *(np.float32(number) for number in line)), independent=True)
+    def _probabilities(self, rows: Ints, curve: CalibrationCurve) -> Floats:
+        return activated(calibrated(self.logits[rows], *(np.float32(number) for number in curve)), independent=True)
 
 
 def _findings(

@@ -8,15 +8,15 @@ import re
 from datetime import date
 from functools import cache
 
-from indexer.keywords import Kind
+from indexer.keywords import ValueKind
 
-EXPECTED: dict[Kind, str] = {
-    Kind.INTEGER: "a whole number",
-    Kind.NUMBER: "a number",
-    Kind.DATE: "a date like 2020, 2020-01, 2020-01-31 or 20200131",
-    Kind.AGE: "years like 60, or 018M, or 18 months",
-    Kind.FLAG: "yes or no",
-    Kind.TEXT: "a text",
+EXPECTED: dict[ValueKind, str] = {
+    ValueKind.INTEGER: "a whole number",
+    ValueKind.NUMBER: "a number",
+    ValueKind.DATE: "a date like 2020, 2020-01, 2020-01-31 or 20200131",
+    ValueKind.AGE: "years like 60, or 018M, or 18 months",
+    ValueKind.FLAG: "yes or no",
+    ValueKind.TEXT: "a text",
 }
 _FLAGS = {"yes": True, "true": True, "1": True, "no": False, "false": False, "0": False}
 _PER_YEAR = {"y": 1.0, "m": 12.0, "w": 365.25 / 7, "d": 365.25}  # PS3.5 6.2, AS; as the reader has them

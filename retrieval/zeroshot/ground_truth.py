@@ -25,7 +25,7 @@ _SHOWN = 5  # wrong rows or names in a message
 
 
 @dataclass(frozen=True)
-class TruthRow:
+class GroundTruthRow:
     """One labelled image. Either `uid` or `file` is set. `frame` is None where the row names none. `values` are the
     label's index of a choice, or per finding 1, 0 or NaN."""
 
@@ -38,19 +38,19 @@ class TruthRow:
 
 
 @dataclass(frozen=True)
-class Truth:
+class GroundTruth:
     """A truth file: its rows, its name without folders, and the SHA-256 of its bytes."""
 
     name: str
     sha256: str
-    rows: tuple[TruthRow, ...]
+    rows: tuple[GroundTruthRow, ...]
 
     @property
     def by_file(self) -> bool:
         return self.rows[0].file is not None
 
 
-def read_truth(path: Path, labels: LabelSet) -> Truth:
+def read_truth(path: Path, labels: LabelSet) -> GroundTruth:
     """Raises CalibrationError for a file that can't be read, labels that the set has not, or an image twice."""
     file = read_row_file(path, what="truth file", error=CalibrationError, takes_csv=True)
     if not file.lines:
@@ -63,7 +63,7 @@ def read_truth(path: Path, labels: LabelSet) -> Truth:
     if not rows:
         raise CalibrationError(f"no row of the truth file {path.name!r} says which label holds")
     _refuse_twice(rows, path.name)
-    return Truth(path.name, file.sha256, rows)
+    return GroundTruth(path.name, file.sha256, rows)
 
 
 class _Reader:
@@ -87,7 +87,7 @@ class _Reader:
             )
         self.listed = listed
 
-    def row(self, line: int, values: Mapping[str, Any]) -> TruthRow | None:
+    def row(self, line: int, values: Mapping[str, Any]) -> GroundTruthRow | None:
         key = str(values.get(str(self.key)) or "").strip()
         if not key:
             raise CalibrationError(f"line {line} of the truth file {self.where!r} names no image ({self.key} is empty)")
@@ -96,7 +96,7 @@ class _Reader:
             return None
         patient = next((str(values[k]) for k in ("patient", "group") if values.get(k) not in (None, "")), None)
         is_uid = self.key == "sop_instance_uid"
-        return TruthRow(
+        return GroundTruthRow(
             line, key if is_uid else None, self._frame(line, values), None if is_uid else key, patient, said
         )
 
@@ -166,7 +166,7 @@ class _Reader:
         return number
 
 
-def _refuse_twice(rows: Sequence[TruthRow], where: str) -> None:
+def _refuse_twice(rows: Sequence[GroundTruthRow], where: str) -> None:
     seen: dict[tuple[str | None, int | None, str | None], int] = {}
     for row in rows:
         first = seen.setdefault((row.uid, row.frame, row.file), row.line)

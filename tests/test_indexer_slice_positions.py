@@ -11,7 +11,7 @@ from pydicom.data import get_testdata_file
 
 from indexer.run.options import IndexOptions
 from indexer.run.pipeline import index_archive
-from indexer.store.slices import no_places_yet, with_places
+from indexer.store.slices import slice_position_cache, with_slice_positions
 from indexer.store.store import Store
 from retrieval.search.searcher import Searcher
 
@@ -31,7 +31,7 @@ def test_hits_know_their_slice(tmp_path: Path) -> None:
     with Store.create(tmp_path / "store", encoder.spec.to_json()) as store:
         index_archive([archive], store, encoder, IndexOptions(workers=1))
         found = Searcher(encoder, store.frames_index(), store.catalog.frames).search_text("anything", k=10)
-        hits = with_places(found, store.catalog, no_places_yet(store.catalog)).hits
+        hits = with_slice_positions(found, store.catalog, slice_position_cache(store.catalog)).hits
     places = {h.key.sop_instance_uid: (h.attributes["slice"], h.attributes["slices"]) for h in hits}
     in_order = sorted(heights)
     for number, height in enumerate(heights):

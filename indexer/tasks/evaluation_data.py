@@ -35,7 +35,7 @@ READ = 10_000  # rows of the catalog at a time
 
 
 @dataclass(frozen=True)
-class StoreTruth:
+class StoreEvaluationData:
     """The rows, the store's vectors of them [N, D], its vectors of their sentences, and the files of the frames."""
 
     rows: EvaluationRows
@@ -54,7 +54,7 @@ class StoreTruth:
         return out
 
 
-def store_truth(store: Store, *, limit: int, seed: int = 0) -> StoreTruth:
+def store_evaluation_data(store: Store, *, limit: int, seed: int = 0) -> StoreEvaluationData:
     """At most `limit` frames of studies that have a report (of all studies, where none has), whole patients at a time.
 
     Raises EvaluationError if the store has no frames.
@@ -97,7 +97,7 @@ def store_truth(store: Store, *, limit: int, seed: int = 0) -> StoreTruth:
             **{name: tuple(_said(frames[i][name]) for i in kept) for name in FIELDS},
             "plane": tuple(plane_of(frames[i]["image_orientation_patient"]) for i in kept),
         },
-        asked=tuple(asking.get(study) for study in studies) if asking else None,
+        queries=tuple(asking.get(study) for study in studies) if asking else None,
         documents=tuple(" ".join(t for t in texts[s] if t != asking.get(s)) if s in asking else "" for s in studies)
         if asking
         else None,
@@ -110,7 +110,7 @@ def store_truth(store: Store, *, limit: int, seed: int = 0) -> StoreTruth:
         notes=tuple(notes),
     )
     places = tuple((frames[i]["archive_root"], frames[i]["file_path"], frames[i]["frame_number"]) for i in kept)
-    return StoreTruth(rows, unit(vectors[order]), known, places)
+    return StoreEvaluationData(rows, unit(vectors[order]), known, places)
 
 
 def plane_of(orientation: object) -> str | None:

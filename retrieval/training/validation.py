@@ -15,7 +15,7 @@ from retrieval.evaluation.retrieval import RetrievalFigures, evaluate_retrieval,
 from retrieval.evaluation.zero_shot import ZeroShotFigures, evaluate_zero_shot
 from retrieval.statistics.bootstrap import Judgement
 from retrieval.training.config import TrainingConfig
-from retrieval.training.data import Row, source_names
+from retrieval.training.data import TrainingRow, source_names
 from retrieval.training.forgetting import both_ways
 from retrieval.training.texts import BATCH, TextEncoder
 from retrieval.zeroshot.classify import ensemble
@@ -58,14 +58,14 @@ class Epoch:
         return cls(number, loss, recall)
 
 
-class Judge:
+class Validator:
     """The dev rows, and how a model is judged on them."""
 
     def __init__(
         self,
         config: TrainingConfig,
         label_sets: Sequence[LabelSet],
-        rows: Sequence[Row],
+        rows: Sequence[TrainingRow],
         pixels: npt.NDArray[np.uint8],
         texts: TextEncoder,
     ) -> None:
@@ -103,7 +103,7 @@ class Judge:
             zero_shot[name] = found
         return Figures(retrieval, zero_shot)
 
-    def recalled(self, model: Any, sources: Sequence[str]) -> dict[str, Judgement]:
+    def recall_by_source(self, model: Any, sources: Sequence[str]) -> dict[str, Judgement]:
         """R@10 by source, the mean of both ways, of those sources that have dev rows. For `forgetting.compared`."""
         names = source_names(self._config.data)
         wanted = [i for i, row in enumerate(self._rows) if names[row.source] in sources]

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from indexer.records import Origin
 from indexer.store.derived import CPU, DerivedFiles
 from indexer.store.place import StorePlace
-from indexer.store.slices import no_places_yet, with_places
+from indexer.store.slices import slice_position_cache, with_slice_positions
 from retrieval.encoders.released import released, title
 from retrieval.encoders.spec import differing, profile_from_json
 from retrieval.errors import EncoderError, MedlensError, QueryError, StoreError, StoreIncompatible, WeightsNotFound
@@ -44,7 +44,7 @@ log = logging.getLogger(__name__)
 Answer = TypeVar("Answer")
 
 
-class OfOneModel(Protocol):
+class HasModel(Protocol):
     """What belongs to a model, as a store does."""
 
     @property
@@ -61,7 +61,7 @@ class StoreEncoder:
     loaded: WeightsNotFound if it is none of them, StoreIncompatible if the place has another model.
     """
 
-    def __init__(self, store: OfOneModel, model: str | None = None, device: str = "auto") -> None:
+    def __init__(self, store: HasModel, model: str | None = None, device: str = "auto") -> None:
         self._store = store
         self._asked = (model, device)
 
@@ -102,7 +102,7 @@ class StoreEncoder:
         return store_model(self._store, *self._asked)
 
 
-def store_model(store: OfOneModel, model: str | None, device: str) -> LightEncoder | ClipEncoder:
+def store_model(store: HasModel, model: str | None, device: str) -> LightEncoder | ClipEncoder:
     """The store's own model, or the one asked for if it is the same: for words, torch stays away where it can.
 
     Raises WeightsNotFound if it is not known where it lies, StoreIncompatible for another model."""
@@ -113,7 +113,7 @@ def store_model(store: OfOneModel, model: str | None, device: str) -> LightEncod
     return encoder
 
 
-def model_source(store: OfOneModel, model: str | None) -> ModelSource:
+def model_source(store: HasModel, model: str | None) -> ModelSource:
     """Where the model that was asked for lies, or the store's own. Places that a store names are never followed.
 
     No hub is asked for a model that can't be the store's. Raises WeightsNotFound for a model that is not at hand, and
@@ -129,7 +129,7 @@ def model_source(store: OfOneModel, model: str | None) -> ModelSource:
     return source
 
 
-def _own_model(store: OfOneModel) -> ModelSource:
+def _own_model(store: HasModel) -> ModelSource:
     """Where the store's own model lies."""
     from retrieval.encoders.known_models import find_model
     from retrieval.encoders.model_source import DEFAULT_MODEL
@@ -146,7 +146,7 @@ def _own_model(store: OfOneModel) -> ModelSource:
         ) from exc
 
 
-def _require_possible(store: OfOneModel, source: ModelSource) -> None:
+def _require_possible(store: HasModel, source: ModelSource) -> None:
     """Raise StoreIncompatible for a model of a hub that is not the store's, by its files on this machine; of one that
     has none here, by its name and by where the user's list has the store's model."""
     from retrieval.encoders.known_models import find_model
@@ -174,14 +174,14 @@ def _require_possible(store: OfOneModel, source: ModelSource) -> None:
     store.require_model(spec.to_json())
 
 
-class Questions:
+class StoreSearch:
     """Search and description over one store, and the encoders that were loaded for them."""
 
     def __init__(self, place: StorePlace, derived: DerivedFiles) -> None:
         self._place = place
         self._derived = derived
         self._catalog = place.catalog
-        self._slices = no_places_yet(place.catalog)
+        self._slices = slice_position_cache(place.catalog)
         self._encoders: dict[str, StoreEncoder] = {}  # by the device that was asked for
         self._opened_with = place.vectors_id
 
@@ -206,7 +206,7 @@ class Questions:
         results = searcher.search(query, pictures=pictures, excluded_patients=excluded, steps=steps)
         if notes := self._place.notes_on(query.where):
             results = replace(results, notes=(*results.notes, *notes))
-        return with_places(results, self._catalog, self._slices)
+        return with_slice_positions(results, self._catalog, self._slices)
 
     def describe(
         self,

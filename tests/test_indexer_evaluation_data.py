@@ -1,4 +1,4 @@
-"""A store as rows to judge a model on: its own reports and headers are the truth."""
+"""A store as rows to judge a model on: its own reports and headers are the data."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from catalog_factory import DIM, SPEC, indexed, vectors
 
 from indexer.store.store import Store
-from indexer.tasks.judging import plane_of, store_truth
+from indexer.tasks.evaluation_data import plane_of, store_evaluation_data
 from retrieval.errors import EvaluationError
 from retrieval.types import RenderProfile
 
@@ -37,8 +37,8 @@ def store(tmp_path: Path) -> Store:
 
 
 def test_frames_are_paired_with_the_sentences_of_their_study(store: Store) -> None:
-    truth = store_truth(store, limit=100)
-    rows = truth.rows
+    data = store_evaluation_data(store, limit=100)
+    rows = data.rows
     a = ("Short.", "The longest sentence of them all.", "Clear lungs.")
     assert rows.texts == (a,) * 4 + (("Clear lungs.",),) * 2
     assert rows.groups == ("p1.1", "p1.1", "p1.2", "p1.2", "p2.1", "p2.1")
@@ -47,23 +47,23 @@ def test_frames_are_paired_with_the_sentences_of_their_study(store: Store) -> No
     assert rows.fields["body_part_examined"][4] == "KNEE"
     assert any("2 of 8 frames are of studies without a report" in note for note in rows.notes)
     # The longest sentence asks, the rest is what a text engine reads; a report of one sentence leaves nothing to read.
-    assert rows.asked == (a[1],) * 4 + (None,) * 2
+    assert rows.queries == (a[1],) * 4 + (None,) * 2
     assert rows.documents == ("Short. Clear lungs.",) * 4 + ("",) * 2
 
 
 def test_vectors_are_those_of_the_store_in_the_order_of_the_rows(store: Store) -> None:
-    truth = store_truth(store, limit=100)
+    data = store_evaluation_data(store, limit=100)
     expected = np.concatenate([vectors("1.1/", 2), vectors("1.2/", 2), vectors("2.1/", 2)])
-    assert truth.images == pytest.approx(expected, abs=1e-3)
-    assert np.linalg.norm(truth.images, axis=1) == pytest.approx(np.ones(6), abs=1e-6)
-    assert truth.sentences["Short."] == pytest.approx(vectors("1.3//text", 3)[0], abs=1e-3)
-    assert {own for texts in truth.rows.texts for own in texts} == set(truth.sentences)
-    assert all(v.shape == (DIM,) for v in truth.sentences.values())
+    assert data.images == pytest.approx(expected, abs=1e-3)
+    assert np.linalg.norm(data.images, axis=1) == pytest.approx(np.ones(6), abs=1e-6)
+    assert data.sentences["Short."] == pytest.approx(vectors("1.3//text", 3)[0], abs=1e-3)
+    assert {own for texts in data.rows.texts for own in texts} == set(data.sentences)
+    assert all(v.shape == (DIM,) for v in data.sentences.values())
 
 
 def test_the_files_of_the_frames_for_another_model(store: Store) -> None:
     profile = RenderProfile()
-    requests = store_truth(store, limit=100).requests(profile)
+    requests = store_evaluation_data(store, limit=100).requests(profile)
     assert [(r.where.as_posix(), r.frame_number) for r in requests[:3]] == [
         ("/archive/a1", 1),
         ("/archive/a1", 2),
@@ -72,23 +72,23 @@ def test_the_files_of_the_frames_for_another_model(store: Store) -> None:
 
 
 def test_whole_patients_are_drawn(store: Store) -> None:
-    truth = store_truth(store, limit=4, seed=3)
-    assert len(truth.rows) == 4 and len(set(truth.rows.groups)) == 2
-    assert len(truth.images) == len(truth.places) == 4
-    assert any("4 of 6 frames were drawn" in note for note in truth.rows.notes)
+    data = store_evaluation_data(store, limit=4, seed=3)
+    assert len(data.rows) == 4 and len(set(data.rows.groups)) == 2
+    assert len(data.images) == len(data.places) == 4
+    assert any("4 of 6 frames were drawn" in note for note in data.rows.notes)
     with pytest.raises(EvaluationError, match="as few as 1 images"):
-        store_truth(store, limit=1)
+        store_evaluation_data(store, limit=1)
 
 
 def test_a_store_without_reports_has_labels_only(tmp_path: Path) -> None:
     with Store.create(tmp_path / "plain", SPEC) as made:
         with pytest.raises(EvaluationError, match="no frames"):
-            store_truth(made, limit=10)
+            store_evaluation_data(made, limit=10)
         made.catalog.files.commit(
             made.catalog.files.archive_id("/a"), [indexed("1", "1", modality="CT"), indexed("2", "2")]
         )
-        rows = store_truth(made, limit=10).rows
-        assert rows.texts == ((),) * 4 and rows.asked is None and rows.documents is None
+        rows = store_evaluation_data(made, limit=10).rows
+        assert rows.texts == ((),) * 4 and rows.queries is None and rows.documents is None
         assert rows.fields["modality"] == ("CT", "CT", None, None)
 
 

@@ -11,7 +11,7 @@ from indexer.catalog.frames import FrameBatch
 from indexer.catalog.labels import SavedSet
 from indexer.reading.files import PictureRequest
 from indexer.sources.folders import iter_files
-from indexer.store.questions import store_model
+from indexer.store.searching import store_model
 from indexer.store.store import Store
 from indexer.tasks.calibrating import stored_calibration
 from indexer.tasks.encoding import encode_pictures
@@ -22,7 +22,7 @@ from retrieval.errors import MedlensError, QueryError
 from retrieval.types import FrameKey, SearchFilter
 from retrieval.zeroshot.calibration import Calibration, read_calibration
 from retrieval.zeroshot.classify import ZeroShotClassifier
-from retrieval.zeroshot.labelling import ImageLabels, Labeller, LabelOutcome, LabelRequest, StudyPool
+from retrieval.zeroshot.labeller import ImageLabels, Labeller, LabelOutcome, LabelRequest, StudyPool
 from retrieval.zeroshot.labels import LabelSet
 
 OnUnreadable = Callable[[str, MedlensError], None]

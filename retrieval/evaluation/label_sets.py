@@ -16,9 +16,9 @@ from retrieval.evaluation.zero_shot import (
     AUROC,
     BINS,
     ECE,
-    Findings,
+    ExclusiveScores,
+    FindingScores,
     LabelFigures,
-    Labelled,
     confusion,
     exclusive_statistics,
     finding_figures,
@@ -67,11 +67,11 @@ class ZeroShot:
     confusion: Ints | None
     reliability: list[ReliabilityBin]
     plain_reliability: list[ReliabilityBin]
-    calibrated: Calibrated | None
+    calibrated: CalibratedFigures | None
 
 
 @dataclass(frozen=True)
-class Calibrated:
+class CalibratedFigures:
     """The rows of patients of whom the calibration has no image: figures of its probabilities, of the scores and of the
     plain softmax, by who says them. None are told of rows that leave nothing to tell apart."""
 
@@ -81,7 +81,7 @@ class Calibrated:
 
 
 @dataclass(frozen=True)
-class _Way:
+class _Method:
     """How one kind of label set is judged. `known`: the rows [n] whose truth is said, and what makes the judged of some
     of those and their scores."""
 
@@ -108,74 +108,74 @@ def judge_labels(
 ) -> ZeroShot:
     """`images` are vectors of the rows [N, D]; `calibration` is of this model and label set. Raises EvaluationError
     where fewer than two labels occur."""
-    way = (_findings if labels.independent else _choice)(rows, labels, field)
-    mine, all_rows = images[way.known], np.arange(len(way.known))
+    method = (_findings if labels.independent else _choice)(rows, labels, field)
+    mine, all_rows = images[method.known], np.arange(len(method.known))
     settings = {"resamples": resamples, "seed": seed}
 
     def scores(said: LabelSet) -> Floats:
         return ZeroShotClassifier(said, encoder, encoder.logit_scale).scores(mine)
 
     by = {OWN: scores(labels), PLAIN: scores(plain_softmax(labels))}
-    own, plain = (way.made(of, all_rows) for of in by.values())
-    if what := way.lacking(own):
+    own, plain = (method.made(of, all_rows) for of in by.values())
+    if what := method.lacking(own):
         raise EvaluationError(
-            f"the field {field!r} says {what} of {labels.name!r} ({len(way.known)} of {len(rows)} rows say one that it "
-            "knows), which leaves nothing to tell apart",
+            f"the field {field!r} says {what} of {labels.name!r} ({len(method.known)} of {len(rows)} rows say one that "
+            "it knows), which leaves nothing to tell apart",
             hint=f"`medlens labels show {labels.name}` lists what its labels are called; another field is named with "
             f"--labels {labels.name}=FIELD.",
         )
-    judged, judged_plain = way.judge(own), way.judge(plain)
-    single = [way.made(scores(phrasing), all_rows) for phrasing in single_phrasings(labels)]
+    judged, judged_plain = method.judge(own), method.judge(plain)
+    single = [method.made(scores(phrasing), all_rows) for phrasing in single_phrasings(labels)]
     calibrated = None
     if calibration is not None:
         logits = ZeroShotClassifier(labels, encoder, encoder.logit_scale).logits(mine)
-        groups = np.asarray(of_rows(rows.groups, way.known))
+        groups = np.asarray(of_rows(rows.groups, method.known))
         by = {CALIBRATED: calibration.probabilities(logits)} | by
-        calibrated = _calibrated(way, by, groups, mine, calibration, settings)
+        calibrated = _calibrated(method, by, groups, mine, calibration, settings)
     return ZeroShot(
         labels=labels,
         truth=field,
-        rows=len(way.known),
+        rows=len(method.known),
         judgement=judged,
         estimates=judged.estimates(**settings),
         plain=judged_plain,
         plain_estimates=judged_plain.estimates(**settings),
-        phrasings=_spreads([way.statistics(one) for one in single], len(way.known), way.spread),
+        phrasings=_spreads([method.statistics(one) for one in single], len(method.known), method.spread),
         changed=None if labels.independent else float(np.mean([(one.answer != own.answer).mean() for one in single])),
-        per_label=way.figures(own, resamples=resamples),
+        per_label=method.figures(own, resamples=resamples),
         confusion=None if labels.independent else confusion(own),
-        reliability=way.reliability(own),
-        plain_reliability=way.reliability(plain),
+        reliability=method.reliability(own),
+        plain_reliability=method.reliability(plain),
         calibrated=calibrated,
     )
 
 
 def _calibrated(
-    way: _Way,
+    method: _Method,
     by: Mapping[str, Floats],
     groups: npt.NDArray[np.str_],
     images: Embeddings,
     calibration: Calibration,
     settings: Mapping[str, int],
-) -> Calibrated:
-    held = np.flatnonzero(~np.isin(groups, groups[calibration.seen(images)]))
+) -> CalibratedFigures:
+    held = np.flatnonzero(~np.isin(groups, groups[calibration.fitted_on(images)]))
     fitted = np.isfinite(by[CALIBRATED]).all(axis=0)  # all judge the labels that could be calibrated
     estimates: dict[str, dict[str, Estimate]] = {}
     if fitted.all() or (calibration.independent and fitted.any()):
-        judged = {name: way.made(np.where(fitted, scores, np.nan)[held], held) for name, scores in by.items()}
-        if not any(way.lacking(one) for one in judged.values()):
-            estimates = {name: way.judge(one).estimates(**settings) for name, one in judged.items()}
-    return Calibrated(calibration.said, len(held), estimates)
+        judged = {name: method.made(np.where(fitted, scores, np.nan)[held], held) for name, scores in by.items()}
+        if not any(method.lacking(one) for one in judged.values()):
+            estimates = {name: method.judge(one).estimates(**settings) for name, one in judged.items()}
+    return CalibratedFigures(calibration.calibrated_on, len(held), estimates)
 
 
-def _choice(rows: EvaluationRows, labels: LabelSet, field: str) -> _Way:
+def _choice(rows: EvaluationRows, labels: LabelSet, field: str) -> _Method:
     truth = rows.truth(labels, field)
     known = np.flatnonzero(truth >= 0)
 
-    def labelled(scores: Floats, some: Ints) -> Labelled:
-        return Labelled.known(labels.names, scores, truth[known[some]], of_rows(rows.groups, known[some]))
+    def labelled(scores: Floats, some: Ints) -> ExclusiveScores:
+        return ExclusiveScores.known(labels.names, scores, truth[known[some]], of_rows(rows.groups, known[some]))
 
-    return _Way(
+    return _Method(
         known,
         labelled,
         judge_exclusive,
@@ -187,18 +187,18 @@ def _choice(rows: EvaluationRows, labels: LabelSet, field: str) -> _Way:
     )
 
 
-def _findings(rows: EvaluationRows, labels: LabelSet, field: str) -> _Way:
+def _findings(rows: EvaluationRows, labels: LabelSet, field: str) -> _Method:
     named = [findings_of(labels, value) for value in rows.fields[field]]
     known = np.array([i for i, found in enumerate(named) if found is not None], np.int64)
     truth = np.zeros((len(known), len(labels.names)), bool)
     for row, i in enumerate(known):
         truth[row, named[int(i)] or []] = True
 
-    def found(scores: Floats, some: Ints) -> Findings:
+    def found(scores: Floats, some: Ints) -> FindingScores:
         groups = tuple(of_rows(rows.groups, known[some]))
-        return Findings(labels.names, scores.astype(np.float64), truth[some], groups)
+        return FindingScores(labels.names, scores.astype(np.float64), truth[some], groups)
 
-    return _Way(
+    return _Method(
         known,
         found,
         judge_findings,
@@ -216,7 +216,7 @@ def _spreads(told: Sequence[Mapping[str, Statistic]], rows: int, names: Sequence
     return {name: Spread.of([float(one[name](whole)[0]) for one in told]) for name in names}
 
 
-def _pooled(findings: Findings) -> list[ReliabilityBin]:
+def _pooled(findings: FindingScores) -> list[ReliabilityBin]:
     """All findings that can be judged in one diagram."""
     judged = findings.judged
     return reliability(findings.scores[:, judged].ravel(), findings.truth[:, judged].ravel(), BINS)

@@ -10,7 +10,7 @@ K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
 
 
-class Remembered(Generic[K, V]):
+class CatalogCache(Generic[K, V]):
     """At most `most` values by key, those last worked out. For several threads; none waits for another's work."""
 
     def __init__(self, state: Callable[[], Hashable], most: int) -> None:
@@ -18,22 +18,24 @@ class Remembered(Generic[K, V]):
         self._state = state
         self._most = most
         self._lock = threading.Lock()
-        self._kept: dict[K, tuple[Hashable, V]] = {}
+        self._entries: dict[K, tuple[Hashable, V]] = {}
 
     def get(self, keys: Iterable[K], work: Callable[[list[K]], Mapping[K, V]]) -> dict[K, V]:
         """The values of those keys; `work` is asked once for all that are not known, and answers each of them."""
         state = self._state()
         wanted = list(dict.fromkeys(keys))
         with self._lock:
-            found = {key: self._kept[key][1] for key in wanted if key in self._kept and self._kept[key][0] == state}
+            found = {
+                key: self._entries[key][1] for key in wanted if key in self._entries and self._entries[key][0] == state
+            }
         missing = [key for key in wanted if key not in found]
         if missing:
             new = work(missing)
             found |= {key: new[key] for key in missing}
             with self._lock:
                 for key in missing:
-                    self._kept.pop(key, None)
-                    self._kept[key] = (state, new[key])
-                while len(self._kept) > self._most:
-                    del self._kept[next(iter(self._kept))]
+                    self._entries.pop(key, None)
+                    self._entries[key] = (state, new[key])
+                while len(self._entries) > self._most:
+                    del self._entries[next(iter(self._entries))]
         return found

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from indexer.catalog.remembered import Remembered
+from indexer.catalog.cache import CatalogCache
 
 
 def test_values_are_worked_out_once_until_something_is_committed() -> None:
@@ -12,7 +12,7 @@ def test_values_are_worked_out_once_until_something_is_committed() -> None:
         asked.append(keys)
         return {key: len(key) + state[0] for key in keys}
 
-    kept: Remembered[str, int] = Remembered(lambda: state[0], 2)
+    kept: CatalogCache[str, int] = CatalogCache(lambda: state[0], 2)
     assert kept.get(["a", "bb", "a"], work) == {"a": 1, "bb": 2}
     assert kept.get(["bb"], work) == {"bb": 2}
     assert asked == [["a", "bb"]]
@@ -24,5 +24,5 @@ def test_values_are_worked_out_once_until_something_is_committed() -> None:
 
 
 def test_more_keys_than_are_kept_are_all_answered() -> None:
-    kept: Remembered[int, int] = Remembered(lambda: 0, 2)
+    kept: CatalogCache[int, int] = CatalogCache(lambda: 0, 2)
     assert kept.get(range(5), lambda keys: {key: key * key for key in keys}) == {i: i * i for i in range(5)}
