@@ -40,7 +40,7 @@ def describe(
 ) -> None:
     """Image to text: the nearest sentences of the store's reports. They are other patients' words, not a diagnosis."""
     from cli.medlens_output.hits import sentence_row
-    from indexer.store.searching import StoreEncoder
+    from indexer.store.own_model import StoreEncoder
     from retrieval.search.describe import read_phrases
     from retrieval.search.query import ImagePart
     from retrieval.search.refs import parse_ref

@@ -135,6 +135,7 @@ def page(results: SearchResults, cards: Sequence[Card]) -> str:
     query = _text(results.query)
     allowed = base64.b64encode(hashlib.sha256(_SCRIPT.encode()).digest()).decode()
     policy = f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{allowed}'"
+    notes = "".join(f'<p class="about">{_text(note)}</p>\n' for note in results.notes)
     hits = f"{len(results.hits)} hit{'' if len(results.hits) == 1 else 's'}"
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
@@ -143,7 +144,7 @@ def page(results: SearchResults, cards: Sequence[Card]) -> str:
 <title>medlens: {query}</title><style>{_STYLE}</style></head>
 <body><h1>{query}</h1>
 <p class="about">{hits}{among}. Model {_text(results.model)}; score: {_text(results.score)}.</p>
-{shown}
+{notes}{shown}
 <dialog aria-label="The hit, enlarged"></dialog>
 <script>{_SCRIPT}</script></body></html>
 """

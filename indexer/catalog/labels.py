@@ -122,16 +122,16 @@ class Labels:
 
     def _label_ids(self, saved: SavedSet) -> list[int]:
         mine = labels.c.label_set == saved.label_set
-        wanted = [(name, saved.made_by, saved.is_probability) for name in saved.labels]
+        wanted = [(name, saved.made_by, saved.is_probability, None) for name in saved.labels]
         with self._database.writing() as connection:
             self._in_use.require(connection)
-            query = (
-                sa.select(labels.c.label, labels.c.made_by, labels.c.is_probability).where(mine).order_by(labels.c.id)
-            )
+            columns = (labels.c.label, labels.c.made_by, labels.c.is_probability, labels.c.former_model)
+            query = sa.select(*columns).where(mine).order_by(labels.c.id)
             if [tuple(row) for row in connection.execute(query)] != wanted:
                 _forgotten(connection, saved.label_set)
                 rows = [
-                    {"label_set": saved.label_set, "label": n, "made_by": m, "is_probability": p} for n, m, p in wanted
+                    {"label_set": saved.label_set, "label": n, "made_by": m, "is_probability": p}
+                    for n, m, p, _ in wanted
                 ]
                 connection.execute(sa.insert(labels), rows)
             return list(connection.execute(sa.select(labels.c.id).where(mine).order_by(labels.c.id)).scalars())

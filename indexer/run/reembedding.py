@@ -8,6 +8,7 @@ swapped.
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections import deque
@@ -25,8 +26,11 @@ from indexer.sources.opening import locate
 from indexer.store.store import Store
 from retrieval.encoders.released import title
 from retrieval.encoders.spec import IndexingEncoder, differing
+from retrieval.encoders.unread import unread
 from retrieval.errors import DicomError, FileUnreadable
 from retrieval.types import Embeddings, Uint8Image
+
+log = logging.getLogger(__name__)
 
 CHANGED = "changed"  # the reason of a file that does not hold any more what was indexed
 MOST_FILES = 512  # read for one batch
@@ -109,6 +113,12 @@ def change_model(
                 if run.unreadable and not drop_unreadable:
                     break
                 left_out = store.catalog.model_changes.finish(change, run.unreadable)
+    if run.too_long:
+        log.warning(
+            "%d report sentences are longer than %s reads; their ends are found by words only",
+            run.too_long,
+            title(model),
+        )
     if left_out is not None:
         store.require_model(model)
         store.derived.renew_indexes()
@@ -130,6 +140,7 @@ class _Run:
     ) -> None:
         self.unreadable: dict[int, tuple[Rejection, int]] = {}
         self.new_frames = self.new_sentences = 0
+        self.too_long = 0  # sentences
         self.before = store.catalog.model_changes.made()
         self._changes = store.catalog.model_changes
         self._encoder = encoder
@@ -147,6 +158,7 @@ class _Run:
                 texts = list(dict.fromkeys(sentence.text for sentence in part))
                 place = {text: i for i, text in enumerate(texts)}
                 vectors = self._encoder.encode_text(texts)[[place[sentence.text] for sentence in part]]
+                self.too_long += sum(map(bool, unread(self._encoder, texts)))
                 added = self._changes.add(self._change, "sentence", [sentence.id for sentence in part], vectors)
                 self.new_sentences += added
                 self._report_progress()

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from indexer.reading.files import PictureRequest
-from indexer.store.searching import store_model
+from indexer.store.own_model import store_model
 from indexer.store.store import Store
 from indexer.tasks.encoding import encode_all_pictures
 from retrieval.encoders.clip import ClipEncoder

@@ -15,6 +15,7 @@ from retrieval.search.bm25 import ReportIndex
 from retrieval.search.hybrid import HybridRanking, ReportScores, TextRanking, with_reports
 from retrieval.search.interpret import frames_of_other_side, separate_negations
 from retrieval.search.levels import answers
+from retrieval.search.long_texts import encode_whole
 from retrieval.search.query import ImagePart, Pooling, Query, Ranker, TextPart
 from retrieval.search.ranking import Ranking, RankingStep, ReciprocalRanks, cancelled, dense_ranking
 from retrieval.types import (
@@ -67,7 +68,8 @@ class Searcher:
         allowed, notes = self._of_the_side(query, self._allowed(query.where, excluded_patients))
         searched = None if allowed is None else len(allowed.ids)  # a filter that makes no sense is refused here
         ranker, found = self._ranker(query)
-        ranking = self._ranking(query, ranker, found, allowed, pictures)
+        ranking, read = self._ranking(query, ranker, found, allowed, pictures)
+        notes += read
         for step in steps:
             ranking = step(ranking, query)
         page = answers(query, ranking, self.catalog, allowed)
@@ -140,24 +142,31 @@ class Searcher:
         found: ReportScores | None,
         allowed: RowFilter | None,
         pictures: Sequence[Uint8Image | Embedding] | None,
-    ) -> Ranking:
+    ) -> tuple[Ranking, tuple[str, ...]]:
+        """The ranking, and what is to be said of texts that the model does not read at once."""
         if ranker is Ranker.TEXT and found is not None:
-            return TextRanking(found, self.catalog, allowed)
-        dense = dense_ranking(query, self._encoded(query, pictures), self.index, allowed)
+            return TextRanking(found, self.catalog, allowed), ()
+        vectors, notes = self._encoded(query, pictures)
+        dense = dense_ranking(query, vectors, self.index, allowed)
         if found is None:
-            return dense
+            return dense, notes
         if isinstance(dense, ReciprocalRanks):
-            return with_reports(dense, found, self.catalog, allowed)
-        return HybridRanking(dense, found, self.catalog, allowed, query.depth)
+            return with_reports(dense, found, self.catalog, allowed), notes
+        return HybridRanking(dense, found, self.catalog, allowed, query.depth), notes
 
-    def _encoded(self, query: Query, pictures: Sequence[Uint8Image | Embedding] | None) -> Embeddings:
-        """[parts, D], in the order of the parts."""
-        texts = self.encoder.encode_text([part.text for part in query.texts]) if query.texts else ()
+    def _encoded(
+        self, query: Query, pictures: Sequence[Uint8Image | Embedding] | None
+    ) -> tuple[Embeddings, tuple[str, ...]]:
+        """[parts, D], in the order of the parts, and the notes of `encode_whole`."""
+        texts, notes = encode_whole(self.encoder, [part.text for part in query.texts]) if query.texts else ((), ())
         shown = [_pixels(part) for part in query.images] if pictures is None else pictures
         pixels = [picture for picture in shown if is_picture(picture)]
         encoded = iter(self.encoder.encode_images(pixels) if pixels else ())
         given, seen = iter(texts), iter([next(encoded) if is_picture(picture) else picture for picture in shown])
-        return np.stack([next(given) if isinstance(part, TextPart) else next(seen) for part in query.parts])
+        vectors: Embeddings = np.stack(
+            [next(given) if isinstance(part, TextPart) else next(seen) for part in query.parts]
+        )
+        return vectors, notes
 
 
 def _pixels(part: ImagePart) -> Uint8Image:
