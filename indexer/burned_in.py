@@ -1,8 +1,9 @@
-"""Whether text about a patient may be written into the pixels of an instance.
+"""Whether text about a patient may be burned into the pixels of an instance.
 
 - "yes": the header says so.
-- "likely": it says nothing, and pictures of this kind usually carry text.
-- "no": the header says so, or a de-identification that it names has cleaned the pixels; or the kind seldom has any.
+- "likely": the header says nothing, and pictures of this kind usually contain text.
+- "no": the header says so, or names a de-identification that cleaned the pixels; or pictures of this kind rarely
+  contain text.
 """
 
 from __future__ import annotations
@@ -28,9 +29,9 @@ _MODALITIES = {"US", "IVUS", "ES", "SC"}
 
 
 def guessed(attributes: Mapping[str, Any], *, signs: bool = False, cleaned: bool = False) -> BurnedIn:
-    """By the catalog's attributes of an image, where the header itself counts before what is usual.
+    """Return the value for an image, from its attributes in the catalog; the header has precedence over what is usual.
 
-    `signs`: the header has other signs of a picture with text or of a recognizable person. `cleaned`: it names a
+    `signs`: the header has other signs of text or of a recognizable person in the picture. `cleaned`: it names a
     de-identification that cleaned the pixels.
     """
     flag = attributes.get("burned_in_annotation")
@@ -49,7 +50,7 @@ def guessed(attributes: Mapping[str, Any], *, signs: bool = False, cleaned: bool
 
 
 def warning(value: object) -> str | None:
-    """What to say where a picture with this value is shown; None for nothing."""
+    """Return the warning for a picture with this value; None if there is nothing to warn of."""
     return _WARNINGS.get(str(value))
 
 

@@ -1,8 +1,10 @@
-"""The one table of DICOM attributes that medlens keeps: it drives the reader, the catalog's schema and the filters.
+"""The table of all DICOM attributes that medlens stores.
+
+The reader, the catalog's schema and the filters follow from it.
 
 It is an allow-list. What is not in it never enters the catalog: no PatientName, PatientID, birth date, accession
 number, referring physician or institution (PS3.15 Annex E lists some 600 attributes that can identify; nobody can
-block-list the private ones). StudyDescription and SeriesDescription are typed by people: the reader scrubs them.
+block-list the private ones). StudyDescription and SeriesDescription are typed by people, so the reader scrubs them.
 """
 
 from __future__ import annotations
@@ -30,8 +32,8 @@ class AttributeLevel(Enum):
 
 @dataclass(frozen=True)
 class Keyword:
-    """One attribute: its DICOM keyword, tag, value representation and multiplicity (PS3.6 6), how it is stored, and at
-    which level of the hierarchy it is said. Written out, so that a search need not import pydicom's dictionary.
+    """One attribute: its DICOM keyword, tag, value representation and multiplicity (PS3.6 6), how it is stored, and its
+    level in the hierarchy. Written out, so that a search need not import pydicom's dictionary.
     """
 
     name: str
@@ -45,7 +47,7 @@ class Keyword:
 
     @property
     def column(self) -> str:
-        """The keyword in snake_case: SOPInstanceUID is sop_instance_uid, KVP is kvp."""
+        """Return the keyword in snake_case: SOPInstanceUID is sop_instance_uid, KVP is kvp."""
         out = ""
         for i, c in enumerate(self.name):
             before, after = self.name[i - 1 : i], self.name[i + 1 : i + 2]

@@ -1,4 +1,4 @@
-"""What processes that share a folder of derived files do for each other: wait, and clear up after the dead."""
+"""How processes share a folder of derived files: a lock, and the removal of unfinished files."""
 
 from __future__ import annotations
 
@@ -16,9 +16,11 @@ _UNFINISHED_S = 60.0
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Held by one process and one thread at a time: by whoever writes derived files there. The folder may be new.
+    """Lock the folder for one process and one thread that writes derived files there.
 
-    So what is unfinished there when it is taken is a dead process's, and is removed.
+    The folder is created if necessary.
+
+    Unfinished files that are there when the lock is taken belong to a process that has ended, and are removed.
     """
     make_folder_like_its_parent(folder)
     handle = os.open(folder, os.O_RDONLY)
@@ -32,12 +34,12 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def unfinished(folder: Path) -> list[Path]:
-    """Files and folders that killed processes seem to have left: nobody has written to them for a minute."""
+    """Return files and folders that killed processes seem to have left: nothing was written to them for a minute."""
     return [path for path in sorted(folder.glob(UNFINISHED)) if _age(path) > _UNFINISHED_S]
 
 
 def _age(path: Path) -> float:
-    """Seconds since a file was written to; 0 if it is gone."""
+    """Return the seconds since a file was written; 0 if it does not exist."""
     try:
         return time.time() - path.stat().st_mtime
     except OSError:

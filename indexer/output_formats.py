@@ -1,6 +1,6 @@
-"""By what an earlier output is told from a file that somebody else wrote: each kind leaves a mark, or has its columns.
+"""How an earlier output is distinguished from a file that somebody else wrote: by a mark, or by its columns.
 
-Looked at are the first bytes and, where a format keeps its description at the end, the last; nothing is unpacked.
+Only the first bytes are read and, if a format has its metadata at the end, the last ones. Nothing is unpacked.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ _FOOTER = 1 << 24  # bytes of a Parquet file's description
 
 @dataclass(frozen=True)
 class OutputFormat:
-    """What an output is, for messages ("a page of hits"), and whether a file is an earlier one."""
+    """The name of a kind of output, for messages ("a page of hits"), and the test whether a file is an earlier one."""
 
     name: str
     _is_one: Callable[[Path], bool]
 
     def recognises(self, path: Path) -> bool:
-        """Whether a file, which is not empty, is an output of this kind. One that can't be read is not."""
+        """Whether a non-empty file is an output of this kind. A file that can't be read is not."""
         try:
             return self._is_one(path)
         except (OSError, ValueError, RecursionError, csv.Error):
@@ -33,12 +33,12 @@ class OutputFormat:
 
 
 def csv_file(name: str, columns: Collection[str], values: tuple[str, ...] = ()) -> OutputFormat:
-    """CSV with these columns, all of them and no others; besides, any whose name begins with one of `values`."""
+    """CSV with exactly these columns, and any further ones whose name begins with one of `values`."""
     return OutputFormat(name, lambda path: _are(_csv_columns(path), columns, values))
 
 
 def json_lines(name: str, keys: Collection[str], values: tuple[str, ...] = ()) -> OutputFormat:
-    """JSON lines, the first of which has these keys and no others; see `csv_file`."""
+    """JSON lines whose first object has exactly these keys; see `csv_file`."""
     return OutputFormat(name, lambda path: _are(_first_keys(_first_line(path)), keys, values))
 
 
@@ -48,23 +48,25 @@ def json_document(name: str, keys: Sequence[str]) -> OutputFormat:
 
 
 def table(name: str) -> OutputFormat:
-    """A table for people, which carries no mark: what is there is never taken for one."""
+    """A table for people. It has no mark, so no existing file is recognised as one."""
     return OutputFormat(name, lambda path: False)
 
 
 def html_page(name: str, kind: str) -> OutputFormat:
-    """A page whose generator is said to be medlens."""
+    """A page whose generator is medlens."""
     mark = f'<meta name="generator" content="medlens {kind}">'
     return OutputFormat(name, lambda path: _text(path).startswith("<!doctype html>") and mark in _text(path))
 
 
 def picture(name: str, kind: str) -> OutputFormat:
-    """A picture that says "medlens KIND": PNG in its Software, JPEG in its comment, SVG and PDF in their Creator."""
+    """A picture with the mark "medlens KIND": PNG in its Software, JPEG in its comment, SVG and PDF in their
+    Creator.
+    """
     return OutputFormat(name, lambda path: _is_picture(path, f"medlens {kind}".encode()))
 
 
 def npz(name: str, arrays: Collection[str]) -> OutputFormat:
-    """An npz of these arrays and no others."""
+    """An npz file with exactly these arrays."""
 
     def is_one(path: Path) -> bool:
         import zipfile
@@ -79,12 +81,12 @@ def npz(name: str, arrays: Collection[str]) -> OutputFormat:
 
 
 def parquet(name: str, mark: str) -> OutputFormat:
-    """A Parquet file whose description has this key among its metadata."""
+    """A Parquet file with this key in its metadata."""
     return OutputFormat(name, lambda path: mark.encode() in _parquet_footer(path))
 
 
 def beside(name: str, magic: bytes, ending: str, other: OutputFormat) -> OutputFormat:
-    """A file that begins with `magic` and has, under the same name with an ending more, another output beside it."""
+    """A file that begins with `magic` and has another output beside it, whose name has this further ending."""
 
     def is_one(path: Path) -> bool:
         companion = path.with_name(path.name + ending)
@@ -116,7 +118,10 @@ def _csv_columns(path: Path) -> list[str]:
 
 
 def _first_keys(text: str, most: int | None = None) -> list[str]:
-    """The first keys of a JSON object of which perhaps only the beginning is there; ValueError if that is none."""
+    """Return the first keys of a JSON object, of which perhaps only the beginning is given.
+
+    Raises ValueError if it is not one.
+    """
     decoder, keys = json.JSONDecoder(), list[str]()
     at = _past_blanks(text, 0)
     if text[at : at + 1] != "{":

@@ -23,7 +23,7 @@ from indexer.store.store import Store
 from retrieval.errors import OutputError
 from retrieval.on_disk import unfinished_name
 
-_DEVICES = ("null", "full", "tty", "stdout", "stderr")  # of /dev: what people write to on purpose
+_DEVICES = ("null", "full", "tty", "stdout", "stderr")  # in /dev, where people write on purpose
 _OWN_STREAMS = ("/dev/fd/", "/proc/self/fd/", "/dev/std")
 _SQLITE = b"SQLite format 3\0"
 _SQLITE_COMPANIONS = ("-wal", "-shm", "-journal")
@@ -31,32 +31,32 @@ _SQLITE_COMPANIONS = ("-wal", "-shm", "-journal")
 
 @dataclass(frozen=True)
 class Output:
-    """A file to be written, of which kind, and whether it may replace what medlens did not write."""
+    """A file to be written, its kind, and whether it may replace a file that medlens did not write."""
 
     path: Path
     form: OutputFormat
     force: bool = False
 
     def require(self) -> None:
-        """Raises OutputError, naming the file without its folders, unless it can be written."""
+        """Raise OutputError, naming the file without its folders, unless it can be written."""
         name = repr(self.path.name or str(self.path))
         try:
             if not _is_stream(self.path):
                 self._require_place(name)
-        except OSError as exc:  # a folder that may not be looked into
-            raise OutputError(f"{name} can't be written: {exc.strerror or exc}", hint="Name another place.") from exc
+        except OSError as exc:  # a folder that may not be read
+            raise OutputError(f"{name} can't be written: {exc.strerror or exc}", hint="Name another file.") from exc
 
     def _require_place(self, name: str) -> None:
         path = self.path
         if path.is_symlink():
             raise OutputError(
-                f"{name} can't be written: it is a link", hint="Name the file that it leads to, or another one."
+                f"{name} can't be written: it is a link", hint="Name the file that the link leads to, or another file."
             )
         if path.is_dir():
-            raise OutputError(f"{name} can't be written: it is a folder", hint="Name a file in it.")
+            raise OutputError(f"{name} can't be written: it is a folder", hint="Name a file in that folder.")
         if not path.parent.is_dir():
             raise OutputError(
-                f"{name} can't be written: there is no folder {path.parent.name!r}", hint="Make the folder first."
+                f"{name} can't be written: there is no folder {path.parent.name!r}", hint="Create the folder first."
             )
         _require_outside_stores(path.parent, name)
         _require_no_database(path, name)
@@ -64,13 +64,13 @@ class Output:
             self._require_replaceable(name)
         elif not os.access(path.parent, os.W_OK | os.X_OK):
             raise OutputError(
-                f"{name} can't be written: no permission to make a file in its folder", hint="Name another folder."
+                f"{name} can't be written: you may not create files in its folder", hint="Name another folder."
             )
 
     def require_not_of_archive(self, store: Store) -> None:
-        """Raises OutputError for a file that the store was made from, whatever it looks like.
+        """Raise OutputError if this is a file that the store was made from, whatever its content is.
 
-        All names that the store knows in the file's archive are read, but only for a file that is there and in one.
+        All names that the store has of the file's archive are read, but only for a file that exists within one.
         """
         if _is_stream(self.path) or not self.path.is_file():
             return
@@ -85,9 +85,11 @@ class Output:
 
     @contextmanager
     def whole(self) -> Iterator[Path]:
-        """A name to write to, whose file gets the output's name when the block ends well, and goes if it doesn't.
+        """Yield a name to write to.
 
-        A pipe or a device is written to as it is. Raises OutputError as `require` does, or where the system refuses.
+        The file gets the output's name if the block ends without an error, and is removed otherwise.
+
+        A pipe or a device is written directly. Raises OutputError as `require` does, or if the system refuses.
         """
         self.require()
         try:
@@ -101,7 +103,7 @@ class Output:
             raise OutputError(f"{self.path.name!r} can't be written: {exc.strerror or exc}") from exc
 
     def write_text(self, text: str) -> None:
-        """Write it in UTF-8."""
+        """Write text in UTF-8."""
         self.write_bytes(text.encode("utf-8", "backslashreplace"))  # names of files may not be UTF-8
 
     def write_bytes(self, content: bytes) -> None:
@@ -119,7 +121,9 @@ class Output:
             except OutputError as exc:
                 kept = place.with_name(f"{place.stem}.{temporary.suffixes[-2].removeprefix('.')}{place.suffix}")
                 temporary.replace(kept)
-                raise OutputError(f"{exc}; it came while the output was made, which is {kept.name!r}") from exc
+                raise OutputError(
+                    f"{exc}; another program created it meanwhile, so the output was saved as {kept.name!r}"
+                ) from exc
             if place.exists():
                 shutil.copymode(place, temporary)  # a file that was made private stays so
             temporary.replace(place)
@@ -131,27 +135,27 @@ class Output:
         if not stat.S_ISREG(status.st_mode):
             raise OutputError(f"{name} can't be written: it is {_kind(status.st_mode)}", hint="Name a file.")
         if not status.st_size:
-            return  # nothing is lost
+            return  # an empty file can be replaced
         with self.path.open("rb") as file:
             head = file.read(132)
         if head[128:] == b"DICM":  # PS3.10 7.1
             raise _of_archive(name)
         if not self.force and not self.form.recognises(self.path):
             raise OutputError(
-                f"{name} is there already, and is not {self.form.name} that medlens wrote",
-                hint="Name another file, or say --force to replace it.",
+                f"{name} exists already, and it is not {self.form.name} that medlens wrote",
+                hint="Name another file, or add --force to replace this one.",
             )
 
 
 def require_not_of_archive(store: Store, *outputs: Output | None) -> None:
-    """Raises OutputError if one of them is a file that the store was made from, whatever it looks like."""
+    """Raise OutputError if one of the outputs is a file that the store was made from, whatever its content is."""
     for output in outputs:
         if output is not None:
             output.require_not_of_archive(store)
 
 
 def require_outputs(*outputs: Output | None) -> None:
-    """Raises OutputError unless all of them can be written, before any work is done. No two may be the same file."""
+    """Raise OutputError unless all of them can be written, before any work is done. No two may be the same file."""
     places: dict[Path, Output] = {}
     for output in outputs:
         if output is None:
@@ -160,18 +164,23 @@ def require_outputs(*outputs: Output | None) -> None:
         if not _is_stream(output.path):
             place = output.path.resolve()
             if place in places:
-                raise OutputError(f"{output.path.name!r} is named for two outputs", hint="Give each a file of its own.")
+                raise OutputError(
+                    f"two outputs have the name {output.path.name!r}", hint="Name a different file for each output."
+                )
             places[place] = output
 
 
 def require_folder(folder: Path) -> None:
-    """Raises OutputError unless `folder` can be filled: made, or there and no part of a store."""
+    """Raise OutputError unless `folder` can be filled: it can be created, or exists and is not part of a store."""
     name = repr(folder.name or str(folder))
     if folder.is_symlink() and not folder.is_dir():
-        raise OutputError(f"{name} can't be made: it is a link that leads nowhere", hint="Name another folder.")
+        raise OutputError(
+            f"the folder {name} can't be created: it is a link to a folder that does not exist",
+            hint="Name another folder.",
+        )
     _require_outside_stores(folder, name)
     if folder.exists() and not folder.is_dir():
-        raise OutputError(f"{name} can't be made: it is a file", hint="Name a folder.")
+        raise OutputError(f"the folder {name} can't be created: a file has that name", hint="Name a folder.")
 
 
 def _require_outside_stores(folder: Path, name: str) -> None:
@@ -179,27 +188,27 @@ def _require_outside_stores(folder: Path, name: str) -> None:
     if store is not None:
         raise OutputError(
             f"{name} can't be written: it is inside the store {store.name!r}",
-            hint="Name a place outside: what lies in a store is medlens's own.",
+            hint="Name a file outside the store; medlens manages everything in it.",
         )
 
 
 def _require_no_database(path: Path, name: str) -> None:
-    """A store may be a SQLite file of any name. Its log, there or not, is a part of it."""
+    """Refuse an SQLite file, which may be a store whatever its name is, and its log, whether or not it exists."""
     companion = next((end for end in _SQLITE_COMPANIONS if path.name.endswith(end)), "")
     for database in {path, path.with_name(path.name.removesuffix(companion) or path.name)}:
         if _begins_with(database, _SQLITE):
             raise OutputError(
-                f"{name} is a database or belongs to one, and is never replaced",
-                hint="Name another file, or remove that one first.",
+                f"{name} is a database or belongs to one; medlens never replaces it",
+                hint="Name another file, or remove that file first.",
             )
 
 
 def _of_archive(name: str) -> OutputError:
-    return OutputError(f"{name} is a DICOM file, and is never replaced", hint="Name another file.")
+    return OutputError(f"{name} is a DICOM file; medlens never replaces it", hint="Name another file.")
 
 
 def _is_stream(path: Path) -> bool:
-    """Whether it is a pipe, or a device that people write to on purpose; links in /dev are followed."""
+    """Whether this is a pipe, or a device that people write to on purpose. Links in /dev are followed."""
     place = os.path.abspath(path)  # noqa: PTH100 - not resolve(): /dev/stdout is a link
     if place.startswith(_OWN_STREAMS):
         return path.exists() and not path.is_dir() and not stat.S_ISBLK(path.stat().st_mode)
@@ -215,7 +224,7 @@ def _is_stream(path: Path) -> bool:
 
 @contextmanager
 def _streamed(path: Path) -> Iterator[Path]:
-    """The stream itself. A regular file behind /dev/stdout is added to: the shell has opened it, and may append."""
+    """Open the stream. A regular file behind /dev/stdout is appended to, because the shell has opened it."""
     if not stat.S_ISREG(path.stat().st_mode):
         yield path
         return
@@ -229,7 +238,7 @@ def _streamed(path: Path) -> Iterator[Path]:
 
 
 def _begins_with(path: Path, magic: bytes) -> bool:
-    if not path.is_file():  # a pipe would be waited for
+    if not path.is_file():  # opening a pipe would wait
         return False
     with path.open("rb") as file:
         return file.read(len(magic)) == magic

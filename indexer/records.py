@@ -1,4 +1,4 @@
-"""What one file becomes on its way into the catalog. Plain values, so that they cross a process border cheaply."""
+"""The forms of one file on its way into the catalog: plain values, which are cheap to send between processes."""
 
 from __future__ import annotations
 
@@ -19,14 +19,13 @@ AttributeValue = str | int | float | bool | date | None
 
 @dataclass(frozen=True)
 class InstanceRecord:
-    """One SOP instance as the catalog keeps it.
+    """One SOP instance in the form that the catalog stores.
 
-    `attributes` holds one value for every column of `keywords.COLUMNS`, None where the file says nothing.
-    `kind` is "image" (has pixels that can be embedded), "report" (SR or encapsulated PDF: `report_text`), or "other"
-    (SEG, KO, PR, RT, waveforms: catalogued, not embedded).
-    `burned_in_text`: of an image, whether its pixels may show text about the patient; see `indexer.burned_in`.
-    `frame_attributes`: by frame number, the values of columns of `keywords.BY_FRAME` that differ between the frames;
-    `attributes` has None there.
+    `attributes` has one value for every column of `keywords.COLUMNS`, None if the file states none. `kind` is "image"
+    (has pixels that can be embedded), "report" (SR or encapsulated PDF: `report_text`), or "other" (SEG, KO, PR, RT,
+    waveforms: catalogued, not embedded). `burned_in_text`: for an image, whether its pixels may show text about the
+    patient; see `indexer.burned_in`. `frame_attributes`: by frame number, the values of columns of `keywords.BY_FRAME`
+    that differ between the frames; `attributes` has None there.
     """
 
     attributes: Mapping[str, AttributeValue]
@@ -49,10 +48,10 @@ class InstanceRecord:
 
 @dataclass(frozen=True)
 class FileStat:
-    """What a source says of a file without its being read. `path` is relative to the archive's root, with '/'.
+    """What a source knows of a file without reading it. `path` is relative to the archive's root, with '/'.
 
-    Size and stamp together are the file's version. The stamp is a whole number of 64 bits that changes when the content
-    may have: in a folder the modification time in nanoseconds.
+    Size and stamp together are the file's version. The stamp is a 64-bit integer that changes when the content may have
+    changed: in a folder the modification time in nanoseconds.
     """
 
     path: str
@@ -84,8 +83,9 @@ class Rejection:
 class IndexedFile:
     """A file that was read and encoded, ready to be committed: frames and report sentences with their vectors.
 
-    `content_hash` is a digest of the file's bytes. By it a moved file keeps its vectors and a second copy is told from
-    a conflict; without one (empty), another file with the same SOP Instance UID is always a conflict.
+    `content_hash` is a digest of the file's bytes. By it a moved file keeps its vectors, and a second copy is
+    distinguished from a conflict; without one (empty), another file with the same SOP Instance UID is always a
+    conflict.
     """
 
     stat: FileStat
@@ -99,18 +99,18 @@ class IndexedFile:
 
 @dataclass
 class Tally:
-    """What became of files, added up: of one commit, of the files that need no reading, of a run so far.
+    """Counts of what happened to files: in one commit, for files that need no reading, or in a run so far.
 
-    Counts are files; `frames`, `reports` and `sentences` are those taken in, `removed` and `moved` instances.
+    Counts are files; `frames`, `reports` and `sentences` are those added, `removed` and `moved` are instances.
     """
 
     indexed: int = 0
     updated: int = 0  # their content was replaced
     unchanged: int = 0  # or only touched
     duplicates: int = 0  # other copies of an indexed file
-    erased: int = 0  # kept out, because of what they hold
+    erased: int = 0  # left out, because of their content
     removed: int = 0  # with their file, or by its rejection
-    moved: int = 0  # known by the place of another copy now, since the one that was indexed is gone
+    moved: int = 0  # known by the path of another copy now, because the indexed file is gone
     frames: int = 0
     reports: int = 0
     sentences: int = 0
@@ -121,7 +121,7 @@ class Tally:
 
     @property
     def files(self) -> int:
-        """How many are done with."""
+        """How many files are done."""
         done = self.indexed + self.updated + self.unchanged + self.duplicates + self.erased
         return done + len(self.rejected)
 
@@ -131,7 +131,7 @@ class Tally:
         self.reasons[rejection.reason] += 1
 
     def add(self, other: Tally) -> None:
-        """Count what another tally has."""
+        """Add the counts of another tally."""
         for name, value in vars(other).items():
             mine = getattr(self, name)
             mine += value  # a list or a Counter grows in place
@@ -140,7 +140,7 @@ class Tally:
 
 @dataclass(frozen=True)
 class IndexReport:
-    """What an indexing run did, as in Tally."""
+    """What an indexing run did; the fields are those of Tally."""
 
     indexed: int = 0
     unchanged: int = 0
@@ -160,7 +160,7 @@ class IndexReport:
 
 @dataclass(frozen=True)
 class Origin:
-    """Whose picture a file holds, as the catalog would say it; None where the file does not tell."""
+    """The origin of a picture in a file, in the values of the catalog; None for what the file does not state."""
 
     sop_instance_uid: str | None = None
     study_instance_uid: str | None = None

@@ -1,7 +1,7 @@
-"""The sets of vectors that a store has: what is embedded, in which table its vectors are, in which file its index lies.
+"""The sets of vectors of a store: what is embedded, the table of its vectors, and the file of its index.
 
-One row a set. The catalog's tables, deletions and checks, the index files, what `medlens optimize` measures and what
-`medlens verify` looks at all follow from it.
+Each set is one row. The catalog's tables, deletions and checks, the index files, `medlens optimize` and `medlens
+verify` all follow from these rows.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ class VectorSet:
     """One set. `kind` names it in the log of deletions, in the index file and in the manifest.
 
     `tables` leads from the table with the vectors (columns `id` and `vector`) along its foreign keys to the one that
-    hangs on an instance. `query_kind` is the set of the other modality, whose vectors ask this one when an index is
-    measured: a sentence lies elsewhere than the pictures it describes.
+    refers to an instance. `query_kind` is the set of the other modality, whose vectors are used as queries when an
+    index is measured: a sentence lies elsewhere than the pictures it describes.
     """
 
     kind: VectorKind
@@ -36,4 +36,4 @@ VECTOR_SETS: Mapping[VectorKind, VectorSet] = {
     )
 }
 if set(VECTOR_SETS) != set(get_args(VectorKind)):
-    raise TypeError("every VectorKind needs its VectorSet")
+    raise TypeError("every VectorKind needs a VectorSet")

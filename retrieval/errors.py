@@ -2,37 +2,37 @@
 
     MedlensError                      the CLI prints one line and a hint, exit code 1
     |- DicomError                     one file; while indexing it becomes a Rejection and the run goes on
-    |  |- FileUnreadable              the system gives no bytes: permission, dangling link, a network share gone
-    |  |- NotDicomError               the bytes are no DICOM
-    |  |- UnsupportedImageError       DICOM, but no picture that medlens can show
-    |  |- PixelDecodeError            the pixel data is broken, or no decoder reads it
-    |  '- DecodeGuardError            stopped by the guard: memory, deadline, a lying header, a dead worker
+    |  |- FileUnreadable              the system can't read the file: permission, dangling link, lost network share
+    |  |- NotDicomError               the file is not DICOM
+    |  |- UnsupportedImageError       DICOM, but not an image that medlens can render
+    |  |- PixelDecodeError            the pixel data is damaged, or no decoder supports it
+    |  '- DecodeGuardError            stopped by the guard: memory, deadline, false header, worker crash
     |- StoreError
-    |  |- StoreNotFound               there is no store at that place
+    |  |- StoreNotFound               there is no store at that location
     |  |- StoreIncompatible           made by another model, or by another version of the schema
-    |  '- StoreCorrupt                what is there contradicts itself
+    |  '- StoreCorrupt                the store contradicts itself
     |- EncoderError
-    |  |- WeightsNotFound             no model of that name or at that place
-    |  '- NonFiniteEmbedding          the model gave NaN or infinity
-    |- OutputError                    a file can't be written there, or must not be replaced
+    |  |- WeightsNotFound             there is no model of that name or at that location
+    |  '- NonFiniteEmbedding          the model returned NaN or infinity
+    |- OutputError                    an output file can't be written or must not be replaced
     |- QueryError
-    |  |- EmptyQuery                  nothing to search for
-    |  |- UnknownFilterKeyword        a filter names an attribute that the catalog does not keep
-    |  '- InvalidImage                the query image is no image that medlens can read
-    |- LabelSetError                  a label set that can't be used
-    |- CalibrationError               labelled rows that calibrate nothing, or a calibration of something else
-    |- EvaluationError                rows that can't be judged: a field is missing, train and test share patients
-    '- TrainingError                  a training configuration or its data can't be used
+    |  |- EmptyQuery                  the query is empty
+    |  |- UnknownFilterKeyword        a filter names an attribute that is not in the catalog
+    |  '- InvalidImage                medlens can't read the query image
+    |- LabelSetError                  the label set can't be used
+    |- CalibrationError               the labelled rows can't be used, or the calibration is for something else
+    |- EvaluationError                the rows can't be evaluated: a field is missing, or splits share patients
+    '- TrainingError                  the training configuration or its data can't be used
 
-A message says what was seen, what was expected and the likely cause; `hint` says what to do. Messages never carry a
-patient's name, ID or birth date. Wrong calls by our own code stay `ValueError` and `TypeError`.
+A message says what happened, what was expected and the likely cause; `hint` says what to do. A message never contains a
+patient's name, ID or birth date. Wrong calls by medlens's own code raise `ValueError` and `TypeError`.
 """
 
 from __future__ import annotations
 
 
 class MedlensError(Exception):
-    """Base of all errors that a user can meet. `hint` is one sentence on what to do, or empty."""
+    """Base of all errors that users can see. `hint` is one sentence on what to do, or empty."""
 
     default_hint = ""
 
@@ -42,14 +42,14 @@ class MedlensError(Exception):
 
 
 class DicomError(MedlensError):
-    """One file can't be used. `code` is a short, stable word that reports group by."""
+    """One file can't be used. Reports group errors by `code`, a short and stable word."""
 
     code = "dicom"
 
 
 class FileUnreadable(DicomError):
     code = "unreadable"
-    default_hint = "Check that the file is there, complete and readable, then run again."
+    default_hint = "Check that the file exists, is complete and can be read. Then run the command again."
 
 
 class NotDicomError(DicomError):
@@ -73,7 +73,7 @@ class StoreError(MedlensError):
 
 
 class StoreNotFound(StoreError):
-    default_hint = "Make one with `medlens index ARCHIVE --store DIR`, or name another with --store or MEDLENS_STORE."
+    default_hint = "Create one with `medlens index ARCHIVE --store DIR`, or name another with --store or MEDLENS_STORE."
 
 
 class StoreIncompatible(StoreError):
@@ -89,7 +89,7 @@ class EncoderError(MedlensError):
 
 
 class WeightsNotFound(EncoderError):
-    default_hint = "`medlens models` lists what is at hand."
+    default_hint = "`medlens models` lists the available models."
 
 
 class NonFiniteEmbedding(EncoderError):
@@ -105,7 +105,7 @@ class QueryError(MedlensError):
 
 
 class EmptyQuery(QueryError):
-    default_hint = 'Say what to look for, for example: medlens search "chest radiograph with effusion".'
+    default_hint = 'Enter what to search for, for example: medlens search "chest radiograph with effusion".'
 
 
 class UnknownFilterKeyword(QueryError):
@@ -117,7 +117,7 @@ class InvalidImage(QueryError):
 
 
 class LabelSetError(MedlensError):
-    default_hint = "`medlens labels list` shows the label sets that ship with medlens."
+    default_hint = "`medlens labels list` shows the label sets that are part of medlens."
 
 
 class CalibrationError(MedlensError):

@@ -1,6 +1,6 @@
-"""The values that cross module borders, and the protocols that search stands on.
+"""The values that modules exchange, and the protocols that search depends on.
 
-Nothing here imports torch, faiss, pydicom or SQLAlchemy: whatever sees only this module starts fast.
+This module imports neither torch, faiss, pydicom nor SQLAlchemy, so code that needs only this module starts fast.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ if TYPE_CHECKING:
 Uint8Image = npt.NDArray[np.uint8]  # [H, W] grey or [H, W, 3] RGB
 Embeddings = npt.NDArray[np.float32]  # [N, embed_dim], unit norm
 Embedding = npt.NDArray[np.float32]  # [embed_dim], unit norm
-Ids = npt.NDArray[np.int64]  # that the catalog gave, each once
+Ids = npt.NDArray[np.int64]  # ids of the catalog, each once
 SHORT_KEY_LETTERS = 13
 
 
 def is_picture(shown: Uint8Image | Embedding) -> TypeGuard[Uint8Image]:
-    """Whether it is pixels; else it is the embedding of a picture."""
+    """Whether a value is the pixels of an image; otherwise it is the embedding of one."""
     return shown.dtype == np.uint8
 
 
 @dataclass(frozen=True, order=True)
 class FrameKey:
-    """One frame of one SOP instance. `frame_number` counts from 1, as the standard does."""
+    """One frame of one SOP instance. `frame_number` counts from 1, as in the DICOM standard."""
 
     sop_instance_uid: str
     frame_number: int = 1
@@ -50,7 +50,7 @@ class FrameKey:
 
 
 def shortest_unambiguous(key: FrameKey, among: Iterable[FrameKey], least: int = 8) -> str:
-    """As many letters of a key's short form, at least `least`, as tell it from the others."""
+    """The shortest prefix of a key's short form that no other key of `among` has; at least `least` letters."""
     others = [other.short for other in among if other != key]
     letters = least
     while letters < SHORT_KEY_LETTERS and any(other.startswith(key.short[:letters]) for other in others):
@@ -59,7 +59,7 @@ def shortest_unambiguous(key: FrameKey, among: Iterable[FrameKey], least: int = 
 
 
 class Lineage(NamedTuple):
-    """What a frame belongs to. `patient` is a pseudonym; None if the file does not say."""
+    """What a frame belongs to. `patient` is a pseudonym; None if the file names no patient."""
 
     instance: str
     series: str
@@ -69,7 +69,7 @@ class Lineage(NamedTuple):
 
 @dataclass(frozen=True)
 class Window:
-    """A value-of-interest window in modality units (Hounsfield for CT). Both are PS3.3 C.11.2.1.2 terms."""
+    """A value-of-interest window in modality units (Hounsfield units for CT), as in PS3.3 C.11.2.1.2."""
 
     center: float
     width: float
@@ -77,11 +77,11 @@ class Window:
 
 @dataclass(frozen=True)
 class RenderProfile:
-    """How stored pixels become the uint8 picture that a model was trained to see.
+    """How stored pixels become the uint8 image that a model was trained on.
 
-    `windows` maps a Modality to the windows used for it: none listed means the header's first window (else the
-    percentiles); one gives a grey picture; three are stacked into R, G and B. `percentiles` scale an image that has no
-    window at all.
+    `windows` maps a Modality to its windows. One window gives a grey image; three windows are stacked into R, G and B.
+    A modality without windows uses the first window of the header. `percentiles` scale an image that has no window at
+    all.
     """
 
     name: str = "header"
@@ -99,10 +99,10 @@ class RenderProfile:
 
 @dataclass(frozen=True)
 class Hit:
-    """One answer: `rank` from 1, `score` (higher is better), its best frame, and what the catalog keeps of that.
+    """One result: `rank` from 1, `score` (higher is better), the key of its best frame, and that frame's attributes.
 
-    `breakdown` says what each part of the query gave, by the part's name; where the rule is a sum, it adds up to the
-    score. `folded` is how many near-duplicates were left out in its favour.
+    `breakdown` has the contribution of each part of the query, by the name of the part; if the score is a sum, the
+    contributions add up to it. `folded` is the number of near-duplicates that were folded into this hit.
     """
 
     rank: int
@@ -115,11 +115,11 @@ class Hit:
 
 @dataclass(frozen=True)
 class SearchFilter:
-    """Which frames may be answers. Empty means all; else `equals` and `where` both hold.
+    """Which frames may be answers. An empty filter accepts all frames; otherwise `equals` and `where` must both hold.
 
-    `equals` maps a catalog column (snake_case DICOM keyword) to the accepted values, compared without regard to case:
-    values of one attribute are alternatives, attributes all hold. `where` is a filter in words, such as
-    "Modality in (CT, MR) and PatientAge > 60"; the catalog knows the language.
+    `equals` maps a catalog column (a DICOM keyword in snake_case) to its accepted values, compared without regard to
+    case. A frame must match every column, by any of its values. `where` is an expression such as "Modality in (CT, MR)
+    and PatientAge > 60", in the filter language of the catalog.
     """
 
     equals: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
@@ -131,41 +131,41 @@ class SearchFilter:
 
 @dataclass(frozen=True, eq=False)
 class RowFilter:
-    """Which rows of an index may be answers: those that pass `where`, less those that pass one of `without`.
+    """Which rows of an index may be answers: those that pass `where` and none of `without`.
 
-    It goes into the index call as it is. An index that has the attributes at hand translates `where` and `without` into
-    its own language: where AND NOT (w1 OR w2 ...), and "NOT" holds for a row that does not say. Another takes `ids`:
-    they are looked up when somebody asks for them, once.
+    Every call of an index gets the filter itself. An index that stores the attributes translates it into its own
+    language: where AND NOT (w1 OR w2 ...), where a row without the attribute passes the NOT. Other indexes use `ids`,
+    which are looked up once, on first use.
     """
 
     where: SearchFilter
-    look_up: Callable[[SearchFilter], Ids] = field(repr=False)  # ascending ids of what passes, from the catalog
+    look_up: Callable[[SearchFilter], Ids] = field(repr=False)  # ascending ids of the rows that pass, from the catalog
     without: tuple[RowFilter, ...] = ()
 
     @cached_property
     def ids(self) -> Ids:
-        """The rows that pass, ascending. Raises what the catalog raises for a filter that makes no sense."""
+        """The ids of the rows that pass, ascending. Raises the catalog's error for an invalid filter."""
         passing = self.look_up(self.where)
         left_out = [other.ids for other in self.without] if len(passing) else []
         gone = np.concatenate(left_out) if left_out else ()
         return passing[~np.isin(passing, gone)] if len(gone) else passing
 
     def passing(self, ids: Ids) -> Ids:
-        """Those of `ids` that pass, in their order."""
+        """The `ids` that pass, in the given order."""
         kept: Ids = ids[np.isin(ids, self.ids)]
         return kept
 
     def excluding(self, *without: RowFilter) -> RowFilter:
-        """The same without the rows that pass one of `without`, too."""
+        """This filter, which also rejects the rows that pass one of `without`."""
         return RowFilter(self.where, self.look_up, (*self.without, *without))
 
 
 @dataclass(frozen=True)
 class SearchResults:
-    """Hits in rank order. `searched` is the number of frames that passed the filter, None if all were searched.
+    """Hits in rank order. `searched` is the number of frames that passed the filter; None if all frames were searched.
 
-    `ranker` is the one that was used (dense, text, hybrid), `score` what the scores are, in words; `notes` is what else
-    is to be known of the answers.
+    `ranker` is the ranker that was used (dense, text, hybrid), `score` the meaning of the scores in words, and `notes`
+    are remarks on the results.
     """
 
     query: str
@@ -177,9 +177,10 @@ class SearchResults:
     notes: tuple[str, ...] = ()
 
     def to_pandas(self) -> DataFrame:
-        """A row per hit: rank, score, sop_instance_uid, frame_number, folded, part.NAME for each part, the attributes.
+        """One row per hit: rank, score, sop_instance_uid, frame_number, folded, part.NAME for each part, the
+        attributes.
 
-        Raises MedlensError where pandas is not installed.
+        Raises MedlensError if pandas is not installed.
         """
         require_optional("pandas", "to_pandas")
         import pandas as pd
@@ -196,7 +197,7 @@ class SearchResults:
 
 @runtime_checkable
 class Encoder(Protocol):
-    """Puts images and texts in one space. Rows come back as float32 of unit norm, in the order given."""
+    """Embeds images and texts in one space: float32 rows of unit norm, in the order of the input."""
 
     @property
     def embed_dim(self) -> int: ...
@@ -211,40 +212,41 @@ class Encoder(Protocol):
 
 @runtime_checkable
 class VectorIndex(Protocol):
-    """What search asks of an index: inner products of unit vectors, which lie under ids that the catalog gave."""
+    """The part of a vector index that search needs: inner products of unit vectors, by the ids of the catalog."""
 
     def __len__(self) -> int: ...
 
     def search(self, queries: Embeddings, k: int, allowed: RowFilter | None = None) -> list[list[tuple[int, float]]]:
-        """Per query [Q, D], at most k pairs of (id, score), best first, equal scores by ascending id.
+        """For each query of [Q, D]: at most k pairs (id, score), best first, equal scores by ascending id.
 
-        With `allowed`, only the rows that pass are searched (a pre-filter): another can't appear.
+        With `allowed`, only the rows that pass are searched (a pre-filter).
         """
         ...
 
     def scores(self, queries: Embeddings, ids: Ids) -> list[dict[int, float]]:
-        """Per query, the exact score of each of `ids` that is in the index."""
+        """For each query: the exact score of each of `ids` that is in the index."""
         ...
 
 
 @runtime_checkable
 class Catalog(Protocol):
-    """What search asks of the catalog."""
+    """The part of a catalog that search needs."""
 
     def ids_matching(self, where: SearchFilter) -> Ids: ...
 
     def get(self, ids: Iterable[int]) -> Mapping[int, tuple[FrameKey, Mapping[str, Any]]]:
-        """Key and attributes by id. Ids that are gone are missing from the answer."""
+        """The key and attributes of each frame, by id. Deleted frames are missing."""
         ...
 
     def lineage(self, ids: Iterable[int]) -> Mapping[int, Lineage]:
-        """The same for what the frames belong to."""
+        """The lineage of each frame, by id. Deleted frames are missing."""
         ...
 
     def frames_of(self, column: str, uids: Iterable[str]) -> Mapping[str, Sequence[int]]:
-        """Ascending ids of the frames of each series or study (`series_instance_uid`, `study_instance_uid`)."""
+        """The ascending ids of the frames of each series or study. `column` is series_instance_uid or
+        study_instance_uid."""
         ...
 
     def vectors_of(self, ids: Iterable[int]) -> tuple[Ids, npt.NDArray[np.float16]]:
-        """(ids [n] ascending, vectors [n, D]) of those ids that are there."""
+        """(ids [n] ascending, vectors [n, D]) of the frames that exist."""
         ...

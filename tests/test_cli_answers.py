@@ -197,7 +197,7 @@ def test_a_contact_sheet(store: Store, results: SearchResults, tmp_path: Path) -
     top = next(y for y in range(sheet.shape[0]) if (sheet[y, 16 : 16 + CELL] == 0).all() or sheet[y, 20:90].std() > 30)
     best = min(np.abs(sheet[y : y + CELL, 16 : 16 + CELL].astype(float) - first).mean() for y in range(top, top + 120))
     assert best < 12, "the first cell is not the first hit's picture"
-    with pytest.raises(QueryError, match="nothing to show"):
+    with pytest.raises(QueryError, match="there are no results to show"):
         write_montage(store, replace(results, hits=()), Output(target, picture("a montage", KIND)))
 
 

@@ -213,17 +213,17 @@ def test_indexing_again_says_unchanged_and_the_report_lists_what_was_rejected(st
     ("arguments", "said"),
     [
         (["search", "x", "--not", "x"], "cancel out"),
-        (["search", "x", "--modality", ""], "compared with nothing"),
+        (["search", "x", "--modality", ""], "compared with an empty text"),
         (["search", "x", "--where", "kind = picture"], "expected image, report, other"),
         (["search", "x", "--montage", "nowhere/hits.png"], "no folder 'nowhere'"),
         (["search", "x", "--cohort", "nowhere/hits.csv"], "no folder 'nowhere'"),
         (["search", "x", "-o", "empty"], "it is a folder"),
         (["search", "--image", "{empty}"], "a directory, expected a regular file"),
         (["search", "--image", "/dev/null"], "a device, expected a regular file"),
-        (["delete", "--patient", "", "--yes", "--store", "{store}"], "compared with nothing"),
+        (["delete", "--patient", "", "--yes", "--store", "{store}"], "compared with an empty text"),
         (["index", "{archive}", "--store", "{empty}/new", "--report", "nowhere/r.jsonl"], "no folder 'nowhere'"),
         (["search", "x", "--exclude-same-patient"], "no image in the query"),
-        (["search", "--image", "{archive}/notes.txt"], "neither DICOM nor a picture"),
+        (["search", "--image", "{archive}/notes.txt"], "the file is neither a DICOM file nor a picture"),
         (["search", "--image", "{archive}/CT_small.dcm", "--ranker", "text"], "no words in the query"),
         (["describe", "{archive}/CT_small.dcm", "--phrases", "missing.txt"], "missing.txt"),
         (["search", "x", "--image", "y.dcm"], "y.dcm"),
@@ -236,7 +236,7 @@ def test_indexing_again_says_unchanged_and_the_report_lists_what_was_rejected(st
         (["search", "--image", "missing.dcm"], "missing.dcm"),
         (["classify", "missing.dcm"], "missing.dcm"),
         (["classify", "{archive}/CT_small.dcm", "--labels", "modalty"], "modality"),
-        (["describe", "{archive}/notes.txt"], "neither DICOM nor a picture"),
+        (["describe", "{archive}/notes.txt"], "the file is neither a DICOM file nor a picture"),
         (["index", "{empty}", "--store", "{empty}/new"], "no files"),
         (["index", "nowhere", "--store", "{empty}/new"], "nowhere"),
         (["train", "nowhere.yaml"], "nowhere.yaml"),
@@ -253,26 +253,29 @@ def test_bad_input_is_one_clear_error_and_leaves_nothing_behind(arguments, said,
         (["search", "   "], "empty"),
         (["search"], "empty"),
         (["search", "x", "-k", "0"], "-k"),
-        (["search", "--not", "x"], "nothing to look for"),
-        (["search", "x", "--weight", "image=2"], "there are: text"),
+        (["search", "--not", "x"], "expected at least one positive part"),
+        (["search", "x", "--weight", "image=2"], "the parts are: text"),
         (["search", "x", "--weight", "txet=2"], "Did you mean 'text'"),
         (["search", "x", "--weight", "text=-1"], "above 0"),
         (["search", "x", "--weight", "text"], "NAME=NUMBER"),
         (["search", "x", "--text", "y", "--weight", "text=1e308"], "0.0001 to 10,000"),
         (["search", "x", "--weight", "text=nan"], "0.0001 to 10,000"),
-        (["search", "x\udce9", "--format", "json"], "no UTF-8"),
+        (["search", "x\udce9", "--format", "json"], "not UTF-8"),
         (["search", "x", "--ranker", "hybird"], "Did you mean 'hybrid'"),
         (["search", "x", "--level", "studies"], "Did you mean 'study'"),
         (["search", "x", "--fold", "nan"], "fold is nan"),
         (["search", "x", "--frame", "1"], "1 frame numbers were given for 0 images"),
-        (["search", "--image", "{archive}/CT_small.dcm", "--frame", "0"], "frame number is 0"),
+        (["search", "--image", "{archive}/CT_small.dcm", "--frame", "0"], "the frame number of a query image is 0"),
         (["search", "x", "--montage", "hits.jpg"], ".png"),
         (["search", "x", "--cohort", "hits.txt"], ".csv or .json"),
         (["select", "--level", "studies", "--store", "{store}"], "studies"),
         (["select", "--cohort", "hits.txt", "--store", "{store}"], ".csv or .json"),
-        (["describe", "{archive}/CT_small.dcm", "--format", "html"], "html is a format of"),
-        (["delete", "--where", "Modality = CT", "--yes", "--format", "html", "--store", "{store}"], "html is a format"),
-        (["index", "{archive}", "--store", "{empty}/new", "--format", "html"], "html is a format of"),
+        (["describe", "{archive}/CT_small.dcm", "--format", "html"], "only `medlens search` can write html"),
+        (
+            ["delete", "--where", "Modality = CT", "--yes", "--format", "html", "--store", "{store}"],
+            "only `medlens search` can write html",
+        ),
+        (["index", "{archive}", "--store", "{empty}/new", "--format", "html"], "only `medlens search` can write html"),
         (["index", "{archive}", "--store", "{empty}/new", "--frames", "some"], "max:N"),
         (["index", "{archive}", "--store", "{empty}/new", "--shard", "3/2"], "I/N"),
         (["render", "{archive}/CT_small.dcm", "-o", "x.txt"], ".png"),
@@ -306,7 +309,10 @@ def refused(arguments: list[str], said: str, code: int, store: Path, archive: Pa
 
 def test_a_forgotten_archive_is_not_the_current_folder(archive, tmp_path, monkeypatch):
     monkeypatch.chdir(archive)
-    assert "the current folder is ." in medlens("index", "", "--store", tmp_path / "store", code=2).stderr
+    assert (
+        "the path is empty; to name the current folder, write ."
+        in medlens("index", "", "--store", tmp_path / "store", code=2).stderr
+    )
 
 
 def test_no_hits_are_an_answer_in_every_format(store, tmp_path):

@@ -94,4 +94,4 @@ def test_settings_that_are_no_json_are_a_damaged_store(tmp_path: Path) -> None:
     with sqlite3.connect(tmp_path / "store" / "catalog.sqlite") as connection:
         connection.execute("UPDATE manifest SET value = '{broken'")
     code, said = ended(started("info", "--store", tmp_path / "store", stdout=subprocess.DEVNULL, env=dict(os.environ)))
-    assert code == 1 and "Traceback" not in said and "is no JSON" in said
+    assert code == 1 and "Traceback" not in said and "is not valid JSON" in said

@@ -101,7 +101,7 @@ def test_calibrated_probabilities_are_judged_on_patients_the_calibration_has_not
     assert all("ECE" in figures for figures in calibrated["estimates"].values()) and len(calibrated["estimates"]) == 3
     assert "has not seen" in (out / "report.html").read_text()
     other = medlens("evaluate", pairs, "--zero-shot", "--labels", "CT, MR=modality", "--calibration", kept, code=1)
-    assert "kept.json" in other.stderr and "not judged so worded" in other.stderr
+    assert "kept.json" in other.stderr and "which is not evaluated with the same prompts" in other.stderr
 
 
 def test_a_model_compared_with_itself_does_not_differ(pairs: Path) -> None:
@@ -138,7 +138,7 @@ def test_bad_input_is_one_clear_error(arguments: list[str], said: str, pairs: Pa
 @pytest.mark.parametrize("option", [["--split", "dev"], ["--text", "x"], ["--query", "x"], ["--trained-on", "x"]])
 def test_a_store_has_no_fields_of_a_pairs_file(option: list[str], tmp_path: Path) -> None:
     said = medlens("evaluate", "--store", tmp_path, *option, code=2).stderr
-    assert f"{option[0]}: an option for a pairs file" in said
+    assert f"{option[0]} can only be used with a pairs file, and no pairs file was named" in said
 
 
 @pytest.mark.slow

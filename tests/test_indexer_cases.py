@@ -66,25 +66,27 @@ class Shown(NamedTuple):
 GREY = [0, 108, 255]
 JPEG_GREY = [0, 108, 254]
 COLOUR = [[0, 0, 60], [86, 129, 60], [255, 255, 60]]
-TABLE = "offset table of the pixel data does not fit"
+TABLE = "offset table of the pixel data does not match their fragments; it is ignored"
 NOT_UID = "is not a UID"
-SKIPPED = "VOILUTSequence can't be used and was passed over"
+SKIPPED = "VOILUTSequence can't be used and is ignored"
 
 CASES = {
     "03_xa": Shown(134.4, GREY),
-    "04_voilut": Shown(134.5, GREY, "need fewer bits than its descriptor says"),  # DCMTK: nearly black
+    "04_voilut": Shown(134.5, GREY, "need fewer bits than its descriptor declares"),  # DCMTK: nearly black
     "05_ybr422": Shown(101.2, [[0, 0, 60], [86, 129, 60], [255, 255, 61]], "read as whole YBR"),  # DCMTK: stripes
     "05b_ybr422": Shown(101.2, COLOUR, "read as RGB"),  # DCMTK: stripes
     # Decided: the number of components is the codestream's, and the header is contradicted aloud.
-    "07_jpeg3": Shown(134.1, [[v] * 3 for v in JPEG_GREY], "says MONOCHROME2, the codestream has three components"),
-    "07b_jpeg1": Shown(134.1, JPEG_GREY, "SamplesPerPixel says 3, the codestream is grey"),
+    "07_jpeg3": Shown(134.1, [[v] * 3 for v in JPEG_GREY], "is MONOCHROME2, but the codestream has three components"),
+    "07b_jpeg1": Shown(134.1, JPEG_GREY, "SamplesPerPixel is 3, but the codestream is grey"),
     "100_no": Shown(134.1, JPEG_GREY, "no end delimiter"),  # DCMTK: nothing
     "103_voilut": Shown(134.5, GREY, "fewer entries"),
     "103b_": Shown(134.5, GREY, SKIPPED),
     "103c_": Shown(134.5, GREY, SKIPPED),
     "103e_": Shown(134.5, GREY, SKIPPED),
     "103f_": Shown(134.1, [0, 108, 249], "fewer entries"),
-    "105_": Shown(128.7, [[0, 255, 0], [108, 147, 68], [254, 1, 250]], "a palette holds fewer entries"),
+    "105_": Shown(
+        128.7, [[0, 255, 0], [108, 147, 68], [254, 1, 250]], "a palette has fewer entries than its descriptor declares"
+    ),
     "107b_": Shown(100.3, [[0, 0, 59], [86, 129, 58], [253, 255, 58]]),  # the source, before it was made lossy
     "108_": Shown(7.0, [0, 7, 14], frames=4000),
     "109_": Shown(30.8, [[0, 0, 60], [10, 16, 60], [37, 28, 60]], frames=28000),
@@ -97,14 +99,14 @@ CASES = {
     "12_": Shown(134.5, GREY),  # djxl
     "13c_": Shown(134.0, JPEG_GREY, TABLE, 3),
     "13e_": Shown(134.0, JPEG_GREY, TABLE, 3),
-    "15d_": Shown(134.1, [0, 108, 255], "fewer frames are there", 3),
+    "15d_": Shown(134.1, [0, 108, 255], "the pixel data contain fewer frames", 3),
     "16_rsna": Shown(122.7, [0, 0, 255], NOT_UID),
     "16b_uid_guid": Shown(134.5, GREY, NOT_UID),
     "16b_uid_letters": Shown(134.5, GREY, NOT_UID),
     "20b_": Shown(225.4, [0, 255, 255], frames=3),  # its own window; DCMTK ignores functional groups
     "21_bad_vr_0600": Shown(134.5, GREY, "(0010,1000) has a VR that does not exist"),
     "21_bad_vr_sp": Shown(134.5, GREY, "(0010,1000) has a VR that does not exist"),
-    "23_": Shown(97.5, [[0, 0, 60], [81, 125, 60], [238, 250, 0]], "the rest of that row is zero"),
+    "23_": Shown(97.5, [[0, 0, 60], [81, 125, 60], [238, 250, 0]], "the rest of that row is filled with zeros"),
     "27_": Shown(134.5, GREY),
     # Decided: grey as the standard shows it without colour; what the palette would colour is white.
     "29_": Shown(142.5, GREY, "supplemental palette"),

@@ -179,9 +179,9 @@ def test_vectors_that_would_poison_the_store_are_refused(sqlite_catalog: SqlCata
     bad: list[tuple[Any, str]] = [
         (np.full((2, DIM), np.nan, np.float32), "norms"),
         (np.ones((2, DIM), np.float32), "norms"),
-        (vectors("x", 2, DIM + 1), r"\(2, 9\), expected \(2, 8\)"),
-        (vectors("x", 1), r"\(1, 8\), expected \(2, 8\)"),
-        (None, "none, expected 2"),
+        (vectors("x", 2, DIM + 1), r"\(2, 9\); expected \(2, 8\)"),
+        (vectors("x", 1), r"\(1, 8\); expected \(2, 8\)"),
+        (None, "are missing; expected 2"),
     ]
     for value, message in bad:
         broken = type(good)(**{**good.__dict__, "frame_vectors": value})
@@ -220,7 +220,7 @@ def test_touched_moved_and_copied_files_keep_their_vectors(catalog: SqlCatalog) 
         5,
         "indexed",
         "duplicate",
-        "the same bytes as another file of 1.1",
+        "the file is a byte-for-byte copy of another file of 1.1",
     )
     assert catalog.files.forget(archive, ["a"]) == 0
     assert shown(catalog) == {"1.1": "moved"}
@@ -564,7 +564,9 @@ def test_columns_say_their_tag_and_vr() -> None:
 
 def test_a_newer_schema_is_refused(location: str | Path) -> None:
     _set_revision(location, "0999")
-    with pytest.raises(StoreIncompatible, match=f"schema 0999; this medlens knows schemas up to {SCHEMA_REVISION}"):
+    with pytest.raises(
+        StoreIncompatible, match=f"schema 0999, but this version of medlens supports schemas up to {SCHEMA_REVISION}"
+    ):
         SqlCatalog.open(location)
 
 
@@ -754,27 +756,28 @@ def test_nothing_there(tmp_path: Path) -> None:
     with pytest.raises(StoreNotFound):
         SqlCatalog.open(tmp_path / "none.sqlite")
     assert list(tmp_path.iterdir()) == []
-    with pytest.raises(StoreError, match="only sqlite and postgresql"):
+    with pytest.raises(StoreError, match="expected sqlite or postgresql"):
         SqlCatalog.open("mysql://host/db")
-    with pytest.raises(StoreError, match="no database URL"):
+    with pytest.raises(StoreError, match="the location is not a database URL"):
         SqlCatalog.open("://")
     with pytest.raises(StoreError, match="memory"):
         SqlCatalog.create("sqlite://")
 
 
 def test_create_twice(location: str | Path) -> None:
-    with pytest.raises(StoreError, match="there is a"):
+    why = "contains a store already" if isinstance(location, str) else "a file of that name exists already"
+    with pytest.raises(StoreError, match=why):
         SqlCatalog.create(location)
 
 
 def test_a_file_that_is_no_database(new_file: Path) -> None:
     new_file.write_bytes(b"this is no database, but a long enough text" * 100)
-    with pytest.raises(StoreCorrupt, match="no SQLite database") as caught:
+    with pytest.raises(StoreCorrupt, match="is not an SQLite database") as caught:
         SqlCatalog.open(new_file)
     assert caught.value.hint
     assert caught.value.__cause__ is not None
     new_file.write_bytes(b"")
-    with pytest.raises(StoreCorrupt, match="no schema"):
+    with pytest.raises(StoreCorrupt, match="does not state its schema version"):
         SqlCatalog.open(new_file)
 
 
@@ -794,7 +797,7 @@ def test_missing_table(location: str | Path, catalog: SqlCatalog) -> None:
     with engine.begin() as connection:
         connection.execute(sa.text("ALTER TABLE sentences RENAME TO lost"))
     engine.dispose()
-    with pytest.raises(StoreCorrupt, match="lacks a table"):
+    with pytest.raises(StoreCorrupt, match="has no table that is needed"):
         catalog.counts()
 
 
@@ -837,7 +840,7 @@ def test_no_permission_to_write(new_file: Path) -> None:
 
 
 def test_postgresql_says_what_is_wrong(postgres_server: str, postgres_url: str) -> None:
-    with pytest.raises(StoreNotFound, match="no medlens store"):
+    with pytest.raises(StoreNotFound, match="does not contain a medlens store"):
         SqlCatalog.open(postgres_url)
     with pytest.raises(StoreNotFound, match="does not exist") as caught:
         SqlCatalog.open(postgres_server.format(database="nowhere"))

@@ -154,7 +154,7 @@ def test_the_component_transform_of_jpeg_2000_is_undone() -> None:
 def test_sizes_that_disagree_are_refused() -> None:
     values = noise(0, 255, np.uint8)
     stream = bytes(imagecodecs.jpegls_encode(values))
-    with pytest.raises(PixelDecodeError, match=r"37, 53.*header says \(38, 53\)"):
+    with pytest.raises(PixelDecodeError, match=r"37, 53.*the header declares \(38, 53\)"):
         decode_frame(compressed([stream], values, uid.JPEGLSLossless, bits=8, Rows=38), 0)
 
 
@@ -195,7 +195,7 @@ def test_unknown_transfer_syntaxes_are_refused() -> None:
     ds = compressed([b"--"], values, "1.2.3.4", bits=8)
     ds.PixelData = values.tobytes()
     ds["PixelData"].is_undefined_length = False
-    with pytest.raises(UnsupportedImageError, match="private transfer syntax"):
+    with pytest.raises(UnsupportedImageError, match=r"the transfer syntax .* is private; no decoder is known for it"):
         decode_frame(ds, 0)
 
 

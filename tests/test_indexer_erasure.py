@@ -218,7 +218,7 @@ def test_a_reader_that_holds_the_log_is_named(in_folder: Store, monkeypatch: pyt
     with closing(sqlite3.connect(place, isolation_level=None)) as reader, Store.open(in_folder.place.folder) as store:
         reader.execute("BEGIN")
         reader.execute("SELECT count(*) FROM frames").fetchone()
-        with pytest.raises(StoreError, match=r"all is erased.*write-ahead log in use"):
+        with pytest.raises(StoreError, match=r"everything was erased.*write-ahead log in use"):
             store.erase(study("2.0"))
         reader.execute("ROLLBACK")
         assert store.erase(study("2.0")) == 0, "the same command again empties the log"

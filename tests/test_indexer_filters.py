@@ -287,21 +287,25 @@ BAD = [  # filter, column of the caret, what is said
     ("StudyDate = 2021-02-29", 13, "expected a date like"),
     ("StudyDate = 0000", 13, "expected a date like"),
     ("StudyDate > 20 years", 13, "expected a date like"),
-    ("StudyDate between 2021 and 2020", 19, "nothing is between 2021 and 2020"),
+    ("StudyDate between 2021 and 2020", 19, "no value is between 2021 and 2020"),
     ("SeriesNumber = 1.5", 16, "expected a whole number"),
     ("SeriesNumber = 99999999999999999999", 16, "expected a whole number"),
     ("SliceThickness > thick", 18, "expected a number"),
     ("SliceThickness < inf", 18, "expected a number"),
     ("BurnedInAnnotation = maybe", 22, "expected yes or no"),
-    ("BurnedInAnnotation < yes", 20, "it takes =, !=, in, is missing"),
-    ("Modality < CT", 10, "modality is text: it takes"),
-    ("PatientAge contains 6", 12, "patient_age is an age: it takes"),
+    ("BurnedInAnnotation < yes", 20, "expected one of =, !=, in, is missing, is present"),
+    ("Modality < CT", 10, "modality is text; expected one of =, !="),
+    ("PatientAge contains 6", 12, "patient_age is an age; expected one of =, !="),
     ("ImageType like A*", 11, "not like"),
-    ("StudyDescription contains ''", 27, "contains nothing"),
-    ("Modality = C\x00T", 13, "holds a character"),
-    ("Modality = \udcff", 12, "holds a character"),
-    ("(" * (MAX_DEPTH + 1) + "Modality = CT", MAX_DEPTH + 1, "brackets inside each other"),
-    (" or ".join(["Modality = CT"] * (MAX_CONDITIONS + 1)), 17 * MAX_CONDITIONS + 1, "conditions, at most"),
+    ("StudyDescription contains ''", 27, "the value after study_description contains is empty"),
+    ("Modality = C\x00T", 13, "contains a character that no attribute can contain"),
+    ("Modality = \udcff", 12, "contains a character that no attribute can contain"),
+    ("(" * (MAX_DEPTH + 1) + "Modality = CT", MAX_DEPTH + 1, "nested brackets"),
+    (
+        " or ".join(["Modality = CT"] * (MAX_CONDITIONS + 1)),
+        17 * MAX_CONDITIONS + 1,
+        f"conditions; expected at most {MAX_CONDITIONS}",
+    ),
     (f"Modality = {'x' * (MAX_LENGTH + 1)}", 12, f"at most {MAX_LENGTH}"),
     (f"SliceThickness in ({', '.join(map(str, range(MAX_CONDITIONS + 1)))})", 1, "more than"),
     (f"Rows in ({','.join(['1'] * (MAX_VALUES + 1))})", None, f"at most {MAX_VALUES}"),
@@ -384,7 +388,7 @@ def test_a_message_says_nothing_of_what_follows() -> None:
 
 @pytest.mark.parametrize("value", ["C\x00T", "\udc80"])
 def test_equal_values_no_database_takes_are_refused(store: Store, value: str) -> None:
-    with pytest.raises(QueryError, match="holds a character"):
+    with pytest.raises(QueryError, match="contains a character that no attribute can contain"):
         store.catalog.frames.ids_matching(SearchFilter({"modality": (value,)}))
 
 

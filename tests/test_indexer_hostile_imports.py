@@ -90,24 +90,27 @@ class Ran:
 @pytest.mark.parametrize(
     ("raw", "why"),
     [
-        ({"vectors": header(f"({10**12}, {DIM})")}, "has 1000000000000 vectors, and the store has 40 frames"),
+        ({"vectors": header(f"({10**12}, {DIM})")}, "has 1000000000000 vectors, but the store has 40 frames"),
         ({"vectors": header(f"(40, {10**12})")}, f"expected floats of shape \\(N, {DIM}\\)"),
         ({"vectors": header(f"(40, {DIM}, {10**9})")}, "expected floats"),
-        ({"vectors": header(f"(-40, {DIM})")}, "its vectors is float16"),
-        ({"vectors": header(f"({40}, {DIM})", "'<f2', 'x': " + "(" * 5000)}, "header of its vectors can't be read"),
-        ({"vectors": header(f"(40, {DIM})")}, "ends in the middle of an array"),
+        ({"vectors": header(f"(-40, {DIM})")}, "its array vectors is float16"),
+        (
+            {"vectors": header(f"({40}, {DIM})", "'<f2', 'x': " + "(" * 5000)},
+            "the header of its array vectors can't be read",
+        ),
+        ({"vectors": header(f"(40, {DIM})")}, "it ends within an array"),
         ({"vectors": header(f"(40, {DIM})", "'|O'") + pickle.dumps(Ran())}, "objects are not read"),
         ({"sop_instance_uid": header("(40,)", "'|O'") + pickle.dumps([Ran()] * 40)}, "objects are not read"),
         ({"sop_instance_uid": header("(40,)", "'<U300'")}, "texts of up to 256 characters"),
         ({"sop_instance_uid": header(f"({10**12},)", "'<U64'")}, "has 1000000000000 vectors"),
         ({"frame_number": header(f"({10**12},)", "'<i8'")}, "has 1000000000000 vectors"),
-        ({"frame_number": header("(40,)", "'<M8[s]'")}, "a row of integers"),
+        ({"frame_number": header("(40,)", "'<M8[s]'")}, "expected one dimension of integers"),
         ({"model": header("()", "'<U300000'")}, "its model is"),
         ({"model": header("()", "'|O'") + pickle.dumps(Ran())}, "objects are not read"),
         ({"vectors": b"\x93NUMPY\x02\x00" + struct.pack("<I", 2**32 - 1) + b" " * (1 << 22)}, r"version \(2, 0\)"),
-        ({"model": header("()", f"'<U{10**9}'")}, "header of its model can't be read"),
+        ({"model": header("()", f"'<U{10**9}'")}, "the header of its array model can't be read"),
         ({"vectors": header("(" + "9" * 4000 + f", {DIM})")}, r"over 10\^15 vectors"),
-        ({"vectors": b""}, "header of its vectors can't be read"),
+        ({"vectors": b""}, "the header of its array vectors can't be read"),
     ],
 )
 def test_an_npz_that_claims_what_it_has_not(
@@ -129,12 +132,12 @@ def test_five_gigabytes_of_zeros_in_a_few_megabytes(store: Store, columns: dict[
             data = io.BytesIO()
             np.save(data, columns[name])
             archive.writestr(f"{name}.npy", data.getvalue())
-    refused(store, path, f"has {rows} vectors, and the store has 40 frames")
+    refused(store, path, f"has {rows} vectors, but the store has 40 frames")
 
 
 def test_a_description_of_a_model_nested_deeply(store: Store, columns: dict[str, Any], tmp_path: Path) -> None:
     path = npz(tmp_path / "in.npz", columns | {"model": np.array(DEEP)})
-    refused(store, path, r"model's description is not JSON \(RecursionError\)")
+    refused(store, path, r"the description of its model is not valid JSON \(RecursionError\)")
     refused(store, npz(path, columns | {"model": np.array(DEEP * 2)}), "expected one text of up to")
     name = {"name": "x" * 100_000, "weights_sha256": "0" * 64, "embed_dim": DIM}
     refused(store, npz(path, columns | {"model": np.array(json.dumps(name))}), "differ in")
@@ -146,10 +149,10 @@ def test_archives_that_are_odd(store: Store, columns: dict[str, Any], tmp_path: 
     good = npz(path, columns).read_bytes()
     end = good.rindex(b"PK\5\6")
     path.write_bytes(good[: end + 12] + struct.pack("<I", 2**31) + good[end + 16 :])
-    refused(store, path, "list of its members has 2147483648 bytes")
+    refused(store, path, "its list of arrays has 2147483648 bytes")
     for content in (b"", b"PK\5\6", good[:-30], b"\x80\x04" + pickle.dumps(Ran()), bytes(1000), pickle.dumps(Ran())):
         path.write_bytes(content)
-        refused(store, path, "can't be read as vectors")
+        refused(store, path, r"the vectors of .* can't be read")
     rng = np.random.default_rng(3)
     for _ in range(60):
         changed = bytearray(good)
@@ -178,7 +181,7 @@ def test_endless_files(store: Store, tmp_path: Path) -> None:
     refused(store, tmp_path / "zero.npz", "not a regular file")
     with (tmp_path / "sparse.npz").open("wb") as file:
         file.truncate(1 << 40)
-    refused(store, tmp_path / "sparse.npz", "can't be read as vectors")
+    refused(store, tmp_path / "sparse.npz", r"the vectors of .* can't be read")
 
 
 # -- parquet
@@ -213,20 +216,28 @@ def test_parquet_bombs(store: Store, table: Any, tmp_path: Path) -> None:
     path = tmp_path / "in.parquet"
     zeros = pa.array(np.zeros(1 << 22, np.float32))
     long = pa.ListArray.from_arrays(pa.array([0] + [1 << 22] * FRAMES, pa.int32()), zeros)
-    refused(store, written(path, table.set_column(2, "vector", long)), f"have 4194343 numbers, expected {DIM} each")
+    refused(
+        store,
+        written(path, table.set_column(2, "vector", long)),
+        f"have 4194343 numbers; expected {DIM} for each vector",
+    )
     uids = pa.array(["1" * (1 << 22)] * FRAMES)
     refused(store, written(path, table.set_column(0, "sop_instance_uid", uids)), "unpacks to|characters")
     uids = pa.array(["1" * 300] * FRAMES)
-    refused(store, written(path, table.set_column(0, "sop_instance_uid", uids)), "UIDs of more than 256 characters")
-    refused(store, written(path, pa.concat_tables([table] * 5000)), "has 200000 vectors, and the store has 40")
+    refused(
+        store,
+        written(path, table.set_column(0, "sop_instance_uid", uids)),
+        "some of its UIDs have more than 256 characters",
+    )
+    refused(store, written(path, pa.concat_tables([table] * 5000)), "has 200000 vectors, but the store has 40 frames")
     nested = pa.array([{"a": {"b": n}} for n in range(FRAMES)])
-    refused(store, written(path, table.set_column(2, "vector", nested)), "column vector is of another type")
+    refused(store, written(path, table.set_column(2, "vector", nested)), "its column vector has a different type")
     many = pa.table({f"c{n}": [1] for n in range(3000)})
     refused(store, written(path, many), "3000 columns")
     deep = DEEP.encode()
     refused(store, written(path, table.replace_schema_metadata({"medlens_model": deep})), "RecursionError")
     nulls = table.set_column(1, "frame_number", pa.array([None] * FRAMES, pa.int64()))
-    refused(store, written(path, nulls), "lack a value")
+    refused(store, written(path, nulls), "some rows lack a value")
 
 
 def test_a_parquet_file_whose_reader_dies(
@@ -235,7 +246,7 @@ def test_a_parquet_file_whose_reader_dies(
     """Pages can claim what the file's description does not: the worker that reads them may take so much, no more."""
     path = written(tmp_path / "in.parquet", table)
     monkeypatch.setattr(vector_files, "_SPARE_MEMORY", 4096 - 8 * FRAMES * (4 * DIM + 256))
-    refused(store, path, "more memory or time than its vectors could need")
+    refused(store, path, "reading it needs more memory or time than its number of vectors explains")
 
 
 def test_parquet_files_that_are_damaged(store: Store, table: Any, tmp_path: Path) -> None:
@@ -243,7 +254,7 @@ def test_parquet_files_that_are_damaged(store: Store, table: Any, tmp_path: Path
     good = path.read_bytes()
     for content in (b"PAR1", b"", good[:-20], good[:-8] + struct.pack("<I", 2**31) + b"PAR1", b"PAR1" + bytes(99)):
         path.write_bytes(content)
-        refused(store, path, "can't be read as vectors")
+        refused(store, path, r"the vectors of .* can't be read")
     rng = np.random.default_rng(4)
     for _ in range(6):
         changed = bytearray(good)
@@ -265,7 +276,7 @@ def test_a_parquet_schema_nested_without_end(store: Store, tmp_path: Path) -> No
         footer = b"\x15\x04\x19\xfc" + size + group * depth + leaf + b"\x16\x00\x19\x0c\x00"
         path = tmp_path / "deep.parquet"
         path.write_bytes(b"PAR1" + footer + struct.pack("<I", len(footer)) + b"PAR1")
-        refused(store, path, "can't be read as vectors")
+        refused(store, path, r"the vectors of .* can't be read")
 
 
 # -- rows

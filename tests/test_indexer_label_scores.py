@@ -83,14 +83,14 @@ def test_saving_again_replaces_and_something_else_starts_anew(catalog: SqlCatalo
 
 
 def test_labels_that_are_not_there_or_not_clear(catalog: SqlCatalog) -> None:
-    with pytest.raises(UnknownFilterKeyword, match="no label 'effusion'") as caught:
+    with pytest.raises(UnknownFilterKeyword, match="the store has no saved label 'effusion'") as caught:
         matching(catalog, "label.effusion > 0.5")
     assert "--save" in caught.value.hint
     ids = everything(catalog)
     for name in ("chest", "other"):
         saved = SavedSet(name, ("effusion",), "a" * 64, is_probability=False)
         catalog.labels.save(saved, [(ids, np.full((8, 1), 0.5, np.float32))])
-    with pytest.raises(UnknownFilterKeyword, match="several sets") as caught:
+    with pytest.raises(UnknownFilterKeyword, match="several label sets have the label") as caught:
         matching(catalog, "label.effusion > 0.5")
     assert "label.chest.effusion" in caught.value.hint
     with pytest.raises(UnknownFilterKeyword) as caught:

@@ -102,7 +102,7 @@ def test_dicom_is_never_replaced(store: Path, tmp_path: Path) -> None:
     image = tmp_path / "a.dcm"
     image.write_bytes(Path(str(get_testdata_file("CT_small.dcm"))).read_bytes())
     before = image.read_bytes()
-    with pytest.raises(OutputError, match=r"'a.dcm' is a DICOM file, and is never replaced"):
+    with pytest.raises(OutputError, match=r"'a.dcm' is a DICOM file; medlens never replaces it"):
         Output(image, ROWS, force=True).write_text("a,b\n")
     assert image.read_bytes() == before
     raw = Output(tmp_path / "archive" / "raw.ima", ROWS, force=True)
@@ -155,7 +155,7 @@ def test_only_what_medlens_wrote_itself_is_replaced_without_a_word(case: str, tm
     form, own, foreign = OWN[case]
     target = tmp_path / "out"
     target.write_bytes(foreign)
-    with pytest.raises(OutputError, match=r"'out' is there already, and is not .* that medlens wrote") as caught:
+    with pytest.raises(OutputError, match=r"'out' exists already, and it is not .* that medlens wrote") as caught:
         Output(target, form).write_text("new")
     assert "--force" in caught.value.hint
     assert target.read_bytes() == foreign
@@ -171,7 +171,7 @@ def test_only_what_medlens_wrote_itself_is_replaced_without_a_word(case: str, tm
 
 def test_a_table_has_no_mark(tmp_path: Path) -> None:
     (tmp_path / "out").write_text("query: x")
-    with pytest.raises(OutputError, match="is there already"):
+    with pytest.raises(OutputError, match="exists already, and it is not"):
         Output(tmp_path / "out", table("a table of hits")).require()
 
 
@@ -189,7 +189,7 @@ def test_an_export_replaces_an_earlier_one_and_nothing_else(form: str, store: Pa
     with Store.open(store) as opened:
         assert export_frames(opened, target) == export_frames(opened, target) == 4
         target.write_bytes(b"mine")
-        with pytest.raises(OutputError, match="is there already"):
+        with pytest.raises(OutputError, match="exists already, and it is not"):
             export_frames(opened, target)
         assert target.read_bytes() == b"mine"
         assert export_frames(opened, target, force=True) == 4
@@ -203,7 +203,8 @@ def test_an_export_replaces_an_earlier_one_and_nothing_else(form: str, store: Pa
 
 def test_what_came_meanwhile_stays_and_the_output_is_kept_beside_it(tmp_path: Path) -> None:
     target = tmp_path / "out.csv"
-    with pytest.raises(OutputError, match="it came while the output was made, which is 'out") as caught:  # noqa: SIM117
+    why = "another program created it meanwhile, so the output was saved as 'out"
+    with pytest.raises(OutputError, match=why) as caught:  # noqa: SIM117
         with Output(target, ROWS).whole() as temporary:
             temporary.write_text("a,b\nan hour's work\n")
             target.write_text("somebody else's")
@@ -231,7 +232,7 @@ def test_an_output_that_was_made_private_stays_so(tmp_path: Path) -> None:
 
 def test_two_outputs_are_two_files(tmp_path: Path) -> None:
     (tmp_path / "linked").symlink_to(".")
-    with pytest.raises(OutputError, match="named for two outputs"):
+    with pytest.raises(OutputError, match="two outputs have the name"):
         require_outputs(Output(tmp_path / "x.csv", ROWS), None, Output(tmp_path / "linked" / "x.csv", ROWS))
     require_outputs(Output(Path("/dev/null"), ROWS), Output(Path("/dev/null"), ROWS))
 
@@ -243,8 +244,8 @@ def test_folders_are_outside_of_stores(store: Path, tmp_path: Path) -> None:
         (store, "inside the store"),
         (store / "vectors", "inside the store"),
         (store / "new" / "deep", "inside the store"),
-        (tmp_path / "file", "it is a file"),
-        (tmp_path / "nowhere", "a link that leads nowhere"),
+        (tmp_path / "file", "a file has that name"),
+        (tmp_path / "nowhere", "it is a link to a folder that does not exist"),
     ):
         with pytest.raises(OutputError, match=why):
             require_folder(folder)
@@ -310,7 +311,9 @@ def test_a_model_is_written_into_a_folder_of_its_own(store: Path, tmp_path: Path
         folder.mkdir()
         _require_output(folder, force=False)  # an empty one
     (notes / "README.md").write_text("my notes")
-    with pytest.raises(OutputError, match="'notes' is there already, and holds no model that `medlens train` wrote"):
+    with pytest.raises(
+        OutputError, match="'notes' exists already, and it does not contain a model that `medlens train` wrote"
+    ):
         _require_output(notes, force=False)
     _require_output(notes, force=True)
     described = {"model_cfg": {}, "preprocess_cfg": {}, "medlens": {"name": "x"}}
@@ -328,7 +331,7 @@ def test_a_report_is_written_into_its_own_files_alone(store: Path, tmp_path: Pat
     folder = tmp_path / "report"
     folder.mkdir()
     (folder / "metrics.json").write_text('{"mine": 1}')
-    for place, why in ((folder, "'metrics.json' is there already"), (store / "report", "inside the store")):
+    for place, why in ((folder, "'metrics.json' exists already"), (store / "report", "inside the store")):
         result = medlens("evaluate", "--store", store, "-o", place, code=1)
         assert why in result.stderr
     assert (folder / "metrics.json").read_text() == '{"mine": 1}'

@@ -593,7 +593,7 @@ def test_identity_in_codes_goes(keyword: str, value: str) -> None:
     record = read_record(ds, bytes(32))
     kept = str(record.attributes[COLUMN_OF[keyword]])
     assert not re.search(r"canary|jane|1952|12345|miller", kept, re.IGNORECASE), kept
-    label = f"{keyword} held text that identifies, or is not a code: it was cut"
+    label = f"{keyword} contains identifying text or is not a code; that part was removed"
     assert any(warning.endswith(label) for warning in record.warnings)
     assert "Canary" not in "".join(record.warnings)
 
@@ -663,7 +663,7 @@ def test_many_names_stay_linear() -> None:
 
 def test_too_many_names_close_the_door() -> None:
     foreign = [f"林林{chr(0x4E00 + i)}" for i in range(identifying.MAX_FOREIGN_NAMES + 1)]
-    with pytest.raises(UnknownIdentity, match="more than 200 names beyond ASCII"):
+    with pytest.raises(UnknownIdentity, match="more than 200 names with characters beyond ASCII"):
         identifiers(dataset(OtherPatientNames=foreign))
     with pytest.raises(UnknownIdentity, match="more than 2000 identifying values"):
         identifiers(dataset(OtherPatientIDs=[f"X{i}" for i in range(identifying.MAX_VALUES + 1)]))

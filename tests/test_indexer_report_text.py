@@ -116,9 +116,9 @@ def test_depth_and_size_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     assert report_text(chain, warn=warnings.append) == ""
     monkeypatch.setattr(module, "MAX_CHARACTERS", 5)
     assert report_text(item("CONTAINER", "", item("TEXT", TextValue="x" * 9)), warn=warnings.append) == "xxxxx"
-    assert [w.split(":")[0] for w in warnings] == [
-        "the report has more than 10 content items",
-        "the report has 9 characters",
+    assert warnings == [
+        "the report has more than 10 content items; the rest is left out",
+        "the report has 9 characters; the first 5 are kept",
     ]
 
 
@@ -177,7 +177,7 @@ def test_a_pdf_of_pictures_says_so() -> None:
     pytest.importorskip("pypdf")
     warnings: list[str] = []
     assert report_text(encapsulated(pdf("")), warn=warnings.append) == ""
-    assert "no text, only pictures" in warnings[0]
+    assert "the PDF has no text that can be searched, only pictures of text" in warnings[0]
 
 
 def test_without_pypdf_the_warning_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:

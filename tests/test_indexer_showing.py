@@ -104,7 +104,7 @@ def test_a_reference_to_nothing_is_refused(world: tuple[Path, FakeEncoder]) -> N
         for ref in ("aaaaaaaa", "1.2.3.4", "1.2.3.4#2"):
             with pytest.raises(QueryError, match=r"no frame|instance"):
                 show(store, ref)
-        with pytest.raises(QueryError, match="is a file, expected a frame of the store"):
+        with pytest.raises(QueryError, match="is a file; expected a frame of the store"):
             show(store, str(folder / "archive" / "CT_small.dcm"))
-        with pytest.raises(QueryError, match="no frame of the store"):
+        with pytest.raises(QueryError, match="the store has no frame whose key begins with"):
             store.search(Query(ShortRef("aaaaaaaa")), encoder=encoder)

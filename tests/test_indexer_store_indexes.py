@@ -240,9 +240,9 @@ def test_a_device_that_is_not_there_is_an_error_and_not_another_device(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def none_there(device: str) -> list[int]:
-        raise StoreError("FAISS sees no GPU here")
+        raise StoreError("FAISS does not find a GPU on this machine")
 
     monkeypatch.setattr(gpu, "gpu_numbers", none_there)
-    with pytest.raises(StoreError, match="sees no GPU"):
+    with pytest.raises(StoreError, match="FAISS does not find a GPU on this machine"):
         store.search(Query("number", ranker=Ranker.TEXT), device="cuda")
     assert store.search(Query("number", ranker=Ranker.TEXT)).hits

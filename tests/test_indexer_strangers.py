@@ -125,7 +125,7 @@ def test_frames_that_can_not_be_told_apart_are_refused(tmp_path: Path) -> None:
             pictures, _ = read(written(ds), tmp_path)
             assert all(np.array_equal(a, b) for a, b in zip(pictures, FRAMES, strict=True))
         else:
-            with pytest.raises(PixelDecodeError, match="tells them apart"):
+            with pytest.raises(PixelDecodeError, match="no offset table to assign them"):
                 read(written(ds), tmp_path)
 
 
@@ -264,7 +264,7 @@ def test_what_functional_groups_may_cost(tmp_path: Path) -> None:
     assert found.PerFrameFunctionalGroupsSequence == ds.PerFrameFunctionalGroupsSequence
     with pytest.raises(DecodeGuardError, match="more than 7999 data elements in functional groups"):
         open_dicom(path, Limits(group_elements=7999))
-    with pytest.raises(DecodeGuardError, match="nested"):
+    with pytest.raises(DecodeGuardError, match="nests sequences more than 1 levels deep"):
         open_dicom(path, Limits(nesting=1))
 
 

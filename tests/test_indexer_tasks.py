@@ -87,7 +87,7 @@ def test_a_store_is_described_listed_and_erased(place: Path, archive: Path, tmp_
         assert [study["modalities"] for study in select(store)] == [["CT"], ["MR"]]
         with pytest.raises(QueryError):
             select(store, SearchFilter(where="Modality ="))
-        with pytest.raises(QueryError, match="nothing is named"):
+        with pytest.raises(QueryError, match="nothing was named to erase"):
             plan_erasure(store)
         assert not plan_erasure(store, studies=["1.2.3"])
         plan = plan_erasure(store, where="Modality = CT")

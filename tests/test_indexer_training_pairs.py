@@ -138,7 +138,9 @@ def test_it_is_made_anew_only_when_it_has_to_be(store: Store, archive: Path, tmp
 
 
 def test_what_cant_be_trained_on_is_said(store: Store, tmp_path: Path) -> None:
-    with pytest.raises(TrainingError, match="no frame of the store 'store' has a report to train on; 0 have none"):
+    with pytest.raises(
+        TrainingError, match="the store 'store' has no frame with a report to train on; 0 frames have no report"
+    ):
         export_pairs(store, tmp_path / "a", ExportSettings(where="Modality = US"))
     assert export_pairs(store, tmp_path / "b", ExportSettings(where="Modality = MR")).rows == 1
     with pytest.raises(QueryError):

@@ -106,7 +106,7 @@ def _only_where_it_runs(request: pytest.FixtureRequest) -> None:
     if request.node.get_closest_marker("gpu"):
         faiss = pytest.importorskip("faiss")
         if not getattr(faiss, "get_num_gpus", lambda: 0)():
-            pytest.skip("FAISS sees no GPU")
+            pytest.skip("FAISS does not find a GPU")
 
 
 def made(kind: str, tmp_path: Path, rows: int = ROWS) -> tuple[CatalogIndex, FakeCatalog]:
@@ -281,7 +281,7 @@ def test_no_gpu_is_said_so() -> None:
         with pytest.raises(StoreError, match="no device 'cuda:99'"):
             gpu.gpu_numbers("cuda:99")
     else:
-        with pytest.raises(StoreError, match="sees no GPU"):
+        with pytest.raises(StoreError, match="FAISS does not find a GPU on this machine"):
             gpu.gpu_numbers("cuda")
 
 
@@ -312,7 +312,7 @@ def test_optimize_measures_and_writes(tmp_path: Path) -> None:
     assert measured.recall_at_10 >= 0.99
     assert index.tuning == Tuning(measured.nprobe or 0, measured.per_answer or 0)
     assert CatalogIndex.load(place.path).tuning == index.tuning
-    with pytest.raises(StoreError, match="more than the 0 MiB allowed"):
+    with pytest.raises(StoreError, match="at most 0 MiB are allowed"):
         optimize(place, catalog, other, memory=100)
     assert CatalogIndex.load(place.path).tuning == index.tuning, "nothing was changed"
     outcome = optimize(place, catalog, other, kind="flat")

@@ -221,7 +221,7 @@ def test_bad_calls_name_both_numbers() -> None:
     index = CatalogIndex(DIM)
     one = vectors("a", 1, DIM)
     index.add(np.array([1], dtype=np.int64), one)
-    with pytest.raises(ValueError, match=r"\(1, 7\), expected \(N, 6\)"):
+    with pytest.raises(ValueError, match=r"\(1, 7\); expected \(N, 6\)"):
         index.search(vectors("q", 1, 7), 1)
     with pytest.raises(ValueError, match="NaN"):
         index.search(np.full((1, DIM), np.nan, np.float32), 1)
@@ -298,7 +298,7 @@ def test_a_damaged_file_is_rebuilt_with_a_warning(
     with caplog.at_level(logging.WARNING, logger="indexer.vectors.opening"):
         index = open_index(IndexFile(path, DIM, "frame", "s"), catalog)
     assert index.ids.tolist() == sorted(catalog.rows)
-    assert any("anew" in record.message for record in caplog.records)
+    assert any("it is rebuilt from the catalog" in record.message for record in caplog.records)
     if damage != "folder":
         assert len(CatalogIndex.load(path)) == 2000
 
@@ -324,7 +324,7 @@ def test_a_file_of_another_state_is_rebuilt(other: str, tmp_path: Path, caplog: 
     index = open_index(IndexFile(path, dim, "frame", store_id), catalog)
     assert index.ids.tolist() == sorted(catalog.rows)
     assert np.array_equal(index.vectors_of(index.ids), catalog.vectors_of(index.ids)[1].reshape(-1, dim))
-    assert any("anew" in record.message for record in caplog.records)
+    assert any("it is rebuilt from the catalog" in record.message for record in caplog.records)
 
 
 def test_what_goes_while_a_file_is_opened_is_no_other_state(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

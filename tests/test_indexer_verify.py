@@ -204,11 +204,11 @@ def test_a_missing_column_is_found(place: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "detail"),
     [
-        ("UPDATE instances SET number_of_frames = 1 WHERE id = 4", "have frames that their header does not count"),
-        ("UPDATE frames SET frame_number = 0 WHERE id = 5", "have frames that their header does not count"),
-        ("DELETE FROM sentences WHERE id = 1", "lack sentences of their report"),
-        ("INSERT INTO deletions (kind, row_id) VALUES ('frame', 5)", "have rows that the log says are deleted"),
-        ("INSERT INTO deletions (kind, row_id) VALUES ('sentence', 1)", "have rows that the log says are deleted"),
+        ("UPDATE instances SET number_of_frames = 1 WHERE id = 4", "have more frames than their header declares"),
+        ("UPDATE frames SET frame_number = 0 WHERE id = 5", "have more frames than their header declares"),
+        ("DELETE FROM sentences WHERE id = 1", "lack sentences of their reports"),
+        ("INSERT INTO deletions (kind, row_id) VALUES ('frame', 5)", "have rows that the log lists as deleted"),
+        ("INSERT INTO deletions (kind, row_id) VALUES ('sentence', 1)", "have rows that the log lists as deleted"),
     ],
 )
 def test_counts_that_do_not_add_up_are_found_and_repaired(place: Path, damage: str, detail: str) -> None:
@@ -249,7 +249,7 @@ def test_files_are_looked_for_only_when_asked(with_files: Path, tmp_path: Path) 
     (tmp_path / "archive" / "1").write_text("other")
     assert wrong(with_files) == {}
     found = verified(with_files, files=True)["files"]
-    assert (found.wrong, found.detail[:17]) == (2, "1 gone, 1 changed")
+    assert (found.wrong, found.detail.split(";")[0]) == (2, "1 files are missing and 1 have changed")
 
 
 # -- the commands
@@ -296,7 +296,10 @@ def test_migrate_says_what_it_did(tmp_path: Path) -> None:
     with closing(sqlite3.connect(tmp_path / CATALOG_FILE)) as database:
         database.executescript(GOLDEN.read_text("utf-8"))
     assert "was migrated" in medlens("migrate", "--store", str(tmp_path))[2]
-    assert "present schema already" in medlens("migrate", "--store", str(tmp_path))[2]
+    assert (
+        "the store has the current schema already; nothing was changed"
+        in medlens("migrate", "--store", str(tmp_path))[2]
+    )
     (tmp_path / KEY_FILE).write_bytes(bytes(range(32)))
     (tmp_path / KEY_FILE).chmod(0o600)
     code, rows, _ = medlens("verify", "--store", str(tmp_path))

@@ -344,7 +344,7 @@ def test_a_saved_report_index_is_the_same_and_a_damaged_one_is_refused(tmp_path:
     for text in ("pleural effusion", "nothing of the kind", "left"):
         assert np.array_equal(index.scores(text), loaded.scores(text))
     (tmp_path / "words.json").write_text("{}")
-    with pytest.raises(ValueError, match=r"the checksum of words\.json is wrong"):
+    with pytest.raises(ValueError, match=r"the checksum of words\.json does not match"):
         ReportIndex.load(tmp_path, checksums)
     with pytest.raises(ValueError, match="belong together"):
         ReportIndex.load(tmp_path, checksums | {"words.json": zlib.crc32(b"{}")})
@@ -458,8 +458,8 @@ def test_a_missing_modality_is_skipped_and_what_can_not_be_answered_is_said() ->
         ({"ask": "x", "level": "studies"}, "level is 'studies'", "'study'"),
         ({"ask": "x", "one_per": "patients"}, "one_per is 'patients'", "'patient'"),
         ({"ask": "x", "pooling": "mean"}, "the level is frame", "study"),
-        ({"ask": "x", "pooling": "late", "level": "study", "fusion": "max"}, "late interaction", "sum"),
-        ({"ask": ImagePart(PICTURE, frame_number=0)}, "frame number is 0", ""),
+        ({"ask": "x", "pooling": "late", "level": "study", "fusion": "max"}, "the fusion max can't do", "sum"),
+        ({"ask": ImagePart(PICTURE, frame_number=0)}, "the frame number of a query image is 0", ""),
     ],
 )
 def test_what_can_not_be_asked_is_refused_with_a_reason(values: dict[str, Any], said: str, hinted: str) -> None:

@@ -62,7 +62,7 @@ def test_a_file_that_is_there_goes_before_a_key(tmp_path: Path, monkeypatch: pyt
     [
         (" ", "empty"),
         ("abc", "is not a reference"),
-        ("1.2.3#0", "frames count from 1"),
+        ("1.2.3#0", "expected a frame number from 1 on"),
         ("a\0b", "is not a reference"),
     ],
 )
@@ -74,7 +74,7 @@ def test_what_names_nothing_is_refused(text: str, said: str) -> None:
 def test_a_prefix_that_one_frame_has_is_enough() -> None:
     others = [FrameKey("1.2.3", number) for number in range(1, 50)]
     assert resolve(ShortRef(KEY.short[:8]), Keys(KEY, *others)) == KEY
-    with pytest.raises(QueryError, match="no frame of the store"):
+    with pytest.raises(QueryError, match="the store has no frame whose key begins with"):
         resolve(ShortRef("aaaaaaaa"), Keys(KEY))
 
 
@@ -93,10 +93,10 @@ def test_a_uid_alone_is_its_first_indexed_frame() -> None:
     keys = Keys(FrameKey("1.2.3", 4), FrameKey("1.2.3", 9))
     assert resolve(FrameRef("1.2.3"), keys) == FrameKey("1.2.3", 4)
     assert resolve(FrameRef("1.2.3", 9), keys) == FrameKey("1.2.3", 9)
-    with pytest.raises(QueryError, match="frame 5 of that instance") as caught:
+    with pytest.raises(QueryError, match="the store does not have frame 5 of this instance") as caught:
         resolve(FrameRef("1.2.3", 5), keys)
-    assert caught.value.hint == "Indexed frames: 4, 9."
-    with pytest.raises(QueryError, match="no frame of that SOP Instance UID"):
+    assert caught.value.hint == "Its indexed frames are: 4, 9."
+    with pytest.raises(QueryError, match="the store has no frame with this SOP Instance UID"):
         resolve(FrameRef("9.9"), keys)
 
 

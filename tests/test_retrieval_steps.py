@@ -118,7 +118,7 @@ def test_a_step_goes_around_hybrid_and_reciprocal_ranks_too() -> None:
         assert again.ranker == "hybrid" and again.score.endswith(plain.score)
         second = opinions(world)
         assert frames(again) == sorted(frames(plain)[:10], key=lambda i: -second[i]) + frames(plain)[10:]
-    with pytest.raises(QueryError, match="depth of 5"):
+    with pytest.raises(QueryError, match=r"below the depth of the ranking \(5\)"):
         world.search(Query("x", fusion=Fusion.RRF, ranker="dense", depth=5), steps=step)  # type: ignore[arg-type]
 
 

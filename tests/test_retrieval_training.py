@@ -26,10 +26,12 @@ from retrieval.errors import EncoderError, TrainingError
 from retrieval.training.augment import augment
 from retrieval.training.checkpoint import export, preprocess_of
 from retrieval.training.config import Augmentation, TextTower, load_config
+from retrieval.training.context import TrainingContext
 from retrieval.training.data import Corpus, cache_pixels, epoch_order, read_corpus, source_names
 from retrieval.training.objective import multi_positive_infonce, positive_pairs, prompt_cross_entropy
 from retrieval.training.run import TrainingResult, train
 from retrieval.training.schedule import warmed_ema
+from retrieval.training.set_up import set_up
 from retrieval.training.text_tower import write_text_tower
 from retrieval.zeroshot.labels import load_labels
 
@@ -334,6 +336,43 @@ def test_augmentation_is_a_function_of_its_generator_and_can_be_none() -> None:
     torch.testing.assert_close(out, pixels, rtol=0, atol=1e-5)
 
 
+STILL = dict.fromkeys(["rotation_degrees", "stretch", "shift", "gamma", "contrast", "brightness", "noise"], 0.0)
+
+
+def hidden(**ranges: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    """Twenty noisy images, and what becomes of them under these ranges alone."""
+    pixels = 0.2 + 0.6 * torch.rand(20, 1, 40, 40, generator=torch.Generator().manual_seed(0))
+    still = Augmentation(scale=(1, 1), **STILL, **ranges)
+    return pixels, augment(pixels, (40, 40), still, torch.Generator().manual_seed(3))
+
+
+def test_inverted_images_have_black_and_white_exchanged() -> None:
+    pixels, out = hidden(inverted=0.5)
+    turned = (out - (1 - pixels)).abs().amax(dim=(1, 2, 3)) < 1e-5
+    same = (out - pixels).abs().amax(dim=(1, 2, 3)) < 1e-5
+    assert bool((turned ^ same).all())
+    assert 0 < int(turned.sum()) < 20
+
+
+def test_coarse_images_lose_detail_and_keep_their_grey() -> None:
+    pixels, out = hidden(coarse=1.0, coarsest=0.25)
+    assert bool((out.std(dim=(1, 2, 3)) < 0.8 * pixels.std(dim=(1, 2, 3))).all())
+    torch.testing.assert_close(out.mean(dim=(1, 2, 3)), pixels.mean(dim=(1, 2, 3)), rtol=0, atol=0.03)
+
+
+def test_borders_and_marks_cover_a_part_with_one_grey() -> None:
+    pixels, out = hidden(borders=1.0)
+    changed = (out - pixels).abs() > 1e-5
+    assert bool(changed[:, :, 8:32, 8:32].logical_not().all()), "bars lie along the edges"
+    assert int(changed.flatten(1).any(dim=1).sum()) > 12
+    assert all(len(out[i][changed[i]].unique()) <= 1 for i in range(20))
+    pixels, out = hidden(marks=1.0)
+    changed = (out - pixels).abs() > 1e-5
+    assert bool(changed.flatten(1).any(dim=1).all())
+    assert bool((changed.float().mean(dim=(1, 2, 3)) < 0.1).all())
+    assert set(out[changed].unique().tolist()) <= {0.0, 1.0}
+
+
 # Text tower
 
 
@@ -493,6 +532,32 @@ def test_rows_say_what_is_known(tmp_path: Path) -> None:
     assert list(corpus.digests) == ["set"]
 
 
+def test_rows_are_taken_by_their_fields(tmp_path: Path) -> None:
+    rows = [
+        GOOD | {"licence": "CC BY", "text": "mine"},
+        GOOD | {"licence": "CC BY-NC", "text": "not mine"},
+        GOOD | {"text": "of unknown terms"},
+        GOOD | {"licence": "CC0", "text": "held out", "group": "h", "split": "dev"},
+    ]
+    taken = corpus_of(tmp_path, rows, only={"licence": ["CC BY", "CC0"]})
+    assert [row.caption for row in taken.rows] == ["mine", "held out"]
+    unjudged = corpus_of(tmp_path, rows, only={"licence": ["CC BY", "CC0"]}, judged=False)
+    assert [row.caption for row in unjudged.rows] == ["mine"]
+    with pytest.raises(TrainingError, match="no row with a text whose split is 'train'") as caught:
+        corpus_of(tmp_path, rows, only={"licence": ["CC BY-ND"]})
+    assert "in rows whose licence is one of `only`" in str(caught.value.hint)
+
+
+def test_captions_of_figures_are_drawn_whole_and_by_the_sentence(tmp_path: Path) -> None:
+    said = "Fig. 2. Axial CT of the chest with a mass (white arrow). The arrowhead shows a node. No effusion is seen."
+    (row,) = corpus_of(tmp_path, [GOOD | {"text": said}], texts={}, captions={"text": 2.0}).rows
+    assert row.texts == (
+        ("Axial CT of the chest with a mass. No effusion is seen.", 1.0),
+        ("Axial CT of the chest with a mass.", 0.5),
+        ("No effusion is seen.", 0.5),
+    )
+
+
 @pytest.mark.parametrize(
     ("rows", "source", "said"),
     [
@@ -566,6 +631,32 @@ def test_pixels_are_read_once(world: Path, tmp_path: Path) -> None:
     np.testing.assert_array_equal(other, again[1:])
 
 
+def test_texts_are_encoded_once(world: Path, tmp_path: Path) -> None:
+    config = load_config(world / "run.yaml")
+    labels = [load_labels(name) for name in config.label_sets]
+    seen: list[str] = []
+
+    def set_up_again() -> torch.Tensor | None:
+        seen.clear()
+        context = TrainingContext(
+            config, read_corpus(config.data, labels), labels, tmp_path, on_progress=lambda what, *_: seen.append(what)
+        )
+        return set_up(context).encode_texts.pooled
+
+    first = set_up_again()
+    assert first is not None
+    assert "encoding texts" in seen
+    again = set_up_again()
+    assert seen == []
+    assert again is not None
+    assert torch.equal(first, again)
+    (tmp_path / "texts.key").write_text("of another transformer")
+    other = set_up_again()
+    assert "encoding texts" in seen
+    assert other is not None
+    assert torch.equal(first, other)
+
+
 def test_an_epoch_is_a_function_of_seed_and_number(world: Path) -> None:
     config = load_config(world / "run.yaml")
     corpus = read_corpus(config.data, [load_labels(str(world / "shape.yaml"))])
@@ -597,3 +688,19 @@ def test_the_default_models_data(shared_data: Path) -> None:
         known = [row.labels[number] for row in corpus.rows]
         assert set(known) - {-1} == set(range(len(labels.labels))), f"{labels.name}: a label that no row has"
     assert all(row.image.is_file() for row in corpus.rows[:: len(corpus.rows) // 50])
+
+
+def test_the_second_default_models_data(shared_data: Path) -> None:
+    path = Path(__file__).resolve().parents[1] / "data" / "training" / "medlens-base-2.yaml"
+    config = load_config(path, data=shared_data)
+    label_sets = [load_labels(name) for name in config.label_sets]
+    corpus = read_corpus(config.data, label_sets)
+    assert len(config.data) == 20
+    judged = {Path(config.data[row.source].pairs).parent.name for row in corpus.rows if row.split == "dev"}
+    others = {"roco_test", "nih_cxr", "pocus", "hc18", "ham10000", "fundus", "mias", "dental_pan", "scoliosis"}
+    assert judged == {"medpix", "covid_cxr"} | others
+    never = {("modality_fine", "other"), ("body_region_fine", "other"), ("view", "craniocaudal")}
+    for number, labels in enumerate(label_sets):
+        known = {row.labels[number] for row in corpus.rows if row.split == "train"} - {-1}
+        missing = {(labels.name, labels.names[i]) for i in set(range(len(labels.labels))) - known}
+        assert missing <= never, f"{labels.name}: a label that no row has"

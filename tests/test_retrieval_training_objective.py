@@ -19,7 +19,13 @@ from retrieval.encoders.clip import ClipEncoder
 from retrieval.errors import TrainingError
 from retrieval.training.context import TrainingContext
 from retrieval.training.data import read_corpus
-from retrieval.training.objective import HardNegatives, multi_positive_infonce, pairwise_sigmoid, positive_pairs
+from retrieval.training.objective import (
+    HardNegatives,
+    Mirrored,
+    multi_positive_infonce,
+    pairwise_sigmoid,
+    positive_pairs,
+)
 from retrieval.training.run import train
 from retrieval.training.set_up import set_up
 from retrieval.training.texts import Texts
@@ -69,6 +75,27 @@ def test_hard_negatives_by_plain_loops(n: int, k: int, seed: int) -> None:
         np.log1p(np.exp(-(1 if ids[i] == ids[j] else -1) * (logits[i, j] - 2))) for i in range(n) for j in range(n)
     ) + sum(np.log1p(np.exp(extra[owners[j], j] - 2)) for j in range(k))
     assert pairwise_sigmoid(images, texts, scale, bias, positive, hard).item() == pytest.approx(sigmoid / n, rel=1e-6)
+
+
+@settings(max_examples=20, deadline=None)
+@given(n=st.integers(1, 6), m=st.integers(1, 4), seed=st.integers(0, 99))
+def test_mirrored_images_by_plain_loops(n: int, m: int, seed: int) -> None:
+    images, texts, turned = (features(size, seed + at).double() for at, size in enumerate((n, n, m)))
+    owners = np.random.default_rng(seed).integers(0, n, m)
+    mirror = Mirrored(turned, torch.from_numpy(owners))
+    positive, scale, bias = torch.eye(n, dtype=torch.bool), torch.tensor(7.0), torch.tensor(-2.0)
+    logits, extra = 7 * (images @ texts.T).numpy(), 7 * (texts @ turned.T).numpy()  # extra: [text, mirrored image]
+
+    softmax = 0.0
+    for i in range(n):
+        below_text = [logits[j, i] for j in range(n)] + [extra[i, j] for j in range(m) if owners[j] == i]
+        softmax += (np.log(np.exp(logits[i]).sum()) + np.log(np.exp(below_text).sum()) - 2 * logits[i, i]) / n / 2
+    found = multi_positive_infonce(images, texts, scale, positive, mirror=mirror)
+    assert found.item() == pytest.approx(softmax, rel=1e-6)
+
+    without = pairwise_sigmoid(images, texts, scale, bias, positive).item()
+    sigmoid = without + sum(np.log1p(np.exp(extra[owners[j], j] - 2)) for j in range(m)) / n
+    assert pairwise_sigmoid(images, texts, scale, bias, positive, mirror=mirror).item() == pytest.approx(sigmoid)
 
 
 @pytest.mark.parametrize("loss", ["softmax", "sigmoid"])
@@ -142,20 +169,22 @@ def test_siglip_learns_and_opens_everywhere(world: Path) -> None:
 
 @pytest.mark.parametrize("loss", ["infonce", "siglip"])
 def test_every_trick_at_once(world: Path, sided: dict[str, Any], loss: str) -> None:
-    objective = {"loss": loss, "near_equal": 0.95, "hard_negatives": ["side", "negation"]}
+    objective = {"loss": loss, "near_equal": 0.95, "hard_negatives": ["side", "negation", "mirror"]}
     config = short(
         world,
         f"all-{loss}",
         data=[sided],
         label_sets={},
         objective=objective,
-        augmentation={"flip": 0.5, "scale": [1, 1]},
+        augmentation={"flip": 0.5, "scale": [1, 1], "borders": 0.25},
     )
     card = (train(config).folder / "README.md").read_text()
     assert "texts of a cosine of 0.95 or more too" in card
     assert "each caption with left and right exchanged and with its first finding denied as a hard negative" in card
     assert "single sentences drawn from long texts" in card
     assert "50 % of images mirrored, left and right exchanged in their texts" in card
+    assert "the mirrored image as a hard negative of a text that names a side" in card
+    assert "to hide the source of some images, grey borders (25 %)" in card
 
 
 def test_the_texts_of_a_run(world: Path, sided: dict[str, Any]) -> None:
@@ -197,6 +226,21 @@ def test_a_mirrored_image_comes_with_its_mirrored_text(world: Path, sided: dict[
     assert 0 < flipped["left mass"] < 8
     assert 0 < flipped["no cyst"] < 8
     assert run._flipped(canvas, before)[1] == after, "a function of seed and step"
+
+
+def test_only_images_whose_text_names_a_side_are_mirrored_as_wrong(
+    world: Path, sided: dict[str, Any], tmp_path: Path
+) -> None:
+    config = short(
+        world, "wrong", data=[sided | {"sentences": {}}], label_sets={}, objective={"hard_negatives": ["mirror"]}
+    )
+    run = set_up(TrainingContext(config, read_corpus(config.data, []), [], tmp_path))
+    chosen = [run.texts.ids[text] for text in ["left mass", "no cyst", "right mass", "a cyst"] * 6]
+    drawn = run._to_mirror(chosen)
+    assert len(drawn) == 3, "an eighth of 24"
+    assert all(i % 2 == 0 for i in drawn)
+    assert run._to_mirror(chosen) == drawn, "a function of seed and step"
+    assert run._to_mirror([run.texts.ids["no cyst"]] * 24) == []
 
 
 def test_near_texts_need_a_locked_tower(world: Path) -> None:

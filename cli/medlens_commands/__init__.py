@@ -1,1 +1,4 @@
-"""The commands, a module per family: parse, one library call, write. Heavy modules are imported where one runs."""
+"""The commands, one module each: parse the options, make one library call, write the result.
+
+Heavy modules are imported inside the functions that need them.
+"""

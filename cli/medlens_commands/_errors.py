@@ -1,4 +1,4 @@
-"""How an error is told, and with which exit code a command ends by it."""
+"""How a command reports an error, and which exit code it ends with."""
 
 from __future__ import annotations
 
@@ -16,27 +16,29 @@ from retrieval.neutral import neutral_values
 
 @contextmanager
 def reporting_errors(asked: Format | None, *, pages: bool = False) -> Iterator[Format]:
-    """The format to answer in; a MedlensError ends the command in the same one, on stderr.
+    """Yield the output format; on a MedlensError, write the error to stderr in that format and end with exit code 1.
 
-    Only a command that makes `pages` answers in html: another is refused before it does anything.
+    Only commands with `pages=True` can write HTML; for the others the format html is invalid usage.
     """
     chosen = chosen_format(asked)
     try:
         with usage(asked):
             if chosen is Format.HTML and not pages:
-                raise QueryError("html is a format of `medlens search` only", hint="Use table, json, jsonl or csv.")
+                raise QueryError("only `medlens search` can write html", hint="Use --format table, json, jsonl or csv.")
         yield chosen
     except MedlensError as error:
         report_error(error, asked)
         raise typer.Exit(1) from error
     except KeyboardInterrupt as stop:
-        say("medlens: stopped; nothing that was committed is lost, and the same command goes on from it", err=True)
+        say(
+            "medlens: stopped. Everything that was committed is kept; run the same command again to continue.", err=True
+        )
         raise typer.Exit(130) from stop
 
 
 @contextmanager
 def usage(style: Format | None) -> Iterator[None]:
-    """Options are read here: a QueryError, or what says a ValueError of a parser, ends the command with exit code 2."""
+    """Wrap the parsing of options: a QueryError or a ValueError ends the command with exit code 2."""
     try:
         yield
     except (QueryError, ValueError) as error:

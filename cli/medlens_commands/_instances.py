@@ -1,4 +1,4 @@
-"""--cohort and --copy-to: what a command found, for the next tool."""
+"""The options --cohort and --copy-to, which pass the results of a command on to other tools."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ if TYPE_CHECKING:
 
 
 def cohort_output(path: Path | None, head: Sequence[str], force: bool) -> Output | None:
-    """The file of a cohort. QueryError for one of no format that there is."""
+    """Return the output file of a cohort, or None without a path.
+
+    Raises QueryError if the file's ending is not .csv or .json.
+    """
     require_suffix("cohort", path, ".csv", ".json")
     if path is None:
         return None
@@ -28,9 +31,9 @@ def cohort_output(path: Path | None, head: Sequence[str], force: bool) -> Output
 def pass_on(
     instances: Sequence[Mapping[str, Any]], cohort: Output | None, copy_to: Path | None, head: Mapping[str, Any]
 ) -> None:
-    """Write the cohort and copy the files of instances, if asked to; what was done goes to stderr.
+    """Write the cohort and copy the files of the instances, where requested, and report both on stderr.
 
-    MedlensError if there were files to copy and none could be.
+    Raises MedlensError if there were files to copy and none could be copied.
     """
     if cohort is not None:
         from cli.medlens_output.cohort import write_cohort
@@ -44,7 +47,7 @@ def pass_on(
             say(f"not copied: {uid}: {problem}", err=True)
         if outcome.problems and not outcome.copied:
             raise MedlensError(
-                f"none of {len(outcome.problems)} files could be copied to {copy_to.name!r}",
-                hint="Is the archive where it was when it was indexed, and readable?",
+                f"none of the {len(outcome.problems)} files could be copied to {copy_to.name!r}",
+                hint="Check that the archive is still where it was when you indexed it, and that you may read it.",
             )
         say(f"{outcome.copied} files copied to {copy_to.name}", err=True)

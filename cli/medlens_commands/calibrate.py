@@ -1,4 +1,4 @@
-"""calibrate: scores to probabilities, by labelled images."""
+"""The command `calibrate`: turn scores into probabilities, using labelled images."""
 
 from __future__ import annotations
 
@@ -30,20 +30,36 @@ if TYPE_CHECKING:
 def calibrate(
     labels: LabelsOption,
     truth: Annotated[
-        Path, typer.Option("--truth", help="CSV or JSON lines: sop_instance_uid or file, and label(s), and patient.")
+        Path,
+        typer.Option(
+            "--truth",
+            help="The known labels of images: a CSV or JSON-lines file with the columns sop_instance_uid "
+            "or file, label or labels, and optionally patient.",
+        ),
     ],
     independent: IndependentOption = False,
     store: StoreOption = DEFAULT_STORE,
     model: ModelOption = None,
     device: DeviceOption = "auto",
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="Write the calibration here (JSON), too; a must for files.")
+        Path | None,
+        typer.Option(
+            "-o",
+            "--output",
+            help="Also write the calibration to this JSON file. Required if --truth names image files "
+            "instead of SOP Instance UIDs.",
+        ),
     ] = None,
-    plot: Annotated[Path | None, typer.Option("--plot", help="Draw the reliability: .png, .svg or .pdf.")] = None,
+    plot: Annotated[
+        Path | None, typer.Option("--plot", help="Also draw a reliability diagram to this file: .png, .svg or .pdf.")
+    ] = None,
     style: FormatOption = None,
     force: ForceOption = False,
 ) -> None:
-    """Fit probabilities to labelled images, judged on patients that the fit has not seen."""
+    """Turn the scores of a label set into probabilities, using images whose labels you know.
+
+    The figures are measured on patients that were left out of the fit.
+    """
     from cli.medlens_output.plots import KIND, reliability_plot, require_plottable
     from indexer.output_formats import json_document, picture
     from indexer.outputs import Output, require_outputs
@@ -63,7 +79,10 @@ def calibrate(
         if read.by_file:
             with usage(style):
                 if output is None:
-                    raise QueryError("the truth file names files: say with -o where the calibration goes")
+                    raise QueryError(
+                        "the truth file names image files, so there is no store to keep the calibration in; name "
+                        "an output file with -o"
+                    )
             with progress_bar("pictures") as update:
                 made = calibrate_files(
                     read,
@@ -85,7 +104,7 @@ def calibrate(
 
 
 def _rows(calibration: Calibration) -> list[dict[str, Any]]:
-    """The held-out figures, a row per label or one for a choice, then the labels that could not be calibrated."""
+    """The held-out figures, one row per label or one row for a choice, then the labels that could not be calibrated."""
     rows = [_row(figures) for figures in calibration.held_out]
     missing = [fit.name for fit in calibration.labels if fit.slope is None]
     nothing = dict.fromkeys(rows[0]) if rows else {}

@@ -1,4 +1,4 @@
-"""classify: zero-shot labels of files, or of what is in a store."""
+"""The command `classify`: zero-shot labels for files or for the frames of a store."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_SPOOLED = 64  # rows that a run which is killed may lose
+_SPOOLED = 64  # rows that are lost at most if the run is killed
 
 
 class LabelLevel(StrEnum):
@@ -49,33 +49,68 @@ class LabelLevel(StrEnum):
 def classify(
     files: Annotated[
         list[Path] | None,
-        typer.Argument(help="DICOM files, pictures, or folders of DICOM files. None: the frames of the store."),
+        typer.Argument(
+            help="DICOM files, pictures, or folders of DICOM files to label. Default: the frames of the store."
+        ),
     ] = None,
     labels: LabelsOption = "modality",
     independent: IndependentOption = False,
     where: Annotated[
-        str | None, typer.Option("--where", help='Only these frames of the store: "Modality = CR and PatientAge < 16".')
+        str | None,
+        typer.Option(
+            "--where",
+            help='Label only frames of the store that match this filter, such as "Modality = CR and PatientAge < 16".',
+        ),
     ] = None,
     level: Annotated[
-        LabelLevel, typer.Option("--level", help="A row per frame, or per study of the store.")
+        LabelLevel,
+        typer.Option("--level", help="What a row of the results describes: a frame, or a study of the store."),
     ] = LabelLevel.FRAME,
     save: Annotated[
-        bool, typer.Option("--save", help="Keep the labels in the store, for --where 'label.NAME > 0.8'.")
+        bool,
+        typer.Option(
+            "--save",
+            help="Also save the labels in the store, so that filters can use them: --where 'label.NAME > 0.8'.",
+        ),
     ] = False,
     calibration: Annotated[
-        Path | None, typer.Option("--calibration", help="What `medlens calibrate` wrote. Default: the store's own.")
+        Path | None,
+        typer.Option(
+            "--calibration",
+            help="A calibration file that `medlens calibrate` wrote. Default: the calibration that the store has.",
+        ),
     ] = None,
     sensitivity: Annotated[
-        float | None, typer.Option("--sensitivity", help="Say which findings are found, missing few: 0.95.")
+        float | None,
+        typer.Option(
+            "--sensitivity",
+            help="Report the findings that are present, with thresholds that miss few of them. 0.95 finds "
+            "95 % of the true ones. Needs a calibration.",
+        ),
     ] = None,
     specificity: Annotated[
-        float | None, typer.Option("--specificity", help="Say which findings are found, with few false ones: 0.95.")
+        float | None,
+        typer.Option(
+            "--specificity",
+            help="Report the findings that are present, with thresholds that give few false alarms. 0.95 "
+            "is right for 95 % of the images without the finding. Needs a calibration.",
+        ),
     ] = None,
     coverage: Annotated[
-        float | None, typer.Option("--coverage", help="Say which labels are possible, so that 0.9 of truths are among.")
+        float | None,
+        typer.Option(
+            "--coverage",
+            help="Report every label that is plausible, so that the true label is among them in this "
+            "share of images, such as 0.9. Needs a calibration.",
+        ),
     ] = None,
     unknown: Annotated[
-        float | None, typer.Option("--unknown", help="Say which images are like none that were calibrated on: 0.05.")
+        float | None,
+        typer.Option(
+            "--unknown",
+            help="Mark images that are unlike all images of the calibration. 0.05 also marks 5 % of the "
+            "images that are alike. Needs a calibration.",
+        ),
     ] = None,
     store: StoreOption = DEFAULT_STORE,
     model: ModelOption = None,
@@ -83,11 +118,19 @@ def classify(
     style: FormatOption = None,
     output: Annotated[
         Path | None,
-        typer.Option("-o", "--output", help="Write here: .jsonl, .csv, .parquet. Stopped, the same command goes on."),
+        typer.Option(
+            "-o",
+            "--output",
+            help="Write the labels to this file: .jsonl, .csv or .parquet. If the command is stopped, run "
+            "it again to continue.",
+        ),
     ] = None,
     force: ForceOption = False,
 ) -> None:
-    """Zero-shot labels of files, or of a store's frames. A `score` is no probability; a calibrated one is."""
+    """Label images without training: DICOM files, pictures, or the frames of a store.
+
+    A score is not a probability. Run `medlens calibrate` first to get probabilities.
+    """
     from cli.medlens_output.spool import Spool
     from cli.medlens_output.streams import PARQUET, style_for, write_stream
     from indexer.outputs import Output, require_not_of_archive, require_outputs
@@ -100,8 +143,8 @@ def classify(
         with usage(style):
             if files and (where is not None or save or level is LabelLevel.STUDY):
                 raise QueryError(
-                    "files were given with an option that is for a store (--where, --level study or --save)",
-                    hint="Index the files first; then leave them away here.",
+                    "--where, --level study and --save are for a store, but files were named as well",
+                    hint="Remove these options, or index the files first and run the command without naming files.",
                 )
             request = LabelRequest(sensitivity, specificity, coverage, unknown)
         chosen = style_for(output, chosen, style)
@@ -137,7 +180,7 @@ def classify(
 
 
 def _format(style: Format, as_parquet: bool, files: list[Path] | None, level: LabelLevel) -> OutputFormat:
-    """How labels in a file are told from another file: by the columns that say what a row is of."""
+    """Return how a file of labels is recognised: by the columns that name the labelled file, frame or study."""
     from cli.medlens_output.labels import DECIDED
     from cli.medlens_output.streams import PARQUET_MARK
     from indexer.output_formats import parquet
@@ -150,7 +193,7 @@ def _format(style: Format, as_parquet: bool, files: list[Path] | None, level: La
 
 
 class _Unreadable:
-    """Files that can't be labelled: each is told on stderr."""
+    """Counts the files that can't be labelled, and reports each on stderr."""
 
     def __init__(self) -> None:
         self._count = 0
@@ -160,17 +203,17 @@ class _Unreadable:
         say(f"medlens: {name}: {error}", err=True)
 
     def unless_all(self, rows: Iterator[Row]) -> Iterator[Row]:
-        """The rows; QueryError if there are none because no file could be used."""
+        """Yield the rows. Raises QueryError if there are none because no file could be read."""
         first = next(rows, None)
         if first is None and self._count:
-            raise QueryError(f"none of {self._count} files is an image that can be classified")
+            raise QueryError(f"none of the {self._count} files could be read as an image")
         return rows if first is None else chain([first], rows)
 
 
 def _spool(spool: Spool, rows: Iterator[Row]) -> None:
-    """Write rows to a spool as they come, some at a time."""
+    """Write rows to a spool as they arrive, in chunks."""
     if spool.done:
-        logger.warning("going on: %d files are done", len(spool.done))
+        logger.warning("continuing: %d files are labelled already", len(spool.done))
     done = len(spool.done)
     with progress_bar("files") as update:
         while chunk := list(islice(rows, _SPOOLED)):

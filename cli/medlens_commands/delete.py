@@ -1,4 +1,4 @@
-"""delete: erase patients, studies, series, or what a filter matches."""
+"""The command `delete`: erase patients, studies, series, or everything that a filter matches."""
 
 from __future__ import annotations
 
@@ -17,23 +17,48 @@ from retrieval.errors import QueryError
 
 def delete(
     store: StoreOption = DEFAULT_STORE,
-    study: Annotated[list[str] | None, typer.Option("--study", metavar="UID", help="May be repeated.")] = None,
-    series: Annotated[list[str] | None, typer.Option("--series", metavar="UID", help="May be repeated.")] = None,
-    patient: Annotated[
-        list[str] | None, typer.Option("--patient", metavar="PSEUDONYM", help="As in the results of a search.")
+    study: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--study",
+            metavar="UID",
+            help="Erase the study with this Study Instance UID. Repeat the option to erase several.",
+        ),
     ] = None,
-    where: Annotated[str, typer.Option("--where", help="A filter in words, as for `medlens search`.")] = "",
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be erased.")] = False,
+    series: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--series",
+            metavar="UID",
+            help="Erase the series with this Series Instance UID. Repeat the option to erase several.",
+        ),
+    ] = None,
+    patient: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--patient",
+            metavar="PSEUDONYM",
+            help="Erase the patient with this pseudonym, as shown in search results. Repeat the option to "
+            "erase several.",
+        ),
+    ] = None,
+    where: Annotated[
+        str, typer.Option("--where", help="Erase everything that matches this filter, written as for `medlens search`.")
+    ] = "",
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Skip the confirmation.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would be erased.")] = False,
     keep_out: Annotated[
-        bool, typer.Option("--keep-out/--no-keep-out", help="Whether `medlens index` is to leave it out from now on.")
+        bool,
+        typer.Option(
+            "--keep-out/--no-keep-out", help="Whether `medlens index` leaves out the erased files from now on."
+        ),
     ] = True,
     style: FormatOption = None,
 ) -> None:
-    """Erase patients, studies, series or whatever a filter matches: rows, vectors, texts, and all copies in the store.
+    """Erase patients, studies, series, or everything that a filter matches, from a store and from all copies inside it.
 
-    The archive's files stay where they are. Of what is erased only keyed digests are kept, so that the next run does
-    not take it in again; `medlens index --readmit` does.
+    The files of the archive are not touched. Only keyed digests of the erased files are kept, so that the next `medlens
+    index` leaves these files out; `medlens index --readmit` indexes them again.
     """
     from indexer.tasks.erasing import erase, plan_erasure
 
@@ -42,9 +67,9 @@ def delete(
         for note in opened.notes_on(plan.where):
             say(note, err=True)
         if not plan:
-            say("medlens: nothing in the store matches", err=True)
+            say("medlens: nothing in the store matches; nothing was erased", err=True)
             if patient:
-                say("  --patient takes a patient_pseudonym from a search's answers, not a PatientID", err=True)
+                say("  --patient takes the patient_pseudonym of a search result, not a PatientID", err=True)
         elif not (yes or dry_run):
             _confirm(plan.matching)
         gone = 0 if dry_run else erase(opened, plan, keep_out=keep_out)
@@ -54,6 +79,9 @@ def delete(
 def _confirm(matching: Mapping[str, int]) -> None:
     what = ", ".join(f"{count} {name}" for name, count in matching.items())
     if not sys.stdin.isatty():
-        raise QueryError(f"this would erase {what}", hint="Say --yes to do it, or --dry-run to only look.")
-    if not typer.confirm(f"Erase {what}? There is no way back but to index the files again", err=True):
+        raise QueryError(
+            f"without a terminal to confirm on, --yes is needed to erase {what}",
+            hint="Add --yes to erase, or --dry-run to only look.",
+        )
+    if not typer.confirm(f"Erase {what}? This can only be undone by indexing the files again", err=True):
         raise typer.Exit(1)

@@ -1,7 +1,7 @@
-"""`medlens demo`: the whole way once, on the DICOM files that pydicom's wheel carries for its own tests.
+"""The command `demo`: every step once, on the DICOM files that pydicom carries for its own tests.
 
-Many of those files are broken on purpose or are no images, which is what an archive is like. The package pydicom-data,
-where it is installed, adds larger ones and the only radiographs. Nothing is downloaded.
+Many of these files are damaged on purpose or are not images, as in a real archive. The package pydicom-data adds larger
+files and the only radiographs, if it is installed. Nothing is downloaded.
 """
 
 from __future__ import annotations
@@ -27,30 +27,32 @@ if TYPE_CHECKING:
     from indexer.store.store import Store
 
 QUERY = "axial slice of the abdomen"
-MODALITIES = ("CT", "MR", "CR", "DX")  # what the model knows; most other files are test patterns
+MODALITIES = ("CT", "MR", "CR", "DX")  # the labels that the model knows; most other files are test patterns
 LABELS = "modality"
 HITS = 8
 FILES_PER_LABEL = 3
-LEAST_EDGE = 64  # pixels; some of the files are thumbnails of 16 by 16, in which nobody sees anything
+LEAST_EDGE = 64  # pixels; some of the files are thumbnails of 16 by 16 that show nothing recognisable
 
 Say = Callable[[str], None]
 
 
 def demo(
-    folder: Annotated[Path, typer.Option("--folder", help="Where the store and the page of hits go.")] = Path(".demo"),
+    folder: Annotated[
+        Path, typer.Option("--folder", help="The folder for the store and for the page of results.")
+    ] = Path(".demo"),
     model: ModelOption = None,
     device: DeviceOption = "auto",
     force: ForceOption = False,
 ) -> None:
-    """All of it once, on the DICOM files that pydicom's package carries: index, search, classify, a page of hits."""
+    """Try medlens on the DICOM test files that come with pydicom: index, search, label, and write a page of results."""
     with reporting_errors(None):
         run_demo(folder, model, device, say, force=force)
 
 
 def run_demo(folder: Path, model: str | None, device: str, say: Say, *, force: bool = False) -> None:
-    """Index, search, classify, write a page; `say` gets what is worth telling, line by line.
+    """Index, search, label and write a page. `say` is called with each line of output.
 
-    What is made lies in `folder`: `store/` and `hits.html`. Raises MedlensError.
+    The results are in `folder`: `store/` and `hits.html`. Raises MedlensError.
     """
     from indexer.output_formats import html_page
     from indexer.outputs import Output, require_folder, require_outputs
@@ -80,11 +82,11 @@ def _index(archives: list[Path], location: Path, model: str | None, device: str,
     from cli.medlens_output.run_log import run_log
     from indexer.tasks.indexing import index
 
-    say("1. Indexing the DICOM files of pydicom's own tests, where they lie:")
+    say("1. Indexing the DICOM test files that come with pydicom:")
     for archive in archives:
         say(f"   {_shown(archive)}")
     if len(archives) == 1:
-        say("   (The package pydicom-data has more, radiographs among them: pip install pydicom-data)")
+        say("   (The package pydicom-data has more files, radiographs among them: pip install pydicom-data)")
     try:
         with run_log(len(archives)) as log:
             report = index(
@@ -102,14 +104,20 @@ def _index(archives: list[Path], location: Path, model: str | None, device: str,
     for line in summary(report):
         say(f"   {line}")
     if report.rejected:
-        say("   Some are broken on purpose; each costs a line in the report, and the run goes on. A conflict is a file")
-        say("   with the SOP Instance UID of another and other bytes: these sets hold one image in several codings.")
+        say(
+            "   Some files are broken on purpose. Each is one line in the report, and the run "
+            "continues. A conflict is a file with"
+        )
+        say(
+            "   the SOP Instance UID of another file and other content: the test sets store one "
+            "image in several encodings."
+        )
     if report.unchanged and not report.indexed:
-        say("   Nothing was new: unchanged files are not opened again.")
+        say("   Nothing was new: files that have not changed are not opened again.")
 
 
 def _search(store: Store, page: Output, model: str | None, device: str, say: Say) -> str:
-    """The name of the model that answered."""
+    """Search and write the page. Returns the name of the model."""
     from cli.medlens_output.page import html_page
     from indexer.store.own_model import StoreEncoder
     from retrieval.search.query import Query, Ranker
@@ -125,17 +133,17 @@ def _search(store: Store, page: Output, model: str | None, device: str, say: Say
         frame = f" frame {hit.key.frame_number}" if (values.get("number_of_frames") or 1) > 1 else ""
         say(f"   {hit.rank:2d}.  {hit.score:.3f}  {values.get('modality') or '?':4}  {values['file_path']}{frame}")
     page.write_text(html_page(store, results))
-    say(f"   The same with pictures: {_shown(page.path)}")
+    say(f"   The same results with pictures: {_shown(page.path)}")
     return results.model
 
 
 def _classify(files: dict[Path, str], model: str | None, device: str, say: Say) -> None:
-    """`files` are with what their headers say."""
+    """Label the files. `files` maps each path to the label in its header."""
     from indexer.tasks.classifying import classify_files
     from retrieval.zeroshot.labels import load_labels
 
     say(f"3. Labelling {len(files)} files zero-shot by the label set {LABELS!r} (score: share of a softmax)")
-    say("   The model sees the pixels only; what the header says is shown to compare.")
+    say("   The model sees only the pixels. The modality in the header is shown for comparison.")
     failures: list[tuple[str, MedlensError]] = []
 
     def failed(name: str, error: MedlensError) -> None:
@@ -149,21 +157,21 @@ def _classify(files: dict[Path, str], model: str | None, device: str, say: Say) 
         say(f"   {label:10}  {found.labels.values[label]:.2f}  header: {files[path]:10}  {path.name}")
     for name, error in failures:
         say(f"   {Path(name).name}: {error}")
-    say(f"   {right} of {classified} as the header says.")
+    say(f"   {right} of {classified} agree with the header.")
 
 
 def _gathered() -> list[Path]:
-    """The folders of test files: pydicom's, then pydicom-data's if that is installed.
+    """Return the folders of test files: pydicom's, then those of pydicom-data if it is installed.
 
-    Raises MedlensError where a distribution's pydicom comes without.
+    Raises MedlensError if pydicom was installed without its test files.
     """
     import pydicom.data
 
     folder = Path(pydicom.data.__file__).parent / "test_files"
     if not folder.is_dir():
         raise MedlensError(
-            "this pydicom came without its test files, which the demo uses",
-            hint="Install pydicom by pip; or index files of your own: medlens index FOLDER.",
+            "the test files of pydicom, which the demo uses, are not installed",
+            hint="Reinstall pydicom with pip, or index your own files: medlens index FOLDER.",
         )
     more = find_spec("data_store")
     places = more.submodule_search_locations if more is not None else None
@@ -171,7 +179,7 @@ def _gathered() -> list[Path]:
 
 
 def _some_files(store: Store) -> dict[Path, str]:
-    """For each label of the set, a few indexed files whose header says so, of different series: path and label."""
+    """Return a few indexed files per label whose header states that label, from different series: path and label."""
     from indexer.sources.folders import Folder
     from retrieval.types import SearchFilter
     from retrieval.zeroshot.labels import load_labels
@@ -204,14 +212,14 @@ def _advice(folder: Path, location: Path, archive: Path, model: str) -> list[str
         "What to try next:",
         *(f"   {command}" for command in commands),
         "",
-        f"The model here is {model}. The one that ships with medlens is small and has learned from CT, MR and",
-        "radiographs only; of ultrasound, mammograms, colour pictures and rare findings it knows nothing, and these",
-        "test files are odd pictures anyway. Name another with --model. It finds images, it diagnoses nothing.",
+        f"This demo used the model {model}. The model that ships with medlens is small: it was trained on CT, MR and",
+        "radiographs only, and knows nothing about ultrasound, mammograms, colour pictures and rare findings. The test",
+        "files are unusual pictures, too. Use --model for another model. medlens finds images; it does not diagnose.",
     ]
 
 
 def _command() -> str:
-    """How this program was started, so that what is printed works when typed."""
+    """Return the command that started this program, so that the printed commands work when they are typed."""
     started = Path(sys.argv[0])
     found = shutil.which("medlens")
     if found and started.exists() and Path(found).resolve() == started.resolve():
@@ -220,9 +228,9 @@ def _command() -> str:
 
 
 def _shown(path: Path) -> str:
-    """The shorter of absolute and relative to here."""
+    """Return the shorter of the absolute path and the path relative to the current folder."""
     absolute = os.path.abspath(path)  # noqa: PTH100 - not resolve(): links stay as they were typed
     try:
         return min(os.path.relpath(absolute), absolute, key=len)
-    except ValueError:  # another drive
+    except ValueError:  # it is on another drive
         return absolute

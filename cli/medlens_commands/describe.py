@@ -1,4 +1,4 @@
-"""describe: image to text."""
+"""The command `describe`: from an image to text."""
 
 from __future__ import annotations
 
@@ -23,22 +23,36 @@ from cli.medlens_output.formats import Format, write_rows
 
 def describe(
     image: Annotated[
-        str, typer.Argument(metavar="REF", help="A file (DICOM, PNG or JPEG), a hit's ref, or a SOP Instance UID.")
+        str,
+        typer.Argument(
+            metavar="REF",
+            help="The image: a file (DICOM, PNG or JPEG), the ref of a search result, or a SOP Instance UID.",
+        ),
     ],
     frame: FrameOption = 1,
     k: KOption = 5,
     phrases: Annotated[
-        Path | None, typer.Option(help="Match against the lines of this file instead of the reports.")
+        Path | None,
+        typer.Option(
+            help="Compare the image with the lines of this text file instead of the sentences of the reports."
+        ),
     ] = None,
     borrow: Annotated[
-        int, typer.Option(min=0, help="Also a sentence of each of so many studies that look most like the image.")
+        int,
+        typer.Option(
+            min=0,
+            help="Also show the nearest sentence from the reports of this many studies whose images look most alike.",
+        ),
     ] = 0,
     store: StoreOption = DEFAULT_STORE,
     model: ModelOption = None,
     device: DeviceOption = "auto",
     style: FormatOption = None,
 ) -> None:
-    """Image to text: the nearest sentences of the store's reports. They are other patients' words, not a diagnosis."""
+    """Show the report sentences of a store that are nearest to an image.
+
+    The sentences were written about other patients. They are not a diagnosis.
+    """
     from cli.medlens_output.hits import sentence_row
     from indexer.store.own_model import StoreEncoder
     from retrieval.search.describe import read_phrases

@@ -1,4 +1,4 @@
-"""evaluate: how good a model is, with intervals and chance."""
+"""The command `evaluate`: how good a model is, with intervals and the level of chance."""
 
 from __future__ import annotations
 
@@ -26,53 +26,80 @@ from retrieval.errors import QueryError
 def evaluate(
     pairs: Annotated[
         Path | None,
-        typer.Argument(help="A pairs file, or the folder that holds one. Default: the store and its own reports."),
+        typer.Argument(help="A pairs file, or the folder that holds one. Default: the store with its own reports."),
     ] = None,
     split: Annotated[
-        str | None, typer.Option(help="Which rows of a pairs file; all for every one. Default: dev.")
+        str | None, typer.Option(help="The rows of the pairs file to use: train, dev, or all. Default: dev.")
     ] = None,
     text: Annotated[
-        str | None, typer.Option(help="The field of a pairs file with an image's own words. Default: text.")
+        str | None,
+        typer.Option(help="The field of the pairs file with the text that belongs to the image. Default: text."),
     ] = None,
     query: Annotated[
         str | None,
-        typer.Option(help="A field with another text about the image: it asks, BM25 on --text is set beside."),
+        typer.Option(
+            help="A field of the pairs file with another text about the image. It is used as the query, "
+            "and the model is compared with BM25 on the --text field."
+        ),
     ] = None,
     ranker: Annotated[
-        list[str] | None, typer.Option(help="Who answers --query: dense, text or hybrid; repeatable. Default: all.")
+        list[str] | None,
+        typer.Option(
+            help="The ranker to evaluate with --query: dense, text or hybrid. Repeat the option for "
+            "several. Default: all three."
+        ),
     ] = None,
     labels: Annotated[
         list[str] | None,
         typer.Option(
-            "--labels", help="A label set to judge, SET or SET=FIELD (the field that says the truth); repeatable."
+            "--labels",
+            help="A label set to evaluate, as SET or SET=FIELD, where FIELD holds the true label. Repeat "
+            "the option for several.",
         ),
     ] = None,
     calibration: Annotated[
         list[Path] | None,
         typer.Option(
-            help="What `medlens calibrate` wrote, to judge its probabilities, too; repeatable. Default: the "
-            "store's own."
+            help="A calibration file of `medlens calibrate` whose probabilities are evaluated too. Repeat "
+            "the option for several. Default: the calibrations of the store."
         ),
     ] = None,
-    zero_shot: Annotated[bool, typer.Option("--zero-shot", help="Judge the labels only, no retrieval.")] = False,
+    zero_shot: Annotated[
+        bool, typer.Option("--zero-shot", help="Evaluate only the zero-shot labels, not retrieval.")
+    ] = False,
     trained_on: Annotated[
         list[Path] | None,
-        typer.Option(help="A pairs file that the model was trained on, to look for leaks; repeatable."),
+        typer.Option(
+            help="A pairs file that the model was trained on. Its rows are compared with the evaluated "
+            "rows to find leaks. Repeat the option for several."
+        ),
     ] = None,
-    compare: Annotated[str | None, typer.Option(help="A second model, judged on the same rows.")] = None,
+    compare: Annotated[
+        str | None, typer.Option(help="A second model to evaluate on the same rows and compare with the first.")
+    ] = None,
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="A folder for metrics.json and report.html.")
+        Path | None, typer.Option("-o", "--output", help="Also write metrics.json and report.html to this folder.")
     ] = None,
-    limit: Annotated[int | None, typer.Option(min=2, help="At most so many images, drawn by whole patients.")] = None,
-    resamples: Annotated[int, typer.Option(min=1, help="Of the bootstrap.")] = 2000,
-    seed: Annotated[int, typer.Option(help="Of the bootstrap and of --limit.")] = 0,
+    limit: Annotated[
+        int | None,
+        typer.Option(
+            min=2,
+            help="Use at most this many images, drawn as whole patients. Default: all rows of a pairs "
+            "file, 5000 frames of a store.",
+        ),
+    ] = None,
+    resamples: Annotated[int, typer.Option(min=1, help="The number of bootstrap resamples for the intervals.")] = 2000,
+    seed: Annotated[int, typer.Option(help="Random seed for the bootstrap and for --limit.")] = 0,
     store: StoreOption = DEFAULT_STORE,
     model: ModelOption = None,
     device: DeviceOption = "auto",
     style: FormatOption = None,
     force: ForceOption = False,
 ) -> None:
-    """How good is a model? Retrieval over a whole gallery, both ways, and zero-shot labels, with 95 % intervals."""
+    """Measure how good a model is: retrieval in both directions over a whole gallery, and zero-shot labels.
+
+    Every figure has a 95 % interval and the figure that guessing would give.
+    """
     from indexer.tasks.evaluating import EvaluationSettings, evaluate_pairs, evaluate_store
     from retrieval.evaluation.results import difference_rows, document, figure_rows, tables
 
@@ -82,8 +109,8 @@ def evaluate(
         with usage(style):
             if pairs is None and given:
                 raise QueryError(
-                    f"{', '.join(given)}: an option for a pairs file, and none was named",
-                    hint="A store is judged by its own reports; a pairs file is the argument.",
+                    f"{', '.join(given)} can only be used with a pairs file, and no pairs file was named",
+                    hint="Name a pairs file as the argument. Without one, the store is evaluated by its own reports.",
                 )
         settings = EvaluationSettings(
             labels=tuple(labels or ()),
@@ -131,4 +158,4 @@ def evaluate(
         for note in first.notes:
             say(f"medlens: {note}", err=True)
         if output and chosen is Format.TABLE:
-            say(f"The report is {output.name}/report.html, the figures are in metrics.json beside it.", err=True)
+            say(f"The report is {output.name}/report.html; its figures are in {output.name}/metrics.json.", err=True)

@@ -1,4 +1,4 @@
-"""export: vectors to a file for other tools."""
+"""The command `export`: write vectors to a file for other tools."""
 
 from __future__ import annotations
 
@@ -16,11 +16,14 @@ def export(
     to: Annotated[Path, typer.Argument(help="The file to write.")],
     store: StoreOption = DEFAULT_STORE,
     form: Annotated[
-        str | None, typer.Option("--format", help="npz, parquet or faiss. Default: by the file's ending.")
+        str | None,
+        typer.Option(
+            "--format", help="The file format: npz, parquet or faiss. Default: the format of the file's ending."
+        ),
     ] = None,
     force: ForceOption = False,
 ) -> None:
-    """Write the frames' vectors with their keys and attributes to a file for other tools."""
+    """Write the vectors of all frames, with their keys and attributes, to a file for other tools."""
     from indexer.tasks.exchange import export_frames
 
     with reporting_errors(None), open_store(store) as opened:

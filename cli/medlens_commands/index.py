@@ -1,4 +1,4 @@
-"""index: an archive into a store."""
+"""The command `index`: read an archive into a store."""
 
 from __future__ import annotations
 
@@ -26,39 +26,59 @@ from retrieval.neutral import neutral_values
 def index(
     archive: Annotated[
         list[Path],
-        typer.Argument(parser=path_given, metavar="ARCHIVE", help="Folders of DICOM files, or single files."),
+        typer.Argument(parser=path_given, metavar="ARCHIVE", help="Folders of DICOM files, or single files, to index."),
     ],
     store: StoreOption = DEFAULT_STORE,
     model: ModelOption = None,
     device: DeviceOption = "auto",
     frames: Annotated[
-        str, typer.Option(help="Which frames of a multi-frame file: all, middle, every:N or max:N.")
+        str,
+        typer.Option(
+            help="The frames of a multi-frame file to index: all, middle, every:N (each Nth) or max:N (at "
+            "most N, evenly spaced)."
+        ),
     ] = "max:16",
-    workers: Annotated[int | None, typer.Option(min=1, help="Decoding processes. Default: one per core.")] = None,
-    prune: Annotated[bool, typer.Option("--prune", help="Drop what is gone from the archive.")] = False,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="The number of processes that decode files. Default: one per CPU core.")
+    ] = None,
+    prune: Annotated[
+        bool, typer.Option("--prune", help="Also remove files from the store that are no longer in the archive.")
+    ] = False,
     shard: Annotated[
-        str, typer.Option("--shard", metavar="I/N", help="Only part I of N of the files, by a hash of their paths.")
+        str,
+        typer.Option(
+            "--shard",
+            metavar="I/N",
+            help="Index only part I of N, such as 1/4, so that several machines can share the work. Files "
+            "are divided by a hash of their paths.",
+        ),
     ] = "1/1",
     readmit: Annotated[
-        bool, typer.Option("--readmit", help="Take in again what `medlens delete` erased and kept out.")
+        bool, typer.Option("--readmit", help="Index files again that `medlens delete` erased and kept out.")
     ] = False,
     descriptions: Annotated[
-        bool, typer.Option(help="Keep study and series descriptions, scrubbed of what identifies.")
+        bool,
+        typer.Option(
+            help="Whether to keep StudyDescription and SeriesDescription. Identifying words are removed from them."
+        ),
     ] = True,
-    report: Annotated[Path | None, typer.Option(help="Write rejected files here, one JSON line each.")] = None,
+    report: Annotated[
+        Path | None, typer.Option(help="Write the rejected files and the reasons to this file, as JSON lines.")
+    ] = None,
     log_json: Annotated[
-        bool, typer.Option("--log-json", help="Tell of progress in JSON lines on stderr, for programs.")
+        bool, typer.Option("--log-json", help="Write progress as JSON lines to stderr, for other programs.")
     ] = False,
     group: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Let the users of this group read the new store, too.")
+        str | None, typer.Option(metavar="NAME", help="Let the members of this Unix group read the new store.")
     ] = None,
-    strict: Annotated[bool, typer.Option("--strict", help="Exit with 3 if any file was rejected.")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="End with exit code 3 if any file was rejected.")] = False,
     style: FormatOption = None,
     force: ForceOption = False,
 ) -> None:
-    """Embed an archive of DICOM files into a store. Run again, it reads only what is new or changed.
+    """Index an archive of DICOM files: read them, embed their pictures and reports, and add them to a store.
 
-    Several such commands, on one machine or on several, may share an archive and a store: none reads what another has.
+    If you run the command again, it reads only new and changed files. Several of these commands, on one or on several
+    machines, can share an archive and a store: each file is read by only one of them.
     """
     from cli.medlens_output.index_report import outcome_row, summary
     from cli.medlens_output.run_log import run_log

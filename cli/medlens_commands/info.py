@@ -1,4 +1,4 @@
-"""info: what is in a store."""
+"""The command `info`: what a store contains."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def info(store: StoreOption = DEFAULT_STORE, style: FormatOption = None) -> None:
-    """What is in a store, and by which model."""
+    """Show what a store contains: its model with the terms of its weights, its counts, and its indexes."""
     from indexer.tasks.facts import store_facts
 
     with reporting_errors(style) as chosen, open_store(store) as opened:

@@ -1,4 +1,4 @@
-"""labels: the label sets of zero-shot classification."""
+"""The command `labels`: list, show and check label sets."""
 
 from __future__ import annotations
 
@@ -13,14 +13,19 @@ from cli.medlens_output.formats import Row, write_rows
 if TYPE_CHECKING:
     from retrieval.zeroshot.checking import LabelWording
 
-LabelsArgument = Annotated[str, typer.Argument(help='A label set by name, a YAML file, or "label, label".')]
+LabelsArgument = Annotated[
+    str,
+    typer.Argument(
+        help='The label set: the name of a shipped set, a YAML file, or labels separated by commas, such as "CT, MR".'
+    ),
+]
 
-labels = typer.Typer(help="Label sets for zero-shot classification.", no_args_is_help=True)
+labels = typer.Typer(help="List, show and check label sets for zero-shot classification.", no_args_is_help=True)
 
 
 @labels.command("list")
 def list_sets(style: FormatOption = None) -> None:
-    """The label sets that ship with medlens."""
+    """List the label sets that ship with medlens."""
     from retrieval.zeroshot.labels import load_labels, shipped_label_sets
 
     with reporting_errors(style) as chosen:
@@ -31,7 +36,7 @@ def list_sets(style: FormatOption = None) -> None:
 
 @labels.command("show")
 def show_set(labels: LabelsArgument, independent: IndependentOption = False, style: FormatOption = None) -> None:
-    """One label set: its labels and how each is said."""
+    """Show one label set: its labels and the prompts of each."""
     from retrieval.zeroshot.labels import load_labels
 
     with reporting_errors(style) as chosen:
@@ -50,7 +55,9 @@ def check_set(
     device: DeviceOption = "auto",
     style: FormatOption = None,
 ) -> None:
-    """Read a label set and say what a model hears: how alike a label's phrasings are, which labels it confuses."""
+    """Check a label set with the model: how similar the prompts of each label are, and which labels the model may
+    confuse.
+    """
     from retrieval.zeroshot.checking import check_labels
     from retrieval.zeroshot.labels import load_labels
 

@@ -1,4 +1,4 @@
-"""migrate: an older store to the present schema."""
+"""The command `migrate`: update an older store to the current schema."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from cli.medlens_output.lines import say
 
 
 def migrate(store: StoreOption = DEFAULT_STORE) -> None:
-    """Bring a store that an older medlens wrote to the present schema. A store in a folder is backed up first."""
+    """Update a store that an older medlens wrote to the current schema. A store in a folder is backed up first."""
     from indexer.store.store import Store
 
     with reporting_errors(None):
         done = Store.upgrade(store)
-        say("the store was migrated" if done else "the store has the present schema already")
+        say("the store was migrated" if done else "the store has the current schema already; nothing was changed")

@@ -1,4 +1,4 @@
-"""models: which models there are, and where one's own lie."""
+"""The command `models`: list the available models, and add your own."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from cli.medlens_output.lines import say
 if TYPE_CHECKING:
     from retrieval.encoders.model_list import ListedModel
 
-models = typer.Typer(help="The models at hand, and how to name others.", invoke_without_command=True)
+models = typer.Typer(help="List the available models, and add your own.", invoke_without_command=True)
 
 
 @models.callback()
 def list_models(context: typer.Context, style: FormatOption = None) -> None:
-    """The models that ship with medlens and those that were added, and how to name others."""
+    """List the models that ship with medlens and the models that you added, with the terms of their weights."""
     if context.invoked_subcommand is not None:
         return
     from retrieval.encoders import model_list
@@ -28,15 +28,21 @@ def list_models(context: typer.Context, style: FormatOption = None) -> None:
     with reporting_errors(style) as chosen:
         _write(model_list.list_models(), chosen)
         if chosen is Format.TABLE:
-            say("Others: --model FOLDER, hf-hub:ORG/REPO, or ARCHITECTURE@CHECKPOINT. Their own cards say more.")
+            say(
+                "To use another model: --model FOLDER, hf-hub:ORG/REPO, or ARCHITECTURE@CHECKPOINT. See "
+                "its own model card."
+            )
 
 
 @models.command("add")
 def add_model(
-    place: Annotated[str, typer.Argument(help="A model folder, hf-hub:ORG/REPO, or ARCHITECTURE@CHECKPOINT.")],
+    place: Annotated[str, typer.Argument(help="The model: a folder, hf-hub:ORG/REPO, or ARCHITECTURE@CHECKPOINT.")],
     style: FormatOption = None,
 ) -> None:
-    """Remember where a model lies, so that stores made with it find it. `index --model` and `train` do so, too."""
+    """Add a model of your own, so that stores made with it find it.
+
+    `medlens index --model` and `medlens train` add their model too.
+    """
     from retrieval.encoders import model_list
 
     with reporting_errors(style) as chosen:
@@ -44,7 +50,9 @@ def add_model(
 
 
 def _write(models: Sequence[ListedModel], style: Format) -> None:
-    """A table without the terms, which follow it in a line for each model; in other formats, rows with the terms."""
+    """Write models: as a table followed by one line of terms per model, or in other formats as rows that include the
+    terms.
+    """
     if style is not Format.TABLE:
         write_rows([vars(model) for model in models], style)
         return

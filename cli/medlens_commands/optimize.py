@@ -1,4 +1,4 @@
-"""optimize: vector indexes as quick as a store's size asks for."""
+"""The command `optimize`: choose and build the fastest suitable vector indexes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from cli.medlens_output.formats import write_rows
 
 
 class Kind(StrEnum):
-    """The kinds of index that can be asked for."""
+    """The kinds of index that --kind accepts."""
 
     FLAT = "flat"
     IVF_RABITQ = "ivf-rabitq"
@@ -23,14 +23,25 @@ class Kind(StrEnum):
 def optimize(
     store: StoreOption = DEFAULT_STORE,
     memory: Annotated[
-        str | None, typer.Option("--memory", help="What searches may keep in memory: 2G, 500M. Default: no bound.")
+        str | None,
+        typer.Option(
+            "--memory", help="The memory that searches may keep in use, such as 2G or 500M. Default: no limit."
+        ),
     ] = None,
     kind: Annotated[
-        Kind | None, typer.Option("--kind", help="flat (exact) or ivf-rabitq (compressed). Default: what is needed.")
+        Kind | None,
+        typer.Option(
+            "--kind",
+            help="The kind of index: flat (exact) or ivf-rabitq (compressed). Default: flat while it is "
+            "fast enough and fits in --memory.",
+        ),
     ] = None,
     style: FormatOption = None,
 ) -> None:
-    """Make the store's vector indexes as quick as its size asks for: exact, or compressed with measured recall."""
+    """Make searches in a large store faster: measure its vector indexes, and compress them if that is needed.
+
+    A flat index is exact. A compressed index is used only if its measured recall is high enough.
+    """
     from indexer.tasks.optimizing import optimize_store
 
     allowed = None if memory is None else _bytes(memory)
@@ -40,8 +51,8 @@ def optimize(
 
 
 def _bytes(text: str) -> int:
-    """2G, 500M or a plain number, in units of 1024."""
+    """Return the number of bytes of `2G`, `500M` or a plain number. The units are powers of 1024."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?", text.strip(), re.IGNORECASE)
     if not match:
-        raise typer.BadParameter(f"{text!r} is no amount of memory: 2G, 500M or a number of bytes")
+        raise typer.BadParameter(f"{text!r} is not an amount of memory; write 2G, 500M or a number of bytes")
     return int(float(match[1]) * 1024 ** " KMGT".index(match[2].upper() or " "))

@@ -1,4 +1,4 @@
-"""render: what the encoder sees of a file, as a picture."""
+"""The command `render`: write the picture that the model sees."""
 
 from __future__ import annotations
 
@@ -17,22 +17,30 @@ _KINDS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
 
 def render(
     image: Annotated[
-        str, typer.Argument(metavar="REF", help="A file (DICOM, PNG or JPEG), a hit's ref, or a SOP Instance UID.")
+        str,
+        typer.Argument(
+            metavar="REF",
+            help="The image: a file (DICOM, PNG or JPEG), the ref of a search result, or a SOP Instance UID.",
+        ),
     ],
-    output: Annotated[Path, typer.Option("-o", "--output", help="The picture to write: .png or .jpg.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="The picture file to write: .png or .jpg.")],
     frame: FrameOption = 1,
     window: Annotated[
-        str | None, typer.Option(help="lung, soft tissue, bone, brain, stroke, or one of the file's own.")
+        str | None,
+        typer.Option(
+            help="The display window: lung, soft tissue, bone, brain, stroke, or the name of a window in "
+            "the file. Default: the window of the model."
+        ),
     ] = None,
     store: StoreOption = DEFAULT_STORE,
     model: ModelOption = None,
     force: ForceOption = False,
 ) -> None:
-    """Write what the encoder sees of an image: the first thing to look at when a result seems odd."""
+    """Write an image as the model sees it. Use this first when a result looks wrong."""
     with reporting_errors(None):
         with usage(None):
             if output.suffix.lower() not in _KINDS:
-                raise QueryError(f"the output ends in {output.suffix!r}, expected .png or .jpg")
+                raise QueryError(f"the output file ends in {output.suffix!r}; expected .png or .jpg")
         from PIL import Image
         from PIL.PngImagePlugin import PngInfo
 

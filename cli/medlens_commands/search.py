@@ -1,6 +1,6 @@
-"""search: find frames, series or studies.
+"""The command `search`: find frames, series or studies.
 
-A search in words starts from cold in a third of a second: what it does not need is imported where it is used.
+Modules are imported where they are used, so that a search in words starts within a third of a second.
 """
 
 from __future__ import annotations
@@ -34,57 +34,86 @@ from cli.medlens_output.files import destination, require_suffix, rows_format
 from cli.medlens_output.formats import Format, write_rows
 from cli.medlens_output.lines import say
 
-_HEAD = ("query", "where", "model", "ranker", "score")  # of the answers in JSON, in this order
+_HEAD = ("query", "where", "model", "ranker", "score")  # of the results in JSON, in this order
 
 
 def search(
-    query: Annotated[str | None, typer.Argument(help="What to look for, in words.")] = None,
-    text: Annotated[list[str] | None, typer.Option("--text", help="More words to look for; repeatable.")] = None,
+    query: Annotated[str | None, typer.Argument(help="What to search for, in words.")] = None,
+    text: Annotated[
+        list[str] | None,
+        typer.Option("--text", help="More words to search for. Repeat the option to add several texts."),
+    ] = None,
     like: Annotated[
         list[str] | None,
         typer.Option(
             "--like",
             "--image",
             metavar="REF",
-            help="An image to look for: a file, a hit's ref, or a SOP Instance UID (UID#FRAME); repeatable.",
+            help="An example image to search for: a file, the ref of a search result, or a SOP Instance "
+            "UID (UID#FRAME). Repeat the option to add several images.",
         ),
     ] = None,
     frame: Annotated[
         list[int] | None,
-        typer.Option(help="Frame number, from 1, of the image; repeatable: of the first image, the second ..."),
+        typer.Option(
+            help="The frame of the example image to use, counted from 1. Repeat the option for a second "
+            "image, a third, and so on."
+        ),
     ] = None,
     without: Annotated[
-        list[str] | None, typer.Option("--not", help="Words that the answers should not be like; repeatable.")
+        list[str] | None,
+        typer.Option("--not", help="Words that results should not resemble. Repeat the option to add several texts."),
     ] = None,
     weight: Annotated[
         list[str] | None,
-        typer.Option(help="NAME=NUMBER: how much a part counts (text, text2, image, not ...), if not 1; repeatable."),
+        typer.Option(
+            help="How much one part of the query counts, as NAME=NUMBER. The parts are named text, text2, "
+            "image, image2, not and so on. Default: 1. Repeat the option for several parts."
+        ),
     ] = None,
     fusion: Annotated[
-        str, typer.Option(help="How parts become one score: embedding, average, sum, max or rrf.")
+        str, typer.Option(help="How the parts of the query become one score: embedding, average, sum, max or rrf.")
     ] = "embedding",
     ranker: Annotated[
         str | None,
-        typer.Option(help="dense (pictures), text (reports) or hybrid. Default: hybrid if there are reports."),
+        typer.Option(
+            help="What is compared: dense (pictures), text (words of reports) or hybrid (both). Default: "
+            "hybrid if the store has reports, else dense."
+        ),
     ] = None,
-    level: Annotated[str, typer.Option(help="What an answer is: frame, instance, series or study.")] = "frame",
+    level: Annotated[
+        str, typer.Option(help="What one result is: a frame, an instance, a series or a study.")
+    ] = "frame",
     pooling: Annotated[
-        str, typer.Option(help="The score of a series or study: its best frame (max), mean of its best, or late.")
+        str,
+        typer.Option(
+            help="How a series or study is scored from its frames: max (the best frame), mean (the mean "
+            "of the best --best frames) or late."
+        ),
     ] = "max",
-    best: Annotated[int, typer.Option(help="Of how many frames the mean is taken.")] = 3,
-    one_per: Annotated[str | None, typer.Option(help="At most one answer per patient, study or series.")] = None,
+    best: Annotated[int, typer.Option(help="The number of frames that --pooling mean averages.")] = 3,
+    one_per: Annotated[str | None, typer.Option(help="At most one result per patient, study or series.")] = None,
     exclude_same_patient: Annotated[
-        bool, typer.Option("--exclude-same-patient", help="No answers of the patient whose image is in the query.")
+        bool,
+        typer.Option("--exclude-same-patient", help="Leave out results of the patient whose image is in the query."),
     ] = False,
     fold: Annotated[
-        float | None, typer.Option(help="Fold answers whose similarity to a better one is at least this: 0.99.")
+        float | None,
+        typer.Option(
+            help="Hide a result whose similarity to a better result is at least this number, such as "
+            "0.99. The better result says how many it hides."
+        ),
     ] = None,
     literal: Annotated[
-        bool, typer.Option("--literal", help='Take "no", "without", "left" and "right" as words, not as conditions.')
+        bool,
+        typer.Option(
+            "--literal",
+            help='Read "no", "without", "left" and "right" as plain words, not as conditions on the results.',
+        ),
     ] = False,
     k: KOption = 10,
-    offset: Annotated[int, typer.Option(help="Skip so many answers: the next page.")] = 0,
-    depth: Annotated[int, typer.Option(help="How far rrf and hybrid look into each ranking.")] = 1000,
+    offset: Annotated[int, typer.Option(help="Skip this many results, to get the next page.")] = 0,
+    depth: Annotated[int, typer.Option(help="How many results of each ranking rrf and hybrid combine.")] = 1000,
     where: WhereOption = None,
     modality: ModalityOption = None,
     body_part: BodyPartOption = None,
@@ -94,12 +123,12 @@ def search(
     device: DeviceOption = "auto",
     style: FormatOption = None,
     output: OutputOption = None,
-    montage: Annotated[Path | None, typer.Option(help="Also write a contact sheet of the hits: .png.")] = None,
+    montage: Annotated[Path | None, typer.Option(help="Also write a contact sheet of the results: .png.")] = None,
     cohort: CohortOption = None,
     copy_to: CopyOption = None,
     force: ForceOption = False,
 ) -> None:
-    """Find frames, series or studies by words, by images, or by both, and by what they should not be like."""
+    """Find frames, series or studies by words, by example images, or by both."""
     from cli.medlens_output.hits import SPARE_COLUMNS, hit_columns, hit_rows
     from indexer.output_formats import picture
     from indexer.outputs import Output, require_folder, require_not_of_archive, require_outputs
@@ -158,7 +187,7 @@ def search(
                 say(note, err=True)
             pass_on([hit.attributes for hit in results.hits], members, copy_to, head)
             if sheet is not None and not results.hits:
-                say(f"no hits: {sheet.path.name} is not written", err=True)
+                say(f"no results, so {sheet.path.name} was not written", err=True)
             elif sheet is not None:
                 from cli.medlens_output.montage import write_montage
 

@@ -1,4 +1,4 @@
-"""select: what a filter lets through, without a query."""
+"""The command `select`: list what a filter matches, without a query."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from cli.medlens_output.files import destination, rows_format
 from cli.medlens_output.formats import Format, write_rows
 from cli.medlens_output.lines import say
 
-_PATHS = ("file_path", "archive_root")  # can hold names
+_PATHS = ("file_path", "archive_root")  # file paths can contain names of people
 _TABLE = ("study_instance_uid", "study_date", "study_description", "patient_age", "patient_sex")
 
 
@@ -43,7 +43,9 @@ def select(
     modality: ModalityOption = None,
     body_part: BodyPartOption = None,
     no_burned_in: NoBurnedInOption = False,
-    level: Annotated[SelectLevel, typer.Option(help="What one row is.")] = SelectLevel.STUDY,
+    level: Annotated[
+        SelectLevel, typer.Option(help="What one row describes: a study, a series or an instance.")
+    ] = SelectLevel.STUDY,
     store: StoreOption = DEFAULT_STORE,
     style: FormatOption = None,
     output: OutputOption = None,
@@ -51,7 +53,7 @@ def select(
     copy_to: CopyOption = None,
     force: ForceOption = False,
 ) -> None:
-    """List the studies (series, instances) that a filter lets through. No model is asked, nothing is ranked."""
+    """List the studies, series or instances that match a filter. No model is used and nothing is ranked."""
     from indexer.catalog.selection import SELECTED
     from indexer.outputs import Output, require_folder, require_not_of_archive, require_outputs
     from indexer.tasks import selecting

@@ -1,4 +1,4 @@
-"""show: all that a store knows of one frame."""
+"""The command `show`: everything that a store has about one frame."""
 
 from __future__ import annotations
 
@@ -13,15 +13,18 @@ from cli.medlens_output.formats import Format, write_rows
 if TYPE_CHECKING:
     from indexer.tasks.showing import FrameFacts
 
-_HIDDEN = ("archive_root", "file_path", "kind", "sop_instance_uid")  # paths can hold names
+_HIDDEN = ("archive_root", "file_path", "kind", "sop_instance_uid")  # file paths can contain names of people
 
 
 def show(
-    ref: Annotated[str, typer.Argument(metavar="REF", help="A hit's ref, or a SOP Instance UID (UID#FRAME).")],
+    ref: Annotated[
+        str,
+        typer.Argument(metavar="REF", help="The frame: the ref of a search result, or a SOP Instance UID (UID#FRAME)."),
+    ],
     store: StoreOption = DEFAULT_STORE,
     style: FormatOption = None,
 ) -> None:
-    """Show all that the store knows of one frame: its keys, attributes, report and labels."""
+    """Show everything that the store has about one frame: its keys, attributes, report and saved labels."""
     from indexer.burned_in import warning
     from indexer.tasks.showing import show as facts_of
 

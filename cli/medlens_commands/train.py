@@ -1,4 +1,4 @@
-"""train: a pair of encoders on image-text pairs."""
+"""The command `train`: train a model on images with texts."""
 
 from __future__ import annotations
 
@@ -19,28 +19,43 @@ if TYPE_CHECKING:
 
 
 def train(
-    config: Annotated[Path, typer.Argument(help="A YAML file. See docs/train.md.")],
+    config: Annotated[Path, typer.Argument(help="The YAML file that configures the training run. See docs/train.md.")],
     data: Annotated[
-        Path | None, typer.Option(help="Where the pairs files and stores lie. Default: beside the file.")
+        Path | None,
+        typer.Option(
+            help="The folder that relative paths of pairs files and stores start from. Default: the "
+            "folder of the YAML file."
+        ),
     ] = None,
     device: DeviceOption = "auto",
     teacher: Annotated[
-        str | None, typer.Option(metavar="MODEL", help="A model to learn from: a name, a folder, hf-hub:ORG/REPO.")
+        str | None,
+        typer.Option(
+            metavar="MODEL",
+            help="A model to learn from, as a name, a folder, or hf-hub:ORG/REPO. Overrides the teacher "
+            "of the YAML file.",
+        ),
     ] = None,
-    restart: Annotated[bool, typer.Option("--restart", help="Start anew instead of going on.")] = False,
+    restart: Annotated[
+        bool, typer.Option("--restart", help="Start from the beginning instead of continuing a stopped run.")
+    ] = False,
     continue_from: Annotated[
         str | None,
-        typer.Option("--continue", help="Go on from this model: a shipped one, or a folder that train wrote."),
+        typer.Option(
+            "--continue",
+            help="Start from the weights of this model: a shipped model, or a folder that `medlens train` wrote.",
+        ),
     ] = None,
     no_burned_in: NoBurnedInOption = False,
     tensorboard: Annotated[
-        Path | None, typer.Option(help="Also log for TensorBoard, to a folder of the run's name in this one.")
+        Path | None,
+        typer.Option(help="Also write TensorBoard logs, to a folder below this one that is named after the run."),
     ] = None,
     force: ForceOption = False,
 ) -> None:
-    """Train a pair of encoders on image-text pairs. Stopped, the same command goes on where it was.
+    """Train a model on images with texts. If the command is stopped, run it again to continue.
 
-    Exit code 3 if a model that went on from another has forgotten more than the configuration allows.
+    The exit code is 3 if training started from another model and forgot more of it than the configuration allows.
     """
     from indexer.tasks import training
     from retrieval.training.config import load_config, with_teacher
@@ -64,7 +79,10 @@ def train(
     if result.first:
         _print_result(result)
         if settings.continue_from is not None and result.forgetting is None:
-            say("medlens: no data is marked as rehearsal: nothing says what the model has forgotten", err=True)
+            say(
+                "medlens: no data set is marked as rehearsal, so nothing measures what the model has forgotten",
+                err=True,
+            )
     if result.forgetting is not None and result.forgetting.forgotten:
         if result.first:
             say(_forgotten_line(result.forgetting), err=True)
@@ -72,7 +90,7 @@ def train(
 
 
 def _print_result(result: TrainingResult) -> None:
-    """Where the model lies and what it can do."""
+    """Print where the model is and its figures."""
     kept = f", the weights of epoch {result.kept}" if result.kept < result.epochs else ""
     say(f"{result.folder.name}: {result.epochs} epochs{kept}, {result.images_per_second:.0f} images/s")
     say(_brief(result.figures))
@@ -80,7 +98,7 @@ def _print_result(result: TrainingResult) -> None:
         for name in result.forgetting.sources:
             say(result.forgetting.line(name))
     folder = result.folder.resolve()
-    say(f"The model and its card are in {folder}; use it with --model {folder}")
+    say(f"The model and its card are in {folder}. To use it, add --model {folder}")
 
 
 def _forgotten_line(forgetting: Forgetting) -> str:

@@ -1,4 +1,4 @@
-"""verify: is a store sound?"""
+"""The command `verify`: check a whole store."""
 
 from __future__ import annotations
 
@@ -16,13 +16,16 @@ if TYPE_CHECKING:
 
 def verify(
     store: StoreOption = DEFAULT_STORE,
-    files: Annotated[bool, typer.Option("--files", help="Also look whether the archives' files are there.")] = False,
-    repair: Annotated[bool, typer.Option("--repair", help="Put right what can be.")] = False,
+    files: Annotated[
+        bool, typer.Option("--files", help="Also check that the indexed files are still in their archives, unchanged.")
+    ] = False,
+    repair: Annotated[bool, typer.Option("--repair", help="Repair what can be repaired.")] = False,
     style: FormatOption = None,
 ) -> None:
-    """Check a whole store: database, key, rows, every vector, the index files. Exit code 3 if something is wrong.
+    """Check a whole store: database, key, rows, every vector, and the index files.
 
-    With --repair, index files are built anew, and damaged vectors taken out: the next `medlens index` makes them again.
+    The exit code is 3 if something is wrong. --repair rebuilds index files and removes damaged rows, so that the next
+    `medlens index` adds them again.
     """
     from indexer.tasks.verifying import verify_store
 

@@ -1,1 +1,1 @@
-"""How answers and progress are shown."""
+"""How results and progress are written."""

@@ -1,4 +1,4 @@
-"""A cohort as a file: the UIDs of instances, for the next tool."""
+"""Write a cohort to a file: the UIDs of instances, for other tools."""
 
 from __future__ import annotations
 
@@ -20,12 +20,15 @@ _COLUMNS = tuple(CohortMember.__dataclass_fields__)
 
 
 def cohort_format(path: Path, head: Sequence[str]) -> OutputFormat:
-    """How a cohort of that name is told from another file; `head` has the first keys of its JSON."""
+    """Return how a cohort file of that name is recognised. `head` lists the first keys of its JSON form."""
     return rows_format("a cohort", COHORT_FORMATS[path.suffix.lower()], _COLUMNS, head)
 
 
 def write_cohort(instances: Iterable[Mapping[str, Any]], target: Output, head: Mapping[str, Any]) -> int:
-    """Write the UIDs of these instances, each once, as .csv or .json; `head` says in JSON what was asked. How many."""
+    """Write the UIDs of these instances, each once, as .csv or .json.
+
+    `head` describes the query in JSON. Returns their number.
+    """
     rows = [vars(member) for member in cohort(instances)]
     text = io.StringIO()
     write_rows(rows, COHORT_FORMATS[target.path.suffix.lower()], head=head, out=text, columns=_COLUMNS)

@@ -1,4 +1,4 @@
-"""What a command is to write, where: the kinds of files, and stdout in place of one."""
+"""What a command writes and where: the kinds of output files, and stdout."""
 
 from __future__ import annotations
 
@@ -17,18 +17,21 @@ if TYPE_CHECKING:
 
 
 def require_suffix(what: str, path: Path | None, *suffixes: str) -> None:
-    """QueryError for a file whose name says another format than can be written, before any work is done."""
+    """Raise QueryError, before any work is done, if a file's ending is not one that can be written."""
     if path is not None and path.suffix.lower() not in suffixes:
         *others, last = suffixes
         expected = f"{', '.join(others)} or {last}" if others else last
-        raise QueryError(f"the {what} ends in {path.suffix!r}, expected {expected}")
+        raise QueryError(f"the {what} file ends in {path.suffix!r}; expected {expected}")
 
 
 def rows_format(
     what: str, style: Format, columns: Collection[str], head: Sequence[str], values: tuple[str, ...] = ()
 ) -> OutputFormat:
-    """Rows as a file of that style; `columns`, and any that begin with `values`, and the first keys of their head tell
-    one from somebody else's."""
+    """Return the output format of rows in that style.
+
+    A file of this kind is recognised by `columns`, by further columns that begin with one of `values`, and by the first
+    keys of its head.
+    """
     from indexer.output_formats import csv_file, html_page, json_document, json_lines, table
 
     if style is Format.CSV:
@@ -44,7 +47,7 @@ def rows_format(
 
 @contextmanager
 def destination(output: Output | None) -> Iterator[TextIO]:
-    """stdout, or a file that appears only when all is written."""
+    """Yield stdout, or a file that appears only when everything is written."""
     if output is None:
         yield sys.stdout
         return

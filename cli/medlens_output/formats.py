@@ -1,4 +1,4 @@
-"""How results are printed. stdout is data only: a table for people on a terminal, JSON lines when piped."""
+"""How results are printed. stdout has only data: a table on a terminal, JSON lines in a pipe."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ class Format(StrEnum):
     HTML = "html"
 
 
-_NEVER_FOLDED = 12  # characters: a number, a date, a code is on one line
+_NEVER_FOLDED = 12  # characters; numbers, dates and codes are not wrapped
 
 
 def chosen_format(asked: Format | None, out: TextIO | None = None) -> Format:
-    """What was asked for, else a table on a terminal and JSON lines elsewhere."""
+    """Return the requested format, else a table on a terminal and JSON lines elsewhere."""
     return asked or (Format.TABLE if (out or sys.stdout).isatty() else Format.JSONL)
 
 
@@ -39,13 +39,14 @@ def write_rows(
     columns: Sequence[str] = (),
     spare: Sequence[str] = (),
 ) -> None:
-    """Print rows of equal keys. `head` (query, model ...) frames the rows as JSON and titles a table.
+    """Print rows that have the same keys.
 
-    CSV and JSON lines are rows only. A list in a cell of a table or of CSV is joined with "; ", a mapping is said as
-    "name value; ...". `columns` are the header of a CSV without rows. `spare` are the columns that a table leaves out,
-    one after the other, where the terminal is too narrow for a row on a line.
+    `head` (query, model ...) encloses the rows in JSON and is the title of a table; CSV and JSON lines contain only
+    rows. In a table or in CSV, a list is joined with "; " and a mapping is written as "name value; ...". `columns` is
+    the header of a CSV without rows. If the terminal is too narrow, a table leaves out the columns `spare`, one after
+    the other.
 
-    Every text is neutral in every format (`retrieval.neutral`); in a table it is on one line, too.
+    Control characters are removed from every text (`retrieval.neutral`); in a table each text is on one line.
     """
     out = out or sys.stdout
     rows = [neutral_values(row) for row in rows]
@@ -64,7 +65,7 @@ def write_rows(
     elif style is Format.TABLE:
         _write_table(rows, head, out, spare)
     else:
-        raise ValueError(f"{style} is not a format of rows")
+        raise ValueError(f"{style} is not a format for rows")
 
 
 def _write_table(rows: Sequence[Row], head: Row | None, out: TextIO, spare: Sequence[str]) -> None:
@@ -91,7 +92,7 @@ def _write_table(rows: Sequence[Row], head: Row | None, out: TextIO, spare: Sequ
         table.add_row(*cells)
     console.print(table)
     if left_out:
-        console.print(Text(f"left out of a terminal this narrow: {', '.join(left_out)}", style="dim"))
+        console.print(Text(f"not shown because the terminal is too narrow: {', '.join(left_out)}", style="dim"))
 
 
 def _cell(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""Hits of a search and sentences of a description as rows."""
+"""Rows of search results and of description sentences."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from retrieval.search.describe import SentenceHit
 from retrieval.search.refs import LEAST_LETTERS
 from retrieval.types import Hit, SearchResults
 
-SPARE_COLUMNS = ("sop_instance_uid", "body_part_examined", "breakdown")  # of a table that is too narrow
+SPARE_COLUMNS = ("sop_instance_uid", "body_part_examined", "breakdown")  # left out if the terminal is too narrow
 _TABLE_COLUMNS = ("modality", "body_part_examined", "study_date", "series_description", "sop_instance_uid")
-_HIDDEN = ("archive_root", "file_path", "kind")  # paths can hold names
+_HIDDEN = ("archive_root", "file_path", "kind")  # file paths can contain names of people
 
 
 def hit_rows(results: SearchResults, *, short: bool) -> list[dict[str, Any]]:
-    """The hits as rows of equal keys. `short` is for a table, which leaves out what no hit has."""
+    """Return the hits as rows with the same keys. `short`, for a table, leaves out values that no hit has."""
     rows = [hit_row(hit, short=short) for hit in results.hits]
     empty = (
         [] if not short else [name for name in ("breakdown", "folded", "slice") if not any(row[name] for row in rows)]
@@ -24,7 +24,7 @@ def hit_rows(results: SearchResults, *, short: bool) -> list[dict[str, Any]]:
 
 
 def hit_columns() -> tuple[str, ...]:
-    """The names in a row of a hit, for a CSV without hits."""
+    """Return the names of the columns of a hit, for a CSV without hits."""
     kept = [name for name in COLUMNS if name != "sop_instance_uid"]
     key = ("ref", "sop_instance_uid", "frame_number")
     own = ("patient_pseudonym", "burned_in_text", "slice", "slices")
@@ -32,7 +32,7 @@ def hit_columns() -> tuple[str, ...]:
 
 
 def hit_row(hit: Hit, *, short: bool) -> dict[str, Any]:
-    """A hit as one row: rank, score, key, then what the catalog keeps. `short` is for a table."""
+    """Return a hit as one row: rank, score, key, then the attributes in the catalog. `short` is for a table."""
     row: dict[str, Any] = {"rank": hit.rank, "score": round(hit.score, 6)}
     if short:
         several = hit.breakdown if len(hit.breakdown) > 1 else {}
@@ -49,7 +49,7 @@ def hit_row(hit: Hit, *, short: bool) -> dict[str, Any]:
 
 
 def sentence_row(hit: SentenceHit, *, short: bool, phrases: bool) -> dict[str, Any]:
-    """A sentence as one row. `short` is for a table."""
+    """Return a sentence as one row. `short` is for a table."""
     row: dict[str, Any] = {"rank": hit.rank, "score": round(hit.score, 6), "text": hit.text}
     if phrases:
         return row

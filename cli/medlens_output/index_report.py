@@ -1,4 +1,4 @@
-"""What an indexing run did, in a few lines for people or as one row."""
+"""The report of an indexing run, in a few lines for people or as one row."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from indexer.run.batches import TOO_LONG
 
 
 def summary(report: IndexReport) -> list[str]:
-    """The report in a few lines for people."""
+    """Return the report as a few lines for people."""
     rate = report.frames / report.seconds if report.seconds else 0.0
     lines = [
         f"indexed {report.indexed} files ({report.frames} frames, {report.reports} reports) "
@@ -21,8 +21,8 @@ def summary(report: IndexReport) -> list[str]:
         (report.unchanged, "unchanged"),
         (report.updated, "updated"),
         (report.removed, "removed"),
-        (report.moved, "moved: their vectors were kept"),
-        (report.erased, "erased before, and kept out (--readmit takes them in)"),
+        (report.moved, "moved; their vectors were kept"),
+        (report.erased, "left out because they were erased before (add --readmit to index them)"),
         (report.duplicates, "copies of indexed files"),
     ):
         if count:
@@ -33,16 +33,18 @@ def summary(report: IndexReport) -> list[str]:
         )
     if report.not_embedded:
         kinds = ", ".join(f"{modality} {n}" for modality, n in sorted(report.not_embedded.items()))
-        lines.append(f"  {sum(report.not_embedded.values())} catalogued but not embedded, being no images: {kinds}")
+        lines.append(
+            f"  {sum(report.not_embedded.values())} catalogued without embedding, because they are not images: {kinds}"
+        )
     if report.rejected:
         lines.append(f"  {len(report.rejected)} rejected:")
         lines += [f"    {n:6d}  {reason}" for reason, n in Counter(r.reason for r in report.rejected).most_common()]
-        lines.append("  (--report FILE lists them)")
+        lines.append("  (add --report FILE to list them)")
     return lines
 
 
 def outcome_row(report: IndexReport) -> dict[str, Any]:
-    """The report as one row of plain values."""
+    """Return the report as one row of plain values."""
     values = {k: v for k, v in vars(report).items() if k not in ("rejected", "warnings")}
     values["reports_with_long_sentences"] = report.warnings.get(TOO_LONG, 0)
     return values | {"rejected": dict(Counter(r.reason for r in report.rejected))}

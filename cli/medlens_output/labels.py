@@ -1,4 +1,4 @@
-"""The labels of an image as a row: nested for JSON, flat for CSV and Parquet, short for people."""
+"""The labels of an image as a row: nested for JSON, flat for CSV and Parquet, short for a table."""
 
 from __future__ import annotations
 
@@ -8,14 +8,17 @@ from retrieval.zeroshot.labeller import ImageLabels
 
 Layout = Literal["nested", "flat", "short"]
 UNKNOWN = "unknown"
-# With what the columns of a row's labels begin.
+# The columns of labels begin with one of these.
 DECIDED = ("label", "score", "probabilit", "found", "present", "uncertain", "possible", "unknown", "then", "highest")
 _HIGHEST = 3  # labels in a short row
 
 
 def label_row(labels: ImageLabels, layout: Layout) -> dict[str, Any]:
-    """What was decided, then the values: all of them, the best first (nested); a column for each label in the set's
-    order (flat); or the highest (short)."""
+    """Return the decisions, then the scores or probabilities.
+
+    `nested` has all of them, best first; `flat` has a column per label, in the order of the set; `short` has the
+    highest ones.
+    """
     word = "probability" if labels.calibrated else "score"
     row = _decided(labels, word)
     if layout == "flat":

@@ -8,5 +8,5 @@ from retrieval.neutral import neutral_message
 
 
 def say(text: str = "", *, err: bool = False) -> None:
-    """Print a line or several, of which none can act on a terminal, whatever names and texts they quote."""
+    """Print one or several lines. Characters that could control the terminal are removed."""
     typer.echo("\n".join(map(neutral_message, text.split("\n"))), err=err)

@@ -1,4 +1,4 @@
-"""A contact sheet of hits as one picture: for a slide, a mail, a notebook."""
+"""A contact sheet: the results of a search as one picture, for a slide, a message or a notebook."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ _BACK, _TEXT, _SOFT = (17, 18, 20), (232, 234, 237), (170, 170, 170)
 
 
 def write_montage(store: Store, results: SearchResults, target: Output) -> None:
-    """A contact sheet of the hits as one PNG. QueryError without hits."""
+    """Write a contact sheet of the hits as a PNG file. Raises QueryError if there are no hits."""
     if not results.hits:
-        raise QueryError("there is nothing to show: no hits", hint="Ask for something else, or widen the filter.")
+        raise QueryError("there are no results to show", hint="Search for something else, or use a wider filter.")
     target.write_bytes(montage(results, hit_pictures(store, results.hits, longest=CELL)))
 
 
 def montage(results: SearchResults, pictures: Mapping[int, HitPicture]) -> bytes:
-    """A PNG: the query, then the hits in rank order, row by row, each with rank, score and what it is of."""
+    """Return a PNG: the query, then the hits in rank order, row by row, each with its rank, score and attributes."""
     hits = results.hits
     columns = max(1, min(len(hits), math.ceil(math.sqrt(len(hits) * 1.4))))
     rows = math.ceil(len(hits) / columns)
     font, bold = ImageFont.load_default(size=14), ImageFont.load_default(size=18)
     cell_height = CELL + 3 * _LINE + _GAP
-    shown_columns = max(columns, _LEAST_COLUMNS)  # the query is to be read above a single hit, too
+    shown_columns = max(columns, _LEAST_COLUMNS)  # the query must be readable above a single hit, too
     width = 2 * _MARGIN + shown_columns * CELL + (shown_columns - 1) * _GAP
     top = 2 * _MARGIN + 2 * _LINE
     sheet = Image.new("RGB", (width, top + rows * cell_height + _MARGIN), _BACK)
@@ -72,7 +72,7 @@ def montage(results: SearchResults, pictures: Mapping[int, HitPicture]) -> bytes
 
 
 def fitted(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> str:
-    """The text on one line, cut with an ellipsis where it is wider than that many pixels."""
+    """Return the text on one line, cut with an ellipsis if it is wider than that many pixels."""
     text = " ".join(neutral(text).splitlines())
     if font.getlength(text) <= width:
         return text

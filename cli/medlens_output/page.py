@@ -1,7 +1,7 @@
-"""One self-contained page of hits: pictures inside, nothing loaded from elsewhere.
+"""A single page of results that contains its pictures and loads nothing from elsewhere.
 
-The page's security policy allows its own pictures, its style, and the one script below by its hash: no text of a query,
-an attribute or a report can run, even if it got past the escaping.
+The page's content security policy allows only its own pictures, its style, and the one script below, by its hash. So no
+text of a query, an attribute or a report can run, even if it were not escaped.
 """
 
 from __future__ import annotations
@@ -113,7 +113,9 @@ _UNITS = {"patient_age": " y"}
 
 @dataclass(frozen=True)
 class Card:
-    """A hit with its picture, or why there is none, and the sentence of the study's reports nearest to the query."""
+    """A hit with its picture, or the reason why there is none, and the sentence of the study's reports nearest to the
+    query.
+    """
 
     hit: Hit
     picture: HitPicture
@@ -121,14 +123,14 @@ class Card:
 
 
 def html_page(store: Store, results: SearchResults, words: Embeddings | None = None) -> str:
-    """A page of the hits with their pictures, rendered from the files where they lie. `words`: see `best_sentences`."""
+    """A page of the hits with their pictures, rendered from the files in the archive. `words`: see `best_sentences`."""
     pictures = hit_pictures(store, results.hits, longest=_PICTURE_EDGE)
     sentences = best_sentences(store, results.hits, words)
     return page(results, [Card(hit, pictures[hit.rank], sentences.get(hit.rank, "")) for hit in results.hits])
 
 
 def page(results: SearchResults, cards: Sequence[Card]) -> str:
-    """The whole document."""
+    """Return the whole HTML document."""
     among = "" if results.searched is None else f", among {results.searched:,} frames that pass the filter"
     items = "\n".join(_card(card) for card in cards)
     shown = f"{_KEYS}\n<ol>\n{items}\n</ol>" if cards else "<p>No results.</p>"
@@ -176,14 +178,14 @@ def _card(card: Card) -> str:
 
 
 def _text(value: object) -> str:
-    """As it is shown: neutral, and no markup. A number is as it is."""
+    """Return the value as HTML text, without control characters and markup. Numbers are not changed."""
     return html.escape(neutral(value) if isinstance(value, str) else str(value))
 
 
 def _fact(key: str, title: str, value: object) -> str:
     said = f"{value:.3g}" if isinstance(value, float) else _text(value)
     said += _UNITS.get(key, "")
-    of_uid = ' class="uid"' if key.endswith("_uid") else ""  # long: for the enlarged hit only
+    of_uid = ' class="uid"' if key.endswith("_uid") else ""  # long, so shown only for the enlarged hit
     return f"<dt{of_uid}>{title}</dt><dd{of_uid}>{said}</dd>"
 
 

@@ -1,4 +1,4 @@
-"""The reliability of a calibration as a picture."""
+"""A reliability diagram of a calibration."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ if TYPE_CHECKING:
     from indexer.outputs import Output
 
 KIND = "reliability"
-_MARK = {".png": "Software", ".svg": "Creator", ".pdf": "Creator"}  # where a picture says by what it was made
+# The metadata field in which a picture names the program that made it.
+_MARK = {".png": "Software", ".svg": "Creator", ".pdf": "Creator"}
 
 
 def require_plottable(output: Path | None) -> None:
-    """QueryError or MedlensError if no plot can be made there, before anything is fitted."""
+    """Raise QueryError or MedlensError if no plot can be written there, before anything is fitted."""
     if output is None:
         return
     require_suffix("plot", output, ".png", ".svg", ".pdf")
@@ -28,7 +29,7 @@ def require_plottable(output: Path | None) -> None:
 
 
 def reliability_plot(calibration: Calibration, output: Output) -> None:
-    """A picture (.png, .svg or .pdf) of the held-out reliability: how often is a label right that has probability p?"""
+    """Return a picture (.png, .svg or .pdf) of how often a label with probability p is right in the held-out part."""
     from matplotlib.figure import Figure
 
     shown = calibration.held_out

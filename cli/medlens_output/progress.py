@@ -1,4 +1,4 @@
-"""Progress for people, on stderr: a bar on a terminal, a plain line every half minute elsewhere."""
+"""Progress for people, on stderr: a bar on a terminal, else a line every half minute."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ _RATE_OVER_S = 60.0
 
 
 class Rate:
-    """How much per second over the last minute: what was quick at the start does not count for ever."""
+    """The rate per second over the last minute, so that a fast start does not count for the whole run."""
 
     def __init__(self, now: float) -> None:
         self._points = deque([(now, 0.0)])
 
     def note(self, amount: float, now: float) -> None:
-        if amount < self._points[-1][1]:  # another piece of work, counted from its start
+        if amount < self._points[-1][1]:  # another task, counted from its start
             self._points = deque([(self._points[-1][0], 0.0)])
         if len(self._points) > 1 and now - self._points[-2][0] < 1:
             self._points.pop()  # one point a second is enough
@@ -33,13 +33,13 @@ class Rate:
         return (amount - before) / max(now - then, 1e-3)
 
     def seconds_left(self, done: float, total: float | None) -> float | None:
-        """None where there is no telling."""
+        """Return the estimated seconds that are left, or None if they are unknown."""
         return max(total - done, 0) / self.per_second if total is not None and self.per_second > 0 else None
 
 
 @contextmanager
 def progress_bar(what: str) -> Iterator[Callable[[int, int | None, str], None]]:
-    """Gives `update(done, total, note)`. `total` may be unknown; `note` stands behind the rate."""
+    """Yield `update(done, total, note)`. `total` is None while it is unknown; `note` is shown after the rate."""
     if sys.stderr.isatty():
         with _bar(what) as update:
             yield update
@@ -48,7 +48,7 @@ def progress_bar(what: str) -> Iterator[Callable[[int, int | None, str], None]]:
 
 
 def duration(seconds: float) -> str:
-    """For people: 12.3 s, or hours, minutes and seconds."""
+    """Return a duration for people: 12.3 s, or hours, minutes and seconds."""
     if seconds < 120:
         return f"{seconds:.1f} s"
     return f"{int(seconds) // 3600}:{int(seconds) // 60 % 60:02d}:{int(seconds) % 60:02d}"

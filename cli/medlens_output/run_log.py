@@ -1,4 +1,4 @@
-"""How an indexing run is told: to people as a note beside the bar, to programs as JSON lines on stderr."""
+"""The progress of an indexing run: a note beside the bar for people, or JSON lines on stderr for programs."""
 
 from __future__ import annotations
 
@@ -23,7 +23,9 @@ EVERY_S = 1.0
 
 
 class RunLog(Protocol):
-    """What is called as a run goes on: once the model is loaded, then several times a second, then at its end."""
+    """Receives the events of a run: `started` when the model is loaded, `update` several times a second, `done` at the
+    end.
+    """
 
     def started(self, encoder: ClipEncoder) -> None: ...
     def update(self, progress: Progress) -> None: ...
@@ -32,7 +34,7 @@ class RunLog(Protocol):
 
 @contextmanager
 def run_log(archives: int, *, as_json: bool = False) -> Iterator[RunLog]:
-    """The log of a run on so many archives, as JSON lines or for people; none where only errors are to be said."""
+    """Yield the log of a run on that many archives: JSON lines, a bar, or nothing if only errors are shown."""
     if as_json:
         log = JsonLog(archives)
         try:
@@ -54,7 +56,7 @@ class NoLog:
 
 
 class BarLog:
-    """A bar until the stack ends. With `loads`, it says how busy each stage is."""
+    """Shows a bar until the stack is closed. With `loads`, the note says how busy each stage is."""
 
     def __init__(self, stack: ExitStack, *, loads: bool) -> None:
         self._stack, self._loads = stack, loads
@@ -77,7 +79,9 @@ class BarLog:
 
 
 class JsonLog:
-    """One JSON object per line on stderr. Each has `event` and `seconds` since the start; counts are totals so far.
+    """Writes one JSON object per line to stderr.
+
+    Each has `event` and `seconds` since the start; counts are totals so far.
 
     - `start`: `model`, `device`, `archives` (how many)
     - `progress`, about every second: `files` done, of `total` (null until they are counted); `frames` committed;
@@ -85,7 +89,8 @@ class JsonLog:
       `busy`, the share of its time that each stage (read, encode, commit) was at work
     - `rejected`, when there are more: `reasons`, a count of files for each
     - `commit`, when transactions were made: `commits`, `files`, `frames`
-    - `done`: what `medlens index --format json` answers; or `stopped`, with the `type` of what ended the run
+    - `done`: the row that `medlens index --format json` prints; or `stopped`, with the `type` of the error that ended
+      the run
     """
 
     def __init__(self, archives: int) -> None:
@@ -130,7 +135,7 @@ class JsonLog:
         self._write("done", **outcome_row(report))
 
     def stopped(self, error: BaseException) -> None:
-        """Nothing is told of a run that ended before it started."""
+        """Write that the run was stopped, unless it ended before it started."""
         if self._started is not None:
             self._write("stopped", type=type(error).__name__)
 
@@ -141,5 +146,5 @@ class JsonLog:
 
 
 def _busy(loads: Mapping[str, float]) -> str:
-    """Which share of its time each stage was at work: the highest holds up the others."""
+    """Return the share of its time that each stage was at work. The stage with the highest share limits the others."""
     return "busy: " + ", ".join(f"{name} {load:.0%}" for name, load in loads.items())

@@ -1,4 +1,4 @@
-"""Rows by file, kept beside an output until it is whole, so that a run that was stopped can go on."""
+"""Rows kept beside an output file until it is complete, so that a stopped run can continue."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ Row = Mapping[str, Any]
 
 
 class Spool:
-    """Rows by file beside an output, kept until the output is whole, so that the same command goes on where it stopped.
+    """Rows by file, kept beside an output until it is complete, so that the same command continues where it stopped.
 
-    `stamp` says what made the rows; a spool of something else is begun anew. One process has it at a time: OutputError
-    for another. Used in a `with`; one that has got no rows is not kept.
+    `stamp` identifies what made the rows; a spool with another stamp is started again. Only one process can have it
+    open: others get an OutputError. Used in a `with`; a spool without rows is removed.
     """
 
     def __init__(self, output: Output, stamp: str) -> None:
@@ -34,7 +34,7 @@ class Spool:
                 except BlockingIOError as exc:
                     raise OutputError(
                         f"another run is writing {output.path.name!r}",
-                        hint="Wait for it, or name another file with -o.",
+                        hint="Wait until it ends, or name another file with -o.",
                     ) from exc
                 self.done = self._kept(stamp)
                 self._empty = not self.done
@@ -43,7 +43,7 @@ class Spool:
             raise
 
     def _kept(self, stamp: str) -> set[str]:
-        """Names of the files whose rows are there; a last line that was torn is cut off."""
+        """Return the names of the files whose rows are in the spool, and cut off an incomplete last line."""
         self._file.seek(0)
         content = self._file.read()
         whole = content[: content.rfind(b"\n") + 1]
@@ -54,7 +54,7 @@ class Spool:
                 self._file.truncate(len(whole))
                 return done
         except (ValueError, LookupError, TypeError):
-            pass  # empty, or no spool
+            pass  # empty, or not a spool
         self._file.truncate(0)
         self._append([{"stamp": stamp}])
         return set()
@@ -68,7 +68,7 @@ class Spool:
         self._file.close()
 
     def add(self, rows: Iterable[Row]) -> None:
-        """Rows with a key `file`. They are in the file when this returns."""
+        """Add rows with a key `file`. They are on disk when this returns."""
         with self._os_errors():
             self._append(rows)
 
@@ -79,13 +79,13 @@ class Spool:
         self._file.flush()
 
     def rows(self) -> Iterator[Row]:
-        """All rows so far, in the order in which they came."""
+        """Yield all rows so far, in the order in which they were added."""
         self._file.seek(0)
         self._file.readline()
         yield from map(json.loads, self._file)
 
     def drop(self) -> None:
-        """The output is whole."""
+        """Remove the spool, because the output is complete."""
         self._path.unlink(missing_ok=True)
 
     @contextmanager

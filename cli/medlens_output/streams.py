@@ -1,4 +1,4 @@
-"""Rows that are too many to hold, written as they come."""
+"""Write rows as they arrive, for results that are too many to hold in memory."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ _CHUNK = 20_000
 
 
 def style_for(output: Path | None, chosen: Format, asked: Format | None) -> Format:
-    """The format for an output file: what was asked for, else by its ending."""
+    """Return the format of an output file: the requested one, else that of the file's ending."""
     endings = {".csv": Format.CSV, ".jsonl": Format.JSONL, ".json": Format.JSON}
     return chosen if output is None or asked is not None else endings.get(output.suffix.lower(), Format.JSONL)
 
 
 def write_stream(rows: Iterable[Row], style: Format, output: Output | None, *, head: Row | None = None) -> int:
-    """Write rows of equal keys to stdout or to a file, which appears only when all is written; how many.
+    """Write rows with the same keys to stdout or to a file that appears only when it is complete. Returns their number.
 
-    A file that ends in .parquet is Parquet. JSON lines, CSV and Parquet hold some thousand rows at a time; a table and
-    JSON, which are for few, hold all.
+    A file that ends in .parquet is written as Parquet. JSON lines, CSV and Parquet hold some thousand rows in memory at
+    a time; a table and JSON, which are for few rows, hold all of them.
     """
     if output is not None and output.path.suffix.lower() == PARQUET:
         return _write_parquet(rows, output)
@@ -53,7 +53,7 @@ def _write(rows: Iterable[Row], style: Format, out: Any, head: Row | None) -> in
 
             text = io.StringIO()
             write_rows(chunk, style, out=text)
-            out.write(text.getvalue().partition("\n")[2])  # the header stands above the first chunk
+            out.write(text.getvalue().partition("\n")[2])  # the header is above the first chunk
         else:
             write_rows(chunk, style, out=out)
         count += len(chunk)
@@ -73,19 +73,24 @@ def _write_parquet(rows: Iterable[Row], output: Output) -> int:
             writer.write_table(table)
             count += len(chunk)
         if writer is None:
-            raise QueryError("there are no rows to write", hint="Parquet wants at least one; widen the filter.")
+            raise QueryError(
+                "there are no rows to write", hint="A Parquet file needs at least one row; use a wider filter."
+            )
         writer.close()
     return count
 
 
 def _schema(pa: Any, chunk: list[Row]) -> Any:
-    """Types by the first rows; a column of which they say nothing is one of numbers if it is a label's, else text."""
+    """Return the column types of the first rows.
+
+    A column without a value there is numeric if it belongs to a label, else text.
+    """
     guessed = pa.Table.from_pylist(chunk).schema
 
     def settled(field: Any) -> Any:
         if pa.types.is_null(field.type):
             return field.with_type(pa.float64() if field.name.startswith(("score", "probability")) else pa.string())
-        if pa.types.is_list(field.type):  # of names; the first rows' may all be empty
+        if pa.types.is_list(field.type):  # columns of names; those of the first rows may all be empty
             return field.with_type(pa.list_(pa.string()))
         return field
 

@@ -1,4 +1,4 @@
-"""Any number of values in one question: databases take only so many parameters in a statement."""
+"""Queries with any number of values. Databases accept only a limited number of parameters per statement."""
 
 from __future__ import annotations
 

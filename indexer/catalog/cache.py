@@ -1,4 +1,4 @@
-"""What was worked out from the catalog, kept until anybody commits anything."""
+"""Values computed from the catalog, kept until any process commits a change."""
 
 from __future__ import annotations
 
@@ -11,17 +11,20 @@ V = TypeVar("V")
 
 
 class CatalogCache(Generic[K, V]):
-    """At most `most` values by key, those last worked out. For several threads; none waits for another's work."""
+    """Keeps at most `most` computed values by key, the latest ones.
+
+    Thread-safe; threads do not wait for each other's work.
+    """
 
     def __init__(self, state: Callable[[], Hashable], most: int) -> None:
-        """`state` differs as soon as anything was committed, as `Database.state` does."""
+        """`state` returns a value that changes with every commit, as `Database.state` does."""
         self._state = state
         self._most = most
         self._lock = threading.Lock()
         self._entries: dict[K, tuple[Hashable, V]] = {}
 
     def get(self, keys: Iterable[K], work: Callable[[list[K]], Mapping[K, V]]) -> dict[K, V]:
-        """The values of those keys; `work` is asked once for all that are not known, and answers each of them."""
+        """Return the values of these keys. `work` is called once with all unknown keys and returns a value for each."""
         state = self._state()
         wanted = list(dict.fromkeys(keys))
         with self._lock:

@@ -1,4 +1,4 @@
-"""What can be wrong inside a catalog, and taking out what is, so that the next indexing run puts it right."""
+"""Checks of a catalog's content, and removal of damaged rows so that the next indexing run adds them again."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from indexer.catalog.schema import (
 
 
 class CatalogChecks:
-    """Looks at one catalog. Each `..._ids` is a list of rows that are wrong; none of them changes anything."""
+    """Checks one catalog. The methods before "repairs" return the ids of damaged rows and change nothing."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     def integrity(self) -> list[str]:
-        """What SQLite says of its own pages, indexes and references; nothing if all is well, or on PostgreSQL."""
+        """Return SQLite's own findings on pages, indexes and references. Empty if there are none, and on PostgreSQL."""
         if not self._database.is_sqlite:
             return []
         with self._database.reading() as connection:
@@ -37,10 +37,10 @@ class CatalogChecks:
             if said != ["ok"]:
                 return [str(line).splitlines()[-1] for line in said]
             broken = connection.exec_driver_sql("PRAGMA foreign_key_check").all()
-        return [f"{len(broken)} rows refer to rows that are not there"] if broken else []
+        return [f"{len(broken)} rows refer to rows that do not exist"] if broken else []
 
     def missing_columns(self) -> tuple[int, list[str]]:
-        """How many columns the schema has, and which of them the database lacks; a table that lacks all by its name."""
+        """The number of columns in the schema, and the missing ones; a table without any of its columns by its name."""
         missing, looked_at = [], 0
         with self._database.reading() as connection:
             inspector = sa.inspect(connection)
@@ -55,7 +55,7 @@ class CatalogChecks:
         return looked_at, missing
 
     def miscounted(self) -> dict[str, list[int]]:
-        """Ids of instances whose rows do not add up, by what is wrong with them."""
+        """Return ids of instances whose rows contradict each other, by the kind of contradiction."""
         beyond = (
             sa.select(frames.c.instance_id)
             .join(instances)
@@ -74,9 +74,9 @@ class CatalogChecks:
             for kind, table in VECTOR_TABLES.items()
         ]
         queries = {
-            "have frames that their header does not count": [beyond],
-            "lack sentences of their report": [gaps],
-            "have rows that the log says are deleted": deleted,
+            "have more frames than their header declares": [beyond],
+            "lack sentences of their reports": [gaps],
+            "have rows that the log lists as deleted": deleted,
         }
         with self._database.reading() as connection:
             found = {
@@ -86,7 +86,7 @@ class CatalogChecks:
         return {what: ids for what, ids in found.items() if ids}
 
     def orphan_rows(self) -> dict[str, list[int]]:
-        """Ids of rows that lack what they hang on, by table."""
+        """Return ids of rows whose parent row is missing, by table."""
         out: dict[str, list[int]] = {}
         with self._database.reading() as connection:
             for table in child_tables():
@@ -97,7 +97,7 @@ class CatalogChecks:
         return out
 
     def files_without_instances(self) -> list[int]:
-        """Ids of files that are noted as indexed while their instance is not there: they would never be read again."""
+        """Ids of files that count as indexed although their instance is missing; they would never be read again."""
         own = ~sa.exists().where(instances.c.file_id == files.c.id)
         other = ~sa.exists().where(instances.c.sop_instance_uid == files.c.sop_instance_uid)
         missing = sa.or_(sa.and_(files.c.reason == "", own), sa.and_(files.c.reason == DUPLICATE, other))
@@ -105,7 +105,7 @@ class CatalogChecks:
             return list(connection.execute(sa.select(files.c.id).where(files.c.status == "indexed", missing)).scalars())
 
     def images_without_frames(self) -> list[int]:
-        """Ids of instances that are images and have no frame in the catalog: no search can find them."""
+        """Return ids of instances that are images but have no frame in the catalog; no search can find them."""
         query = sa.select(instances.c.id).where(
             instances.c.kind == "image",
             sa.func.coalesce(instances.c.number_of_frames, 1) > 0,
@@ -117,7 +117,7 @@ class CatalogChecks:
     # -- repairs
 
     def drop_instances(self, ids: Sequence[int]) -> None:
-        """Take out instances with their files' rows: the next indexing run reads and encodes them anew."""
+        """Remove instances with the rows of their files, so that the next indexing run reads and encodes them again."""
         with self._database.writing() as connection:
             erase(connection, ids, "instance")
 

@@ -1,4 +1,4 @@
-"""One commit: how files that were read become rows, replace each other, and stay out. All of it one transaction."""
+"""One commit: how read files become rows, replace older rows, or stay out. Everything is one transaction."""
 
 from __future__ import annotations
 
@@ -19,16 +19,19 @@ from indexer.records import FileStat, IndexedFile, Rejection, Tally
 
 @dataclass(frozen=True)
 class CommitOutcome:
-    """What a commit did. `stale` are files said to be copies of what is no longer there: they have to be read."""
+    """The result of a commit.
+
+    `stale` are files that were taken for copies of a file that is no longer there; they must be read.
+    """
 
     tally: Tally
     stale: tuple[FileStat, ...] = ()
 
 
 class Commit:
-    """Files of one archive into one transaction, which the caller opened to write and ends.
+    """Adds files of one archive within a transaction that the caller opened for writing and ends.
 
-    With `erased`, what was erased stays out; with `readmit` as well it is let in, and forgotten to have been erased.
+    With `erased`, erased files stay out; with `readmit` as well, they are added and no longer kept out.
     """
 
     def __init__(
@@ -56,7 +59,7 @@ class Commit:
         known = self._known_paths([item.file.stat.path for item in packed] + [stat.path for stat, _ in rejected])
         held = self._held_uids([item.file.record.sop_instance_uid for item in packed])
 
-        # Most files are new in every way: those go in by few statements. The others, one by one.
+        # Most files are entirely new: they are inserted with few statements. The others are added one by one.
         fresh: list[PackedFile] = []
         special: list[PackedFile] = []
         for item in packed:
@@ -71,13 +74,13 @@ class Commit:
         for stat, rejection in rejected:
             self._reject(stat, rejection, stat.path in known)
             known.add(stat.path)
-        adopted = self._adopt(copies)  # last: a copy may be of a file in this very commit
+        adopted = self._adopt(copies)  # last, because a copy may be of a file in this commit
         return CommitOutcome(self._tally, tuple(stat for stat, _ in copies if stat.path not in adopted))
 
     # -- one file
 
     def _take(self, item: PackedFile) -> None:
-        """One whose path or instance is known."""
+        """Add a file whose path or instance is known."""
         file = item.file
         uid, stat = file.record.sop_instance_uid, file.stat
         known = self._file(stat.path)
@@ -104,7 +107,10 @@ class Commit:
         insert_files(self._db, self._archive, [item], self._tally)
 
     def _adopt(self, candidates: Sequence[tuple[FileStat, str]]) -> set[str]:
-        """Note files whose content is that of an indexed file; the paths of those for which there is one."""
+        """Record files with the content of an indexed file.
+
+        Returns the paths of those for which there is such a file.
+        """
         adopted = set()
         for stat, content_hash in candidates:
             owner = self._owner(files.c.content_hash == content_hash) if content_hash else None
@@ -120,13 +126,17 @@ class Commit:
             self._db.execute(sa.update(files).where(files.c.id == known).values(**version))
             self._tally.unchanged += 1
             return
-        note = Rejection(stat.path, DUPLICATE, f"the same bytes as another file of {owner.sop_instance_uid}")
+        note = Rejection(
+            stat.path, DUPLICATE, f"the file is a byte-for-byte copy of another file of {owner.sop_instance_uid}"
+        )
         self._put_file(known, file_row(self._archive, stat, "indexed", note, content_hash, owner.sop_instance_uid))
         self._tally.duplicates += 1
 
     def _conflict(self, file: IndexedFile) -> None:
         uid = file.record.sop_instance_uid
-        note = Rejection(file.stat.path, CONFLICT, f"another file with other content has SOP Instance UID {uid}")
+        note = Rejection(
+            file.stat.path, CONFLICT, f"another file with different content has the same SOP Instance UID {uid}"
+        )
         row = file_row(self._archive, file.stat, "rejected", note, file.content_hash, uid)
         self._put_file(self._file(file.stat.path), row)
         self._tally.reject(note)
@@ -137,7 +147,7 @@ class Commit:
         self._tally.reject(rejection)
 
     def _put_file(self, known: int | None, row: dict[str, Any]) -> None:
-        """The row of a file that owns no instance, in place of the one that is known."""
+        """Write the row of a file that owns no instance, replacing the row that is known."""
         if known is None:
             self._db.execute(sa.insert(files), [row])
             return
@@ -145,7 +155,7 @@ class Commit:
         self._db.execute(sa.update(files).where(files.c.id == known).values(**row))
 
     def _kept_out(self, indexed: Sequence[IndexedFile]) -> set[FileStat]:
-        """Files that hold what was erased. They are remembered as such, so that the next run need not read them."""
+        """Record files that contain erased data, so that the next run does not read them again."""
         if self._erasures is None or not indexed or not any_erased(self._db):
             return set()
         by_file = {file.stat: self._erasures.of_record(file.record) for file in indexed}
@@ -160,10 +170,10 @@ class Commit:
         self._tally.erased += len(out)
         return out
 
-    # -- looking up
+    # -- look-ups
 
     def _owner(self, condition: sa.ColumnElement[bool]) -> Any | None:
-        """The instance, with its file, of which the condition holds."""
+        """Return the instance, with its file, for which the condition holds."""
         query = (
             sa.select(instances.c.id, instances.c.file_id, instances.c.sop_instance_uid, files.c.content_hash)
             .select_from(instances.join(files, instances.c.file_id == files.c.id))

@@ -1,13 +1,14 @@
-"""Filters as SQL conditions over the keyword table. What a user wrote reaches the database as bound parameters only.
+"""Filters as SQL conditions over the keyword table. What a user wrote reaches the database only as bound parameters.
 
-A comparison with a missing value is unknown, and so is its `not`: a row passes only where the filter is known to hold.
-So `Modality != CT` and `not Modality = CT` are the same, and neither takes a row that says nothing: for that there is
-`Modality is missing`. This is SQL's own logic, kept as it is.
+A comparison with a missing value is unknown, and so is its `not`: a row matches only if the filter is known to hold. So
+`Modality != CT` and `not Modality = CT` mean the same, and neither matches a row without the value; `Modality is
+missing` does. This is the logic of SQL, unchanged.
 
-Texts are compared without regard to case (`values.folded`), alike in SQLite and PostgreSQL, whatever the locale: ASCII
-by lower(), other letters by replacing those spellings that the filter's own letters have. An attribute of several
-values passes `=`, `in`, `contains`, `starts with` and `ends with` by any one of them (PS3.4 C.2.2.2); `!=` means that
-none is equal. UIDs and pseudonyms have no case: `=` and `in` compare them as they are, and use the database's index.
+Texts are compared without regard to case (`values.folded`), in the same way in SQLite and PostgreSQL and in any locale:
+ASCII letters by lower(), other letters by replacing the spellings of the letters in the filter. An attribute with
+several values matches `=`, `in`, `contains`, `starts with` and `ends with` if any value does (PS3.4 C.2.2.2); `!=`
+means that no value is equal. UIDs and pseudonyms have no case: `=` and `in` compare them exactly, using the database's
+index.
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ _BY_NAME = {name: name for name in (*COLUMNS, *OWN_COLUMNS)} | {k.name.lower(): 
 _KEYWORD_NAMES = {k.name.lower(): k.name for k in KEYWORDS}
 _KEYWORD_OF = {k.column: k.name for k in KEYWORDS}
 _CLOSED: Mapping[str, Sequence[str]] = {"kind": ("image", "report", "other"), "burned_in_text": burned_in.VALUES}
-_EMPTY_HINT = "What no file says anything about is found with: {} is missing"
+_EMPTY_HINT = "To find frames without a value, write: {} is missing"
 _IDENTITY = (
     "patientname",
     "patientid",
@@ -81,7 +82,7 @@ _NAMED = {"missing": "is missing, is present", "=": "=, !="}
 
 @dataclass(frozen=True)
 class Operand:
-    """What a field of a filter stands for in the database."""
+    """The column that a field of a filter refers to."""
 
     name: str
     column: sa.ColumnElement[Any]
@@ -91,26 +92,30 @@ class Operand:
 
 
 def conditions(connection: sa.Connection, where: SearchFilter) -> list[sa.ColumnElement[bool]]:
-    """Conditions on `instances`, all of which must hold. An instance whose frames differ passes by any of them.
+    """Return conditions on `instances`, all of which must hold. An instance whose frames differ matches by any of them.
 
-    Raises UnknownFilterKeyword, and QueryError for a filter that can't be read or a value that is none of the column's.
+    Raises UnknownFilterKeyword, and QueryError for a filter that can't be read or a value that the column does not
+    accept.
     """
     own = _compiled(where, connection)
     by_frame = _compiled(where, connection, by_frame=True)
     if all(mine.compare(other) for mine, other in zip(own, by_frame, strict=True)):
-        return own  # nothing that differs from frame to frame
+        return own  # None of these differs from frame to frame
     rows = sa.select(frame_attributes.c.instance_id).where(frame_attributes.c.instance_id == instances.c.id)
     differing, passing = (query.correlate(instances).exists() for query in (rows, rows.where(*by_frame)))
     return [sa.or_(sa.and_(*own, ~differing), passing)]
 
 
 def frame_conditions(connection: sa.Connection, where: SearchFilter) -> list[sa.ColumnElement[bool]]:
-    """The same for single frames: conditions on `schema.FRAMES_IN_FULL`."""
+    """Return the same conditions for single frames, on `schema.FRAMES_IN_FULL`."""
     return _compiled(where, connection, by_frame=True)
 
 
 def require_valid(where: SearchFilter) -> None:
-    """Raise what `conditions` would, before a database or a model is opened. Which labels there are, it can't know."""
+    """Raise what `conditions` would raise, before a database or a model is opened.
+
+    Saved labels can't be checked here.
+    """
     _compiled(where, None)
 
 
@@ -129,7 +134,7 @@ def labels_named(where: SearchFilter) -> list[tuple[str, ...]]:
 
 
 def column_named(name: str) -> str:
-    """The column for a column's name or a DICOM keyword. UnknownFilterKeyword, with the nearest suggested."""
+    """The column for a column name or a DICOM keyword. Raises UnknownFilterKeyword, which suggests the nearest."""
     found = _BY_NAME.get(name.lower())
     if found is None:
         raise UnknownFilterKeyword(_unknown(name), hint=_hint(name))
@@ -151,7 +156,7 @@ def _compiled(
 
 
 class _Compiler:
-    """Turns the syntax tree of one filter into SQL. `text` is what the user wrote, for messages; empty if nothing."""
+    """Turns the syntax tree of one filter into SQL. `text` is what the user wrote, for messages; it may be empty."""
 
     def __init__(self, text: str, connection: sa.Connection | None, by_frame: bool) -> None:
         self.text = text
@@ -173,13 +178,13 @@ class _Compiler:
         operand = self._operand(node.field)
         if node.operator not in _TAKES[operand.kind]:
             takes = ", ".join(_NAMED.get(o, o) for o in _TAKES[operand.kind])
-            raise self._error(f"{operand.name} is {_KINDS[operand.kind]}: it takes {takes}", node.operator_span)
+            raise self._error(f"{operand.name} is {_KINDS[operand.kind]}; expected one of {takes}", node.operator_span)
         if node.operator == "missing":
             return operand.column.is_(None)
         for value in node.values:
             if len(value.text) > MAX_LENGTH:
                 raise self._error(
-                    f"a value of {len(value.text)} characters, at most {MAX_LENGTH} are taken", value.span
+                    f"a value in the filter has {len(value.text)} characters; expected at most {MAX_LENGTH}", value.span
                 )
         if operand.kind is ValueKind.TEXT:
             if node.operator in ("=", "in"):
@@ -191,7 +196,7 @@ class _Compiler:
         return self._ordered(operand, node)
 
     def _label(self, field: Field) -> Operand:
-        """`label.NAME` or `label.SET.NAME`: the highest score of an instance's frames."""
+        """Compile `label.NAME` or `label.SET.NAME`: the highest score of an instance's frames."""
         if self.connection is None:
             return Operand(field.name, sa.null(), ValueKind.NUMBER)
         try:
@@ -214,7 +219,7 @@ class _Compiler:
             identifier=column.endswith("_uid") or column == "patient_pseudonym",
         )
 
-    # -- numbers, dates, ages: every value is a range [low, high], a whole number's of one
+    # -- numbers, dates, ages: every value is a range [low, high]; a whole number's range contains only itself
 
     def _ordered(self, operand: Operand, node: Condition) -> sa.ColumnElement[bool]:
         ranges = [self._range(operand, value) for value in node.values]
@@ -230,13 +235,15 @@ class _Compiler:
         if node.operator == "between":
             if ranges[1][1] < low:
                 first, second = (value.text for value in node.values)
-                raise self._error(f"nothing is between {first} and {second}", node.values[0].span)
+                raise self._error(
+                    f"no value is between {first} and {second}; write the smaller value first", node.values[0].span
+                )
             return column.between(low, ranges[1][1])
         single = [low for low, high in ranges if low == high]
         wide = [column.between(low, high) for low, high in ranges if low != high]
         self.ranges += len(wide)
         if self.ranges > MAX_CONDITIONS:
-            raise self._error(f"more than {MAX_CONDITIONS} values of numbers or dates", node.field.span)
+            raise self._error(f"the filter has more than {MAX_CONDITIONS} numbers or dates", node.field.span)
         return sa.or_(*([column.in_(single)] if single or not wide else []), *wide)
 
     def _range(self, operand: Operand, value: Value) -> tuple[Any, Any]:
@@ -259,10 +266,10 @@ class _Compiler:
     # -- texts
 
     def _require_possible(self, operand: Operand, values: Sequence[Value]) -> None:
-        """QueryError for a value that no row can have, which would be an answer without hits."""
+        """Raise QueryError for a value that no row can have; the search would only return nothing."""
         for value in values:
             if not value.text.strip():
-                message, hint = f"{operand.name} is compared with nothing; expected a text", _EMPTY_HINT
+                message, hint = f"{operand.name} is compared with an empty text; expected a value", _EMPTY_HINT
                 raise self._error(message, value.span, hint=hint.format(_KEYWORD_OF.get(operand.name, operand.name)))
             allowed = _CLOSED.get(operand.name)
             if allowed is not None and value.text.lower() not in allowed:
@@ -280,14 +287,14 @@ class _Compiler:
         parts = [text for text in texts if _SEPARATOR not in text]
         self.ranges += len(parts)
         if self.ranges > MAX_CONDITIONS:
-            raise self._error(f"more than {MAX_CONDITIONS} values of {operand.name}", None)
+            raise self._error(f"the filter has more than {MAX_CONDITIONS} values of {operand.name}", None)
         inside = [wrapped.contains(_SEPARATOR + part + _SEPARATOR, autoescape=True) for part in parts]
         return sa.or_(column.in_(texts), *inside)
 
     def _pattern(self, operand: Operand, node: Condition) -> sa.ColumnElement[bool]:
         (value,) = node.values
         if not value.text:
-            raise self._error(f"{operand.name} {node.operator} nothing; expected a text", value.span)
+            raise self._error(f"the value after {operand.name} {node.operator} is empty; expected a text", value.span)
         text = meaning.folded(value.text)
         column = self._folded(operand, [text])
         if node.operator == "like":
@@ -309,7 +316,7 @@ class _Compiler:
         return column.endswith(text, autoescape=True)
 
     def _folded(self, operand: Operand, texts: list[str]) -> sa.ColumnElement[str]:
-        """The column without regard to the case of ASCII letters and of those in the folded `texts`."""
+        """Return the column, ignoring the case of ASCII letters and of the letters in the folded `texts`."""
         column = operand.column
         # PostgreSQL's lower() would follow the locale, where Turkish has another i.
         folded: sa.ColumnElement[str] = sa.func.lower(sa.collate(column, "C") if self.is_postgresql else column)
@@ -330,14 +337,14 @@ def _is_label(field: Field) -> bool:
 
 
 def _unknown(name: str) -> str:
-    return f"the catalog keeps no attribute {name!r}"
+    return f"the catalog has no attribute {name!r}"
 
 
 def _hint(name: str) -> str:
     plain = name.lower().replace("_", "")
     if plain in _IDENTITY:
-        return "Identity stays out of the catalog; patients are told apart by patient_pseudonym."
+        return "The catalog does not store identifying attributes. Use patient_pseudonym to select a patient."
     near = difflib.get_close_matches(name.lower(), _BY_NAME, n=1, cutoff=0.5)
     if not near:
-        return f"There are: {', '.join([*COLUMNS, *OWN_COLUMNS])}."
+        return f"The attributes are: {', '.join([*COLUMNS, *OWN_COLUMNS])}."
     return f"Did you mean {near[0] if name.islower() else _KEYWORD_NAMES.get(near[0], near[0])!r}?"

@@ -1,8 +1,8 @@
-"""The database under the catalog: engine, transactions, migrations, and its errors in words a user can act on.
+"""The database under the catalog: engine, transactions, migrations, and its errors in words that a user can act on.
 
-SQLite runs in WAL mode with synchronous=FULL: what was reported as committed survives a power cut, and readers never
-wait for a writer. Writers take the write lock at the start (BEGIN IMMEDIATE; an advisory lock on PostgreSQL), so ids
-become visible in ascending order, which the high-water marks of the vector indexes depend on.
+SQLite runs in WAL mode with synchronous=FULL: a reported commit survives a power cut, and readers never wait for a
+writer. Writers take the write lock at the start (BEGIN IMMEDIATE; an advisory lock on PostgreSQL), so ids become
+visible in ascending order. The vector indexes depend on that.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _WRITE_LOCK = 0x6D65646C656E73  # "medlens"
 
 
 class Database:
-    """An engine, with transactions whose errors come out as StoreError."""
+    """An engine with transactions whose errors are raised as StoreError."""
 
     def __init__(self, url: URL) -> None:
         self.url = url
@@ -60,11 +60,12 @@ class Database:
         try:
             self.engine = sa.create_engine(url, **options)
         except sa.exc.ArgumentError as exc:
-            raise StoreError(f"{self.label} is no database URL", hint=_URL_HINT) from exc
+            raise StoreError(f"{self.label} is not a database URL", hint=_URL_HINT) from exc
         except ModuleNotFoundError as exc:
             raise StoreError(
                 f"the driver {exc.name!r} of {url.drivername} is not installed",
-                hint="Write postgresql:// for the driver that medlens[postgresql] brings, or install this one.",
+                hint="Write postgresql:// to use the driver that medlens[postgresql] installs, or install the "
+                "driver you named.",
             ) from exc
         if self.is_sqlite:
             sa.event.listen(self.engine, "connect", _set_pragmas if self._lent is None else _open_to_read)
@@ -74,7 +75,7 @@ class Database:
 
     @property
     def label(self) -> str:
-        """What messages call this database: no password, no full path."""
+        """The name of this database in messages, without a password or a full path."""
         if self.is_sqlite:
             path = Path(self.url.database or "")
             return repr(path.parent.name or path.name)
@@ -82,15 +83,18 @@ class Database:
 
     @contextmanager
     def reading(self) -> Iterator[sa.Connection]:
-        """A transaction that writes nothing. SQLite sees one state in it, PostgreSQL one per statement."""
+        """A read-only transaction. On SQLite it sees one state, on PostgreSQL one state per statement."""
         lent = nullcontext() if self._lent is None else read_only.unchanged(self._lent, self.label)
         with lent, self._translated(), self.engine.connect() as connection, connection.begin():
             yield connection
 
     @contextmanager
     def writing(self) -> Iterator[sa.Connection]:
-        """A transaction that holds the write lock from its start, committed at the end or rolled back."""
-        # Threads of this process queue here; SQLite's own waiting is to ask again after a while.
+        """A transaction that holds the write lock from its start.
+
+        It is committed at the end, or rolled back on an error.
+        """
+        # Threads of this process wait here; SQLite itself would only retry after a while.
         with self._turn, self._translated(), self.engine.connect() as connection:
             connection.execution_options(medlens_writing=True)
             with connection.begin():
@@ -104,9 +108,9 @@ class Database:
             raise translate(exc, self.label) from exc
 
     def checkpoint(self) -> bool:
-        """SQLite: empty the write-ahead log, which holds copies of pages that were erased since.
+        """On SQLite, empty the write-ahead log, which contains copies of pages that were erased since.
 
-        False if a reader was in the way for BUSY_TIMEOUT_S; then the next checkpoint does it.
+        Returns False if a reader prevented it for BUSY_TIMEOUT_S; then the next checkpoint does it.
         """
         if not self.is_sqlite:
             return True
@@ -116,37 +120,38 @@ class Database:
             (busy, *_) = raw.fetchone() or (1,)
             raw.close()
         if busy:
-            log.info("the write-ahead log is in use by a reader; it is emptied at the next checkpoint")
+            log.info("a reader is using the write-ahead log, so it will be emptied at the next checkpoint")
         return not busy
 
     def scrub(self) -> None:
-        """After an erasure: leave no copy of what is gone where this database keeps copies.
+        """After an erasure, remove the copies of erased data that this database keeps.
 
-        SQLite's log is emptied, and backups from before a migration are removed. PostgreSQL vacuums. StoreError if a
-        reader keeps SQLite's log in use.
+        On SQLite the log is emptied and backups from before a migration are removed; on PostgreSQL, VACUUM runs. Raises
+        StoreError if a reader keeps the log of SQLite in use.
         """
         for backup in self.backups():
             backup.unlink(missing_ok=True)
-            log.warning("removed %s, an old copy of the catalog that held what was erased", backup.name)
+            log.warning("removed %s, an old copy of the catalog that still contained the erased data", backup.name)
         if not self.is_sqlite:
             with self._translated(), self.engine.connect() as connection:
                 connection.execution_options(isolation_level="AUTOCOMMIT").exec_driver_sql("VACUUM")
         elif not self.checkpoint():
             raise StoreError(
-                f"all is erased from the catalog of {self.label}, but another process keeps its write-ahead log in use",
-                hint="End the other medlens processes, then run the same command again: it empties the log.",
+                f"everything was erased from the catalog of {self.label}, but another process keeps its "
+                "write-ahead log in use",
+                hint="Stop the other medlens processes and run the same command again; it then empties the log.",
             )
 
     def state(self) -> Hashable:
-        """A value that differs as soon as anyone has committed anything, in this process or another; cheap to ask.
+        """Return a value that changes with every commit, in this process or another. Reading it is cheap.
 
-        What is worked out from the database after asking holds as long as the answer is the same.
+        Whatever is computed from the database afterwards stays valid while the value is the same.
         """
         with self._translated():
             if self._lent is not None:
                 return read_only.stamp(self._lent)
             if self.is_sqlite:
-                # data_version counts what other connections commit: this one commits nothing, so nothing escapes it.
+                # data_version counts the commits of other connections; this connection commits nothing.
                 with self._watching:
                     if self._watch is None:
                         place = str(self.url.database)
@@ -163,15 +168,15 @@ class Database:
         self.engine.dispose()
 
     def revision(self) -> str | None:
-        """The schema that the database has, None where medlens has made nothing in it."""
+        """The schema revision of the database, or None if medlens has created nothing in it."""
         with self.reading() as connection:
             return _revision(connection)
 
     def migrate(self, then: Callable[[sa.Connection], None] | None = None) -> None:
-        """Bring the database to SCHEMA_REVISION, from nothing or from an older schema, in one transaction.
+        """Migrate the database to SCHEMA_REVISION, from nothing or from an older schema, in one transaction.
 
-        What is there on SQLite is backed up first, under the lock that keeps everyone else from writing. `then` writes
-        more in the same transaction.
+        On SQLite the content is backed up first, under the lock that stops all other writers. `then` writes more in the
+        same transaction.
         """
         from alembic import command
 
@@ -187,10 +192,10 @@ class Database:
                 then(connection)
 
     def require_current(self) -> None:
-        """Migrate an older schema after a backup, on SQLite.
+        """On SQLite, migrate an older schema after a backup.
 
-        Raises StoreIncompatible for a schema that this code does not know, and for an older one on PostgreSQL: backups
-        are the server's business, and other machines may be at work with the older medlens.
+        Raises StoreIncompatible for an unknown schema, and for an older one on PostgreSQL: there, backups are the
+        administrator's task, and other machines may still use the older medlens.
         """
         if not self.outdated():
             return
@@ -198,38 +203,40 @@ class Database:
             self.migrate()
             return
         raise StoreIncompatible(
-            f"the database {self.label} has schema {self.revision()}, expected {SCHEMA_REVISION}",
-            hint="Stop the other medlens processes, back up (pg_dump), then run: medlens migrate --store URL",
+            f"the database {self.label} has schema {self.revision()}; expected {SCHEMA_REVISION}",
+            hint="Stop the other medlens processes, back up the database (pg_dump), and run: medlens "
+            "migrate --store URL",
         )
 
     def outdated(self) -> bool:
-        """Whether `migrate` has something to do. Raises StoreIncompatible for a schema from a newer medlens."""
+        """Whether `migrate` would change anything. Raises StoreIncompatible for a schema of a newer medlens."""
         found = self.revision()
         if found == SCHEMA_REVISION:
             return False
         if found is None:
             if self.is_sqlite:
-                raise StoreCorrupt(f"the catalog of {self.label} has no schema", hint=CORRUPT_HINT)
-            raise StoreNotFound(f"the database {self.label} holds no medlens store")
+                raise StoreCorrupt(f"the catalog of {self.label} does not state its schema version", hint=CORRUPT_HINT)
+            raise StoreNotFound(f"the database {self.label} does not contain a medlens store")
         from alembic.script import ScriptDirectory
 
         known = {script.revision for script in ScriptDirectory.from_config(_alembic_config()).walk_revisions()}
         if found not in known:
             raise StoreIncompatible(
-                f"the catalog of {self.label} has schema {found}; this medlens knows schemas up to {SCHEMA_REVISION}",
-                hint="Use the newer medlens that wrote it: pip install --upgrade medlens",
+                f"the catalog of {self.label} has schema {found}, but this version of medlens supports "
+                f"schemas up to {SCHEMA_REVISION}",
+                hint="Update medlens: pip install --upgrade medlens",
             )
         return True
 
     def backups(self) -> list[Path]:
-        """The copies that migrations have left beside a SQLite catalog."""
+        """The backups that migrations left beside an SQLite catalog."""
         if not self.is_sqlite or not self.url.database:
             return []
         source = Path(self.url.database)
         return sorted(source.parent.glob(f"{glob.escape(source.name)}.schema-*.backup"))
 
     def _back_up(self, revision: str) -> None:
-        """Whole or not at all. An earlier backup of the same schema is replaced."""
+        """Write the backup completely or not at all. It replaces an earlier backup of the same schema."""
         if not self.is_sqlite or not self.url.database:
             return
         source = Path(self.url.database)
@@ -245,10 +252,10 @@ class Database:
             raise translate(exc, self.label) from exc
         except OSError as exc:
             raise StoreError(
-                f"the catalog of {self.label} can't be backed up before its migration: {exc.strerror}",
-                hint="Make room beside it and check permissions; nothing was changed.",
+                f"the catalog of {self.label} could not be backed up before its migration: {exc.strerror}",
+                hint="Free disk space beside the catalog and check the permissions. Nothing was changed.",
             ) from exc
-        log.warning("kept the old catalog of %s as %s", self.label, target.name)
+        log.warning("the catalog of %s before its migration was saved as %s", self.label, target.name)
 
 
 def _revision(connection: sa.Connection) -> str | None:
@@ -257,7 +264,7 @@ def _revision(connection: sa.Connection) -> str | None:
         return None
     found = connection.execute(sa.select(table.c.version_num)).scalars().all()
     if len(found) != 1:
-        raise StoreCorrupt(f"the catalog names {len(found)} schema versions, expected one", hint=CORRUPT_HINT)
+        raise StoreCorrupt(f"the catalog states {len(found)} schema versions; expected one", hint=CORRUPT_HINT)
     return str(found[0])
 
 
@@ -265,20 +272,22 @@ _URL_HINT = "Give a folder, or a URL like postgresql+psycopg://user@host/databas
 
 
 def parse_url(location: str | Path) -> URL:
-    """A database URL from a URL, or from the path of a SQLite file. StoreError for what is neither."""
+    """Return a database URL from a URL, or from the path of an SQLite file. Raises StoreError for anything else."""
     if isinstance(location, Path):
         return URL.create("sqlite", database=str(location))
     try:
         url = make_url(location)
     except (sa.exc.ArgumentError, ValueError) as exc:
-        raise StoreError("the location is no database URL", hint=_URL_HINT) from exc
+        raise StoreError("the location is not a database URL", hint=_URL_HINT) from exc
     backend = url.get_backend_name()
     if backend not in ("sqlite", "postgresql"):
-        raise StoreError(f"{backend!r} databases are not supported, only sqlite and postgresql", hint=_URL_HINT)
+        raise StoreError(f"{backend!r} databases are not supported; expected sqlite or postgresql", hint=_URL_HINT)
     if backend == "postgresql" and "+" not in url.drivername:
         url = url.set(drivername="postgresql+psycopg")
     if backend == "sqlite" and url.database in (None, "", ":memory:"):
-        raise StoreError("a store in memory would be lost at the end", hint=_URL_HINT)
+        raise StoreError(
+            "an in-memory database cannot hold a store: it would be lost when the program ends", hint=_URL_HINT
+        )
     return url
 
 
@@ -292,7 +301,7 @@ def _alembic_config() -> Any:
 
 
 def _wait_for_the_disk(connection: Any, _record: object) -> None:
-    """PostgreSQL with `synchronous_commit = off` would report commits that a power cut takes back."""
+    """With `synchronous_commit = off`, PostgreSQL would report commits that a power cut can undo."""
     with connection.cursor() as cursor:
         cursor.execute("SHOW synchronous_commit")
         if cursor.fetchone()[0] == "off":

@@ -1,10 +1,12 @@
-"""What was erased and is to stay out: digests by which the next indexing run knows it again.
+"""Digests of erased files, by which the next indexing run recognises them and leaves them out.
 
-Somebody's right to erasure does not end with the next `medlens index` of an archive that still holds the files. So an
-erasure leaves HMAC-SHA256 digests, keyed with the store's own key, of what was named (a patient, study, series or
-instance) and of each file (archive, path and version). Without the key they say nothing, not even to
-somebody who can guess the UIDs; with it they only answer "was this one erased?". A file that is known by its own digest
-costs no more than a stat; a new file is read, and known by its instance, series, study or patient.
+A right to erasure does not end with the next `medlens index` of an archive that still has the files. So an erasure
+stores HMAC-SHA256 digests, keyed with the store's own key, of what was named (a patient, study, series or instance) and
+of each file (archive, path and version). Without the key they reveal nothing, not even to someone who can guess the
+UIDs; with it they only answer "was this one erased?".
+
+A file that is recognised by its own digest costs no more than a stat. A new file is read, and recognised by its
+instance, series, study or patient.
 """
 
 from __future__ import annotations
@@ -30,7 +32,7 @@ class Erasures:
     def digest(self, scope: str, *parts: object) -> str:
         """64 hexadecimal digits. ValueError for a scope that is not in SCOPES."""
         if scope not in SCOPES:
-            raise ValueError(f"the scope is {scope!r}, expected one of {SCOPES}")
+            raise ValueError(f"the scope is {scope!r}; expected one of {SCOPES}")
         text = "\0".join(("medlens erasure", scope, *map(str, parts)))
         return hmac.digest(self._key, text.encode("utf-8", "surrogatepass"), "sha256").hex()
 
@@ -38,7 +40,7 @@ class Erasures:
         return self.digest("file", archive_id, stat.path, *stat.version)
 
     def of_record(self, record: InstanceRecord) -> list[str]:
-        """Every digest under which an instance may have been erased."""
+        """Return every digest under which an instance may have been erased."""
         values = {
             "patient": record.patient_pseudonym,
             "study": record.attributes.get("study_instance_uid"),
@@ -58,7 +60,10 @@ def which_erased(connection: sa.Connection, digests: Sequence[str]) -> set[str]:
 
 
 def keep_out(connection: sa.Connection, digests: Mapping[str, str]) -> None:
-    """Remember digests, with their scope. The connection holds the write lock, so nobody adds one in between."""
+    """Store digests with their scope.
+
+    The connection holds the write lock, so no other process can add one meanwhile.
+    """
     there = which_erased(connection, list(digests))
     rows = [{"digest": digest, "scope": scope} for digest, scope in digests.items() if digest not in there]
     if rows:
@@ -66,5 +71,5 @@ def keep_out(connection: sa.Connection, digests: Mapping[str, str]) -> None:
 
 
 def let_in(connection: sa.Connection, digests: Iterable[str]) -> None:
-    """Forget digests."""
+    """Remove digests, so that the files can be indexed again."""
     delete_where_in(connection, erasures, erasures.c.digest, list(digests))

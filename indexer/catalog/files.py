@@ -1,4 +1,4 @@
-"""The files of the archives: which are known, taking them in, and letting them go."""
+"""The files of the archives: which are known, how they are added, and how they are removed."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Files:
         self._in_use = in_use
 
     def archive_id(self, root: object) -> int:
-        """The id of the archive at an absolute path, or at the URL of another source; made if it is new."""
+        """Return the id of the archive at an absolute path or a source's URL; an unknown archive gets a new id."""
         place = str(root)
         find = sa.select(archives.c.id).where(archives.c.root == place)
         with self._database.reading() as connection:
@@ -43,14 +43,15 @@ class Files:
         return int(found)
 
     def archive_roots(self) -> dict[int, str]:
-        """Where every archive is, by its id: an absolute path, or a URL."""
+        """Return the place of every archive, an absolute path or a URL, by its id."""
         with self._database.reading() as connection:
             return {row.id: row.root for row in connection.execute(sa.select(archives).order_by(archives.c.id))}
 
     def known(self, archive_id: int) -> Iterator[tuple[str, KnownFile]]:
-        """Every file that was seen in the archive, by relative path in ascending order of code points.
+        """Yield every known file of the archive, by relative path, in ascending order of code points.
 
-        Read in pages, each in a transaction of its own: memory stays small, and no reader holds up a checkpoint.
+        The rows are read in pages, each in its own transaction, so that memory stays small and no reader delays a
+        checkpoint.
         """
         raw = sa.type_coerce(files.c.path, sa.Text)  # PathText would cost as much as reading the row
         query = sa.select(raw, *ROW).where(files.c.archive_id == archive_id).order_by(files.c.path).limit(_PAGE)
@@ -66,12 +67,12 @@ class Files:
                 return
 
     def current(self, archive_id: int, stats: Sequence[FileStat]) -> dict[FileStat, KnownFile]:
-        """Those of the files that are in the catalog in their present version."""
+        """Return those of the files that the catalog has in their current version."""
         with self._database.reading() as connection:
             return current_files(connection, archive_id, stats)
 
     def hashes_known(self, hashes: Iterable[str]) -> set[str]:
-        """Those content hashes that an indexed file has."""
+        """Return those of the content hashes that an indexed file has."""
         query = sa.select(files.c.content_hash).select_from(instances.join(files, instances.c.file_id == files.c.id))
         wanted = list(dict.fromkeys(filter(None, hashes)))
         with self._database.reading() as connection:
@@ -87,18 +88,18 @@ class Files:
         erased: Erasures | None = None,
         readmit: bool = False,
     ) -> CommitOutcome:
-        """Take in files with their frames, sentences and vectors, and rejected files, in one transaction.
+        """Add files with their frames, sentences and vectors, and rejected files, in one transaction.
 
-        - A path that is known with other content: its instance is replaced.
-        - A SOP Instance UID that another file holds: with the same `content_hash` a duplicate is noted, else the file
-          is rejected as a conflict and nothing is overwritten.
+        - If a path is known with other content, its instance is replaced.
+        - If another file has the same SOP Instance UID: with the same `content_hash` the file is recorded as a
+          duplicate, else it is rejected as a conflict and nothing is overwritten.
         - A rejected file that was indexed before loses its instance.
-        - `copies` are files with the content hash of an indexed file, moved, copied or only touched: its instance and
-          vectors are kept as they are. Those for which there is no such file any more are `stale` in the outcome.
-        - With `erased`, what was erased is left out; with `readmit` it is taken in and no longer kept out.
+        - `copies` are files with the content hash of an indexed file, because they were moved, copied or only touched;
+          its instance and vectors are kept. If there is no such file any more, they are `stale` in the outcome.
+        - With `erased`, erased files are left out; with `readmit` they are added and no longer kept out.
 
-        Claims on the files end. Vectors that are not finite, not of unit norm or of another size than the store's raise
-        ValueError. StoreIncompatible if another process has changed the store's model meanwhile.
+        Claims on the files end. Raises ValueError for vectors that are not finite, not of unit norm, or of another size
+        than the store's, and StoreIncompatible if another process has changed the store's model.
         """
         dim = self._embed_dim()
         with self._database.writing() as connection:
@@ -106,9 +107,11 @@ class Files:
             return Commit(connection, archive_id, erased, readmit).take(indexed, rejected, copies, dim)
 
     def forget(self, archive_id: int, paths: Sequence[str]) -> int:
-        """Drop files that are gone, with their instances, frames and sentences; how many instances went.
+        """Remove files that are gone, with their instances, frames and sentences.
 
-        An instance of which another copy is known is kept under that copy's path.
+        Returns the number of instances removed.
+
+        An instance with another known copy is kept under the path of that copy.
         """
         with self._database.writing() as connection:
             gone = forget(connection, archive_id, paths)
@@ -116,9 +119,11 @@ class Files:
         return gone
 
     def hand_over(self, archive_id: int, paths: Sequence[str], gone: Collection[str]) -> int:
-        """Of files at `paths`, which are gone, pass the instances to known copies: they were moved. How many.
+        """Pass the instances of the files at `paths`, which are gone, to known copies of them.
 
-        No copy at a path in `gone` takes over. Those without a copy stay as they are.
+        Returns the number passed on.
+
+        Copies at a path in `gone` are not considered. Instances without a copy stay as they are.
         """
         copy = files.alias()
         query = (

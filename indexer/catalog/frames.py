@@ -94,7 +94,9 @@ class Frames:
         return {i: found[i] for i in wanted if i in found}
 
     def frames_of(self, column: str, uids: Iterable[str]) -> dict[str, list[int]]:
-        """Ascending frame ids by `study_instance_uid` or another column, in the order asked, of those that have any."""
+        """Return ascending frame ids by `study_instance_uid` or another column, in the given order, for values that
+        have any.
+        """
         key = instances.c[column]
         query = sa.select(key, frames.c.id).select_from(frames.join(instances)).order_by(frames.c.id)
         wanted = list(dict.fromkeys(uids))
@@ -118,7 +120,7 @@ class Frames:
         return [key for key in found if key.short.startswith(letters[:SHORT_KEY_LETTERS])]
 
     def frames_of_instance(self, sop_instance_uid: str) -> list[FrameKey]:
-        """The indexed frames of an instance, by ascending number."""
+        """Return the indexed frames of an instance, by ascending number."""
         query = (
             sa.select(instances.c.sop_instance_uid, frames.c.frame_number)
             .select_from(frames.join(instances))
@@ -129,7 +131,7 @@ class Frames:
             return [FrameKey(*row) for row in connection.execute(query)]
 
     def find(self, key: FrameKey) -> FoundFrame:
-        """A frame by its key. StoreError if it is not there."""
+        """Return a frame by its key. Raises StoreError if it is not in the catalog."""
         columns = [instances.c[f"{name}_instance_uid"] for name in ("sop", "series", "study")]
         query = (
             sa.select(frames.c.id, *columns, instances.c.patient_pseudonym)
@@ -143,13 +145,13 @@ class Frames:
         return FoundFrame(row[0], key, Lineage(row[1], row[2], row[3], row[4]))
 
     def vectors_of(self, ids: Iterable[int]) -> tuple[Ids, Vectors]:
-        """(ids [n] ascending, vectors [n, D] float16) of those frames that are there."""
+        """Return (ids [n] ascending, vectors [n, D] float16) of those frames that exist."""
         return self._vectors.vectors_of(ids, "frame")
 
     def batches(self, where: SearchFilter = SearchFilter(), batch: int = 20_000) -> Iterator[FrameBatch]:
-        """All frames that pass the filter, with their vectors; each batch is read in a transaction of its own.
+        """Yield all frames that match the filter, with their vectors; each batch is read in its own transaction.
 
-        StoreIncompatible if another process has changed the store's model meanwhile.
+        Raises StoreIncompatible if another process has changed the store's model meanwhile.
         """
         columns = [instances.c[name] for name in ("sop_instance_uid", "study_instance_uid", "patient_pseudonym")]
         query = (
@@ -171,16 +173,18 @@ class Frames:
                 return
 
     def replace_vectors(self, uids: Sequence[str], numbers: Sequence[int], vectors: npt.NDArray[np.float16]) -> int:
-        """Give frames, named by SOP Instance UID and frame number, other vectors [n, D]; how many differed.
+        """Replace the vectors of frames, named by SOP Instance UID and frame number, by [n, D].
 
-        A frame with another vector is another row: its id is new and the old one is in the log of deletions, so the
-        indexes see it. StoreError for a frame that is named twice or isn't there, and StoreIncompatible if another
-        process has changed the store's model; then nothing is replaced.
+        Returns how many differed.
+
+        A frame with another vector is another row: its id is new, and the old id is in the log of deletions, so that
+        the indexes notice. Raises StoreError for a frame that is named twice or does not exist, and StoreIncompatible
+        if another process has changed the store's model; then nothing is replaced.
         """
         wanted = dict(zip(zip(uids, numbers, strict=True), vectors, strict=True))
         if len(wanted) < len(uids):
             (_, number), times = Counter(zip(uids, numbers, strict=True)).most_common(1)[0]
-            raise StoreError(f"a frame (number {number}) is named {times} times; nothing was replaced")
+            raise StoreError(f"the frame with number {number} is named {times} times; nothing was replaced")
         with self._database.writing() as connection:
             self._in_use.require(connection)
             changed = _changed(connection, wanted)
@@ -195,7 +199,7 @@ class Frames:
 def _changed(
     connection: sa.Connection, wanted: dict[tuple[str, int], npt.NDArray[np.float16]]
 ) -> list[tuple[int, dict[str, Any]]]:
-    """The ids of frames that have another vector than wanted, with their new rows, in the order of the ids."""
+    """The ids of frames whose vector differs from the given one, with their new rows, in the order of the ids."""
     uid = instances.c.sop_instance_uid
     columns = (frames.c.instance_id, frames.c.frame_number, frames.c.short_key, frames.c.vector)
     query = sa.select(frames.c.id, *columns, uid)
@@ -213,7 +217,7 @@ def _changed(
     if found < len(wanted):
         raise StoreError(
             f"{len(wanted) - found} of {len(wanted)} frames are not in the store; nothing was replaced",
-            hint="Index their files first: attributes come from the files, vectors can come from elsewhere.",
+            hint="Index the files of these frames first. Only vectors can be imported; attributes come from the files.",
         )
     return sorted(changed, key=lambda one: one[0])
 

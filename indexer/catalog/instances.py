@@ -1,4 +1,4 @@
-"""The instances: cohorts, whose they are, where a slice lies; and erasing them for good."""
+"""The instances: cohorts, their patients, the positions of slices, and permanent erasure."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _NAMED = {"patient_pseudonym": "patient", "study_instance_uid": "study", "series
 
 @dataclass(frozen=True)
 class SliceRow:
-    """Where one image of a series lies. What `frames.slice_positions` asks for."""
+    """The geometry of one image of a series, as `frames.slice_positions` needs it."""
 
     sop_instance_uid: str
     attributes: Mapping[str, Any]
@@ -36,22 +36,23 @@ class Instances:
         self._database = database
 
     def select(self, where: SearchFilter, level: SelectionLevel = "study") -> Iterator[dict[str, Any]]:
-        """What passes the filter, as one row per study, series or instance, in the order of their UIDs.
+        """Yield what matches the filter, as one row per study, series or instance, in the order of their UIDs.
 
-        A study's row has its attributes, `modalities`, and how many `series`, `instances` and `frames` of it pass.
+        A row of a study has its attributes, `modalities`, and how many matching `series`, `instances` and `frames` it
+        has.
         """
         with self._database.reading() as connection:
             yield from SELECT[level](connection, where)
 
     def patients_of(self, sop_instance_uids: Iterable[str]) -> dict[str, str | None]:
-        """The patient's pseudonym by SOP Instance UID, of those that are there."""
+        """Return the patient's pseudonym by SOP Instance UID, for the instances that exist."""
         query = sa.select(instances.c.sop_instance_uid, instances.c.patient_pseudonym)
         with self._database.reading() as connection:
             rows = rows_where_in(connection, query, instances.c.sop_instance_uid, list(sop_instance_uids))
             return {row[0]: row[1] for row in rows}
 
     def slices_of(self, series_instance_uids: Iterable[str]) -> list[SliceRow]:
-        """The geometry of every image of those series that has any."""
+        """Return the geometry of all images of these series that have one."""
         geometry = ("image_orientation_patient", "image_position_patient")
         names = ("sop_instance_uid", "series_instance_uid", *geometry, "image_type", "instance_number")
         query = (
@@ -65,7 +66,7 @@ class Instances:
             return [SliceRow(row[0], dict(zip(names, row, strict=True))) for row in rows]
 
     def count_matching(self, where: SearchFilter) -> dict[str, int]:
-        """What `delete_matching` would erase: patients, studies, instances, frames, report sentences."""
+        """Count what `delete_matching` would erase: patients, studies, instances, frames and report sentences."""
 
         def distinct(column: sa.Column[Any]) -> sa.Function[int]:
             return sa.func.count(column.distinct())
@@ -88,17 +89,19 @@ class Instances:
             }
 
     def delete_matching(self, where: SearchFilter, erased: Erasures | None = None) -> int:
-        """Erase instances with their files' rows, frames, vectors and reports; how many instances went.
+        """Erase instances with the rows of their files, their frames, vectors and reports.
 
-        SQLite overwrites what it frees (secure_delete), its write-ahead log is emptied, and copies of the catalog that
-        a migration left are removed. PostgreSQL is told to vacuum; what its own logs and backups hold is its
-        administrator's. Derived indexes are erased when they next catch up: `Store.refresh` does it at once.
+        Returns the number of instances.
 
-        With `erased`, a later run keeps out what went, and what else has the patient, study or series that the filter
-        names by itself. Without, a file that is still in the archive is indexed anew.
+        SQLite overwrites the freed space (secure_delete), its write-ahead log is emptied, and copies of the catalog
+        from migrations are removed. PostgreSQL runs VACUUM; its own logs and backups are its administrator's task. The
+        derived indexes drop the rows when they next catch up: `Store.refresh` does so at once.
+
+        With `erased`, a later run keeps out what was erased, and everything else of a patient, study or series that the
+        filter names on its own. Without it, a file that is still in the archive is indexed again.
         """
         if not where:
-            raise ValueError("delete_matching needs a condition; an empty filter would erase everything")
+            raise ValueError("delete_matching needs a condition, because an empty filter would erase everything")
         with self._database.writing() as connection:
             query = sa.select(instances.c.id).where(*conditions(connection, where))
             ids = connection.execute(query).scalars().all()

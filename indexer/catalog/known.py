@@ -1,4 +1,4 @@
-"""What the catalog remembers of a file, and what it says of files that a walk has met."""
+"""What the catalog knows about a file, and how it answers for the files that a walk found."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from indexer.catalog.batching import chunks, rows_where_in
 from indexer.catalog.schema import files
 from indexer.records import FileStat
 
-_MOST_CANDIDATES = 4096  # rows of the same version that are looked at for one claim
+_MOST_CANDIDATES = 4096  # rows of the same version that are examined for one claim
 _MOST_HASHES = 64  # content hashes that one file is compared with
 _PAIRS = 1000  # per statement: of versions
 
@@ -27,7 +27,7 @@ class KnownFile(NamedTuple):
 
     @property
     def version(self) -> tuple[int, int]:
-        """As `FileStat.version`: equal if the file is unchanged."""
+        """As `FileStat.version`: equal while the file is unchanged."""
         return self.size, self.stamp
 
 
@@ -35,7 +35,7 @@ ROW = (files.c.size, files.c.mtime_ns, files.c.status, files.c.reason, files.c.d
 
 
 def current_files(connection: sa.Connection, archive_id: int, stats: Sequence[FileStat]) -> dict[FileStat, KnownFile]:
-    """Those of the files that are in the catalog in their present version."""
+    """Return those of the files that the catalog has in their current version."""
     query = sa.select(files.c.path, *ROW).where(files.c.archive_id == archive_id)
     rows = rows_where_in(connection, query, files.c.path, [stat.path for stat in stats])
     found = {path: KnownFile(*row) for path, *row in rows}
@@ -45,8 +45,10 @@ def current_files(connection: sa.Connection, archive_id: int, stats: Sequence[Fi
 def candidate_hashes(
     connection: sa.Connection, archive_id: int, stats: Sequence[FileStat]
 ) -> dict[FileStat, tuple[str, ...]]:
-    """Files with the content hashes they may have: of an indexed file with the same version, moved or copied, or of the
-    same size under the same path, touched. Only a hint; a copy that is missed here is found once it is read.
+    """Return each file with the content hashes it may have, because it was moved, copied or touched.
+
+    The hash is that of an indexed file with the same version, or of the same size under the same path. This is only a
+    hint: a copy that is missed here is recognised when it is read.
     """
     out: dict[FileStat, tuple[str, ...]] = dict.fromkeys(stats, ())
     usable = (files.c.content_hash.is_not(None), files.c.status == "indexed")

@@ -1,4 +1,4 @@
-"""Zero-shot labels of the frames, kept for filters: `label.pneumothorax > 0.8`."""
+"""Zero-shot labels of the frames, saved for filters such as `label.pneumothorax > 0.8`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from retrieval.errors import UnknownFilterKeyword
 
 @dataclass(frozen=True)
 class SavedSet:
-    """A label set whose labels the catalog keeps. `made_by` tells what made them apart.
+    """A label set with labels saved in the catalog. `made_by` identifies the model, prompts and calibration.
 
     `former_model` names the model that made them, if the store has had another since.
     """
@@ -42,11 +42,13 @@ class Labels:
         self._in_use = in_use
 
     def save(self, saved: SavedSet, values: Iterable[tuple[npt.NDArray[np.int64], npt.NDArray[Any]]]) -> int:
-        """Keep labels: batches of (frame ids [n], values [n, labels] from 0 to 1, NaN to leave out). How many frames.
+        """Save labels: batches of (frame ids [n], values [n, labels] from 0 to 1, NaN to leave out).
 
-        What was kept of the set goes first if something else made it: other labels, model, wording or calibration.
-        Each batch is a transaction; a run that was stopped is completed by running it again. Frames that were deleted
-        meanwhile are left out. StoreIncompatible if another process has changed the store's model meanwhile.
+        Returns the frame count.
+
+        Saved labels of the set are removed first if other labels, another model, other prompts or another calibration
+        made them. Each batch is one transaction; run it again to complete a stopped run. Frames that were deleted
+        meanwhile are left out. Raises StoreIncompatible if another process has changed the store's model.
         """
         ids_of = self._label_ids(saved)
         count = 0
@@ -67,7 +69,7 @@ class Labels:
         return count
 
     def saved_sets(self) -> list[SavedSet]:
-        """What is kept, by name."""
+        """Return the saved sets, by name."""
         counted = (
             sa.select(labels, sa.func.count(label_scores.c.frame_id).label("frames"))
             .select_from(labels.outerjoin(label_scores))
@@ -102,7 +104,7 @@ class Labels:
         }
 
     def of_frame(self, frame_id: int) -> dict[str, dict[str, float]]:
-        """What is kept of one frame: by label set, each label's value."""
+        """Return the saved labels of one frame: for each label set, the value of each label."""
         query = (
             sa.select(labels.c.label_set, labels.c.label, label_scores.c.score)
             .select_from(labels.join(label_scores))
@@ -116,7 +118,7 @@ class Labels:
         return found
 
     def forget(self, label_set: str) -> bool:
-        """Drop a set's labels; whether there were any."""
+        """Remove the saved labels of a set. Returns whether there were any."""
         with self._database.writing() as connection:
             return _forgotten(connection, label_set)
 
@@ -138,10 +140,10 @@ class Labels:
 
 
 def label_score(connection: sa.Connection, path: Sequence[str]) -> sa.ScalarSelect[Any]:
-    """For a filter on `instances`: the highest score of the instance's frames, NULL without one.
+    """Return the SQL for a filter on `instances`: the highest score of the instance's frames, NULL without one.
 
-    `path` is what stands behind `label.`: (NAME,) or (SET, NAME), in any case. UnknownFilterKeyword for a label that
-    the catalog does not keep, or that several sets have.
+    `path` is what follows `label.`: (NAME,) or (SET, NAME), in any case. Raises UnknownFilterKeyword for a label that
+    is not saved, or that several sets have.
     """
     rows = connection.execute(sa.select(labels.c.id, labels.c.label_set, labels.c.label).order_by(labels.c.id)).all()
     wanted = [part.casefold() for part in path]
@@ -149,11 +151,17 @@ def label_score(connection: sa.Connection, path: Sequence[str]) -> sa.ScalarSele
     name = ".".join(("label", *path))
     if len(found) > 1:
         sets = ", ".join(f"label.{row.label_set}.{row.label}" for row in found)
-        raise UnknownFilterKeyword(f"{name!r} is a label of several sets", hint=f"Say which: {sets}.")
+        raise UnknownFilterKeyword(
+            f"several label sets have the label {name!r}", hint=f"Name the label set too: {sets}."
+        )
     if not found:
         near = difflib.get_close_matches(wanted[-1], [row.label.casefold() for row in rows], n=3, cutoff=0.5)
-        hint = f"Did you mean {', '.join(near)}?" if near else "medlens classify --labels SET --save keeps labels."
-        raise UnknownFilterKeyword(f"the catalog keeps no label {name.removeprefix('label.')!r}", hint=hint)
+        hint = (
+            f"Did you mean {', '.join(near)}?"
+            if near
+            else "To save labels in the store, run `medlens classify --labels SET --save`."
+        )
+        raise UnknownFilterKeyword(f"the store has no saved label {name.removeprefix('label.')!r}", hint=hint)
     return (
         sa.select(sa.func.max(label_scores.c.score))
         .select_from(label_scores.join(frames, label_scores.c.frame_id == frames.c.id))
@@ -177,7 +185,7 @@ def mark_former(connection: sa.Connection, former: Mapping[str, Any], present: M
 
 
 def _insert(connection: sa.Connection, table: sa.Table) -> Any:
-    """The dialect's own INSERT, which knows conflicts. PostgreSQL's takes long to import, and only this wants it."""
+    """The dialect's own INSERT, which handles conflicts. PostgreSQL's is imported here because the import is slow."""
     if connection.dialect.name == "postgresql":
         from sqlalchemy.dialects import postgresql
 

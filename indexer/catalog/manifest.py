@@ -24,7 +24,7 @@ class Manifest(MutableMapping[str, Any]):
                 row = connection.execute(sa.select(manifest.c.value).where(manifest.c.key == key)).one_or_none()
         except ValueError as exc:
             raise StoreCorrupt(
-                f"the setting {key!r} of {self._database.label} is no JSON",
+                f"the setting {key!r} of {self._database.label} is not valid JSON",
                 hint="Restore the store from a backup, or index the archive into a new store.",
             ) from exc
         if row is None:
@@ -35,7 +35,7 @@ class Manifest(MutableMapping[str, Any]):
         self.update({key: value})
 
     def update(self, values: Any = (), /, **more: Any) -> None:
-        """Set all of them in one transaction."""
+        """Set all of these values in one transaction."""
         new = dict(values, **more)
         with self._database.writing() as connection:
             write_settings(connection, new)
@@ -54,7 +54,7 @@ class Manifest(MutableMapping[str, Any]):
 
 
 def write_settings(connection: sa.Connection, values: Mapping[str, Any]) -> None:
-    """Set them in a transaction that is open."""
+    """Set these values within an open transaction."""
     if values:
         connection.execute(sa.delete(manifest).where(manifest.c.key.in_(values)))
         connection.execute(sa.insert(manifest), [{"key": key, "value": value} for key, value in values.items()])

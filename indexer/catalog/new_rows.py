@@ -1,4 +1,4 @@
-"""New files as rows: many at a time, each instance with its frames, report, sentences and vectors."""
+"""New files as rows, many at a time: each instance with its frames, report, sentences and vectors."""
 
 from __future__ import annotations
 
@@ -26,19 +26,22 @@ class PackedFile:
 
 
 def pack(file: IndexedFile, dim: int | None) -> PackedFile:
-    """ValueError for vectors that are not finite, not of unit norm or not of `dim` numbers, if that is given."""
+    """Pack a file's vectors.
+
+    Raises ValueError if they are not finite, not of unit norm, or not of `dim` numbers, if given.
+    """
     uid = file.record.sop_instance_uid
     if len(set(file.frame_numbers)) != len(file.frame_numbers) or any(n < 1 for n in file.frame_numbers):
-        raise ValueError(f"{uid}: frame numbers {file.frame_numbers}, expected different ones from 1")
+        raise ValueError(f"{uid}: the frame numbers are {file.frame_numbers}; expected distinct numbers from 1")
     return PackedFile(
         file,
-        packed(file.frame_vectors, len(file.frame_numbers), dim, f"{uid}: frame vectors"),
-        packed(file.sentence_vectors, len(file.sentences), dim, f"{uid}: sentence vectors"),
+        packed(file.frame_vectors, len(file.frame_numbers), dim, f"the frame vectors of {uid}"),
+        packed(file.sentence_vectors, len(file.sentences), dim, f"the sentence vectors of {uid}"),
     )
 
 
 def insert_files(connection: sa.Connection, archive_id: int, items: Sequence[PackedFile], tally: Tally) -> None:
-    """Insert files that are new in every way, by few statements; the tally counts what they hold."""
+    """Insert files that are entirely new, with few statements. The tally counts what they contain."""
     if not items:
         return
     file_ids = _new_ids(connection, files, len(items))
@@ -142,9 +145,9 @@ def file_row(
 
 
 def _new_ids(connection: sa.Connection, table: sa.Table, count: int) -> Sequence[int]:
-    """Ids for new rows. With them rows go in many at a time; to hand ids back, SQLite inserts them one by one.
+    """Ids for new rows, so that many rows can be inserted at a time. To return ids, SQLite inserts rows one by one.
 
-    Nobody else can take them: this transaction holds the write lock, or they come from PostgreSQL's sequence.
+    No other process can take these ids: this transaction holds the write lock, or they come from PostgreSQL's sequence.
     """
     if connection.dialect.name == "postgresql":
         sequence = sa.func.nextval(sa.func.pg_get_serial_sequence(table.name, "id"))
@@ -158,19 +161,19 @@ def packed(vectors: Any, count: int, dim: int | None, what: str) -> list[bytes]:
     """Vectors [count, dim] as the catalog stores them. ValueError for others, not finite, or not of unit norm."""
     if vectors is None:
         if count:
-            raise ValueError(f"{what}: none, expected {count}")
+            raise ValueError(f"{what} are missing; expected {count}")
         return []
     array = np.asarray(vectors, dtype=np.float32)
     if array.ndim != 2 or array.shape[0] != count or (count and dim is not None and array.shape[1] != dim):
-        raise ValueError(f"{what} have shape {array.shape}, expected ({count}, {dim if dim is not None else 'D'})")
+        raise ValueError(f"{what} have shape {array.shape}; expected ({count}, {dim if dim is not None else 'D'})")
     norms = np.linalg.norm(array, axis=1)
     if not np.all(np.abs(norms - 1) <= NORM_TOLERANCE):  # also false for NaN
-        raise ValueError(f"{what} have norms {norms[:5]}, expected 1")
+        raise ValueError(f"{what} have norms {norms[:5]}; expected 1")
     return [row.tobytes() for row in array.astype("<f2")]
 
 
 def _storable(value: Any) -> Any:
-    """A text without what no database takes: NUL, and lone surrogates."""
+    """Return a text without characters that no database accepts: NUL and lone surrogates."""
     if isinstance(value, str):
         return value.replace("\x00", "").encode("utf-8", "replace").decode("utf-8")
     return value

@@ -1,4 +1,4 @@
-"""Processes, as far as others can tell whether they live."""
+"""Processes, and whether other processes can tell that they have ended."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Process:
-    """A process, as far as others on its machine can tell whether it lives."""
+    """The identity of a process, by which others on its machine can tell whether it still runs."""
 
     place: str
     pid: int
@@ -23,7 +23,7 @@ class Process:
         return cls(_place(), os.getpid(), _started(os.getpid()))
 
     def is_dead(self) -> bool:
-        """Certainly dead. False where it can't be told."""
+        """Whether the process has certainly ended. False if that is unknown."""
         if self.place != _place():
             return False
         try:
@@ -31,21 +31,21 @@ class Process:
         except ProcessLookupError:
             return True
         except PermissionError:
-            pass  # it is another user's, and alive
+            pass  # the process belongs to another user, and it runs
         return _started(self.pid) != self.started
 
 
 def _place() -> str:
-    """A digest of what a PID is good for: this machine, since it was started, this container."""
+    """Return a digest of the scope in which a PID is unique: this machine since its start, and this container."""
     parts = [platform.node()]
-    with contextlib.suppress(OSError):  # no Linux: the host's name has to do
+    with contextlib.suppress(OSError):  # not Linux: only the host's name is known
         parts.append(Path("/proc/sys/kernel/random/boot_id").read_text())
         parts.append(str(Path("/proc/self/ns/pid").readlink()))
     return hashlib.sha256("\0".join(parts).encode("utf-8", "surrogateescape")).hexdigest()[:32]
 
 
 def _started(pid: int) -> str:
-    """When a process began, in clock ticks since the boot; '' where the system does not say, 'ended' for a zombie."""
+    """When a process started, in clock ticks since the boot; '' if the system does not say, 'ended' for a zombie."""
     try:
         text = Path(f"/proc/{pid}/stat").read_text("utf-8", "replace")
     except OSError:

@@ -1,8 +1,8 @@
-"""A SQLite catalog that may be read and not written: one that its owner lends to a group, or on read-only media.
+"""An SQLite catalog that may be read but not written: shared with a group by its owner, or on read-only media.
 
-SQLite reads a database in WAL mode only with its log and that one's index beside it. While its owner works they are
-there. Otherwise nobody writes, and the file is opened as one that does not change (`immutable`); that this held while
-it was read is looked at afterwards. https://sqlite.org/wal.html#read_only_databases
+SQLite reads a database in WAL mode only with its log and the log's index beside it. They are there while its owner
+works. Otherwise nobody writes, and the file is opened as one that does not change (`immutable`); after reading, it is
+checked that it did not. https://sqlite.org/wal.html#read_only_databases
 """
 
 from __future__ import annotations
@@ -18,31 +18,34 @@ from retrieval.errors import StoreError
 
 
 def may_be_written(path: Path) -> bool:
-    """Whether this process may write the database, or make it: the file, and its log in the same folder."""
+    """Whether this process may write or create the database: the file, and its log in the same folder."""
     return not path.exists() or (os.access(path, os.W_OK) and os.access(path.parent, os.W_OK))
 
 
 def connect(path: Path, timeout_s: float) -> sqlite3.Connection:
-    """A connection that can't write."""
+    """Return a connection that can't write."""
     immutable = "" if path.with_name(f"{path.name}-wal").exists() else "&immutable=1"
     place = f"file:{quote(str(path.absolute()))}?mode=ro{immutable}"
     return sqlite3.connect(place, timeout=timeout_s, check_same_thread=False, uri=True)
 
 
 def stamp(path: Path) -> Hashable:
-    """A value that differs as soon as anyone has committed anything, or has emptied the log."""
+    """Return a value that changes with every commit, and when the log is emptied."""
     places = (path, path.with_name(f"{path.name}-wal"))
     return tuple((s.st_ino, s.st_size, s.st_mtime_ns) if (s := _stat(place)) else None for place in places)
 
 
 @contextmanager
 def unchanged(path: Path, label: str) -> Iterator[None]:
-    """StoreError if the database's file was written to meanwhile: what was read may be half of one state."""
+    """Raise StoreError if the database's file was written meanwhile, because a mixture of two states may have been
+    read.
+    """
     before = _written(path)
     yield
     if _written(path) != before:
         raise StoreError(
-            f"the catalog of {label} was written while it was read, without the right to lock it", hint="Try again."
+            f"the catalog of {label} was changed while it was read; medlens has no right to lock it here",
+            hint="Run the command again.",
         )
 
 

@@ -1,6 +1,7 @@
-"""How files and their instances leave: who inherits an instance, what goes with it, what is logged and kept out.
+"""How files and their instances are removed: who inherits an instance, what is removed with it, what is logged and kept
+out.
 
-All of it works in a transaction that the caller opened to write and ends.
+All functions work in a transaction that the caller opened for writing and ends.
 """
 
 from __future__ import annotations
@@ -15,12 +16,15 @@ from indexer.catalog.erasure import Erasures, keep_out
 from indexer.catalog.schema import VECTOR_TABLES, deletions, files, instances
 from indexer.records import FileStat
 
-DUPLICATE = "duplicate"  # the reason of a file that is a second copy of an indexed one
-CONFLICT = "conflict"  # of one whose UID another file has, with other content
+DUPLICATE = "duplicate"  # the reason of a file that is a second copy of an indexed instance
+CONFLICT = "conflict"  # the reason of a file whose UID belongs to another file with other content
 
 
 def forget(connection: sa.Connection, archive_id: int, paths: Sequence[str]) -> int:
-    """Drop files with their instances; how many instances went. One that has another copy is kept under its path."""
+    """Remove files with their instances.
+
+    Returns the number removed; an instance with another copy is kept under its path.
+    """
     gone = 0
     for chunk in chunks(paths):
         ids = _files_at(connection, archive_id, chunk)
@@ -30,7 +34,7 @@ def forget(connection: sa.Connection, archive_id: int, paths: Sequence[str]) -> 
 
 
 def hand_over(connection: sa.Connection, archive_id: int, paths: Sequence[str], gone: Collection[str]) -> int:
-    """Of files at `paths`, which are gone: pass their instances to copies that are not in `gone`; how many.
+    """Pass the instances of the files at `paths`, which are gone, to copies that are not in `gone`. Returns the number.
 
     The others stay as they are.
     """
@@ -47,9 +51,9 @@ def hand_over(connection: sa.Connection, archive_id: int, paths: Sequence[str], 
 
 
 def erase(connection: sa.Connection, instance_ids: Sequence[int], scope: str, erased: Erasures | None = None) -> None:
-    """Take out instances, and the rows of every file that holds or claims them: paths can hold names.
+    """Remove instances, and the rows of every file that contains or claims them, because paths can contain names.
 
-    With the store's Erasures, each is kept out by its own digest, or that of its patient, study or series.
+    With the store's Erasures, each is kept out by its own digest, or by that of its patient, study or series.
     """
     names = {
         "patient": instances.c.patient_pseudonym,
@@ -72,7 +76,10 @@ def erase(connection: sa.Connection, instance_ids: Sequence[int], scope: str, er
 
 
 def detach(connection: sa.Connection, file_ids: Sequence[int]) -> int:
-    """Part files from their instances; how many instances went. One with another copy passes to that file."""
+    """Separate files from their instances.
+
+    Returns the number removed; an instance with another copy passes to that file.
+    """
     owned = _owned(connection, file_ids)
     left = set(file_ids)
     heirs = _heirs(connection, owned, lambda row: row.id not in left)
@@ -88,7 +95,7 @@ def detach(connection: sa.Connection, file_ids: Sequence[int]) -> int:
 
 
 def log_deletions(connection: sa.Connection, kind: str, row_ids: Sequence[int]) -> None:
-    """Tell the derived indexes that rows with vectors are going."""
+    """Log for the derived indexes that rows with vectors are removed."""
     if row_ids:
         connection.execute(sa.insert(deletions), [{"kind": kind, "row_id": row_id} for row_id in row_ids])
 
@@ -110,7 +117,7 @@ def _owned(connection: sa.Connection, file_ids: Sequence[int]) -> Sequence[Any]:
 def _heirs(
     connection: sa.Connection, owned: Sequence[Any], may_be: Callable[[Any], bool]
 ) -> dict[tuple[str, str], int]:
-    """The file that can take over an instance, by its UID and content."""
+    """Return the file that can inherit an instance, by its UID and content."""
     uids = [row.sop_instance_uid for row in owned]
     copies = rows_where_in(
         connection, sa.select(files).where(files.c.reason == DUPLICATE), files.c.sop_instance_uid, uids
@@ -124,7 +131,7 @@ def _inherit(connection: sa.Connection, instance_id: int, file_id: int) -> None:
 
 
 def _delete_instances(connection: sa.Connection, ids: Sequence[int]) -> None:
-    """Delete with all that hangs on them, and log it. Files in conflict with them are to be looked at again."""
+    """Delete instances with all dependent rows, and log it. Files in conflict with them are to be read again."""
     if not ids:
         return
     for kind, table in VECTOR_TABLES.items():
@@ -132,4 +139,4 @@ def _delete_instances(connection: sa.Connection, ids: Sequence[int]) -> None:
         connection.execute(sa.insert(deletions).from_select([deletions.c.row_id, deletions.c.kind], rows))
     rivals = sa.select(instances.c.sop_instance_uid).where(instances.c.id.in_(ids))
     connection.execute(sa.delete(files).where(files.c.reason == CONFLICT, files.c.sop_instance_uid.in_(rivals)))
-    connection.execute(sa.delete(instances).where(instances.c.id.in_(ids)))  # frames and reports go with it
+    connection.execute(sa.delete(instances).where(instances.c.id.in_(ids)))  # deletes frames and reports as well

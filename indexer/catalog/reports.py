@@ -31,7 +31,7 @@ class Reports:
         self._database = database
 
     def sentence_rows(self, ids: Iterable[int]) -> dict[int, ReportSentence]:
-        """Sentences by id, in the order asked. Ids that are gone are missing from the answer."""
+        """Return sentences by id, in the given order. Ids that no longer exist are left out."""
         query = sa.select(
             sentences.c.id,
             sentences.c.text,
@@ -46,7 +46,7 @@ class Reports:
         return {i: found[i] for i in wanted if i in found}
 
     def sentences_of(self, study_instance_uids: Iterable[str]) -> dict[str, list[int]]:
-        """Ascending ids of the sentences of each study's reports, of those studies that have any."""
+        """Return the ascending ids of the sentences of each study's reports, for studies that have any."""
         key = instances.c.study_instance_uid
         joined = sentences.join(reports).join(instances)
         query = sa.select(key, sentences.c.id).select_from(joined).order_by(sentences.c.id)
@@ -74,9 +74,9 @@ class Reports:
             return "\n".join(texts)
 
     def mark(self) -> list[int]:
-        """Changes whenever a report with a sentence comes or goes.
+        """Return a value that changes whenever a report with a sentence is added or removed.
 
-        The last sentence's id and the last deletion's number; neither is ever used twice.
+        It is the id of the last sentence and the number of the last deletion; neither is ever used twice.
         """
         gone = sa.select(deletions.c.seq).where(deletions.c.kind == "sentence")
         with self._database.reading() as connection:

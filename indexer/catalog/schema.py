@@ -43,8 +43,8 @@ from retrieval.types import SHORT_KEY_LETTERS
 SCHEMA_REVISION = "0007"
 """The migration that this code was written for. Kept here so that opening a current store needs no Alembic."""
 
-# A file name that is no UTF-8 reaches Python as lone surrogates, which no database takes: they travel as private-use
-# characters of plane 16 instead.
+# A file name that is not UTF-8 reaches Python as lone surrogates, which no database accepts: they are stored as
+# private-use characters of plane 16 instead.
 _TO_PRIVATE = {code: code + 0x100000 for code in range(0xDC80, 0xDD00)}
 _FROM_PRIVATE = {private: code for code, private in _TO_PRIVATE.items()}
 
@@ -54,7 +54,7 @@ ShortKey = String(SHORT_KEY_LETTERS).with_variant(String(SHORT_KEY_LETTERS, coll
 
 
 class PathText(TypeDecorator[str]):
-    """A path, whatever bytes it is made of."""
+    """A path, of any bytes."""
 
     impl = Text
     cache_ok = True
@@ -127,9 +127,9 @@ files = Table(
     metadata,
     Column("id", BigId, primary_key=True),
     Column("archive_id", BigId, ForeignKey("archives.id"), nullable=False),
-    # On PostgreSQL collated "C": the walk over the archive and the catalog are read side by side, by code point.
+    # Collated "C" on PostgreSQL: the walk over the archive and the catalog are compared side by side, by code point.
     Column("path", PathText, nullable=False, comment="relative to the archive's root, with '/'"),
-    # Both together are the file's version, as its source says it; where there are no times, a digest of its tag.
+    # Together they are the file's version, as its source states it; without times, a digest of its tag.
     Column("size", BigInteger, nullable=False, comment="bytes"),
     Column("mtime_ns", BigInteger, nullable=False, comment="nanoseconds since 1970"),
     Column("status", String(16), nullable=False),
@@ -261,7 +261,7 @@ manifest = Table(
 
 @dataclass(frozen=True)
 class VectorTable:
-    """Where the vectors of one kind are: `rows` with `id` and `vector`, and how they hang on an instance."""
+    """The table with the vectors of one kind: `rows` with `id` and `vector`, and its join to the instances."""
 
     rows: Table
     joined: Table | Join  # the rows, with the table that has instance_id
@@ -288,7 +288,7 @@ FRAMES_IN_FULL: Join = frames.join(instances).outerjoin(
 
 
 def of_frame(name: str) -> ColumnElement[Any]:
-    """A column of `instances` as it holds for one frame of FRAMES_IN_FULL."""
+    """Return the value of a column of `instances` that holds for one frame of FRAMES_IN_FULL."""
     column = instances.c[name]
     return func.coalesce(frame_attributes.c[name], column, type_=column.type) if name in BY_FRAME else column
 
@@ -311,6 +311,6 @@ NEXT_VECTORS: Mapping[VectorKind, Table] = {kind: _next_vectors(each) for kind, 
 
 
 def child_tables() -> list[Table]:
-    """The tables whose rows hang on another row, by their foreign key: what hangs on them stands before them."""
+    """Return the tables whose rows refer to a parent row; a table comes before the tables that refer to it."""
     names = dict.fromkeys(name for each in VECTOR_SETS.values() for name in each.tables)
     return [metadata.tables[name] for name in (*names, "instances")]

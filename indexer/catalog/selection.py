@@ -1,4 +1,4 @@
-"""Studies, series or instances that a filter lets through, without a query: for counting, and for cohorts."""
+"""Studies, series or instances that match a filter, without a query: for counts and cohorts."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _BATCH = 10_000
 
 
 def select_instances(connection: sa.Connection, where: SearchFilter) -> Iterator[dict[str, Any]]:
-    """Every instance that passes, by patient, study and series: its attributes, `file_path` and `archive_root`."""
+    """Return every matching instance, by patient, study and series: its attributes, `file_path` and `archive_root`."""
     query = (
         sa.select(
             *(instances.c[name] for name in (*OWN_COLUMNS, *COLUMNS)),
@@ -39,7 +39,7 @@ def select_instances(connection: sa.Connection, where: SearchFilter) -> Iterator
 
 
 def select_series(connection: sa.Connection, where: SearchFilter) -> Iterator[dict[str, Any]]:
-    """Every series with an instance that passes: what is said of study and series, and how much of it passes."""
+    """Return every series with a matching instance: the attributes of study and series, and the number of matches."""
     said = [sa.func.min(instances.c[name]).label(name) for name in (*_STUDY_SAID, *_SERIES_SAID)]
     by = [instances.c.study_instance_uid, instances.c.series_instance_uid]
     per_instance = sa.select(sa.func.count()).where(frames.c.instance_id == instances.c.id).scalar_subquery()
@@ -56,7 +56,7 @@ def select_series(connection: sa.Connection, where: SearchFilter) -> Iterator[di
 
 
 def select_studies(connection: sa.Connection, where: SearchFilter) -> Iterator[dict[str, Any]]:
-    """Every study with an instance that passes: what is said of it, its modalities, and how much of it passes."""
+    """Return every study with a matching instance: its attributes, its modalities, and the number of matches."""
     for uid, group in groupby(select_series(connection, where), key=lambda row: row["study_instance_uid"]):
         rows = list(group)
         modalities = {str(row["modality"]) for row in rows if row["modality"]}

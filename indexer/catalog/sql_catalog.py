@@ -1,6 +1,6 @@
 """The catalog: what is in the archive, with every vector. The vector indexes are derived from it.
 
-A row and its vector are committed in one transaction, so that no crash can part them.
+A row and its vector are committed in one transaction, so that no crash can separate them.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from retrieval.on_disk import make_private
 
 @dataclass(frozen=True)
 class Counts:
-    """How much is in the catalog. `files` are those indexed, second copies included."""
+    """The numbers of rows in the catalog. `files` counts indexed files, second copies included."""
 
     files: int = 0
     instances: int = 0
@@ -42,14 +42,14 @@ class Counts:
     patients: int = 0
     reports: int = 0
     sentences: int = 0
-    modalities: Mapping[str, int] = field(default_factory=dict)  # instances by Modality, '' where it is not said
+    modalities: Mapping[str, int] = field(default_factory=dict)  # instances by Modality, '' if it is not stated
     rejected: Mapping[str, int] = field(default_factory=dict)  # files by reason
 
 
 class SqlCatalog:
-    """The catalog in SQLite or PostgreSQL, by subject. Safe for several threads and several processes at once.
+    """The catalog in SQLite or PostgreSQL, by subject. Safe for several threads and processes.
 
-    Every method of a subject is one transaction. Errors of the database come out as StoreError, with what to do.
+    Every method of a subject is one transaction. Database errors are raised as StoreError with a hint.
     """
 
     def __init__(self, database: Database) -> None:
@@ -68,20 +68,24 @@ class SqlCatalog:
 
     @classmethod
     def create(cls, url: str | Path, manifest: Mapping[str, Any] | None = None) -> SqlCatalog:
-        """Make the tables at a database URL, or in a new SQLite file, and set the manifest: all or nothing.
+        """Create the tables at a database URL, or in a new SQLite file, and set the manifest, completely or not at all.
 
-        StoreError if there is a catalog already.
+        Raises StoreError if there is a catalog already.
         """
         parsed = parse_url(url)
         database = Database(parsed)
         try:
             if database.is_sqlite and Path(str(parsed.database)).exists():
-                raise StoreError(f"there is a file in the place of the new catalog of {database.label}")
+                raise StoreError(
+                    f"the catalog of {database.label} can't be created: a file of that name exists already"
+                )
             if database.is_sqlite:
-                with suppress(OSError):  # SQLite says the same in a moment, and better
+                with suppress(OSError):  # SQLite reports the same, faster and in more detail
                     make_private(Path(str(parsed.database)))
             if database.revision() is not None:
-                raise StoreError(f"there is a store already in {database.label}", hint="Open it instead.")
+                raise StoreError(
+                    f"{database.label} contains a store already", hint="Open that store, or name another location."
+                )
             database.migrate(lambda connection: write_settings(connection, manifest or {}))
         except BaseException:
             database.close()
@@ -90,10 +94,10 @@ class SqlCatalog:
 
     @classmethod
     def open(cls, url: str | Path) -> SqlCatalog:
-        """Open what `create` made; an older schema is migrated, after a backup, on SQLite.
+        """Open what `create` made. On SQLite, an older schema is migrated after a backup.
 
-        Raises StoreNotFound, StoreCorrupt, or StoreIncompatible: a newer schema, or on PostgreSQL an older one, which
-        `upgrade` migrates.
+        Raises StoreNotFound, StoreCorrupt, or StoreIncompatible for a newer schema, or on PostgreSQL for an older one,
+        which `upgrade` migrates.
         """
         parsed = parse_url(url)
         database = Database(parsed)
@@ -108,9 +112,9 @@ class SqlCatalog:
 
     @classmethod
     def upgrade(cls, url: str | Path) -> bool:
-        """Migrate an older catalog, on SQLite after a backup; whether there was anything to do.
+        """Migrate an older catalog, on SQLite after a backup. Returns whether anything had to be done.
 
-        Raises as `open` does, but not for an older schema on PostgreSQL: this is how that is migrated.
+        Raises as `open` does, except for an older schema on PostgreSQL, which it migrates.
         """
         parsed = parse_url(url)
         database = Database(parsed)
@@ -135,12 +139,12 @@ class SqlCatalog:
 
     @property
     def embed_dim(self) -> int | None:
-        """Numbers per vector, from the manifest's model. None before a model is set."""
+        """The numbers per vector, from the model in the manifest. None before a model is set."""
         model = self.manifest.get("model")
         return int(model["embed_dim"]) if model and "embed_dim" in model else None
 
     def state(self) -> Hashable:
-        """A value that differs as soon as anyone has committed anything; cheap to ask."""
+        """Return a value that changes with every commit. Reading it is cheap."""
         return self._database.state()
 
     def counts(self) -> Counts:

@@ -26,7 +26,7 @@ Ids = npt.NDArray[np.int64]
 Vectors = npt.NDArray[np.float16]  # [N, embed_dim], unit norm
 
 NORM_TOLERANCE = 0.01
-_ANSWERS = 16  # filters whose ids are remembered
+_ANSWERS = 16  # filters whose ids are cached
 
 
 class VectorSets:
@@ -38,10 +38,10 @@ class VectorSets:
         self._matching: CatalogCache[tuple[str, str], Ids] = CatalogCache(database.state, _ANSWERS)
 
     def ids_matching(self, where: SearchFilter, kind: VectorKind) -> Ids:
-        """Ascending ids of the frames that pass the filter, or of the sentences whose instance does.
+        """Return the ascending ids of the frames that match the filter, or of the sentences whose instance does.
 
-        Read-only, and remembered until anything is committed: the database takes a microsecond a row to say it again.
-        Raises UnknownFilterKeyword, and QueryError for a value that the column does not accept.
+        The array is read-only and cached until the next commit, because the database needs a microsecond per row to
+        return it. Raises UnknownFilterKeyword, and QueryError for a value that the column does not accept.
         """
         key = (kind, repr(where))
         return self._matching.get([key], lambda _: {key: self._ids_matching(where, kind)})[key]
@@ -59,7 +59,7 @@ class VectorSets:
         return ids
 
     def count(self, kind: VectorKind) -> int:
-        """How many there are."""
+        """Return the number of vectors."""
         with self._database.reading() as connection:
             query = sa.select(sa.func.count()).select_from(VECTOR_TABLES[kind].rows)
             return int(connection.execute(query).scalar_one())
@@ -70,7 +70,7 @@ class VectorSets:
             yield unpacked(rows, kind)
 
     def vectors_of(self, ids: Iterable[int], kind: VectorKind) -> tuple[Ids, Vectors]:
-        """(ids [n] ascending, vectors [n, D] float16) of those ids that are there."""
+        """Return (ids [n] ascending, vectors [n, D] float16) of those ids that exist."""
         table = VECTOR_TABLES[kind].rows
         query = sa.select(table.c.id, table.c.vector).order_by(table.c.id)
         with self._database.reading() as connection:
@@ -78,7 +78,7 @@ class VectorSets:
         return unpacked(rows, kind) if rows else _no_vectors(self._embed_dim())
 
     def deleted_since(self, kind: VectorKind, seq: int) -> tuple[int, Ids]:
-        """The log's last number and the ids of the rows deleted after number `seq`."""
+        """Return the last number of the log, and the ids of the rows deleted after number `seq`."""
         query = (
             sa.select(deletions.c.seq, deletions.c.row_id)
             .where(deletions.c.seq > seq, deletions.c.kind == kind)
@@ -89,7 +89,7 @@ class VectorSets:
         return (rows[-1].seq if rows else seq), np.array([row.row_id for row in rows], dtype=np.int64)
 
     def bad(self, kind: VectorKind, dim: int) -> tuple[int, list[int]]:
-        """How many vectors there are, and the ids of those of a wrong size, not finite, or not of unit norm."""
+        """The number of vectors, and the ids of those that have a wrong size, are not finite, or not of unit norm."""
         count, bad = 0, list[int]()
         for rows in self._pages(kind, 0, 4096):
             count += len(rows)
@@ -102,14 +102,14 @@ class VectorSets:
         return count, bad
 
     def instances_of(self, kind: VectorKind, ids: Sequence[int]) -> list[int]:
-        """The ids of the instances that these rows belong to."""
+        """Return the ids of the instances that these rows belong to."""
         table = VECTOR_TABLES[kind]
         query = sa.select(table.instance_id).select_from(table.joined)
         with self._database.reading() as connection:
             return list(dict.fromkeys(row[0] for row in rows_where_in(connection, query, table.rows.c.id, ids)))
 
     def _pages(self, kind: VectorKind, after_id: int, size: int) -> Iterator[Sequence[Any]]:
-        """Rows of id and vector, each page in a transaction of its own."""
+        """Yield rows of id and vector, each page in its own transaction."""
         table = VECTOR_TABLES[kind].rows
         query = sa.select(table.c.id, table.c.vector).order_by(table.c.id).limit(size)
         while True:
@@ -123,11 +123,11 @@ class VectorSets:
 
 
 def unpacked(rows: Sequence[Any], kind: VectorKind) -> tuple[Ids, Vectors]:
-    """(ids, vectors) of rows that have an `id` and a `vector`. StoreCorrupt for vectors of different sizes."""
+    """(ids, vectors) of rows that have an `id` and a `vector`. Raises StoreCorrupt for vectors of different sizes."""
     sizes = {len(row.vector) for row in rows}
     if len(sizes) != 1 or 0 in sizes or sizes.pop() % 2:
         raise StoreCorrupt(
-            f"vectors of different sizes among the {kind} rows {rows[0].id} to {rows[-1].id} of the catalog",
+            f"the {kind} rows {rows[0].id} to {rows[-1].id} of the catalog have vectors of different sizes",
             hint="Index the archive into a new store.",
         )
     ids = np.array([row.id for row in rows], dtype=np.int64)

@@ -1,7 +1,7 @@
-"""Coded anatomy as the terms of BodyPartExamined, and coded sides as those of Laterality.
+"""Coded anatomy as terms of BodyPartExamined, and coded sides as values of Laterality.
 
-Writers of newer objects say the region in a code (PS3.3 10.5), of SNOMED CT or of the older SNOMED-RT that it replaced;
-filters ask for the terms. A code that the table lacks says nothing: its meaning is free text.
+Writers of newer objects name the region by a code (PS3.3 10.5), of SNOMED CT or of the older SNOMED-RT; filters use the
+terms. A code that is not in the table gives no value, because its meaning is free text.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from pydicom.dataset import Dataset
 from indexer.dicom.values import first_item, read_text
 
 # PS3.16 annex L, "Correspondence of Anatomic Region Codes and Body Part Examined Defined Terms", for the regions of
-# CID 4 that radiology speaks of; with codes that earlier editions had for the same term. A term, then its codes:
-# digits are SNOMED CT (SCT), others SNOMED-RT (SRT, SNM3, 99SDM) as PS3.16 annex O pairs them.
+# CID 4 that occur in radiology, with codes that earlier editions had for the same term. Each term is followed by its
+# codes: digits are SNOMED CT (SCT), others SNOMED-RT (SRT, SNM3, 99SDM), in the pairs of PS3.16 annex O.
 _BODY_PARTS = """
 ABDOMEN 818981001 113345001 T-D4000
 ABDOMENPELVIS 818982008 416949008 R-FAB57
@@ -162,13 +162,13 @@ _SCHEMES = {"SCT", "SRT", "SNM3", "99SDM"}
 
 
 def body_part(ds: Dataset) -> str | None:
-    """The term for the first item of AnatomicRegionSequence (0008,2218) in `ds`; None for no code, or one not known."""
+    """The term for the first item of AnatomicRegionSequence (0008,2218) in `ds`; None for no code or an unknown one."""
     region = first_item(ds, "AnatomicRegionSequence")
     return _TERM_OF.get(_code(region)) if region is not None else None
 
 
 def side(ds: Dataset) -> str | None:
-    """R, L, B or U by the region's AnatomicRegionModifierSequence (0008,2220), or by one beside it; else None."""
+    """R, L, B or U from the region's AnatomicRegionModifierSequence (0008,2220), or from one beside it; else None."""
     region = first_item(ds, "AnatomicRegionSequence")
     for place in (region, ds):
         modifier = first_item(place, "AnatomicRegionModifierSequence") if place is not None else None

@@ -1,4 +1,4 @@
-"""Values of attributes as the catalog keeps them, by their kind in `indexer.keywords`."""
+"""Values of attributes in the form that the catalog stores, by their kind in `indexer.keywords`."""
 
 from __future__ import annotations
 
@@ -32,25 +32,25 @@ _EXPECTED = {
 
 
 def read_attribute(ds: Dataset, tag: int, kind: ValueKind, label: str, warn: Callable[[str], None]) -> AttributeValue:
-    """One attribute of `ds` as the catalog keeps it; None if it is absent, empty or malformed, which is a warning.
+    """One attribute of `ds` as the catalog stores it, or None if it is absent, empty or malformed (with a warning).
 
-    `label` is what the warning calls it.
+    `label` names the attribute in the warning.
     """
     try:
         value = read_value(ds, tag)
         if value is None:
             return None
         if isinstance(value, MultiValue) and kind is not ValueKind.TEXT:
-            warn(f"{label} has {len(value)} values, expected one: the first is kept")
+            warn(f"{label} has {len(value)} values, expected one; the first one is kept")
             value = value[0]
         converted = _CONVERTERS[kind](value)
         if kind is ValueKind.INTEGER and "." in as_text(value):
-            warn(f"{label} is written as a decimal: taken as the whole number that it is")
+            warn(f"{label} is written as a decimal number; its whole number is kept")
     except READ_ERRORS:
-        warn(f"{label} is malformed, expected {_EXPECTED[kind]}: left out")
+        warn(f"{label} is malformed, expected {_EXPECTED[kind]}; it is left out")
         return None
     if isinstance(converted, str) and len(converted) > MAX_TEXT:
-        warn(f"{label} has {len(converted)} characters: cut to {MAX_TEXT}")
+        warn(f"{label} has {len(converted)} characters; the first {MAX_TEXT} are kept")
         return converted[:MAX_TEXT]
     return converted
 
@@ -70,7 +70,7 @@ def _to_integer(value: Any) -> int | None:
 
 
 def _whole(text: str) -> int:
-    """An IS; some write "3.0" for 3."""
+    """Return the whole number in an IS; some writers write "3.0" for 3."""
     try:
         return int(text)
     except ValueError:

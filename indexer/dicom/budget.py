@@ -1,8 +1,8 @@
-"""What is counted, refused and mended while pydicom reads a file.
+"""Limits and repairs while pydicom reads a file.
 
-pydicom calls `Budget` before the value of each top-level element. Here elements and bytes are counted, with a look
-ahead into sequences, before pydicom builds objects for them; reading ends at the pixel data and at large functional
-groups, which are read apart; and an element whose VR is none is told how to be read, or named.
+pydicom calls `Budget` before the value of each top-level element. Elements and bytes are counted here, with a look
+ahead into sequences, before pydicom creates objects for them. Reading ends at the pixel data and at large functional
+groups, which are read separately. An element with an invalid VR is repaired, or named in an error.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ LONG_VRS = frozenset(b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split())  # 4 byt
 VRS = frozenset(vr.value.encode() for vr in VR if len(vr.value) == 2)
 _NAMES = frozenset(vr.decode() for vr in VRS)
 ITEM, _ITEM_END, SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
-_SMALL = 1024  # bytes; a sequence this short holds at most 64 levels and 128 elements: not worth a look
+_SMALL = 1024  # bytes; a sequence this short has at most 64 levels and 128 elements and need not be examined
 _LARGE = 1 << 16  # bytes; longer per-frame groups are read frame by frame
 _UN_AS_IT_IS = 0xFFFF  # bytes; pydicom leaves a longer UN alone, PS3.5 6.2.2 note 6
 _AHEAD = 1 << 16
@@ -43,7 +43,7 @@ class Element(NamedTuple):
 
 
 class VrRepair(Exception):
-    """Internal: these bytes, put at `place`, make the element readable; reading has to begin again."""
+    """Internal: replacing the bytes at `place` makes the element readable; reading then starts again."""
 
     def __init__(self, place: int, replacement: bytes, warning: str) -> None:
         super().__init__(warning)
@@ -59,7 +59,7 @@ def is_sequence(tag: int) -> bool:
 
 
 class Budget:
-    """pydicom's `stop_when`. After reading, `stopped_at` says which element it has left, if it has."""
+    """The `stop_when` callable for pydicom. After reading, `stopped_at` is the element at which it stopped, if any."""
 
     def __init__(self, file: BinaryIO, size: int, limits: Limits, little_endian: bool) -> None:
         self.file = file
@@ -87,7 +87,7 @@ class Budget:
         if tag == 0 and length == 0:  # zeros after the last element, which some writers pad a file with
             if self.size - place > self.limits.header_bytes:
                 most = self.limits.header_bytes >> 20
-                raise DecodeGuardError(f"more than {most} MiB of zeros after the last element")
+                raise DecodeGuardError(f"the file has more than {most} MiB of zeros after its last element")
             return True
         self._count()
         self._refuse_beyond_the_end(length, place)
@@ -105,8 +105,9 @@ class Budget:
         return False
 
     def groups(self, element: Element) -> tuple[array[int], int]:
-        """Start and end of each item of large functional groups, one after the other, headers included; and where the
-        next element is."""
+        """Return start and end of each item of large functional groups, headers included, and where the next element
+        begins.
+        """
         self.file.seek(element.place)
         self._refuse_beyond_the_end(element.length, element.place)
         items = array("Q")
@@ -115,19 +116,19 @@ class Budget:
         if length is not None:
             return items, element.place + length
         if end is None:
-            raise DicomError(f"{name(FRAME_GROUPS)} PerFrameFunctionalGroupsSequence does not end", hint=CUT_SHORT)
+            raise DicomError(f"{name(FRAME_GROUPS)} PerFrameFunctionalGroupsSequence has no end", hint=CUT_SHORT)
         return items, end
 
     def look_into(self, length: int | None, items: array[int] | None = None) -> int | None:
-        """Walk a sequence without building anything; count what is in it. Leaves the file where it was.
+        """Walk a sequence without creating objects, count its content, and leave the file position unchanged.
 
-        With `items`, these are the functional groups of many frames: the places of their items are put there. Returns
-        where the sequence ends; None if its bytes make no sense before, saying so is left to pydicom.
+        With `items`, these are the functional groups of many frames, and the places of their items are appended to it.
+        Returns where the sequence ends, or None if its bytes are invalid before that; pydicom then reports the error.
         """
         file, start = self.file, self.file.tell()
         count = self._count if items is None else self._count_group
-        # Open sequences (True) and items (False), inside out, with where they end (None if a delimiter says so) and
-        # whether their elements have VRs.
+        # Open sequences (True) and items (False), innermost last, with their end (None if a delimiter marks it)
+        # and whether their elements have VRs.
         levels: list[tuple[bool, int | None, bool]] = [(True, None if length is None else start + length, False)]
         place = item_start = base = start
         ahead = b""
@@ -186,7 +187,7 @@ class Budget:
             else:
                 place = value_end
             if len(levels) > 2 * self.limits.nesting:
-                raise DecodeGuardError(f"sequences nested more than {self.limits.nesting} deep")
+                raise DecodeGuardError(f"the file nests sequences more than {self.limits.nesting} levels deep")
         self._spend(place - start)
         file.seek(start)
         return None if levels else place
@@ -194,14 +195,16 @@ class Budget:
     def _add(self, items: array[int], start: int, end: int) -> None:
         items.extend((start, end))
         if len(items) > 2 * self.limits.group_items:
-            raise DecodeGuardError(f"functional groups of more than {self.limits.group_items} frames")
+            raise DecodeGuardError(f"the file has functional groups for more than {self.limits.group_items} frames")
 
     def _settle_vr(self, tag: int, place: int, end: int) -> None:
-        """An element of an explicit data set whose VR is none: how long is it? `place` is 8 bytes after its start.
+        """Find the length of an element of an explicit data set whose VR does not exist.
 
-        It may have a short length, a long one, or no VR at all, as writers do change to implicit in the middle. Right
-        is what leads to another element, or exactly to the end. Returns if it is implicit, which pydicom takes it for.
-        Raises VrRepair with a VR that has that form, or DicomError.
+        `place` is 8 bytes after its start.
+
+        The element may have a short length, a long one, or no VR at all, because some writers change to implicit in the
+        middle. The correct form is the one that leads to another element, or exactly to the end. Returns if the element
+        is implicit, which pydicom assumes. Raises VrRepair with a VR of the found form, or DicomError.
         """
         self.file.seek(place - 4)
         head = self.file.read(8)
@@ -221,9 +224,9 @@ class Budget:
             raise self._repair_vr(tag, place, long=False)
         if implicit != UNDEFINED and place + implicit > end:
             raise DicomError(
-                f"{name(tag)} has the VR {head[:2].hex()}, which does not exist, and no length that leads to the next "
-                "element",
-                hint="The file was probably damaged at this element; fetch it again from where it came from.",
+                f"{name(tag)} has the VR {head[:2].hex()}, which does not exist, and its length does not "
+                "lead to the next element",
+                hint="The file was probably damaged at this element. Copy it again from its source.",
             )
 
     def _leads_on(self, tag: int, value: int, length: int, end: int, *, with_vr: bool = True) -> bool:
@@ -255,28 +258,37 @@ class Budget:
         return VrRepair(place - 4, vr.encode(), f"{name(tag)} has a VR that does not exist: read as {vr}")
 
     def _refuse_beyond_the_end(self, length: int, place: int) -> None:
-        """A short value that is cut off is pydicom's to report; for a long one it would allocate all of it first."""
+        """Refuse a long value that is cut off, for which pydicom would allocate all memory first.
+
+        pydicom reports short ones.
+        """
         if self.limits.defer_bytes < length < UNDEFINED and place + length > self.size:
-            raise DicomError(f"an element of {length} bytes, which is beyond the end of the file", hint=CUT_SHORT)
+            raise DicomError(
+                f"an element declares {length} bytes, which is more than the file has left", hint=CUT_SHORT
+            )
 
     def _count(self) -> None:
         self._elements += 1
         if self._elements > self.limits.elements:
-            raise DecodeGuardError(f"more than {self.limits.elements} data elements and sequence items")
+            raise DecodeGuardError(f"the file has more than {self.limits.elements} data elements and sequence items")
 
     def _count_group(self) -> None:
         self._group_elements += 1
         if self._group_elements > self.limits.group_elements:
-            raise DecodeGuardError(f"more than {self.limits.group_elements} data elements in functional groups")
+            raise DecodeGuardError(
+                f"the file has more than {self.limits.group_elements} data elements in functional groups"
+            )
 
     def _spend(self, length: int) -> None:
         self._bytes += length
         if self._bytes > self.limits.header_bytes:
-            raise DecodeGuardError(f"more than {self.limits.header_bytes >> 20} MiB of values beside the pixel data")
+            raise DecodeGuardError(
+                f"the file has more than {self.limits.header_bytes >> 20} MiB of values besides the pixel data"
+            )
 
 
 Warn = Callable[[str], None]
 
 
 def ignore(_: str) -> None:
-    """Where nobody asked what was assumed."""
+    """The default for `warn`: ignore the message."""

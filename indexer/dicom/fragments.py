@@ -1,7 +1,7 @@
 """Encapsulated pixel data as a list of fragments, found by their own lengths (PS3.5 A.4).
 
-Nothing is searched for: a delimiter that happens to stand inside a codestream ends nothing, and one that is missing
-costs nothing. What the offset tables say is left to whoever knows how many frames there should be.
+Nothing is searched for: a delimiter that happens to be inside a codestream ends nothing, and a missing one costs
+nothing. The offset tables are interpreted by the caller, who knows how many frames there should be.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ _MOST = 4_000_000  # fragments; walking over them takes some seconds
 class Fragments:
     """The items of encapsulated pixel data. Places are those of values in the file that was walked.
 
-    `spans` holds (place, length) of every item but the first, which is the Basic Offset Table. `end` is where the next
-    data element begins, or the end of what could be read. `delimited`: the sequence delimiter was there. `cut`: the
-    last fragment is shorter than it says, because the file ends.
+    `spans` has (place, length) of every item except the first, which is the Basic Offset Table. `end` is where the next
+    data element begins, or the end of what could be read. `delimited`: the sequence delimiter was found. `cut`: the
+    last fragment is shorter than declared, because the file ends.
     """
 
     table: bytes
@@ -56,7 +56,7 @@ def walk_fragments(file: BinaryIO, start: int, end: int, most_bytes: int) -> Fra
         place = value + length
         if place - start > most_bytes or len(items) > _MOST:
             raise DecodeGuardError(
-                f"encapsulated pixel data of more than {most_bytes >> 20} MiB or {_MOST:,} fragments"
+                f"the encapsulated pixel data have more than {most_bytes >> 20} MiB or {_MOST:,} fragments"
             )
         file.seek(place)
     table_place, table_length = items[0] if items else (start, 0)

@@ -1,7 +1,7 @@
-"""What the functional groups of an enhanced object say of its frames (PS3.3 C.7.6.16), as attributes of the catalog.
+"""Attributes of frames from the functional groups of an enhanced object (PS3.3 C.7.6.16).
 
-A frame's own group counts before the shared one, and that before the dataset itself. Only the groups of the frames that
-are indexed are read: an object can have thousands.
+The frame's own group has precedence over the shared group, and that over the dataset itself. Only the groups of indexed
+frames are read: an object can have thousands.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _MACROS = {  # PS3.3 C.7.6.16.2.1, .3 and .4
 
 
 def with_shared(ds: Dataset, attributes: dict[str, AttributeValue], warn: Warn) -> None:
-    """Complete the attributes of an instance, in place, by its codes of anatomy and by the shared group."""
+    """Complete the attributes of an instance, in place, from its codes of anatomy and its shared group."""
     for name, coded in (("body_part_examined", body_part(ds)), ("image_laterality", side(ds))):
         if attributes[name] is None:
             attributes[name] = coded
@@ -39,9 +39,10 @@ def with_shared(ds: Dataset, attributes: dict[str, AttributeValue], warn: Warn) 
 
 
 def with_frames(record: InstanceRecord, ds: Dataset, numbers: Iterable[int], warn: Warn) -> InstanceRecord:
-    """The record with what the frames' own groups say of these frames.
+    """Return the record with the attributes of these frames from their own groups.
 
-    What is alike in all of them becomes the instance's; what is not is kept by frame, and the instance says nothing.
+    An attribute that is equal in all of them becomes the instance's. Other attributes are stored by frame, and are None
+    for the instance.
     """
     with quiet("pydicom"):
         own = {number: _of_frame(ds, number, warn) for number in numbers}
@@ -82,5 +83,5 @@ def _frame_side(anatomy: Dataset, warn: Warn) -> str | None:
         return None
     code = closed_code(str(said), CLOSED["image_laterality"])
     if code.was_cut:
-        warn(f"{label} held text that identifies, or is not a code: it was cut")
+        warn(f"{label} contains identifying text or is not a code; that part was removed")
     return code.value

@@ -1,7 +1,7 @@
 """Large functional groups, read one frame at a time.
 
 The per-frame groups of an enhanced file are most of its header: 4,000 frames of an MR have 340,000 elements, and
-pydicom makes an object of each. Only the frames that are shown need theirs.
+pydicom creates an object for each. Only the groups of the shown frames are needed.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pydicom.sequence import Sequence
 
 
 class FrameGroups(Sequence):  # type: ignore[misc]  # pydicom has no types here
-    """A sequence that keeps its items as bytes and reads each when it is asked for. Not to be changed.
+    """A read-only sequence that keeps its items as bytes and parses each one on access.
 
     `spans` are start and end of each item in `data`, one after the other, headers included.
     """

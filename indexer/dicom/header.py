@@ -76,7 +76,7 @@ _CLEAN_PIXEL_DATA = "113101"
 _METHODS_AT_MOST = 32
 
 _UID = re.compile(r"[0-9.]{1,64}")
-_IDENTIFIER = re.compile(r"[0-9A-Za-z._:{}+~ -]{1,64}")  # what de-identifiers and other writers put in a UID's place
+_IDENTIFIER = re.compile(r"[0-9A-Za-z._:{}+~ -]{1,64}")  # what de-identifiers and other writers put in place of a UID
 _TABLE = tuple((k.column, k.tag, k.kind, f"({k.tag >> 16:04x},{k.tag & 0xFFFF:04x}) {k.name}") for k in KEYWORDS)
 _FREE_TEXT = tuple(k.column for k in KEYWORDS if k.free_text)
 _CODES = tuple(
@@ -87,15 +87,18 @@ _CODES = tuple(
 
 
 def read_record(ds: Dataset, key: bytes, *, keep_descriptions: bool = True) -> InstanceRecord:
-    """What the catalog keeps of one instance; see the module's docstring for `kind` and for how it bears broken values.
+    """Return what the catalog stores of one instance.
+
+    The module's docstring explains `kind` and the handling of broken values.
 
     `key` is the store's secret for pseudonyms (at least 16 bytes). Free-text attributes and report text are scrubbed
     with `privacy.scrub`; with `keep_descriptions=False` the attributes are None instead. Code strings are checked
     against their form (`privacy.codes`). If the file's identifying values can't be read, no free text is kept.
+    Meanwhile Python's warnings and pydicom's log are silenced, because they quote values. Hostile PDFs and SRs can take
+    long: call this under a deadline.
 
-    Python's warnings and pydicom's log are silenced meanwhile: they quote values. Hostile PDFs and SRs can take long:
-    call this under a deadline. Raises UnsupportedImageError without SOP Instance UID or SOP class, with anything in a
-    UID's place that can't be an identifier, and for a DICOMDIR.
+    Raises UnsupportedImageError for a missing SOP Instance UID or SOP class, for a value of a UID that can't be an
+    identifier, and for a DICOMDIR.
     """
     with quiet("pydicom"):
         return _read_record(ds, key, keep_descriptions)
@@ -129,7 +132,7 @@ def _scrub(
     keep_descriptions: bool,
     warn: Callable[[str], None],
 ) -> str:
-    """Take identity out of descriptions and codes, in place, and out of the report's text, which is returned."""
+    """Remove identity from descriptions and codes, in place, and from the report's text, which is returned."""
     free = [column for column in _FREE_TEXT if attributes[column] is not None]
     if not keep_descriptions:
         attributes.update(dict.fromkeys(free))
@@ -138,7 +141,7 @@ def _scrub(
         scrubber = scrubber_of(identity_of(ds))
     except UnknownIdentity as exc:
         if free or text:
-            warn(f"free text left out: {exc}")
+            warn(f"free text is left out: {exc}")
         attributes.update(dict.fromkeys(free))
         free, text = [], ""
         scrubber = scrubber_of(Identity())
@@ -149,7 +152,7 @@ def _scrub(
             continue
         code = _scrubbed_code(scrubber, column, str(value), is_code)
         if code.was_cut:
-            warn(f"{label} held text that identifies, or is not a code: it was cut")
+            warn(f"{label} contains identifying text or is not a code; that part was removed")
             attributes[column] = code.value if keep_descriptions else None
     return scrubber.text(text) if text else ""
 
@@ -161,13 +164,14 @@ def _scrubbed_code(scrubber: Scrubber, column: str, value: str, is_code: bool) -
 
 
 def pseudonym(patient_id: str, issuer: str, key: bytes) -> str | None:
-    """Tells patients apart without naming them: HMAC-SHA256 of PatientID and its issuer under the store's key.
+    """Return a pseudonym that distinguishes patients without naming them: HMAC-SHA256 of PatientID and its issuer under
+    the store's key.
 
     32 hex digits, stable for one key; None without a PatientID. The same number from two issuers is two patients.
-    Surrounding spaces count for nothing (PS3.5 6.2, LO). Raises ValueError for a key under 16 bytes.
+    Surrounding spaces are ignored (PS3.5 6.2, LO). Raises ValueError for a key under 16 bytes.
     """
     if len(key) < 16:
-        raise ValueError(f"the key for pseudonyms has {len(key)} bytes, expected at least 16")
+        raise ValueError(f"the pseudonym key has {len(key)} bytes; expected at least 16")
     if not patient_id.strip():
         return None
     fields = [part.strip().encode("utf-8", "surrogatepass") for part in (issuer, patient_id)]
@@ -185,7 +189,7 @@ def _burned_in_text(ds: Dataset, attributes: Mapping[str, Any]) -> BurnedIn:
 
 
 def _cleaned(ds: Dataset) -> bool:
-    """Whether a de-identification by the Clean Pixel Data Option (PS3.16 CID 7050) is named."""
+    """Whether the file names a de-identification by the Clean Pixel Data Option (PS3.16 CID 7050)."""
     method = "DeidentificationMethodCodeSequence"
     items = (item_at(ds, method, place) for place in range(_METHODS_AT_MOST))
     return any(item is not None and read_text(item, "CodeValue") == _CLEAN_PIXEL_DATA for item in items)
@@ -202,20 +206,24 @@ def _check_character_set(ds: Dataset, warn: Callable[[str], None]) -> None:
     except CONVERSION_ERRORS:
         unknown = [""]
     if unknown:
-        warn("(0008,0005) SpecificCharacterSet names no character set of PS3.3 C.12.1.1.2: text may hold wrong letters")
+        warn(
+            "(0008,0005) SpecificCharacterSet does not name a character set of PS3.3 C.12.1.1.2; "
+            "letters in texts may be wrong"
+        )
 
 
 def _settle_uids(ds: Dataset, attributes: dict[str, AttributeValue], warn: Callable[[str], None]) -> None:
-    """Instance and class from the file meta information if the dataset lacks them (PS3.10 7.1 makes them equal).
+    """Take instance and class from the file meta information if the dataset lacks them (PS3.10 7.1 makes them equal).
 
-    Without a study or series, the instance is one of its own: merging it with other strays would be an invention.
+    Without a study or series, the instance becomes a study of its own: merging it with other such files would be an
+    invention.
     """
     if not attributes["sop_class_uid"]:
         attributes["sop_class_uid"] = _meta_uid(ds, "MediaStorageSOPClassUID", "(0008,0016) SOPClassUID", warn)
     if attributes["sop_class_uid"] == _DICOMDIR:
         raise UnsupportedImageError(
-            "a DICOMDIR: a table of contents, not an image",
-            hint="Nothing is lost: the files it lists are indexed where they lie.",
+            "the file is a DICOMDIR, a table of contents without an image",
+            hint="Nothing needs to be done: the files that it lists are indexed where they are.",
         )
     if not attributes["sop_instance_uid"]:
         attributes["sop_instance_uid"] = _meta_uid(ds, "MediaStorageSOPInstanceUID", "(0008,0018) SOPInstanceUID", warn)
@@ -229,10 +237,10 @@ def _settle_uids(ds: Dataset, attributes: dict[str, AttributeValue], warn: Calla
         if uid is not None and not _UID.fullmatch(str(uid)):
             if not _IDENTIFIER.fullmatch(str(uid)):
                 raise UnsupportedImageError(
-                    f"{label} is not a UID: expected at most 64 digits and dots, or also letters, spaces and _:{{}}+~-",
-                    hint="The file was damaged, or de-identified badly; give it UIDs of its own.",
+                    f"{label} is not a UID; expected at most 64 digits and dots, or also letters, spaces and _:{{}}+~-",
+                    hint="The file is damaged, or it was de-identified with invalid UIDs. Give it valid UIDs.",
                 )
-            warn(f"{label} is not a UID, expected at most 64 digits and dots: kept as it is")
+            warn(f"{label} is not a UID, expected at most 64 digits and dots; it is kept as it is")
     instance = attributes["sop_instance_uid"]
     series = attributes["series_instance_uid"]
     for column, label, substitute in (
@@ -240,7 +248,7 @@ def _settle_uids(ds: Dataset, attributes: dict[str, AttributeValue], warn: Calla
         ("study_instance_uid", "(0020,000d) StudyInstanceUID", series or instance),
     ):
         if not attributes[column]:
-            warn(f"{label} is missing: catalogued as one of its own")
+            warn(f"{label} is missing; the file is catalogued on its own")
             attributes[column] = substitute
 
 
@@ -248,10 +256,10 @@ def _meta_uid(ds: Dataset, keyword: str, label: str, warn: Callable[[str], None]
     uid = read_text(getattr(ds, "file_meta", None) or Dataset(), keyword)
     if not uid:
         raise UnsupportedImageError(
-            f"{label} is missing, and so is {keyword} in the file meta information; expected one in every SOP instance",
-            hint="The file is a fragment or no composite object; export it again from its source.",
+            f"{label} is missing, and so is {keyword} in the file meta information; every SOP instance needs one",
+            hint="The file is incomplete or is not a composite object. Export it again from its source.",
         )
-    warn(f"{label} is missing: taken from {keyword}")
+    warn(f"{label} is missing; {keyword} is used instead")
     return uid
 
 
@@ -264,9 +272,9 @@ def _kind(sop_class: str, ds: Dataset, warn: Callable[[str], None]) -> InstanceK
     if not missing:
         return "image"
     if len(missing) < 3 or "Image" in UID(sop_class).name:
-        # Still an image, one that can't be shown: as "other" the header of a file that was cut short would be
-        # catalogued, and the whole file be in conflict with it.
-        warn(f"{', '.join(missing)} missing, expected in an image")
+        # Still an image, but one that can't be shown. As "other", the header of a file that was cut short would be
+        # catalogued, and the complete file would then be in conflict with it.
+        warn(f"{', '.join(missing)} missing; an image needs them")
         return "image"
     return "other"
 
@@ -274,7 +282,7 @@ def _kind(sop_class: str, ds: Dataset, warn: Callable[[str], None]) -> InstanceK
 def _frames(attributes: dict[str, AttributeValue], warn: Callable[[str], None]) -> int:
     frames = attributes["number_of_frames"]
     if isinstance(frames, int) and frames < 1:
-        warn("(0028,0008) NumberOfFrames is below 1: taken as 1")
+        warn("(0028,0008) NumberOfFrames is below 1; it is taken as 1")
         return 1
     return frames if isinstance(frames, int) else 1
 
@@ -283,6 +291,6 @@ def _patient_pseudonym(ds: Dataset, key: bytes, warn: Callable[[str], None]) -> 
     try:
         patient_id = as_text(read_value(ds, "PatientID"))
     except MalformedValue:
-        warn("(0010,0020) PatientID is malformed: the patient can't be told from others")
+        warn("(0010,0020) PatientID is malformed, so the file is not assigned to a patient")
         patient_id = ""
     return pseudonym(patient_id, read_text(ds, "IssuerOfPatientID"), key)

@@ -1,4 +1,4 @@
-"""What one file says about people and places, gathered from its header for the scrubber.
+"""The identifying values of one file, collected from its header for the scrubber.
 
 Every person's name (VR PN) at any depth, private sequences included; the numbers of patient, visit, order and specimen;
 birth date; institutions, addresses and telephones; remarks about the patient.
@@ -27,9 +27,9 @@ Element: TypeAlias = DataElement | RawDataElement
 ValueKind = Literal["names", "numbers", "places", "dates", "remarks"]
 Found = tuple[ValueKind, Dataset, BaseTag, Element]
 
-MAX_ELEMENTS = 100_000  # looked at for identifiers; a radiology report has some hundred
+MAX_ELEMENTS = 100_000  # elements examined for identifiers; a radiology report has some hundred
 MAX_VALUES = 2_000  # different ones in one file
-MAX_FOREIGN_NAMES = 200  # beyond ASCII: each has some hundred readings under wrong character sets
+MAX_FOREIGN_NAMES = 200  # beyond ASCII: each has some hundred readings in wrong character sets
 
 # Numbers and codes of the patient, the visit and the order (PS3.15 table E.1-1 lists them).
 _NUMBERS = """
@@ -56,7 +56,7 @@ def _tags(keywords: str) -> frozenset[int]:
     tags = {keyword: tag_for_keyword(keyword) for keyword in keywords.split()}
     unknown = [keyword for keyword, tag in tags.items() if tag is None]
     if unknown:
-        raise ValueError(f"not keywords of the DICOM dictionary: {unknown}")
+        raise ValueError(f"these are not keywords of the DICOM dictionary: {unknown}")
     return frozenset(int(tag) for tag in tags.values() if tag is not None)
 
 
@@ -89,17 +89,16 @@ _remembered: dict[bytes, Identity] = {}
 
 
 class UnknownIdentity(DicomError):
-    """The file's identifying values can't all be read, so no free text of it can be scrubbed: keep none."""
+    """The identifying values of the file can't all be read, so its free text can't be scrubbed and must not be kept."""
 
     code = "unknown-identity"
 
 
 def identity_of(ds: Dataset) -> Identity:
-    """Gather what identifies people and places in `ds`, at any depth, private names included.
+    """Collect the values in `ds` that identify people and places, at any depth, private names included.
 
-    Files of one series say the same, byte for byte: what the last ones said is remembered, and not decoded again.
-
-    Raises UnknownIdentity if an identifying value can't be decoded or there is too much to look at.
+    Files of one series have the same values, byte for byte: the last results are cached and not decoded again. Raises
+    UnknownIdentity if an identifying value can't be decoded or there is too much to examine.
     """
     try:
         found = list(_identifying(ds))
@@ -108,11 +107,13 @@ def identity_of(ds: Dataset) -> Identity:
         if identity is None:
             identity = _decoded(found)
     except READ_ERRORS as exc:
-        raise UnknownIdentity("an identifying value can't be decoded, so free text can't be scrubbed of it") from exc
+        raise UnknownIdentity(
+            "an identifying value could not be decoded, so it cannot be removed from free text"
+        ) from exc
     if sum(map(len, (identity.names, identity.numbers, identity.places, identity.remarks))) > MAX_VALUES:
-        raise UnknownIdentity(f"more than {MAX_VALUES} identifying values")
+        raise UnknownIdentity(f"the file has more than {MAX_VALUES} identifying values")
     if sum(not name.isascii() for name in identity.names) > MAX_FOREIGN_NAMES:
-        raise UnknownIdentity(f"more than {MAX_FOREIGN_NAMES} names beyond ASCII")
+        raise UnknownIdentity(f"the file has more than {MAX_FOREIGN_NAMES} names with characters beyond ASCII")
     if len(_remembered) >= _MOST_FILES_REMEMBERED:
         _remembered.clear()
     _remembered[known_as] = identity
@@ -120,14 +121,14 @@ def identity_of(ds: Dataset) -> Identity:
 
 
 def _identifying(ds: Dataset) -> Iterator[Found]:
-    """The elements that identify, with the item that each is of, as they lie in the file: nothing is converted yet."""
-    stack: list[tuple[Dataset, ValueKind | None]] = [(ds, None)]  # what the codes of an item stand for
+    """Yield the identifying elements, each with its item, as they are in the file; nothing is converted yet."""
+    stack: list[tuple[Dataset, ValueKind | None]] = [(ds, None)]  # the values that the codes of an item stand for
     seen = 0
     while stack:
         item, coded = stack.pop()
         seen += len(item)
         if seen > MAX_ELEMENTS:
-            raise UnknownIdentity(f"more than {MAX_ELEMENTS} elements to look at for identifying values")
+            raise UnknownIdentity(f"the file has more than {MAX_ELEMENTS} elements that may contain identifying values")
         for key, element in list(item.items()):
             tag = int(key)  # pydicom's tags are slow to compare
             kind = _KINDS.get(tag)
@@ -148,7 +149,7 @@ def _identifying(ds: Dataset) -> Iterator[Found]:
 
 
 def _items(ds: Dataset, tag: BaseTag, element: Element) -> list[Dataset]:
-    """The items of a sequence; none of what is not one."""
+    """Return the items of a sequence, and nothing for an element that is not a sequence."""
     if tag in _SEQUENCE_TAGS or element.VR == "SQ":
         value = ds[tag].value
         return [child for child in value or () if isinstance(child, Dataset)] if not isinstance(value, bytes) else []
@@ -161,13 +162,13 @@ def _items(ds: Dataset, tag: BaseTag, element: Element) -> list[Dataset]:
 
 
 def _is_private_name(element: Element) -> bool:
-    """A private value without a VR that is written as names are: Doe^Jane."""
+    """Whether a private value without a VR is written like a name: Doe^Jane."""
     value = element.value
     return isinstance(value, bytes) and len(value) <= _LONGEST_NAME and bool(_NAME_IN_BYTES.fullmatch(value))
 
 
 def _key(ds: Dataset, found: list[Found]) -> bytes:
-    """A digest of what the values are made from."""
+    """Return a digest of the bytes that the values are made from."""
     charset = ds.get_item(_CHARACTER_SET).value if _CHARACTER_SET in ds else None
     said = repr((charset, [(kind, tag, element.value) for kind, _, tag, element in found]))
     return hashlib.blake2b(said.encode("utf-8", "surrogatepass"), digest_size=16).digest()
@@ -190,7 +191,7 @@ def _texts(value: Any, *, is_name: bool) -> Iterator[str]:
 
 
 def _as_written(name: Any) -> str:
-    """A name as it was before its control characters and what can't be decoded were lost: `misread` needs them."""
+    """Return a name before its control characters and undecodable bytes were removed; `misread` needs them."""
     original = name.original_string if isinstance(name, PersonName) else None
     if isinstance(original, bytes) and "\ufffd" in str(name):
         return original.decode("latin-1").strip()

@@ -1,4 +1,4 @@
-"""How much one file may ask for."""
+"""Limits on what reading one file may cost."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Limits:
-    """What costs is counted, not what is many. The defaults refuse none of some 270 good test files by a factor of 50.
+    """The limits count what is expensive. The defaults are 50 times what any of some 270 valid test files needs.
 
     An element that pydicom reads becomes a Python object; one in a large PerFrameFunctionalGroupsSequence is only
-    walked over until its frame is asked for (`frame_groups`), so that far more of those are allowed.
+    skipped until its frame is requested (`frame_groups`), so the limit for those is much higher.
     """
 
-    elements: int = 300_000  # data elements and sequence items in all, but for large functional groups
+    elements: int = 300_000  # data elements and sequence items in all, except large functional groups
     group_elements: int = 5_000_000  # in these: ten thousand frames of an enhanced MR have up to two million
     group_items: int = 1 << 20  # one for each frame
     nesting: int = 64  # sequences in sequences

@@ -37,27 +37,27 @@ def _ignore(_: str) -> None:
 
 
 def report_text(ds: Dataset, *, warn: Warn = _ignore) -> str:
-    """The report's text, not scrubbed: one line per item, a heading ("Findings:") on a line of its own; "" if none.
+    """Return the report's text, not scrubbed: one line per item, a heading ("Findings:") on its own line; "" if none.
 
-    Never raises for broken content: what can't be read is told to `warn`, in a sentence without any of the content.
+    Never raises for broken content: what can't be read is reported to `warn`, in a sentence without any of the content.
     """
     text = _pdf_text(ds, warn) if read_text(ds, "SOPClassUID") == _PDF_CLASS else _content_text(ds, warn)
     if len(text) > MAX_CHARACTERS:
-        warn(f"the report has {len(text)} characters: cut to {MAX_CHARACTERS}")
+        warn(f"the report has {len(text)} characters; the first {MAX_CHARACTERS} are kept")
         text = text[:MAX_CHARACTERS]
     return text
 
 
 def _content_text(ds: Dataset, warn: Warn) -> str:
     lines: list[str] = []
-    heading = pending = ""  # a container's heading waits for content: most containers of measurements have none
+    heading = pending = ""  # a container's heading waits for content, because most containers of measurements have none
     stack = _children(ds, warn)[::-1]
     seen = 0
     while stack:
         item = stack.pop()
         seen += 1
         if seen > MAX_ITEMS:
-            warn(f"the report has more than {MAX_ITEMS} content items: the rest is left out")
+            warn(f"the report has more than {MAX_ITEMS} content items; the rest is left out")
             break
         if read_text(item, "RelationshipType").upper() in _CONTEXT:
             continue
@@ -81,7 +81,7 @@ def _children(item: Dataset, warn: Warn) -> list[Dataset]:
     try:
         return read_items(item, "ContentSequence")
     except MalformedValue:
-        warn("(0040,a730) ContentSequence can't be read: part of the report's text is missing")
+        warn("(0040,a730) ContentSequence could not be read; part of the report's text is missing")
         return []
 
 
@@ -133,17 +133,17 @@ def _pdf_text(ds: Dataset, warn: Warn) -> str:
     except MalformedValue:
         document = None
     if not isinstance(document, bytes) or not document:
-        warn("(0042,0011) EncapsulatedDocument is missing or malformed: the report has no text")
+        warn("(0042,0011) EncapsulatedDocument is missing or malformed; the report has no text")
         return ""
     if len(document) > MAX_PDF_BYTES:
-        warn(f"the PDF has {len(document)} bytes, more than {MAX_PDF_BYTES}: its text is left out")
+        warn(f"the PDF has {len(document)} bytes, more than {MAX_PDF_BYTES}; its text is left out")
         return ""
     pages: list[str] = []
     try:
         with quiet("pypdf"):
             reader = pypdf.PdfReader(io.BytesIO(document))
             if len(reader.pages) > MAX_PDF_PAGES:
-                warn(f"the PDF has {len(reader.pages)} pages: the first {MAX_PDF_PAGES} are read")
+                warn(f"the PDF has {len(reader.pages)} pages; the first {MAX_PDF_PAGES} are read")
             for number in range(min(len(reader.pages), MAX_PDF_PAGES)):
                 pages.append(reader.pages[number].extract_text())
     # pypdf raises what its parsing runs into, not only its own errors
@@ -151,10 +151,10 @@ def _pdf_text(ds: Dataset, warn: Warn) -> str:
         ArithmeticError, AssertionError, AttributeError, DependencyError, EOFError, LookupError, NotImplementedError,
         OSError, PyPdfError, RecursionError, TypeError, ValueError,
     ) as exc:  # fmt: skip
-        warn(f"the PDF can't be read to its end ({type(exc).__name__}): {len(pages)} pages were")
+        warn(f"the PDF could not be read to its end ({type(exc).__name__}); {len(pages)} pages were read")
     text = clean("\n\n".join(pages)).translate(_LIGATURES)
     if pages and not text:
-        warn("the PDF has no text, only pictures of it: nothing to search")
+        warn("the PDF has no text that can be searched, only pictures of text")
     return re.sub(r"(?<=[a-z])-\n(?=[a-z])", "", text)  # effu-\nsion
 
 

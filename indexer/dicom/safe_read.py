@@ -1,15 +1,12 @@
-"""Opening files that may be anything: only regular files, only DICOM, and never more work than a limit allows.
+"""Open files that may contain anything: only regular files, only DICOM, and never more work than a limit allows.
 
-pydicom parses faithfully, and so does whatever a file asks for: it inflates 3 MB to 6 GB, reads five million empty
-sequence items, recurses into nested sequences until Python gives up, and with `force=True` takes any bytes for DICOM.
-`Budget` keeps the count while it reads.
+pydicom parses faithfully whatever a file asks for: it inflates 3 MB to 6 GB, reads five million empty sequence items,
+recurses into nested sequences until Python gives up, and with `force=True` takes any bytes for DICOM. `Budget` counts
+while it reads. Two elements are read here and not by pydicom: the pixel data, with which reading ends (the standard has
+only padding and signatures after it, and some writers megabytes of zeros), and large functional groups. An element
+whose VR does not exist is repaired in what pydicom reads, with a warning.
 
-Two elements are read here and not by pydicom: the pixel data, with which reading ends (behind it the standard has
-nothing but padding and signatures, and some writers megabytes of zeros), and large functional groups. An element whose
-VR does not exist is mended in what pydicom sees, and said.
-
-Values above `Limits.defer_bytes` stay in the file until they are asked for, so the size of a file doesn't matter.
-What can't be seen from here (a decoder's appetite) is held by the memory cap and the deadline of guard.py.
+Values above `Limits.defer_bytes` stay in the file until they are requested, so the size of a file does not matter.
 """
 
 from __future__ import annotations
@@ -75,11 +72,11 @@ _SEEN = (
 
 
 def open_dicom(where: str | Where, limits: Limits = Limits(), warn: Warn = ignore) -> FileDataset:
-    """Read a DICOM file. Long values, mostly pixel data, are read from a file at a path when they are asked for.
+    """Read a DICOM file. Long values, mostly pixel data, are read from a file at a path when they are accessed.
 
-    `warn` is called with what was assumed to read it, in words that hold no value. Raises FileUnreadable (the system
-    refuses, or the file changes meanwhile), NotDicomError, DecodeGuardError (a limit is passed), or DicomError (DICOM,
-    but broken). Accessing a value of the result can still raise what pydicom raises.
+    `warn` is called with each assumption that was needed, in words that contain no value. Raises FileUnreadable (the
+    system refuses, or the file changes meanwhile), NotDicomError, DecodeGuardError (a limit is exceeded), or DicomError
+    (damaged DICOM). Accessing a value of the result can still raise pydicom's errors.
     """
     return _open(where, limits, warn, stop_before_pixels=False)
 
@@ -100,10 +97,12 @@ def _open(where: str | Where, limits: Limits, warn: Warn, *, stop_before_pixels:
         defer = None if deflated or before is None else limits.defer_bytes
         ds = _read_repaired(source, start, limits, warn, head, defer, stop_before_pixels=stop_before_pixels)
         if not len(ds):
-            raise DicomError("no data element could be read: the file ends before or inside its data", hint=CUT_SHORT)
+            raise DicomError("no data element could be read: the file ends before or within its data", hint=CUT_SHORT)
         if before != _version(file):
-            raise FileUnreadable("the file changed while it was read", hint="Run again when it is complete.")
-        # pydicom would take them from the object that it read from, which may not have been the file.
+            raise FileUnreadable(
+                "the file changed while it was read", hint="Run the command again when the file is complete."
+            )
+        # pydicom would use those of the object that it read from, which may not have been the file.
         ds.filename, ds.fileobj_type = (None, None) if before is None else (file.name, open)
         ds.timestamp = None if before is None else os.fstat(file.fileno()).st_mtime
         return ds
@@ -119,7 +118,7 @@ def _read_repaired(
     *,
     stop_before_pixels: bool,
 ) -> FileDataset:
-    """Read, and read again with each element mended that could not be read as it is."""
+    """Read the file, and read it again after each element that has to be repaired."""
     mends: list[VrRepair] = []
     while True:
         reader = cast(BinaryIO, _RepairedFile(source, mends)) if mends else source
@@ -128,7 +127,9 @@ def _read_repaired(
         except VrRepair as mend:
             mends.append(mend)
             if len(mends) > _MOST_REPAIRS:
-                raise DicomError(f"more than {_MOST_REPAIRS} elements have a VR that does not exist") from None
+                raise DicomError(
+                    f"the file has more than {_MOST_REPAIRS} elements with a VR that does not exist"
+                ) from None
         else:
             for mended in mends:
                 warn(mended.warning)
@@ -193,18 +194,18 @@ def _frame_groups(source: BinaryIO, budget: Budget, element: Element, ds: FileDa
 def _pixel_data(
     source: BinaryIO, element: Element, ds: Dataset, limits: Limits, warn: Warn, *, in_memory: bool
 ) -> RawDataElement:
-    """The pixel data as pydicom would give them, in memory if they are short; of cut ones what is there."""
+    """Return the pixel data as pydicom would, in memory if they are short; if they are cut, the part that exists."""
     place, size = element.place, _size(source)
     if element.length == UNDEFINED:
         fragments = walk_fragments(source, place, size, limits.encapsulated_bytes)
         if not fragments.delimited:
-            warn("the encapsulated pixel data have no end delimiter: read as far as their fragments go")
+            warn("the encapsulated pixel data have no end delimiter; the fragments that are there are read")
         length = fragments.end - place - (8 if fragments.delimited else 0)
     else:
         length = min(element.length, size - place)
         if length < element.length > limits.defer_bytes and not ds.get("NumberOfFrames"):
             raise DicomError(
-                f"pixel data of {element.length} bytes, which are beyond the end of the file", hint=CUT_SHORT
+                f"the pixel data declare {element.length} bytes, which is more than the file has left", hint=CUT_SHORT
             )
     value = None
     if in_memory or length <= limits.defer_bytes:
@@ -216,7 +217,7 @@ def _pixel_data(
 
 
 class _RepairedFile:
-    """A file with some of its bytes replaced."""
+    """A file in which some bytes are replaced."""
 
     def __init__(self, file: BinaryIO, mends: list[VrRepair]) -> None:
         self._file, self._mends = file, mends
@@ -238,21 +239,26 @@ class _RepairedFile:
 
 @contextmanager
 def _translated(action: str) -> Iterator[None]:
-    """pydicom's and the system's errors as ours. Their text is left out: it quotes values and paths."""
+    """Translate errors of pydicom and of the system to ours.
+
+    Their text is left out, because it quotes values and paths.
+    """
     try:
         yield
     except InvalidDicomError as exc:
-        raise NotDicomError("no DICOM: the prefix DICM and the file meta information are missing") from exc
+        raise NotDicomError(
+            "the file is not a DICOM file: the prefix DICM and the file meta information are missing"
+        ) from exc
     except RecursionError as exc:
-        raise DecodeGuardError("sequences are nested too deeply to be read") from exc
+        raise DecodeGuardError("the sequences of the file are nested too deeply to be read") from exc
     except _SEEN as exc:
         if isinstance(exc, OSError) and exc.errno:
             raise FileUnreadable(f"{os.strerror(exc.errno)} ({errno.errorcode.get(exc.errno, exc.errno)})") from exc
-        raise DicomError(f"{action} failed ({type(exc).__name__}): the data set is broken", hint=CUT_SHORT) from exc
+        raise DicomError(f"{action} failed ({type(exc).__name__}): the data set is damaged", hint=CUT_SHORT) from exc
 
 
 def _version(file: BinaryIO) -> tuple[int, int] | None:
-    """What differs if a file is written to; None for bytes in memory."""
+    """Return a value that changes when the file is written; None for bytes in memory."""
     if isinstance(file, io.BytesIO):
         return None
     status = os.fstat(file.fileno())
@@ -275,15 +281,16 @@ class _Start:
 
 
 def _start(file: BinaryIO) -> _Start:
-    """Read the preamble and walk the file meta information, which pydicom reads without asking the budget."""
+    """Read the preamble and walk the file meta information, which pydicom reads without calling the budget."""
     head = file.read(132)
     if not head:
-        raise NotDicomError("an empty file", hint=CUT_SHORT)
+        raise NotDicomError("the file is empty", hint=CUT_SHORT)
     preamble = head[128:] == b"DICM"
     if not preamble:
         if not any(_plausible(file, little) for little in (True, False)):
             raise NotDicomError(
-                "no DICOM: the prefix DICM is missing at byte 128, and the file doesn't begin with DICOM data elements"
+                "the file is not a DICOM file: the prefix DICM is missing at byte 128, and the file "
+                "doesn't begin with DICOM data elements"
             )
         if head[:2] != b"\2\0":
             return _Start(False, little_endian=head[0] == 8)
@@ -295,21 +302,23 @@ def _start(file: BinaryIO) -> _Start:
             return _Start(preamble, syntax, place, syntax != ExplicitVRBigEndian)
         tag, _, length = header
         if length == UNDEFINED:
-            raise DicomError(f"({tag >> 16:04X},{tag & 0xFFFF:04X}) has an undefined length, not allowed in its group")
+            raise DicomError(
+                f"({tag >> 16:04X},{tag & 0xFFFF:04X}) has an undefined length, which is not allowed in its group"
+            )
         if tag == 0x00020010:
             syntax = file.read(min(length, 64)).rstrip(b"\0 ").decode("ascii", "replace")
             file.seek(file.tell() - min(length, 64))
         place = file.tell() + length
         if place > _size(file):
-            raise DicomError("the file ends inside its file meta information", hint=CUT_SHORT)
-    raise DecodeGuardError("more than 256 elements in the file meta information")
+            raise DicomError("the file ends within its file meta information", hint=CUT_SHORT)
+    raise DecodeGuardError("the file meta information has more than 256 elements")
 
 
 def _plausible(file: BinaryIO, little: bool) -> bool:
-    """Whether a file without preamble begins with data elements as a writer writes them.
+    """Whether a file without a preamble begins with data elements as a writer writes them.
 
-    The first is of group 0002 or 0008; the first five ascend, are in the dictionary, have an even length inside the
-    file and, where one is given, the dictionary's kind of VR.
+    The first is of group 0002 or 0008; the first five ascend, are in the dictionary, have an even length within the
+    file and, where one is given, the kind of VR of the dictionary.
     """
     size = _size(file)
     place, last = 0, 0
@@ -334,9 +343,9 @@ def _plausible(file: BinaryIO, little: bool) -> bool:
 
 
 def _element(file: BinaryIO, endian: str) -> tuple[int, bytes, int] | None:
-    """Read an element's header: (tag, VR or b"" where it is implicit, length); None at the end of the file.
+    """Read an element's header: (tag, VR or b"" if it is implicit, length); None at the end of the file.
 
-    A VR is taken for one only if the standard has it: writers do change to implicit in the middle.
+    Only VRs of the standard are accepted as such, because some writers change to implicit in the middle.
     """
     head = file.read(8)
     if len(head) < 8:
@@ -358,7 +367,7 @@ def _file_meta(file: BinaryIO, start: _Start) -> FileDataset:
 
 
 def _inflated(file: BinaryIO, start: _Start, limits: Limits) -> BinaryIO:
-    """The data set of a deflated file, inflated up to the limit (PS3.5 A.5)."""
+    """Return the data set of a deflated file, inflated up to the limit (PS3.5 A.5)."""
     file.seek(start.data_set)
     inflater, chunks, left = zlib.decompressobj(-zlib.MAX_WBITS), [], limits.inflated_bytes
     while not inflater.eof and (data := file.read(1 << 20)):
@@ -367,7 +376,7 @@ def _inflated(file: BinaryIO, start: _Start, limits: Limits) -> BinaryIO:
             left -= len(chunks[-1])
             if left < 0:
                 raise DecodeGuardError(
-                    f"a deflated data set of more than {limits.inflated_bytes >> 20} MiB once inflated"
+                    f"the deflated data set has more than {limits.inflated_bytes >> 20} MiB when it is inflated"
                 )
             data = inflater.unconsumed_tail
     return io.BytesIO(b"".join(chunks))

@@ -1,4 +1,4 @@
-"""Read single values out of datasets that may be broken anywhere. Values never enter a message."""
+"""Read single values from datasets that may be broken anywhere. Values never appear in a message."""
 
 from __future__ import annotations
 
@@ -37,9 +37,10 @@ _SURROGATES = re.compile("[\ud800-\udfff]")
 
 @contextmanager
 def quiet(*loggers: str) -> Iterator[None]:
-    """No Python warnings, and nothing from these loggers and below: pydicom and pypdf quote the values they warn of.
+    """Silence Python's warnings and these loggers: pydicom and pypdf quote the values that they warn about.
 
-    Both are settings of the whole process, put back at the end: not for two threads at once.
+    Both are settings of the whole process and are restored at the end, so two threads must not do this at the same
+    time.
     """
     before = {name: logging.getLogger(name).level for name in loggers}
     with warnings.catch_warnings():
@@ -54,7 +55,7 @@ def quiet(*loggers: str) -> Iterator[None]:
 
 
 class MalformedValue(Exception):
-    """The value breaks its VR. Internal: becomes a warning that names the attribute, never the value."""
+    """The value violates its VR. Internal: becomes a warning that names the attribute, never the value."""
 
 
 READ_ERRORS: tuple[type[Exception], ...] = (MalformedValue, *CONVERSION_ERRORS)
@@ -74,7 +75,7 @@ def read_value(ds: Dataset, tag: int | str) -> Any:
 
 
 def read_text(ds: Dataset, tag: int | str) -> str:
-    """The value as clean text, several values joined with a backslash; "" if absent, empty or malformed."""
+    """Return the value as clean text, several values joined with a backslash; "" if absent, empty or malformed."""
     try:
         return as_text(read_value(ds, tag))
     except MalformedValue:
@@ -82,7 +83,7 @@ def read_text(ds: Dataset, tag: int | str) -> str:
 
 
 def as_text(value: Any) -> str:
-    """Any value as text that a database can hold: several values joined with a backslash, no controls but newline."""
+    """Any value as text that a database accepts: several values joined with a backslash, no controls but newline."""
     if value is None:
         return ""
     try:
@@ -101,7 +102,7 @@ def clean(text: str) -> str:
 
 
 def item_at(ds: Dataset, tag: int | str, place: int) -> Dataset | None:
-    """One item of a sequence, from 0, without reading the others; None if it is absent or broken."""
+    """Return one item of a sequence, from 0, without reading the others; None if it is absent or broken."""
     try:
         value = read_value(ds, tag)
         item = value[place] if isinstance(value, Sequence) and 0 <= place < len(value) else None
@@ -111,12 +112,12 @@ def item_at(ds: Dataset, tag: int | str, place: int) -> Dataset | None:
 
 
 def first_item(ds: Dataset, tag: int | str) -> Dataset | None:
-    """The first item of a sequence, as `item_at`."""
+    """Return the first item of a sequence, as `item_at` does."""
     return item_at(ds, tag, 0)
 
 
 def read_items(ds: Dataset, tag: int | str) -> list[Dataset]:
-    """The items of a sequence; empty if absent, or if the value is no sequence. Raises MalformedValue."""
+    """Return the items of a sequence; empty if absent or not a sequence. Raises MalformedValue."""
     value = read_value(ds, tag)
     if not isinstance(value, (MultiValue, list)) and not hasattr(value, "__iter__"):
         return []

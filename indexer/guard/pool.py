@@ -46,7 +46,7 @@ _log = logging.getLogger(__name__)
 _QUEUE_DEPTH = 2  # items handed to one worker: one at work, one waiting, so that it never waits for the parent
 _TRIES = 2
 _TICK_S = 0.004
-_GRACE_S = 2.0  # the worker's own timer strikes first; this is for one that is stopped or stuck in the kernel
+_GRACE_S = 2.0  # the worker's own timer acts first; this is for a worker that is stopped or stuck in the kernel
 _START_S = 120.0  # a worker imports NumPy and the decoders, perhaps from a cold network share
 _MOST_FAILED_STARTS = 3
 _LARGEST_ITEM = 32 << 10  # bytes; two of them fit any socket buffer, so that handing over an item never blocks
@@ -60,7 +60,7 @@ _ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM
 
 
 class _Job(Generic[T]):
-    """One item on its way, and how often it has brought a worker down."""
+    """An item in progress, and how often it has stopped a worker."""
 
     __slots__ = ("failures", "index", "item", "pickled")
 
@@ -71,17 +71,17 @@ class _Job(Generic[T]):
         self.pickled = pickle.dumps(item, protocol=5)
         size = len(self.pickled)
         if size > _LARGEST_ITEM:
-            raise ValueError(f"an item of {size} bytes: items are paths or small requests, at most {_LARGEST_ITEM}")
+            raise ValueError(f"an item has {size} bytes; expected a path or request of at most {_LARGEST_ITEM} bytes")
 
 
 class _Worker(Generic[T]):
-    """One worker process as the supervisor sees it. `queue[0]` is the job it is at; `clock` is when that began."""
+    """A worker process as seen by the supervisor. `queue[0]` is its current job; `clock` is when that started."""
 
     def __init__(self, setup: guard_worker.Setup, first: _Job[T] | None) -> None:
         self.queue: deque[_Job[T]] = deque()
-        self.first = first  # a job that needs a fresh worker: handed over alone, as soon as this one is ready
+        self.first = first  # a job that needs a fresh worker: sent alone, as soon as this one is ready
         self.ready = False
-        self.doomed = False  # to be replaced by the supervisor, whatever it is at
+        self.doomed = False  # to be replaced by the supervisor, whatever it is doing
         self.clock = time.monotonic()
         self.sock, theirs = socket.socketpair()
         lifeline, self._lifeline = os.pipe()
@@ -113,7 +113,7 @@ class _Worker(Generic[T]):
         self._hand_over(pickle.dumps(setup))
 
     def _hand_over(self, pickled: bytes) -> None:
-        """Send without waiting for an answer. A worker that is gone is noticed where its answers are read."""
+        """Send without waiting for an answer. If the worker has ended, that is noticed where its answers are read."""
         with contextlib.suppress(BrokenPipeError, ConnectionResetError, TimeoutError):
             guard_worker.send_pickled(self.sock, pickled)
 
@@ -124,7 +124,7 @@ class _Worker(Generic[T]):
         self._hand_over(job.pickled)
 
     def end(self) -> str:
-        """Kill it, if it still lives, and say how it ended."""
+        """Kill the process if it still runs, and return how it ended."""
         self.process.kill()
         with contextlib.suppress(subprocess.TimeoutExpired):  # stuck in the kernel: it dies when it comes back
             self.process.wait(timeout=5)
@@ -142,12 +142,10 @@ class _Worker(Generic[T]):
 class GuardedPool(Generic[T, R]):
     """Runs `function(item)` in worker processes that may die without harm. A context manager.
 
-    `function`, `initializer` and what they take must be importable, not of `__main__`. `memory_limit` is in bytes of
-    address space above what a worker needs once it has imported its modules and run the initializer; `deadline_s` is
-    wall-clock seconds per item. `in_flight` bounds the items between being pulled and being yielded (default: 8 per
-    worker).
-
-    Raises `MedlensError` while mapping when workers don't even start.
+    `function`, `initializer` and their arguments must be importable, not defined in `__main__`. `memory_limit` is in
+    bytes of address space above what a worker needs after importing its modules and running the initializer;
+    `deadline_s` is wall-clock seconds per item. `in_flight` bounds the items between being pulled and being yielded
+    (default: 8 per worker). Raises `MedlensError` while mapping if the workers can't start.
     """
 
     def __init__(
@@ -163,17 +161,17 @@ class GuardedPool(Generic[T, R]):
     ) -> None:
         if workers < 1 or memory_limit <= 0 or deadline_s <= 0 or (in_flight is not None and in_flight < 1):
             raise ValueError(
-                f"workers={workers}, memory_limit={memory_limit}, deadline_s={deadline_s}, in_flight={in_flight}: "
-                "all must be positive"
+                f"workers={workers}, memory_limit={memory_limit}, deadline_s={deadline_s}, "
+                f"in_flight={in_flight}; expected positive numbers"
             )
         for called in (function, initializer):
             if getattr(called, "__module__", None) == "__main__":
-                raise ValueError(f"{called!r} is defined in __main__, where a worker can't import it")
+                raise ValueError(f"{called!r} is defined in __main__, where a worker cannot import it")
         functions = pickle.dumps((function, initializer, initargs))
         self._setup = guard_worker.Setup(functions, memory_limit, deadline_s)
         self._count = workers
         self._in_flight = in_flight or 8 * workers
-        self._lock = threading.Lock()  # guards all below
+        self._lock = threading.Lock()  # guards everything below
         self._workers: list[_Worker[T]] = []
         self._todo: deque[_Job[T]] = deque()
         self._done: dict[int, tuple[T, R | DicomError, int]] = {}  # by index, with its size in bytes
@@ -205,7 +203,7 @@ class GuardedPool(Generic[T, R]):
             return tuple(worker.process.pid for worker in self._workers)
 
     def close(self) -> None:
-        """End all workers now, whatever they are at."""
+        """End all workers now, whatever they are doing."""
         self._closing.set()
         for worker in list(self._workers):  # without the lock: the supervisor may hold it, waiting for one of them
             worker.process.kill()
@@ -218,16 +216,16 @@ class GuardedPool(Generic[T, R]):
             self._selector.close()
 
     def map(self, items: Iterable[T]) -> Iterator[tuple[T, R | DicomError]]:
-        """Yield (item, what the function gave or the DicomError it ended with), in the order of the items.
+        """Yield (item, the function's result or a DicomError), in the order of the items.
 
-        `items` may be endless; it is advanced in the calling thread. One map at a time. Ending it early drops what is
-        still in flight.
+        `items` may be endless; it is advanced in the calling thread. Only one map at a time. Ending it early drops the
+        items in flight.
         """
         if not self._thread.is_alive():
-            raise ValueError("a GuardedPool maps inside its `with` block only")
+            raise ValueError("a GuardedPool can map only inside its `with` block")
         with self._lock:
             if self._mapping:
-                raise ValueError("a GuardedPool does one map at a time")
+                raise ValueError("a GuardedPool can run only one map at a time")
             self._mapping = True
             self._wanted = 0
         source, pulled, exhausted = iter(items), 0, False
@@ -250,7 +248,7 @@ class GuardedPool(Generic[T, R]):
                         if self._broken:
                             raise self._broken
                         if self._closing.is_set():
-                            raise ValueError("the GuardedPool was closed while it was mapping")
+                            raise ValueError("the GuardedPool was closed during a map")
                         self._step(0.25)
                     item, outcome, size = self._done.pop(self._wanted)
                     self._buffered -= size
@@ -261,7 +259,7 @@ class GuardedPool(Generic[T, R]):
             self._abandon()
 
     def _abandon(self) -> None:
-        """Forget what is in flight; workers still at it are replaced."""
+        """Drop the items in flight, and replace the workers that are still busy with them."""
         with self._lock:
             self._todo.clear()
             self._done.clear()
@@ -275,7 +273,7 @@ class GuardedPool(Generic[T, R]):
                     worker.queue.clear()
                     worker.doomed = True
 
-    # All below runs with the lock held, but for _supervise, which takes it.
+    # Everything below runs with the lock held, except _supervise, which acquires it.
 
     def _start(self, first: _Job[T] | None = None) -> None:
         worker = _Worker(self._setup, first)
@@ -283,7 +281,7 @@ class GuardedPool(Generic[T, R]):
         self._selector.register(worker.sock, selectors.EVENT_READ, worker)
 
     def _replace(self, worker: _Worker[T], retry: _Job[T] | None = None) -> str:
-        """End a worker and start another, which begins with `retry`. Its other jobs go back to the queue's front."""
+        """End a worker and start another, which begins with `retry`. Its other jobs come first in the queue."""
         self._selector.unregister(worker.sock)
         self._workers.remove(worker)
         how = worker.end()
@@ -293,7 +291,7 @@ class GuardedPool(Generic[T, R]):
         return how
 
     def _dispatch(self) -> None:
-        """Hand waiting jobs to the workers with the shortest queues."""
+        """Send waiting jobs to the workers with the shortest queues."""
         for depth in range(_QUEUE_DEPTH):
             for worker in self._workers:
                 if not self._todo:
@@ -304,7 +302,7 @@ class GuardedPool(Generic[T, R]):
                     worker.accept(self._todo.popleft())
 
     def _step(self, timeout: float) -> None:
-        """Wait for answers up to `timeout` seconds, take them, enforce the deadlines, hand out what is waiting."""
+        """Wait for answers up to `timeout` seconds, receive them, enforce the deadlines, and send waiting jobs."""
         ready = self._selector.select(timeout)
         for worker in [worker for worker in self._workers if worker.doomed]:
             self._replace(worker)
@@ -334,7 +332,7 @@ class GuardedPool(Generic[T, R]):
             self._lost(worker)
             return
         except guard_worker.WireError as exc:
-            self._lost(worker, f"the worker sent {exc}")
+            self._lost(worker, f"the decoding process sent an invalid answer: {exc}")
             return
         if kind == guard_worker.READY:
             worker.ready = True
@@ -343,7 +341,7 @@ class GuardedPool(Generic[T, R]):
                 job, worker.first = worker.first, None
                 worker.accept(job)
         elif kind == guard_worker.FAILED:
-            raise MedlensError(f"the decoding workers don't start:\n{value}", hint="Is medlens installed completely?")
+            raise MedlensError(f"no decoding process could start:\n{value}", hint="Is medlens installed completely?")
         elif kind == guard_worker.OUT_OF_MEMORY:
             self._lost(worker, f"decoding needs more than {_bytes(self._setup.memory_limit)} of memory")
         else:
@@ -355,19 +353,19 @@ class GuardedPool(Generic[T, R]):
         for worker in list(self._workers):
             if not worker.ready:
                 if now - worker.clock > _START_S:
-                    raise MedlensError(f"a decoding worker did not start within {_START_S:.0f} s")
+                    raise MedlensError(f"a decoding process did not start within {_START_S:.0f} s")
             elif worker.queue and now - worker.clock > self._setup.deadline_s + _GRACE_S:
                 self._lost(worker, self._too_slow())
 
     def _lost(self, worker: _Worker[T], why: str = "") -> None:
-        """A worker is gone or has to go. The job it was at is tried once more, then given up."""
+        """Handle a worker that has ended or must end. Its current job is tried once more, then given up."""
         if not worker.ready:
             self._failed_starts += 1
             how = self._replace(worker, worker.first)
             if self._failed_starts >= _MOST_FAILED_STARTS:
                 raise MedlensError(
-                    f"the decoding workers don't start: {self._failed_starts} ended with {how} before they were ready",
-                    hint="Is there memory left on this machine?",
+                    f"no decoding process could start: {self._failed_starts} ended with {how} before they were ready",
+                    hint="Check that the machine has free memory.",
                 )
             return
         culprit = worker.queue.popleft() if worker.queue else None
@@ -376,14 +374,14 @@ class GuardedPool(Generic[T, R]):
             culprit.failures += 1
             retry = culprit if culprit.failures < _TRIES else None
         how = self._replace(worker, retry)
-        why = why or (self._too_slow() if how == "SIGALRM" else f"the worker died ({how})")
-        _log.debug("worker replaced: %s", why)
+        why = why or (self._too_slow() if how == "SIGALRM" else f"the decoding process died ({how})")
+        _log.debug("a decoding process was replaced: %s", why)
         if culprit and not retry:
             self._finish(
                 culprit,
                 DecodeGuardError(
-                    f"stopped by the guard {_TRIES} times: {why}",
-                    hint="The file is damaged or made to exhaust the reader; it is left out.",
+                    f"the decoding process was stopped {_TRIES} times: {why}",
+                    hint="The file is damaged, or it was made to exhaust the reader. It is left out.",
                 ),
             )
 

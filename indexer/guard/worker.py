@@ -35,11 +35,11 @@ _MOST_BUFFERS = 4096
 
 
 class WireError(Exception):
-    """What came over the socket is no frame: the other side has gone wrong."""
+    """The bytes on the socket are not a frame: the other side has failed."""
 
 
 class Setup(NamedTuple):
-    """The first message to a worker. The three callables' pickle is opened inside the worker's own guard."""
+    """The first message to a worker. The three callables are unpickled within the worker's own limits."""
 
     pickled_functions: bytes  # (function, initializer or None, initargs)
     memory_limit: int  # bytes of address space above what the worker needs when it is ready
@@ -47,7 +47,7 @@ class Setup(NamedTuple):
 
 
 def send(sock: socket.socket, message: object) -> None:
-    """Write one message. Blocks until it is taken. Errors of pickling are raised before anything is written."""
+    """Write one message. Blocks until it is received. Errors of pickling are raised before anything is written."""
     buffers: list[pickle.PickleBuffer] = []
     body = pickle.dumps(message, protocol=5, buffer_callback=buffers.append)
     if len(buffers) > _MOST_BUFFERS:
@@ -60,28 +60,28 @@ def send(sock: socket.socket, message: object) -> None:
 
 
 def send_pickled(sock: socket.socket, body: bytes) -> None:
-    """Write a message that is a pickle already."""
+    """Write a message that is pickled already."""
     sock.sendall(_PREFIX.pack(_MAGIC, 0, len(body)) + body)
 
 
 def receive(sock: socket.socket, limit: int) -> tuple[Any, int]:
-    """Read one message and say how many bytes it had. Arrays in it are writable and own their memory.
+    """Read one message. Returns it and its number of bytes. Arrays in it are writable and own their memory.
 
-    Raises EOFError when the other side is gone, WireError when the bytes are no frame or are more than `limit`.
+    Raises EOFError if the other side has ended, WireError if the bytes are not a frame or are more than `limit`.
     """
     magic, count, body_length = _PREFIX.unpack(_exactly(sock, _PREFIX.size))
     if magic != _MAGIC or count > _MOST_BUFFERS or body_length > limit:
-        raise WireError("bytes that are no frame")
+        raise WireError("the bytes on the socket are not a frame of this protocol")
     lengths = struct.unpack(f"<{count}Q", _exactly(sock, 8 * count)) if count else ()
     total = body_length + sum(lengths)
     if total > limit:
-        raise WireError(f"a frame of {total} bytes, at most {limit} expected")
+        raise WireError(f"a frame has {total} bytes; expected at most {limit}")
     body = _exactly(sock, body_length)
     buffers = [_exactly(sock, length) for length in lengths]
     try:
         return pickle.loads(body, buffers=buffers), total
     except (pickle.UnpicklingError, AttributeError, ImportError, IndexError, TypeError, ValueError, EOFError) as exc:
-        raise WireError(f"a frame that does not unpickle ({type(exc).__name__})") from exc
+        raise WireError(f"a frame could not be unpickled ({type(exc).__name__})") from exc
 
 
 def _exactly(sock: socket.socket, length: int) -> bytearray:
@@ -93,21 +93,21 @@ def _exactly(sock: socket.socket, length: int) -> bytearray:
         except ConnectionResetError:
             got = 0
         if not got:
-            raise EOFError("the other side of the socket is gone")
+            raise EOFError("the process at the other end of the socket has ended")
         view = view[got:]
     return data
 
 
 def main(socket_fd: int, lifeline_fd: int) -> None:
     """Serve items until the pool closes the socket."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's; it ends its workers itself
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is handled by the parent, which ends its workers itself
     _die_with_parent(lifeline_fd)
     os.set_inheritable(socket_fd, False)
     with socket.socket(fileno=socket_fd) as sock:
         try:
             _serve(sock)
         except (EOFError, BrokenPipeError, ConnectionResetError):
-            return  # the pool is gone
+            return  # the pool has ended
 
 
 def _serve(sock: socket.socket) -> None:
@@ -132,12 +132,12 @@ def _serve(sock: socket.socket) -> None:
         except (pickle.PicklingError, TypeError, AttributeError, ValueError) as exc:
             send(sock, (ERROR, _unexpected(exc)))
         if kind == OUT_OF_MEMORY:
-            return  # whatever it was that failed to allocate may be in any state: the pool starts a fresh worker
+            return  # whatever failed to allocate may be in any state, so the pool starts a fresh worker
 
 
 def _run(function: Callable[[Any], Any], item: Any, deadline_s: float) -> tuple[int, Any]:
-    # The kernel's timer ends a decoder that never comes back, even one that holds the GIL. Its action is the default:
-    # death by SIGALRM, which the pool reads from the exit status.
+    # The kernel's timer ends a decoder that never returns, even one that holds the GIL. Its action is the default:
+    # death by SIGALRM, which the pool recognises by the exit status.
     signal.setitimer(signal.ITIMER_REAL, deadline_s)
     try:
         return RESULT, function(item)
@@ -152,11 +152,11 @@ def _run(function: Callable[[Any], Any], item: Any, deadline_s: float) -> tuple[
 
 
 def _unexpected(exc: BaseException) -> PixelDecodeError:
-    """Name the type and the place, never the text: texts of decoders' errors quote values of the file."""
+    """Name the type and the place of an error, never its text: texts of decoders' errors quote values of the file."""
     frames = [frame.f_globals.get("__name__", "?") + f":{line}" for frame, line in traceback.walk_tb(exc.__traceback__)]
     return PixelDecodeError(
         f"decoding failed with an unexpected {type(exc).__name__} at {frames[-1] if frames else '?'}",
-        hint="The file is most likely damaged, or its encoder breaks the standard; try to open it in another viewer.",
+        hint=("The file is probably damaged, or its encoder breaks the standard. Try to open it in another viewer."),
     )
 
 
@@ -164,7 +164,7 @@ def _die_with_parent(lifeline_fd: int) -> None:
     """Have the kernel end this process when the last write end of the lifeline closes.
 
     PR_SET_PDEATHSIG would do so when the *thread* that started the worker ends, which may be long before the process.
-    SIGIO needs neither the GIL nor a thread here, so that it also ends a worker that sits in a decoder.
+    SIGIO needs neither the GIL nor a thread here, so it also ends a worker that is inside a decoder.
     """
     os.set_inheritable(lifeline_fd, False)
     signal.signal(signal.SIGIO, signal.SIG_DFL)
@@ -177,9 +177,9 @@ def _die_with_parent(lifeline_fd: int) -> None:
 
 
 def _limit_resources(memory_limit: int) -> None:
-    """Cap the address space at `memory_limit` above what is in use now (Linux).
+    """Limit the address space to `memory_limit` above what is in use now (Linux).
 
-    macOS has RLIMIT_AS but does not enforce it: there the checks before decoding and the deadline are what holds.
+    macOS has RLIMIT_AS but does not enforce it: there, the checks before decoding and the deadline are the limits.
     """
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     if sys.platform != "linux":
@@ -189,5 +189,5 @@ def _limit_resources(memory_limit: int) -> None:
     cap = in_use + memory_limit
     cap = cap if hard == resource.RLIM_INFINITY else min(cap, hard)
     resource.setrlimit(resource.RLIMIT_AS, (cap, cap))
-    with contextlib.suppress(OSError):  # not everywhere allowed, and only a wish
+    with contextlib.suppress(OSError):  # not allowed everywhere, and not essential
         Path("/proc/self/oom_score_adj").write_text("800")

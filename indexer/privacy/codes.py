@@ -55,14 +55,14 @@ _CODE_WORDS = frozenset(_WORDS.split())
 
 @dataclass(frozen=True)
 class Code:
-    """A value as it may be kept, None if nothing of it may; and whether something was cut."""
+    """A value that may be kept, or None if nothing of it may, and whether something was removed."""
 
     value: str | None
     was_cut: bool = False
 
 
 def scrub_code(text: str, known: Forms, *, is_code: bool = True) -> Code:
-    """A value, or several joined with backslashes. `is_code=False` for short texts of free form (a model's name)."""
+    """Scrub a value, or several joined with backslashes. `is_code=False` is for short free texts (a model's name)."""
     values = text.split("\\")[:_VALUES_AT_MOST]
     kept = [_scrubbed(value, known, is_code) for value in values]
     if kept == values:
@@ -73,7 +73,7 @@ def scrub_code(text: str, known: Forms, *, is_code: bool = True) -> Code:
 
 
 def closed_code(text: str, allowed: frozenset[str]) -> Code:
-    """A value of an attribute that has a closed set of them."""
+    """Return a value of an attribute with a closed set of values, or None if it is not in the set."""
     return Code(text) if text.strip().upper() in allowed else Code(None, was_cut=True)
 
 

@@ -1,7 +1,7 @@
-"""Full dates, as they are written in numbers, with the names of months, and in Asian and Arabic writing.
+"""Full dates in numbers, with names of months, and in Asian and Arabic writing.
 
-A year alone, an age, a time of day and a duration stay. Years are those of the common, Buddhist (24xx, 25xx), Islamic
-and Persian (13xx, 14xx) calendars and of the Japanese eras. The text is `letters.plain`: its digits are ASCII.
+A year alone, an age, a time of day and a duration are kept. Years are those of the common, Buddhist (24xx, 25xx),
+Islamic and Persian (13xx, 14xx) calendars and of the Japanese eras. The text is `letters.plain`: its digits are ASCII.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Iterator
 _DAY, _MONTH, _YEAR = r"(?:0?[1-9]|[12]\d|3[01])", r"(?:0?[1-9]|1[0-2])", r"(?:19|20)\d\d"
 _ANY_YEAR = r"(?:19|20|24|25|13|14)\d\d"
 
-# By language, English first. What is written alike is listed once for all languages or more often, as it came.
+# By language, English first. A name that several languages share may be listed more than once.
 _MONTHS = """
 January February March April May June July August September October November December
 Jan Feb Mar Apr Jun Jul Aug Sep Sept Oct Nov Dec
@@ -74,7 +74,7 @@ januari februari mac jun julai ogos september oktober disember pebruari maret ag
 _NAMES = _MONTHS.split()
 _ENGLISH = frozenset(form for name in _NAMES[:24] for form in (name, name.upper()))
 _MONTH_NAMES = frozenset(name.lower() for name in _NAMES) | {f"ב{name}" for name in _NAMES if "א" <= name[0] <= "ת"}
-# "12 mars", "3 set": without a year, a foreign name must be long enough not to be something else.
+# "12 mars", "3 set": without a year, a foreign name must be long enough not to be another word.
 _LONG_NAMES = frozenset(name.lower() for name in _NAMES[24:] if len(name) > 4)
 _PIECES = frozenset(piece for name in _MONTH_NAMES for piece in name.split(".") if piece)
 _PIECE = re.compile(r"[^\s\d/_,:;().-]{1,16}")
@@ -93,7 +93,7 @@ def _at_word(pattern: str) -> re.Pattern[str]:
     return re.compile(rf"(?<![^\W\d_])(?=[^\W\d_])(?={pattern})")
 
 
-# Beside a day and a year any month in any case will do.
+# With a day and a year, a month's name counts in any case.
 _WITH_YEAR = (
     # 31 January 2020, 07MAR1952, 7 mars 1952, 31. ledna 2020, 31 de enero de 2020, 31 يناير 2020, 31 בינואר 2020
     _at_digit(rf"({_DAY}{_ORDINAL}{_BETWEEN}{_WORD}(?:,\s?|{_BETWEEN})(?:{_ANY_YEAR}|['’]?\d\d){_NO_UNIT})"),
@@ -141,7 +141,7 @@ _ASIAN_MARK = re.compile("[年月월]|tháng|明治|大正|昭和|平成|令和|
 
 
 def date_spans(text: str) -> Iterator[tuple[int, int]]:
-    """Start and end of every full date in `text`, which has a digit. Spans may overlap."""
+    """Return start and end of every full date in `text`, which contains a digit. Spans may overlap."""
     if _THREE_NUMBERS.search(text):
         for pattern in _NUMBERS_RE:
             for match in pattern.finditer(text):
@@ -165,7 +165,10 @@ def _named_date_spans(text: str) -> Iterator[tuple[int, int]]:
 
 
 def _may_be_a_word(month: str, date: str) -> bool:
-    """ "12 set 15", "1 out 20": not with a capital, nor long, nor joined to its numbers."""
+    """Whether a month's name may be another word: "12 set 15", "1 out 20".
+
+    Not with a capital, nor long, nor joined to its numbers.
+    """
     return month.islower() and month.isascii() and len(month) < 5 and f" {month} " in date
 
 
@@ -175,7 +178,7 @@ def _month(word: str) -> str:
 
 
 def asian_date_spans(text: str) -> Iterator[tuple[int, int]]:
-    """Dates whose parts are named (年, 월, tháng); their numbers need not be digits."""
+    """Return dates whose parts are named (年, 월, tháng); their numbers need not be digits."""
     if not text.isascii() and _ASIAN_MARK.search(text):
         for pattern in _ASIAN_RE:
             for match in pattern.finditer(text):

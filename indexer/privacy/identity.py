@@ -43,7 +43,7 @@ _IN_ONE = re.compile("[\u3400-\u9fff]+|[\uac00-\ud7af]+")
 
 @dataclass(frozen=True)
 class Identity:
-    """The identifying values of one file, as they were read. Its repr says nothing of the contents."""
+    """The identifying values of one file, as they were read. Its repr reveals nothing of the contents."""
 
     names: tuple[str, ...] = field(default=(), repr=False)  # as VR PN: groups by '=', parts by '^', family first
     numbers: tuple[str, ...] = field(default=(), repr=False)  # of the patient, the visit, the order; telephones
@@ -54,7 +54,7 @@ class Identity:
 
 @dataclass(frozen=True)
 class Phrases:
-    """Runs in a row that begin alike. A phrase is sure if one of its runs is not an ordinary word."""
+    """Sequences of runs that begin with the same run. A phrase is sure if one of its runs is not an ordinary word."""
 
     lengths: tuple[int, ...] = field(repr=False)
     sure: dict[tuple[str, ...], bool] = field(repr=False)
@@ -65,7 +65,7 @@ _NONE = Words((), 1)
 
 @dataclass(frozen=True)
 class Forms:
-    """What to look for in a text, folded; made by `forms_of`. Its repr says nothing of the contents."""
+    """What to search for in a text, folded; made by `forms_of`. Its repr reveals nothing of the contents."""
 
     tokens: frozenset[str] = field(default=frozenset(), repr=False)  # runs that are cut wherever they stand
     short: frozenset[str] = field(default=frozenset(), repr=False)  # with a capital alone
@@ -86,7 +86,7 @@ NOTHING_KNOWN = Forms()
 
 @lru_cache(maxsize=64)
 def forms_of(identity: Identity) -> Forms:
-    """Every form of the values that is looked for. Remembered, since the files of a study say the same."""
+    """Every form of the values to search for. The result is cached, because files of a study have the same values."""
     collector = _Collector()
     for name in identity.names:
         collector.add_name(name)
@@ -224,7 +224,10 @@ class _Collector:
             self._add_phrase(found)
 
     def add_date(self, value: str) -> None:
-        """A DA in the orders that people write, in other calendars too; with month names the patterns cut it."""
+        """Add a DA in the orders in which people write it, also in other calendars.
+
+        Dates with month names are found by patterns.
+        """
         digits = "".join(runs(value))
         if len(digits) != 8 or not digits.isdecimal():
             self.add_value(value)
@@ -239,7 +242,7 @@ class _Collector:
                 self._add_phrase(tuple(map(key, (str(int(year) - first), month, day))))
 
     def add_remark(self, remark: str) -> None:
-        """Free text about the patient: the whole of it, its words that look like names, its numbers."""
+        """Add free text about the patient: the whole text, its words that look like names, and its numbers."""
         whole = keys(remark)[:LONGEST_REMARK]
         if len(whole) > 1 and not all(map(is_ordinary, whole)):
             self.phrases[whole[0]][whole] = True
@@ -255,7 +258,7 @@ class _Collector:
             self.tokens.add(run)
 
     def _add_phrase(self, phrase: tuple[str, ...]) -> None:
-        """A phrase is sure if one run is not an ordinary word; others need the shape of a name in the text."""
+        """Add a phrase. It is sure if one run is not an ordinary word; others must look like a name in the text."""
         phrase = phrase[:LONGEST_PHRASE]
         if len(phrase) < 2 or all(run in NO_NAMES for run in phrase):
             return

@@ -1,4 +1,4 @@
-"""Text as it is compared: folded, in runs of letters or digits, every character in its place."""
+"""Text in the form in which it is compared: folded, in runs of letters or digits, every character in its place."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _MOST_REMEMBERED = 20_000
 
 
 class _Table(dict[int, str]):
-    """A table for str.translate that is filled as characters are met."""
+    """A table for str.translate that is filled when characters are first met."""
 
     def __missing__(self, code: int) -> str:
         if len(self) > _MOST_REMEMBERED:
@@ -75,7 +75,7 @@ _FOLDED, _PLAIN = _Folded(), _Plain()
 
 
 def normalized(text: str) -> str:
-    """Composed letters, and nothing that can't be seen: a zero-width space hides a name from every comparison."""
+    """Return composed letters without invisible characters: a zero-width space hides a name from every comparison."""
     return text if text.isascii() else _INVISIBLE.sub("", normalization.normalized("NFC", text))
 
 
@@ -94,14 +94,14 @@ def run_pattern(text: str) -> re.Pattern[str]:
 
 
 def key(run: str) -> str:
-    """A folded run as it is compared: without leading zeros, vowel points and stretching."""
+    """Return a folded run as it is compared: without leading zeros, vowel points and stretching."""
     if run.isascii():
         return (run.lstrip("0") or "0") if run.isdigit() else run
     return _DROPPED_IN_KEYS.sub("", run) or run
 
 
 def runs(text: str) -> list[str]:
-    """The folded runs of a text."""
+    """Return the folded runs of a text."""
     folded = fold(normalized(text))
     return run_pattern(folded).findall(folded)
 
@@ -111,17 +111,19 @@ def keys(text: str) -> tuple[str, ...]:
 
 
 def compact(text: str) -> str:
-    """Letters and digits alone, folded: how names of scripts without spaces are compared."""
+    """Return only the letters and digits, folded. Names in scripts without spaces are compared in this form."""
     return _DROPPED_IN_KEYS.sub("", "".join(runs(text)))
 
 
 def is_unspaced(run: str) -> bool:
-    """Han, kana, Hangul, Thai, Lao, Khmer, Burmese: no spaces between words, or particles that cling to them."""
+    """Whether the script has no spaces between words, or joins particles to them: Han, kana, Hangul, Thai, Lao, Khmer,
+    Burmese.
+    """
     return not run.isascii() and _UNSPACED_CHARACTER.search(run) is not None
 
 
 class Words:
-    """A set of words that is looked up at every place of a text, in time that doesn't grow with the set."""
+    """A set of words that is searched for at every place of a text, in time that does not grow with the set."""
 
     def __init__(self, words: Iterable[str], start: int) -> None:
         by_start: dict[str, set[str]] = defaultdict(set)

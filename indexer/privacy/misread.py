@@ -38,7 +38,10 @@ _SURVIVES = re.compile(r"[^\s\x00-\x1f\x7f-\xa0\xad\u200b-\u200f\u202a-\u202e\u2
 
 
 def misread_spans(text: str, names: tuple[str, ...]) -> Iterator[tuple[int, int]]:
-    """Start and end of what is one of `names`, or a part of one, under a wrong character set. Linear in the text."""
+    """Return start and end of every text that is one of `names`, or a part of one, in a wrong character set.
+
+    Linear in the text.
+    """
     if not names:
         return
     if not text.isascii() or "?" in text:
@@ -62,7 +65,7 @@ def misread_spans(text: str, names: tuple[str, ...]) -> Iterator[tuple[int, int]
 
 
 def _damaged(text: str) -> Iterator[tuple[int, int]]:
-    """Words without a number of which little is left: nobody can read them, nor tell that they are not a name."""
+    """Return words without a number of which little is left: they can't be read, and could be a name."""
     for match in _WITH_LOSS.finditer(text):
         plain = [c for c in match[0] if c.isascii() and c.isalnum()]
         if 2 * len(plain) <= len(match[0]) and not any(map(str.isdigit, plain)):
@@ -75,7 +78,7 @@ def _readings(names: tuple[str, ...]) -> Words:
 
 
 def _parts(name: str) -> set[str]:
-    """The parts of a name that are not ASCII, in capitals as well, and two of them together."""
+    """Return the parts of a name that are not ASCII, also in capitals, and two of them together."""
     parts = [part for part in name.split("^") if not part.isascii()][:_PARTS]
     return {*parts, *(part.upper() for part in parts), *("".join(pair) for pair in permutations(parts, 2))}
 
@@ -96,7 +99,7 @@ def _misread(part: str) -> Iterator[str]:
 
 
 def _is_misread(own: str) -> bool:
-    """Whether a name is in Latin letters that no Latin name is made of: more accents than plain letters."""
+    """Whether a name has Latin letters as no Latin name has them: more accents than plain letters."""
     foreign = [c for c in own if c > "\x7f"]
     return len(own) > 2 and 2 * len(foreign) > len(own) and max(foreign) < "\u0250"
 
@@ -118,7 +121,7 @@ def _encoded(part: str) -> set[bytes]:
 
 
 def _identifies(left: str) -> bool:
-    """Whether what is left of a name can be found in a text without taking other things for it."""
+    """Whether the rest of a name can be found in a text without matching other words."""
     foreign = [c for c in left if c > "\x7f"]
     if not foreign:
         punctuation = sum(not c.isalnum() for c in left)
@@ -128,7 +131,7 @@ def _identifies(left: str) -> bool:
 
 @lru_cache(maxsize=64)
 def _escaped(names: tuple[str, ...]) -> frozenset[str]:
-    """Names in ISO 2022 whose escape sequences were taken for text: the escape character itself is gone by then."""
+    """Names in ISO 2022 whose escape sequences were read as text; the escape character itself is gone by then."""
     found: set[str] = set()
     for name in names:
         for part in name.split("^"):
@@ -143,7 +146,7 @@ def _escaped(names: tuple[str, ...]) -> frozenset[str]:
 
 @lru_cache(maxsize=64)
 def _shapes(names: tuple[str, ...]) -> frozenset[str]:
-    """Latin names with a hole for each accented letter; those with three ASCII letters or more."""
+    """Return Latin names with a gap for each accented letter, if they have three ASCII letters or more."""
     shapes: set[str] = set()
     for name in names:
         for word in _LATIN.findall(name.lower()):

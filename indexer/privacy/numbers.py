@@ -1,4 +1,4 @@
-"""Numbers that identify whoever they belong to: telephone, record, insurance and citizen numbers, UIDs, e-mail.
+"""Numbers that identify a person: telephone, record, insurance and citizen numbers, UIDs, e-mail addresses.
 
 The text is `letters.plain`: its digits are ASCII. Each pattern is linear in the text's length.
 """
@@ -68,7 +68,7 @@ _SIX_DIGITS = re.compile(r"\d(?:[\s./()+-]{0,3}\d){5}")  # less than that no pat
 
 
 def number_spans(text: str) -> Iterator[tuple[int, int]]:
-    """Start and end of every identifying number in `text`, which has a digit. Spans may overlap."""
+    """Return start and end of every identifying number in `text`, which contains a digit. Spans may overlap."""
     if _SIX_DIGITS.search(text):
         for pattern in _NUMBERS_RE:
             for match in pattern.finditer(text):

@@ -1,6 +1,6 @@
-"""Shapes that identify whoever they belong to: dates, numbers, names beside a title.
+"""Patterns that identify a person, whoever it is: dates, numbers, names beside a title.
 
-Years alone, ages, times of day and measurements stay. Everything is linear in the text's length.
+Years alone, ages, times of day and measurements are kept. Everything is linear in the text's length.
 """
 
 from __future__ import annotations
@@ -17,7 +17,10 @@ _DIGIT = re.compile(r"[0-9]")
 
 
 def pattern_spans(text: str) -> Iterator[tuple[int, int]]:
-    """Start and end of everything in `text` (`letters.normalized`) that has an identifying shape. Spans may overlap."""
+    """Return start and end of everything in `text` (`letters.normalized`) that matches an identifying pattern.
+
+    Spans may overlap.
+    """
     in_ascii = plain(text)
     if _DIGIT.search(in_ascii):
         yield from date_spans(in_ascii)

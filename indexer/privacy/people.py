@@ -1,9 +1,9 @@
-"""Names of whoever stands after a title, before a degree, or after "dictated by" and "name:", in many languages.
+"""Names after a title, before a degree, or after "dictated by" and "name:", in many languages.
 
-What follows a title is taken as a name as far as it is written like one: capitals where the script has them, particles
-(de la, van der), initials; it ends at an ordinary word. Scripts without capitals give one or two words. Chinese,
-Japanese and Korean titles follow the name, and there the name must begin with a frequent family name.
-Each pattern is linear in the text's length.
+The words after a title count as a name while they are written like one: capitals if the script has them, particles (de
+la, van der), initials; the name ends at an ordinary word. In scripts without capitals, one or two words count. Chinese,
+Japanese and Korean titles follow the name, and there the name must begin with a frequent family name. Each pattern is
+linear in the text's length.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _TITLES = (
     r"|Sig|Signora?|Signorina|Dott|Dottore|Dottoressa|Mevr|Mevrouw|Mw|Dhr|Meneer|Fru|Frk|Fröken|Hra|Rva|Pani"
     r"|Paní|Slečna|Sayın|Bayan|MUDr|Domnul|Doamna|Bapak|Ibu|Encik|Puan|Gospodin|Gospođa|Gospa|Ông|Bà|Bác sĩ|Anh|Chị"
 )
-# "Pan" is Polish and Czech for Mr; panoramic pictures begin with it as well.
+# "Pan" is Polish and Czech for Mr, and panoramic pictures begin with it too.
 _PAN = rf"Pan(?=\s[{_UP}]\w+(?:ski|ska|cki|wicz|czyk|ak|ek|ik|yk|uk|ec|ný|ák)\b)"
 _DOTTED_TITLES = "Fr|Ny|Tn|Nn|Dl|Dna|ThS|Uzm|Doc"  # other words without their dot
 _MORE_TITLES = (
@@ -135,7 +135,7 @@ _UNSPACED_TITLES = tuple(
         (_BURMESE, r"ဦး(?!ခေါင်း|နှောက်)|ဒေါ်|ဒေါက်တာ|မောင်|အမည်\s?[:−-]"),
     )
 )
-# Words that don't belong to a name: what is negated, which side, and how a sentence about a patient goes on.
+# Words that are not part of a name: negations, sides, and words with which a sentence about a patient continues.
 _NO_NAMES_AFTER_TITLE = POLARITY_WORDS | frozenset(
     [
         "في",
@@ -231,7 +231,7 @@ _BEYOND_LATIN = re.compile("[\u0370-\uffff]")
 
 
 def people_spans(text: str) -> Iterator[tuple[int, int]]:
-    """Start and end of every name beside a title, a degree or a label. Spans may overlap."""
+    """Return start and end of every name beside a title, a degree or a label. Spans may overlap."""
     for match in _TITLE.finditer(text):
         if not (match[0].startswith(("Dr ", "Mr ")) and fold(match[1].split()[0]) in PICTURED):
             yield from _names(text, *match.span(1))
@@ -259,7 +259,7 @@ def _is_ordinary(word: str) -> bool:
 
 
 def _names(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
-    """The first name, and the words after it that go on like it: "Dr. Smith Chest CT" has one."""
+    """Return the first name and the words that continue it: "Dr. Smith Chest CT" has one."""
     first: str | None = None
     stop = start
     for match in RUN.finditer(text, start, end):
@@ -268,7 +268,7 @@ def _names(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
             acronym = word.isupper() and len(word) < 4 and not first.isupper()
             if acronym or (word[0].isupper() and (_is_ordinary(word) or fold(word) in _TITLE_WORDS)):
                 break
-        if word[0].isupper() or text[match.start() - 1] in "'’-":  # not after a particle that leads nowhere
+        if word[0].isupper() or text[match.start() - 1] in "'’-":  # not after a particle without a name
             stop = match.end()
             first = first or (word if len(word) > 1 else None)
         if len(word) == 1 and text[stop : stop + 1] == "." and stop < end:
@@ -283,7 +283,9 @@ def _is_a_person(names: str) -> bool:
 
 
 def _after_capital_title(match: re.Match[str]) -> Iterator[tuple[int, int]]:
-    """MR BROWN, but MR BRAIN, MR WHITE MATTER and DR CHEST: capitals alone don't tell a title from a modality."""
+    """Match MR BROWN, but not MR BRAIN, MR WHITE MATTER or DR CHEST: capitals alone don't tell a title from a
+    modality.
+    """
     first = 1 if match[1] else 4
     title, name, more = match[first], match[first + 1].lower(), match[first + 2].lower().split()
     known = name in NAMES or RUN.findall(name)[-1] in NAMES
@@ -300,7 +302,7 @@ def _after_capital_title(match: re.Match[str]) -> Iterator[tuple[int, int]]:
 
 
 def _before_degrees(text: str) -> Iterator[tuple[int, int]]:
-    """Peter Parker, MD; not MD Anderson, nor a table of FA, MD."""
+    """Match Peter Parker, MD; not MD Anderson, nor a table of FA, MD."""
     for match in _DEGREE.finditer(text):
         start = max(0, match.start() - _LONGEST_BEFORE_DEGREE)
         found = _BEFORE_DEGREE.search(text[start : match.start()])
@@ -340,7 +342,7 @@ def _beyond_latin(text: str) -> Iterator[tuple[int, int]]:
 
 
 def _up_to(match: re.Match[str], goes_on: Callable[[str], bool]) -> Iterator[tuple[int, int]]:
-    """The words of a name, up to the first with which the sentence goes on."""
+    """Return the words of a name, up to the first word that continues the sentence."""
     start = end = match.start(1)
     for word in re.finditer(r"\S+", match[1]):
         if goes_on(word[0]) if end > start else fold(word[0]) in _NO_NAMES_AFTER_TITLE:

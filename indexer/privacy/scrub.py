@@ -31,14 +31,15 @@ MARK = "[…]"
 
 _LONGEST_GAP = 3  # characters between two parts of one name or number: ", " or " - "
 _GAP = re.compile(r"[\s,.;:^_/\\'’`()=+*#·・‧‐-―-]*")
-_MERGED = re.compile(r"[ ,^\u3000・-]*(?:[A-Z]\.[ ,^-]*)?")  # between two cuts, these go as well: Jane M. Doe
+# Between two removed parts, these are removed too: Jane M. Doe
+_MERGED = re.compile(r"[ ,^\u3000・-]*(?:[A-Z]\.[ ,^-]*)?")
 
 _TITLES = {"mr", "mrs", "ms", "miss", "mx", "dr", "prof", "herr", "frau", "mme", "sra", "dra"}
 _MODALITIES = {"mr", "dr", "ms"}
 _UNIT = re.compile(
     r"\s?(?:mm|cm|ml|HU|µm|um|kV|mA|mAs|ms|sec|min|Hz|mGy|mSv|kg|%|x|×)(?![^\W\d_])|[.,]\d", re.IGNORECASE
 )
-_SHORT_NUMBER = 5  # digits: with a unit behind it, it is a measurement
+_SHORT_NUMBER = 5  # digits: a number with a unit after it is a measurement
 _CLITICS = frozenset("وفبكلهسמוהבלשכ")  # prefixes that Arabic and Hebrew write without a space
 _INFLECTION = 3  # letters that may follow a stem
 
@@ -49,9 +50,11 @@ _UNSPACED_CHARACTER = re.compile(f"[{UNSPACED}]")
 
 
 def scrub(text: str, known: Forms = NOTHING_KNOWN) -> str:
-    """`text` with everything that `known` looks for and everything of an identifying shape replaced by MARK."""
+    """Return `text` with everything that `known` searches for, and everything with an identifying pattern, replaced by
+    MARK.
+    """
     text = normalized(text)
-    spans: list[list[int]] = []  # merged where they touch, or where only a comma or the like is between
+    spans: list[list[int]] = []  # merged if they touch, or if only a comma or the like is between them
     for start, end in sorted([*pattern_spans(text), *_identity_spans(text, known)]):
         if spans and (start <= spans[-1][1] or _MERGED.fullmatch(text, spans[-1][1], start)):
             spans[-1][1] = max(spans[-1][1], end)
@@ -108,7 +111,7 @@ def _is_measured(text: str, start: int, end: int) -> bool:
 
 
 def _is_titled(text: str, title: re.Match[str], name: re.Match[str], following: str) -> bool:
-    """MRS HEAD; not MR HEAD, which is a picture, nor MR SMALL BOWEL. Titles in small letters are `people`'s."""
+    """Match MRS HEAD; not MR HEAD, which is a picture, nor MR SMALL BOWEL. `people` handles titles in small letters."""
     if title[0] not in _TITLES or text[title.end() : name.start()].strip(" ."):
         return False
     if not text[title.start() : title.end()].isupper():
@@ -117,7 +120,7 @@ def _is_titled(text: str, title: re.Match[str], name: re.Match[str], following: 
 
 
 def _inside(text: str, folded: str, start: int, end: int, known: Forms) -> Iterator[tuple[int, int]]:
-    """Names written into a longer word: JaneDoeChest, CTDoe, Smiths."""
+    """Return names written into a longer word: JaneDoeChest, CTDoe, Smiths."""
     if folded[end - 1] == "s" and folded[start : end - 1] in known.tokens:
         yield start, end
     for at in range(start, end - JOINED_START + 1):
@@ -132,7 +135,7 @@ def _inside(text: str, folded: str, start: int, end: int, known: Forms) -> Itera
 
 
 def _humps(word: str) -> list[int]:
-    """Where the parts of a word in camel case begin, and where the last ends: CTJaneDoe at 0, 2, 6 and 9."""
+    """Return where the parts of a word in camel case begin and where the last one ends: CTJaneDoe at 0, 2, 6 and 9."""
     upper = [c.isupper() for c in word] + [True]
     inner = [i for i in range(1, len(word)) if upper[i] and (not upper[i - 1] or not upper[i + 1])]
     return [0, *inner, len(word)]
@@ -172,7 +175,10 @@ def _in_a_row(text: str, matches: list[re.Match[str]]) -> bool:
 
 
 def _is_name_like(written: str, runs: list[str], phrase: tuple[str, ...]) -> bool:
-    """Ordinary words as a name: SMALL, LONG; Small^Long; J. Small. A negation or a side needs the caret."""
+    """Whether ordinary words are written as a name: SMALL, LONG; Small^Long; J.
+
+    Small. A negation or a side needs the caret.
+    """
     if all(run.isdecimal() for run in phrase):
         return True
     if not all(run[0].isupper() for run in runs) or all(run in NO_NAMES for run in phrase):
@@ -185,7 +191,7 @@ def _is_name_like(written: str, runs: list[str], phrase: tuple[str, ...]) -> boo
 def _initials(
     text: str, found: list[str], matches: list[re.Match[str]], i: int, initials: frozenset[tuple[str, ...]]
 ) -> Iterator[tuple[int, int]]:
-    """J.D.; not A.P., which is a view, nor what is inside of a longer row of letters."""
+    """Match J.D.; not A.P., which is a view, nor letters within a longer row of letters."""
     for length in (3, 2):
         row = tuple(found[i : i + length])
         last = i + length - 1
@@ -205,7 +211,7 @@ def _initials(
 
 
 def _unspaced(folded: str, words: Words) -> Iterator[tuple[int, int]]:
-    """Names of scripts without spaces, with or without something between their parts."""
+    """Return names in scripts without spaces, with or without characters between their parts."""
     places = [match.start() for match in _SKIPPED_BETWEEN.finditer(folded)]
     text = "".join([folded[place] for place in places])
     for match in _UNSPACED_CHARACTER.finditer(text):
@@ -216,7 +222,9 @@ def _unspaced(folded: str, words: Words) -> Iterator[tuple[int, int]]:
 
 
 def _stands_alone(word: str, text: str, places: list[int], at: int) -> bool:
-    """Two Han characters are a name wherever they stand; two kana, or a short Thai word, are part of many others."""
+    """Whether the characters are a name anywhere in a text: two Han characters are; two kana, or a short Thai word, are
+    part of many words.
+    """
     if _HAN.search(word):
         return True
     after = at + len(word)

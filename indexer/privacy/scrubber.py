@@ -1,4 +1,4 @@
-"""The scrubber of one identity, with a memory: the files of a study say the same, in the same words."""
+"""The scrubber of one identity, with a cache: the files of a study have the same values and words."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ _MOST_REMEMBERED = 512  # texts of one identity
 
 
 class Scrubber:
-    """Scrubs texts and codes of what an identity says, and of everything of an identifying shape."""
+    """Removes the values of an identity, and everything with an identifying pattern, from texts and codes."""
 
     def __init__(self, identity: Identity) -> None:
         self._known = forms_of(identity)
-        # Where a patient went is no reason to cut a code: a station may be called as its model is.
+        # A place is no reason to remove a code: a station may have the name of its model.
         self._of_people = forms_of(replace(identity, places=()))
         self._texts: dict[str, str] = {}
         self._codes: dict[tuple[str, bool], Code] = {}
@@ -33,7 +33,7 @@ class Scrubber:
         return self._texts[text]
 
     def code(self, value: str, *, is_code: bool = True) -> Code:
-        """A code string (VR CS); with `is_code=False` a short text that is not a code, such as a model's name."""
+        """Scrub a code string (VR CS); with `is_code=False` a short text that is not a code, such as a model's name."""
         at = (value, is_code)
         if at not in self._codes:
             if len(self._codes) >= _MOST_REMEMBERED:

@@ -1,8 +1,8 @@
-"""Family and given names by which a title in capitals is told from a modality: MR BROWN, but MR BRAIN."""
+"""Family and given names that tell a title in capitals from a modality: MR BROWN, but MR BRAIN."""
 
 from __future__ import annotations
 
-# Frequent ones in English-speaking countries and among their patients; none that a protocol is called by.
+# Frequent names in English-speaking countries and among their patients, except those that protocols are named by.
 _LATIN = """
 smith johnson williams brown jones garcia miller davis rodriguez martinez hernandez lopez gonzalez wilson anderson
 thomas taylor moore jackson martin lee perez thompson white harris sanchez clark ramirez lewis robinson walker young
@@ -36,7 +36,7 @@ juan carlos luis mohammed muhammad fatima
 """
 NAMES: frozenset[str] = frozenset(_LATIN.split())
 
-# Diseases called after people, and Latin muscles, stand after "M." as a Frenchman does.
+# Diseases named after people, and Latin muscles, can follow "M." as a French name does.
 _EPONYMS = """
 alzheimer baastrup basedow bechterew boeck bowen bright castleman crohn cushing dupuytren forestier gaucher
 hirschsprung hodgkin huntington kahler kienboeck koehler ledderhose menetrier meniere ormond osgood osler paget

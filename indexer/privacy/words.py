@@ -70,7 +70,7 @@ vanster hoger ikke uden uten venstre hojre hoyre brak bez lewy lewa prawy prawa 
 левого правый правая правое правой правого δεν οχι χωρις αριστερα αριστερο αριστερος δεξια δεξιο δεξιος לא אין ללא
 שמאל ימין لا لم ليس بدون غير ايمن ايسر يمين يسار نیست چپ راست नहीं बिना बाएं दाएं
 """
-# Written in clinical texts and nobody's name: units, techniques and words that stand where names do.
+# Words of clinical texts that are not names: units, techniques, and words that occur where names do.
 _CLINICAL = """
 abdominopelvic ablation abnormalities abnormality abs ac acuson ad additional adjacent agfa ah al alignment allergic
 allergy aloka also alt am an anaesthesiology anastomosis anesthesiology aneurysm anonymus another antegrade
@@ -126,18 +126,18 @@ volumes vs vt was wd we wedge well were when where which while whose wi widened 
 xl ybr years yes yo yr yrs zn zu
 """
 
-# What a picture is of: after MR or DR in capitals these are no names.
+# What pictures show: after MR or DR in capitals these are not names.
 _PICTURED = """
 abdomen aorta arm back bone bowel brain breast calf chest colon elbow eye face femur finger fingers foot hand hands head
 heart hip humerus joint kidney knee leg limb liver lung mandible neck orbit pelvis prostate rib ribs shoulder skull
 spine spleen thigh thumb toe toes tongue tooth trunk vein wrist
 """
-# Words of two letters that begin sentences: a family name that is one of them is not cut alone.
+# Words of two letters that begin sentences: a family name that equals one of them is not removed when it is alone.
 _FUNCTION_WORDS = """
 al am an as at be by da de di do du el es et go he if il im in is it la le lo me my ne no of on or so to un up us we
 """
 
-# Written with dots, and nobody's initials.
+# Abbreviations with dots that are not initials.
 _DOTTED = "am ap ba bs cc ct dr eg gi gu id ie im iv le lt md mr ne no or pa ph pm po pr qd re rt sc uk us vs"
 
 POLARITY_WORDS: frozenset[str] = frozenset(_NEGATION_AND_SIDE.split())
@@ -147,5 +147,5 @@ DOTTED: frozenset[str] = frozenset(_DOTTED.split())
 PICTURED: frozenset[str] = frozenset(_PICTURED.split())
 FUNCTION_WORDS: frozenset[str] = frozenset(_FUNCTION_WORDS.split())
 
-# Nobody is called these: a "name" with one of them is a label (CT^CHEST, PHANTOM^QA), and gets no whole-name phrase.
+# Nobody has these names: a "name" with one of them is a label (CT^CHEST, PHANTOM^QA) and gets no whole-name phrase.
 NO_NAMES: frozenset[str] = frozenset(_NO_NAMES.split())

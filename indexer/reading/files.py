@@ -1,4 +1,4 @@
-"""What a decoding worker does with one file: bytes in, record and small pictures out. Imports no torch."""
+"""What a decoding process does with one file: from bytes to a record and small pictures. Imports no torch."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _PICTURE_FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "WEBP")
 
 @dataclass(frozen=True)
 class ReadSettings:
-    """What is the same for every file of a run."""
+    """The settings that are equal for every file of a run."""
 
     pseudonym_key: bytes
     preprocess: Preprocess
@@ -42,7 +42,7 @@ class ReadSettings:
 
 @dataclass(frozen=True)
 class FileToRead:
-    """`candidates` are content hashes of indexed files that it may be a copy of."""
+    """A file to read. `candidates` are content hashes of indexed files that it may be a copy of."""
 
     stat: FileStat
     where: Where
@@ -51,14 +51,14 @@ class FileToRead:
 
 @dataclass(frozen=True)
 class SameBytes:
-    """A file that needs no decoding: its bytes are those of a file that is indexed."""
+    """A file that needs no decoding because its bytes are those of an indexed file."""
 
     content_hash: str
 
 
 @dataclass(frozen=True)
 class ReadFile:
-    """A file that was read: its record, and its chosen frames fitted to the model's input size."""
+    """A file that was read: its record, and its selected frames, scaled to the model's input size."""
 
     record: InstanceRecord
     frame_numbers: tuple[int, ...]
@@ -97,7 +97,7 @@ _settings: ReadSettings | None = None
 
 
 def set_settings(settings: ReadSettings) -> None:
-    """Called once in each worker, so that the settings do not travel with every file."""
+    """Store the settings in this process, so that they are not sent with every file. Called once in each worker."""
     global _settings
     _settings = settings
 
@@ -105,7 +105,7 @@ def set_settings(settings: ReadSettings) -> None:
 def read_file(file: FileToRead) -> ReadFile | SameBytes:
     """Read, check, render and fit one DICOM file, unless it is a copy of a candidate. Raises DicomError."""
     if _settings is None:
-        raise ValueError("set_settings was not called in this worker")
+        raise ValueError("set_settings must be called in this process first")
     where = fetched(file.where)
     content_hash = digest(where) if file.candidates else ""
     if content_hash in file.candidates:
@@ -143,15 +143,15 @@ def read_frames(request: FramesToRead) -> tuple[Uint8Image, ...] | OtherContent:
 
 
 def _fitted(ds: Dataset, number: int, pixels: Pixels | None, warn: Warn) -> Uint8Image:
-    """A frame as the model sees it: square pixels, the model's size."""
+    """Return a frame as the model sees it: square pixels, the model's size."""
     if _settings is None:
-        raise ValueError("set_settings was not called in this worker")
+        raise ValueError("set_settings must be called in this process first")
     picture = render_frame(ds, number, _settings.profile, pixels=pixels, warn=warn)
     return _settings.preprocess.fit(squared(picture, pixel_aspect(ds, number, warn)))
 
 
 def read_picture(request: PictureRequest) -> Uint8Image:
-    """One frame of a DICOM file, or an ordinary picture file, as uint8 [H, W] or [H, W, 3]. Pixels are square.
+    """Read one frame of a DICOM file, or an ordinary picture file, as uint8 [H, W] or [H, W, 3] with square pixels.
 
     Raises DicomError: NotDicomError for a file that is neither, others for what can't be shown.
     """
@@ -172,7 +172,7 @@ def read_picture(request: PictureRequest) -> Uint8Image:
 
 
 def _ordinary_picture(where: Where, error: NotDicomError) -> Uint8Image:
-    """A file that is not DICOM, as `error` says. Nor is an empty one a picture, or what is not a regular file."""
+    """Read a picture from a file that is not DICOM. Raises `error` for an empty file or one that is not regular."""
     try:
         with opened(where) as file:
             if not file.read(1):
@@ -184,22 +184,22 @@ def _ordinary_picture(where: Where, error: NotDicomError) -> Uint8Image:
                 return np.asarray(image.convert("L" if image.mode in ("1", "L", "LA") else "RGB"))
     except UnidentifiedImageError as exc:
         raise NotDicomError(
-            "the file is neither DICOM nor a picture",
-            hint=f"Give a DICOM file, or one of {', '.join(_PICTURE_FORMATS)}.",
+            "the file is neither a DICOM file nor a picture",
+            hint=f"Name a DICOM file or a picture: {', '.join(_PICTURE_FORMATS)}.",
         ) from exc
     except Image.DecompressionBombError as exc:
         raise UnsupportedImageError(
-            f"the picture has more than {2 * (Image.MAX_IMAGE_PIXELS or 0):,} pixels", hint="Give a smaller one."
+            f"the picture has more than {2 * (Image.MAX_IMAGE_PIXELS or 0):,} pixels", hint="Use a smaller picture."
         ) from exc
     except (OSError, ValueError, SyntaxError) as exc:
         raise PixelDecodeError(
-            f"the picture is damaged or cut short ({type(exc).__name__})",
-            hint="Fetch it again from where it came from.",
+            f"the picture is damaged or incomplete ({type(exc).__name__})",
+            hint="Copy it again from its source.",
         ) from exc
 
 
 def _scaled(values: npt.NDArray[np.float64]) -> Uint8Image:
-    """Grey values of more than 8 bits to 0..255 between the percentiles that a file without a window gets."""
+    """Scale grey values of more than 8 bits to 0..255, between the percentiles used for a file without a window."""
     low, high = np.percentile(values, RenderProfile.percentiles)
     scaled = (values - low) / max(high - low, 1e-12)
     grey: Uint8Image = np.floor(scaled.clip(0, 1) * 255 + 0.5).astype(np.uint8)

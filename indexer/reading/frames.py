@@ -1,8 +1,8 @@
-"""Which frames of a file are indexed, and where a slice stands in its stack.
+"""Which frames of a file are indexed, and the position of a slice in its stack.
 
-A still image has one frame. A cine or a volume in one file may have thousands that look alike: by default at most 16
-of them, evenly spaced, first and last among them. A classic series has one slice in each file and all are indexed;
-there `slice_positions` says which one of how many each is.
+A still image has one frame. A cine or a volume in one file may have thousands that look alike: by default at most 16 of
+them are indexed, evenly spaced, including the first and the last. A classic series has one slice in each file and all
+are indexed; `slice_positions` gives the position of each.
 """
 
 from __future__ import annotations
@@ -18,23 +18,25 @@ DEFAULT_MAXIMUM = 16
 
 @dataclass(frozen=True)
 class FramePolicy:
-    """all, middle, every:N (the 1st, N+1st, ...) or max:N (N evenly spaced, all if there are no more)."""
+    """The frames to index: all, middle, every:N (the 1st, N+1st, ...) or max:N (N evenly spaced, or all if there are
+    fewer).
+    """
 
     kind: Literal["all", "middle", "every", "max"] = "max"
     number: int = DEFAULT_MAXIMUM
 
     def __post_init__(self) -> None:
         if self.number < 1:
-            raise ValueError(f"frame policy {self.kind}:{self.number}, expected a number of 1 or more")
+            raise ValueError(f"the frame policy is {self.kind}:{self.number}; expected a number of 1 or more")
 
     def __str__(self) -> str:
         return self.kind if self.kind in ("all", "middle") else f"{self.kind}:{self.number}"
 
     def select(self, number_of_frames: int) -> tuple[int, ...]:
-        """The chosen frame numbers, from 1, ascending; never empty for a file with frames."""
+        """Return the selected frame numbers, from 1, ascending; never empty for a file with frames."""
         n = number_of_frames
         if n < 0:
-            raise ValueError(f"{n} frames, expected 0 or more")
+            raise ValueError(f"the number of frames is {n}; expected 0 or more")
         if n == 0:
             return ()
         if self.kind == "middle":
@@ -57,11 +59,11 @@ def parse_policy(text: str) -> FramePolicy:
         return FramePolicy(kind, 1)  # type: ignore[arg-type]
     if kind in ("every", "max") and number.isascii() and number.isdigit() and int(number) > 0:
         return FramePolicy(kind, int(number))  # type: ignore[arg-type]
-    raise ValueError(f"frame policy {text!r}, expected all, middle, every:N or max:N with N from 1")
+    raise ValueError(f"the frame policy is {text!r}; expected all, middle, every:N or max:N with N of 1 or more")
 
 
 class Slice(Protocol):
-    """What is asked of a record: columns of `keywords.COLUMNS`, several values joined by backslashes as in the file."""
+    """What a record must have: columns of `keywords.COLUMNS`, several values joined by backslashes as in the file."""
 
     @property
     def sop_instance_uid(self) -> str: ...
@@ -81,11 +83,11 @@ class SlicePosition:
 
 
 def slice_positions(records: Iterable[Slice]) -> dict[str, SlicePosition]:
-    """The place of every slice in its stack, by SOP Instance UID. Localizers and files without geometry have none.
+    """The position of every slice in its stack, by SOP Instance UID. Localizers and files without geometry have none.
 
-    A stack is what shares series, ImageOrientationPatient (to a thousandth) and ImageType. Within one, slices are
-    sorted by their position projected on the normal of their plane (PS3.3 C.7.6.2.1.1); those at one position (phases,
-    echoes) by InstanceNumber. It counts slices, so that two at one position are two. Input order does not matter.
+    A stack is what shares series, ImageOrientationPatient (to a thousandth) and ImageType. Its slices are sorted by
+    their position projected on the normal of their plane (PS3.3 C.7.6.2.1.1), those at one position (phases, echoes) by
+    InstanceNumber. Slices are counted, so two at one position count as two. The order of the input does not matter.
     """
     stacks: dict[tuple[Any, ...], list[tuple[float, float, str]]] = defaultdict(list)
     planes: dict[tuple[Any, ...], tuple[float, float, float] | None] = {}  # most slices of a series say the same
@@ -110,13 +112,13 @@ def slice_positions(records: Iterable[Slice]) -> dict[str, SlicePosition]:
 
 
 def _plane(series: Any, orientation: Any, kind: Any) -> tuple[tuple[float, float, float] | None, tuple[Any, ...]]:
-    """The normal of a slice's plane, None if it has none, and what slices of its stack share."""
+    """Return the normal of a slice's plane, None if it has none, and the values that slices of its stack share."""
     directions = _numbers(orientation, 6)
     if directions is None:
         return None, ()
     normal = _cross(directions[:3], directions[3:])
     if not math.isclose(math.hypot(*normal), 1, abs_tol=0.01):
-        return None, ()  # the directions are no unit vectors, or not at right angles: there is no plane
+        return None, ()  # the directions are not unit vectors, or not at right angles, so there is no plane
     types = tuple(str(kind or "").upper().split("\\"))
     return normal, (series, tuple(round(v, 3) + 0.0 for v in directions), types)
 

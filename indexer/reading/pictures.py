@@ -1,4 +1,4 @@
-"""Pictures of files for queries and for people, decoded in a guarded worker like everything else."""
+"""Pictures of files for queries and for people, decoded in a guarded process like everything else."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from retrieval.types import RenderProfile, Uint8Image
 
 @dataclass(frozen=True)
 class QueryImage:
-    """A file that is part of a query. `key` is the key of the store's pseudonyms; None if the store lacks it."""
+    """A file that is part of a query. `key` is the store's pseudonym key; None if the store lacks it."""
 
     picture: PictureRequest
     key: bytes | None
@@ -27,10 +27,10 @@ class QueryImage:
 def load_picture(
     where: Where, profile: RenderProfile, *, frame_number: int = 1, window: str | None = None
 ) -> Uint8Image:
-    """One frame of a DICOM file, or a PNG or JPEG, as uint8 [H, W] or [H, W, 3].
+    """Load one frame of a DICOM file, or a PNG or JPEG, as uint8 [H, W] or [H, W, 3].
 
-    Raises InvalidImage for a file that is no image, another DicomError for DICOM that can't be shown; both name the
-    file without its folders.
+    Raises InvalidImage for a file that is not an image, another DicomError for DICOM that can't be shown. Messages name
+    the file without its folders.
     """
     _, outcome = next(load_pictures([PictureRequest(where, profile, frame_number, window)], workers=1))
     if isinstance(outcome, DicomError):
@@ -41,13 +41,13 @@ def load_picture(
 def load_pictures(
     requests: Iterable[PictureRequest], *, workers: int = 2
 ) -> Iterator[tuple[PictureRequest, Uint8Image | DicomError]]:
-    """The same for many, in order; what can't be read comes as its error."""
+    """Load several pictures, in order. A file that can't be read gives its error instead of a picture."""
     with GuardedPool(read_picture, workers=workers) as pool:
         yield from pool.map(requests)
 
 
 def load_query_images(images: Sequence[QueryImage]) -> list[tuple[Uint8Image, Origin]]:
-    """The pictures of a query, and whose they are by their headers. Nothing is known of a PNG or JPEG.
+    """Load the pictures of a query with the origin in their headers. A PNG or JPEG has no known origin.
 
     Raises as `load_picture` does.
     """

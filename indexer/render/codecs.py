@@ -49,18 +49,20 @@ _DEFLATED = "1.2.840.10008.1.2.8.1"  # Deflated Image Frame Compression
 
 
 def stored_frame(ds: Dataset, frame_index: int, pixels: Pixels | None = None, warn: Warn = ignore) -> StoredFrame:
-    """Decode frame `frame_index` (from 0); of an uncompressed multi-frame file only that frame's bytes are read.
+    """Decode frame `frame_index` (from 0). Of an uncompressed multi-frame file only the bytes of that frame are read.
 
     `pixels` are those of `ds`, if they were found before (`find_pixels`). `ds` is not changed. `warn` is called with
-    what was assumed. Raises UnsupportedImageError (no picture that can be shown) or PixelDecodeError (broken).
+    each assumption. Raises UnsupportedImageError (a picture that can't be shown) or PixelDecodeError (damaged data).
     """
     if frame_index < 0:
-        raise ValueError(f"frame_index {frame_index}, expected 0 or more")
+        raise ValueError(f"frame_index is {frame_index}; expected 0 or more")
     pixels = pixels or find_pixels(ds, warn)
     pixels.layout.refuse_unknown_colour()
     with library_errors("reading the pixel data"), pixels.opened() as file:
         if frame_index >= pixels.layout.frames:
-            raise UnsupportedImageError(f"frame {frame_index + 1} was asked for, the file has {pixels.layout.frames}")
+            raise UnsupportedImageError(
+                f"frame {frame_index + 1} does not exist: the number of frames is {pixels.layout.frames}"
+            )
         if pixels.spans is None:
             return native_frame(
                 file,
@@ -75,7 +77,8 @@ def stored_frame(ds: Dataset, frame_index: int, pixels: Pixels | None = None, wa
             )
         if frame_index >= pixels.frames:
             raise PixelDecodeError(
-                f"frame {frame_index + 1} of {pixels.layout.frames} is not there: the pixel data hold {pixels.frames}"
+                f"frame {frame_index + 1} of {pixels.layout.frames} is missing: the pixel data contain "
+                f"{pixels.frames} frames"
             )
         frame = read_spans(file, pixels.spans[frame_index])
         if pixels.syntax == RLELossless:
@@ -107,21 +110,22 @@ def _rle(frame: bytes, layout: Layout) -> StoredFrame:
     segments = layout.samples * layout.allocated // 8
     if layout.allocated not in (8, 16, 32, 64) or segments > 15:
         raise UnsupportedImageError(
-            f"RLE with (0028,0100) BitsAllocated {layout.allocated} and (0028,0002) SamplesPerPixel {layout.samples}; "
-            "expected a multiple of 8 bits and at most 15 bytes a pixel"
+            f"RLE with (0028,0100) BitsAllocated {layout.allocated} and (0028,0002) SamplesPerPixel "
+            f"{layout.samples}; expected a multiple of 8 bits and at most 15 bytes per pixel"
         )
     header = frame[:64].ljust(64, b"\0")
     bounds = [*struct.unpack("<15I", header[4:])[:segments], len(frame)]
     if bounds[0] != 64 or any(start >= stop for start, stop in pairwise(bounds)):
         raise PixelDecodeError(
-            f"the RLE frame of {len(frame)} bytes has its {segments} segments at {bounds[:-1]}; expected offsets that "
-            "rise from 64 and stay within the frame; the file is probably truncated or corrupt"
+            f"the RLE frame of {len(frame)} bytes has its {segments} segments at {bounds[:-1]}; "
+            "expected offsets that rise from 64 and stay within the frame; the file is probably "
+            "truncated or corrupt"
         )
-    # How many segments there are, the Image Pixel module says, whatever the header counts.
+    # The Image Pixel module determines how many segments there are, whatever the header counts.
     pixels = layout.rows * layout.columns
     planes = [imagecodecs.packbits_decode(frame[start:stop])[:pixels] for start, stop in pairwise(bounds)]
     if short := min(len(plane) for plane in planes) - pixels:
-        raise PixelDecodeError(f"an RLE segment holds {pixels + short} bytes, expected {pixels}")
+        raise PixelDecodeError(f"an RLE segment has {pixels + short} bytes; expected {pixels}")
     # Shape: (samples, bytes of a sample, most significant first, pixels)
     split = np.frombuffer(b"".join(planes), "u1").reshape(layout.samples, -1, pixels)
     kind = f"{'i' if layout.signed else 'u'}{layout.allocated // 8}"
@@ -134,13 +138,14 @@ def _codestream(frame: bytes, layout: Layout, syntax: UID, warn: Warn) -> Stored
     info = parse_codestream(frame)
     if info is None:
         raise UnsupportedImageError(
-            f"transfer syntax {syntax.name if not syntax.is_private else syntax}: the frame starts with "
-            f"{frame[:4].hex() or 'nothing'}, expected a JPEG, JPEG-LS, JPEG 2000 or JPEG XL codestream"
+            f"the transfer syntax is {syntax.name if not syntax.is_private else syntax}, but the "
+            f"frame starts with {frame[:4].hex() or 'nothing'}; expected a JPEG, JPEG-LS, JPEG 2000 "
+            "or JPEG XL codestream"
         )
     if info.refusal:
-        raise UnsupportedImageError(f"{info.refusal}; no decoder here is known to read it rightly")
+        raise UnsupportedImageError(f"{info.refusal}; none of the installed decoders is known to read it correctly")
     if info.components not in (1, 3):
-        raise UnsupportedImageError(f"a {info.codec} codestream of {info.components} components, expected 1 or 3")
+        raise UnsupportedImageError(f"the {info.codec} codestream has {info.components} components; expected 1 or 3")
     photometric = _photometric(info, layout, warn)
     decoded, photometric = _decoded(frame, info, photometric, warn)
     values = np.squeeze(decoded)
@@ -148,36 +153,36 @@ def _codestream(frame: bytes, layout: Layout, syntax: UID, warn: Warn) -> Stored
     if values.size == np.prod(shape):
         values = values.reshape(shape)  # one row or column was squeezed
     if values.shape != shape:
-        raise PixelDecodeError(f"the codestream holds {values.shape} samples, the header says {shape}")
+        raise PixelDecodeError(f"the codestream has samples of shape {values.shape}, but the header declares {shape}")
     return StoredFrame(_conform(values, info, layout), photometric, layout.stored)
 
 
 def _photometric(info: Codestream, layout: Layout, warn: Warn) -> str:
-    """What the samples of the codestream are before its decoder has changed them."""
+    """Return the photometric interpretation of the codestream's samples before the decoder changes them."""
     if info.components == layout.samples:
         return layout.photometric
     if info.components == 1:
-        warn(f"(0028,0002) SamplesPerPixel says {layout.samples}, the codestream is grey: shown as grey")
+        warn(f"(0028,0002) SamplesPerPixel is {layout.samples}, but the codestream is grey; it is shown in grey")
         return "MONOCHROME2"
     warn(
-        f"(0028,0004) PhotometricInterpretation says {layout.photometric}, the codestream has three components: "
-        "shown in colour"
+        f"(0028,0004) PhotometricInterpretation is {layout.photometric}, but the codestream has "
+        "three components; it is shown in colour"
     )
     return info.colour or "RGB"
 
 
 def _decoded(frame: bytes, info: Codestream, photometric: str, warn: Warn) -> tuple[Array, str]:
-    """The samples, and what they are: RGB where the decoder has undone a colour transform."""
+    """Return the samples and their photometric interpretation: RGB if the decoder has reversed a colour transform."""
     if info.codec in ("jpeg", "jpeg-lossless"):
         if b"\xff\xd9" not in frame[-4096:] and b"\xff\xd9" not in frame:
-            warn("a JPEG codestream has no end marker: its last rows may be missing")
+            warn("a JPEG codestream has no end marker; its last rows may be missing")
         if info.components == 1:
             return imagecodecs.jpeg8_decode(frame), photometric
         if info.codec == "jpeg-lossless":  # as it is
             return imagecodecs.jpeg8_decode(frame, colorspace="RGB", outcolorspace="RGB"), photometric
         space = "YCBCR" if info.is_ybr(photometric) else "RGB"
         if space == "RGB" and not info.component_ids.isalpha() and info.adobe_transform is None:
-            warn("a JPEG codestream does not say whether it is RGB or YBR: RGB, as the header says")
+            warn("a JPEG codestream does not say whether it is RGB or YBR; it is read as RGB, as the header declares")
         return imagecodecs.jpeg8_decode(frame, colorspace=space, outcolorspace="RGB"), "RGB"
     if info.codec == "jpeg-ls":
         end = frame.rfind(b"\xff\xd9")  # no other FF stands before a byte above 7F, ITU T.87 C.2.1
@@ -196,15 +201,18 @@ def _decoded(frame: bytes, info: Codestream, photometric: str, warn: Warn) -> tu
     said = {"RGB": "RGB", "YBR_FULL": "YBR_FULL", "YBR_FULL_422": "YBR_FULL"}.get(photometric, info.colour or "RGB")
     if info.colour and info.colour != said:
         said = "YBR_FULL" if looks_ybr(values, info.precision) else "RGB"
-        warn(f"(0028,0004) PhotometricInterpretation and JP2 boxes contradict each other: {said} by the colours")
+        warn(
+            "(0028,0004) PhotometricInterpretation and the JP2 boxes contradict each other; judging "
+            f"by the colours, it is {said}"
+        )
     return values, said
 
 
 def _conform(values: Array, info: Codestream, layout: Layout) -> Array:
-    """Give decoded values the sign and range that header and codestream together mean.
+    """Give decoded values the sign and range that header and codestream together declare.
 
     Samples are signed if either says so: JPEG-LS and many JPEG 2000 encoders drop the sign (then BitsStored bits are
-    sign-extended), while a signed codestream under PixelRepresentation 0 was seen to hold true negative values.
+    sign-extended), while a signed codestream under PixelRepresentation 0 was found to contain true negative values.
     """
     if values.dtype.kind == "i":
         return values
@@ -215,6 +223,6 @@ def _conform(values: Array, info: Codestream, layout: Layout) -> Array:
         return (values << shift) >> shift
     if info.precision > layout.stored:
         top = np.array((1 << layout.stored) - 1, values.dtype)
-        # A lossy codec overshoots; a lossless one carries what was in the unused bits, an overlay perhaps.
+        # A lossy codec overshoots; a lossless one keeps the content of unused bits, such as an overlay.
         values = values & top if info.lossless else np.minimum(values, top)
     return values

@@ -1,8 +1,8 @@
-"""What the markers of a compressed frame say, read without decoding it.
+"""The markers of a compressed frame, read without decoding it.
 
-Files lie in their headers, and decoders allocate what a codestream asks for: both are found out here. So is what no
-decoder here is known to do right (`Codestream.refusal`): a decoder that skips what it does not know gives a wrong
-picture and says nothing.
+Headers of files are often wrong, and decoders allocate what a codestream requests: both are checked here. So is what no
+installed decoder is known to decode correctly (`Codestream.refusal`): a decoder that skips what it does not know gives
+a wrong picture without an error.
 """
 
 from __future__ import annotations
@@ -17,11 +17,12 @@ _SYCC, _SRGB, _GREYSCALE = 18, 16, 17  # enumerated colour spaces of a JP2 box, 
 
 @dataclass(frozen=True)
 class Codestream:
-    """What the markers of a compressed frame say.
+    """The properties of a compressed frame, from its markers.
 
-    `transformed`: a component transform was used that the decoder undoes. `start`: where the codestream begins, after
-    any boxes. `colour`: what boxes round a JPEG 2000 codestream say of it, RGB or YBR_FULL. `refusal`: what is in it
-    that is not known to be decoded right.
+    - `transformed`: a component transform was used, which the decoder reverses
+    - `start`: where the codestream begins, after any boxes
+    - `colour`: RGB or YBR_FULL, if boxes around a JPEG 2000 codestream state it
+    - `refusal`: a feature that is not known to be decoded correctly
     """
 
     codec: str  # jpeg, jpeg-lossless, jpeg-ls, jpeg2k, htj2k, jpegxl
@@ -41,10 +42,10 @@ class Codestream:
     refusal: str = ""
 
     def is_ybr(self, photometric: str) -> bool:
-        """Whether three JPEG components are YCbCr, by what the file itself says of them, then by the header.
+        """Whether three JPEG components are YCbCr, according to the file itself, else to the header.
 
-        Colour that is subsampled is YCbCr whatever is declared: nobody subsamples green and blue. A stream with no
-        mark at all is what the header says: libjpeg's rule, YCbCr for components 1, 2, 3, is for files without one.
+        Subsampled colour is YCbCr whatever is declared, because nobody subsamples green and blue. For a stream without
+        any mark, the header decides: libjpeg's rule, YCbCr for components 1, 2, 3, is for files without a header.
         """
         if self.component_ids in (b"RGB", b"rgb"):
             return False
@@ -54,7 +55,7 @@ class Codestream:
 
 
 def parse_codestream(frame: bytes) -> Codestream | None:
-    """The header of a JPEG, JPEG-LS, JPEG 2000 or JPEG XL codestream, without decoding; None if it is none of them."""
+    """Parse the header of a JPEG, JPEG-LS, JPEG 2000 or JPEG XL codestream without decoding; None for anything else."""
     try:
         if frame[:2] == b"\xff\xd8":
             return _parse_jpeg(frame)
@@ -131,7 +132,7 @@ def _parse_jpeg(frame: bytes) -> Codestream | None:
 
 
 def _jls_scan(frame: bytes, place: int) -> tuple[int, str]:
-    """NEAR of the first scan, 0 is lossless; and what of the scan can't be decoded."""
+    """Return NEAR of the first scan, where 0 is lossless, and what in the scan can't be decoded."""
     refusal = ""
     while frame[place] == 0xFF and frame[place + 1] != 0xDA:
         length = struct.unpack_from(">H", frame, place + 2)[0]
@@ -154,7 +155,7 @@ def _jls_refusal(parameters: bytes) -> str:
 
 
 def _parse_jp2(frame: bytes) -> Codestream | None:
-    """ITU T.800 Annex I. DICOM has no use for the boxes (PS3.5 A.4.4); what they say of colour is kept all the same."""
+    """Parse ITU T.800 Annex I. DICOM does not use the boxes (PS3.5 A.4.4), but what they state about colour is kept."""
     colour, refusal = "", ""
     for kind, start, end in _boxes(frame, 0, len(frame)):
         if kind == b"jp2h":
@@ -173,7 +174,7 @@ def _parse_jp2(frame: bytes) -> Codestream | None:
 
 
 def _boxes(frame: bytes, place: int, end: int) -> list[tuple[bytes, int, int]]:
-    """(kind, where its content starts and ends) of the boxes between two places."""
+    """Yield (kind, start and end of the content) of the boxes between two places."""
     found: list[tuple[bytes, int, int]] = []
     while place + 8 <= end and len(found) < 64:
         length, kind = struct.unpack_from(">L4s", frame, place)
@@ -189,14 +190,14 @@ def _boxes(frame: bytes, place: int, end: int) -> list[tuple[bytes, int, int]]:
 
 
 def _in_order(definitions: bytes) -> bool:
-    """Whether a channel definition box (I.5.3.6) only says that channel n is colour n + 1."""
+    """Whether a channel definition box (I.5.3.6) only states that channel n is colour n + 1."""
     (count,) = struct.unpack_from(">H", definitions)
     entries = [struct.unpack_from(">3H", definitions, 2 + 6 * i) for i in range(count)]
     return all(kind == 0 and association == channel + 1 for channel, kind, association in entries)
 
 
 def _parse_j2k(frame: bytes, start: int, colour: str = "", refusal: str = "") -> Codestream:
-    """ITU T.800 Annex A: SIZ, then COD; ITU T.814: a CAP marker says HTJ2K."""
+    """Parse ITU T.800 Annex A: SIZ, then COD; and ITU T.814: a CAP marker means HTJ2K."""
     x1, y1, x0, y0 = struct.unpack_from(">4I", frame, start + 8)
     (components,) = struct.unpack_from(">H", frame, start + 40)
     parts = {frame[start + 42 + 3 * i : start + 45 + 3 * i] for i in range(min(components, 16384))}

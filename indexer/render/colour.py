@@ -19,11 +19,11 @@ _FULL = np.array([[1, 0, 1.402], [1, -0.114 * 1.772 / 0.587, -0.299 * 1.402 / 0.
 _PARTIAL = _FULL @ np.diag([255 / 219, 255 / 224, 255 / 224]).astype(np.float32)
 
 _GREY = 0.03  # mean difference of the samples of a pixel, of their range
-_IN_GAMUT = 0.98  # of the pixels: what is YBR has its colours inside RGB, what is RGB has not when taken for YBR
+_IN_GAMUT = 0.98  # of the pixels: YBR samples have their colours inside RGB; RGB samples read as YBR do not
 
 
 def to_rgb(frame: StoredFrame) -> Uint8Image:
-    """[H, W, 3] stored colour samples as 8-bit RGB. More than 8 bits are scaled, values rounded."""
+    """Return [H, W, 3] stored colour samples as 8-bit RGB. More than 8 bits are scaled and rounded."""
     values, bits = frame.values, frame.bits_stored
     if values.dtype.kind == "i":  # colour samples are unsigned, PS3.3 C.7.6.3.1.1
         values = values.view(f"u{values.dtype.itemsize}")
@@ -33,9 +33,9 @@ def to_rgb(frame: StoredFrame) -> Uint8Image:
 
 
 def looks_ybr(values: Array, bits: int) -> bool:
-    """Whether [H, W, 3] samples are YBR by their look: taken for it, hardly a pixel falls outside RGB.
+    """Whether [H, W, 3] samples look like YBR: read as YBR, hardly a pixel is outside RGB.
 
-    Black, white and every saturated colour of an RGB picture would fall outside; what is grey as RGB is RGB.
+    Black, white and every saturated colour of an RGB picture would be outside. Samples that are grey as RGB are RGB.
     """
     top = float((1 << bits) - 1)
     if np.ptp(values, axis=-1).mean() < _GREY * top:
@@ -50,7 +50,7 @@ def looks_ybr(values: Array, bits: int) -> bool:
 
 
 def to_8_bit(values: Array, bits: int) -> Uint8Image:
-    """Unsigned values of `bits` bits scaled to 0..255 and rounded. 8 bits stay as they are."""
+    """Scale unsigned values of `bits` bits to 0..255 and round them. 8 bits are unchanged."""
     if bits == 8:
         return np.minimum(values, 255).astype(np.uint8, copy=False)
     top = float((1 << bits) - 1)
@@ -66,15 +66,15 @@ def _ybr(values: Array, bits: int, *, partial: bool) -> Uint8Image:
     scaled = scaled @ (_PARTIAL if partial else _FULL).T
     scaled += np.float32(0.5)
     np.clip(scaled, 0, 255, out=scaled)
-    return scaled.astype(np.uint8)  # truncates: rounds, as a half was added
+    return scaled.astype(np.uint8)  # truncation rounds, because a half was added
 
 
 def apply_palette(frame: StoredFrame, ds: Dataset, warn: Warn = ignore) -> Uint8Image:
-    """[H, W] indexes through the three palettes of the dataset: [H, W, 3] 8-bit RGB."""
+    """Map [H, W] indexes through the three palettes of the dataset to [H, W, 3] 8-bit RGB."""
     palettes = [_palette(ds, colour, signed=frame.values.dtype.kind == "i") for colour in ("Red", "Green", "Blue")]
     if not all(palette.complete for palette in palettes):
-        warn("a palette holds fewer entries than its descriptor says: the last one stands for the rest")
-    # Some writers declare 16 bits and store 8, or 12: if no entry of any colour comes near white, fewer were meant.
+        warn("a palette has fewer entries than its descriptor declares; its last entry is used for the rest")
+    # Some writers declare 16 bits and store 8 or 12: if no entry of any colour is near white, fewer bits were meant.
     bits = max(palette.bits for palette in palettes)
     largest = max(int(palette.data.max(initial=0)) for palette in palettes)
     if bits > 12 and 0 < largest.bit_length() <= 12:
@@ -94,16 +94,18 @@ def _palette(ds: Dataset, colour: str, *, signed: bool) -> Lut:
         return read_lut(ds, keyword, plain, signed=signed)
     entries, first, bits = descriptor(ds, keyword, signed=signed)
     if segmented not in ds:
-        raise PixelDecodeError(f"PALETTE COLOR without {plain}, segmented or not")
+        raise PixelDecodeError(
+            f"the photometric interpretation is PALETTE COLOR, but there is no {plain}, segmented or not"
+        )
     if bits not in (8, 16):
-        raise PixelDecodeError(f"a segmented palette of {bits} bits an entry, expected 8 or 16")
+        raise PixelDecodeError(f"a segmented palette has {bits} bits per entry; expected 8 or 16")
     return Lut(_expand(lut_words(ds, segmented, None, bits), entries, bits), first, bits)
 
 
 def _expand(words: npt.NDArray[Any], entries: int, bits: int) -> npt.NDArray[Any]:
     """Segmented palettes, PS3.3 C.7.9.2: discrete (0), linear (1) and indirect (2) segments. Iterative and bounded."""
     out: list[int] = []
-    place, left, back = 0, 0, 0  # while `left` segments of an indirect one are copied, `back` is where to go on
+    place, left, back = 0, 0, 0  # while `left` segments of an indirect one are copied, `back` is where to continue
     while len(out) < entries:
         kind, length = (int(word) for word in words[place : place + 2]) if place + 1 < len(words) else (-1, 0)
         place += 2
@@ -121,7 +123,7 @@ def _expand(words: npt.NDArray[Any], entries: int, bits: int) -> npt.NDArray[Any
             continue
         else:
             raise PixelDecodeError(
-                f"the segmented palette breaks off after {len(out)} of {entries} entries, at a segment of kind {kind}"
+                f"the segmented palette ends after {len(out)} of {entries} entries, at a segment of kind {kind}"
             )
         if left:
             left -= 1

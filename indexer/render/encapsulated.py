@@ -1,9 +1,9 @@
-"""Which fragments of encapsulated pixel data make which frame (PS3.5 A.4).
+"""Which fragments of encapsulated pixel data form which frame (PS3.5 A.4).
 
-Offset tables are wrong in many files: shifted, of another number of frames, of two bytes. They are asked last. As many
-fragments as frames have one each; else a frame begins where a codestream begins; only then does a table decide, if each
-of its entries is the start of a fragment and none comes twice. A frame is never made of another's fragments: what can't
-be told apart is refused.
+Offset tables are wrong in many files: shifted, for another number of frames, or of two bytes. They are used last. If
+there are as many fragments as frames, each frame has one; else a frame begins where a codestream begins; only then does
+a table decide, if each of its entries is the start of a fragment and none occurs twice. A frame is never made of
+another frame's fragments: if they can't be assigned, the file is refused.
 """
 
 from __future__ import annotations
@@ -27,28 +27,28 @@ STARTS = (
 )
 _END = b"\xff\xd9"  # of a JPEG, a JPEG-LS and a JPEG 2000 codestream
 _LONG = 0xFFFFFFFF
-_FEWEST = 100  # a header that declares a hundred times the frames that are there is not to be believed in anything
+_FEWEST = 100  # a header that declares a hundred times the existing frames can't be trusted at all
 
 
 def frame_spans(
     file: BinaryIO, fragments: Fragments, frames: int, extended: bytes | None, warn: Warn, *, rle: bool
 ) -> list[Sequence[Span]]:
-    """The fragments of each frame that is there, in order: at most `frames`.
+    """Return the fragments of each frame that exists, in order: at most `frames`.
 
-    `extended` is the Extended Offset Table, if there is one. Raises PixelDecodeError where no frame is complete, or
-    where frames can't be told apart.
+    `extended` is the Extended Offset Table, if there is one. Raises PixelDecodeError if no frame is complete, or if
+    frames can't be told apart.
     """
     spans = list(fragments.spans)
     if fragments.table.startswith(STARTS):
-        warn("the first fragment of the pixel data is a frame where an offset table was expected")
+        warn("the first fragment of the pixel data is a frame; expected an offset table")
         spans.insert(0, (fragments.table_place, len(fragments.table)))
     if len(spans) != frames:
         spans = [span for span in spans if span[1]]
     if fragments.cut and spans and not _ends(file, spans[-1]):
         spans.pop()
-        warn("the pixel data are cut short inside a fragment: its frame is left out")
+        warn("the pixel data end within a fragment; its frame is left out")
     if not spans:
-        raise PixelDecodeError("the pixel data hold no complete fragment; the file is truncated")
+        raise PixelDecodeError("the pixel data contain no complete fragment; the file is truncated")
     if len(spans) == 1 and frames == 1:
         found: list[Sequence[Span]] = [spans]
     elif len(spans) == frames:
@@ -57,7 +57,7 @@ def frame_spans(
         found = _grouped(file, fragments, spans, frames, extended, warn, rle=rle)
     first = spans[0][0]
     if fragments.table not in (b"", struct.pack(f"<{len(found)}L", *((each[0][0] - first) & _LONG for each in found))):
-        warn("the offset table of the pixel data does not fit their fragments: it was not used")
+        warn("the offset table of the pixel data does not match their fragments; it is ignored")
     return found
 
 
@@ -71,18 +71,21 @@ def _grouped(
     *,
     rle: bool,
 ) -> list[Sequence[Span]]:
-    """More or fewer fragments than frames."""
+    """Assign the fragments if there are more or fewer of them than frames."""
     begins = [i for i, span in enumerate(spans) if _begins(file, span, rle=rle)]
     if len(spans) > frames:
         if begins[:1] != [0] or len(begins) < frames:
             begins = [0] if frames == 1 else _by_table(fragments, spans, frames, extended)
         elif len(begins) > frames:
-            warn("more frames are there than (0028,0008) NumberOfFrames declares: the first ones were read")
+            warn("the pixel data contain more frames than (0028,0008) NumberOfFrames declares; the first ones are read")
         ends = [*begins[1:], len(spans)]
         return [spans[start:stop] for start, stop in zip(begins[:frames], ends, strict=False)]
     if len(begins) != len(spans) or len(spans) * _FEWEST < frames:
-        raise PixelDecodeError(f"{len(spans)} fragments of pixel data, too few for {frames} frames")
-    warn("fewer frames are there than (0028,0008) NumberOfFrames declares: those that are there were read")
+        raise PixelDecodeError(f"the pixel data have {len(spans)} fragments, too few for {frames} frames")
+    warn(
+        "the pixel data contain fewer frames than (0028,0008) NumberOfFrames declares; the "
+        "frames that are there are read"
+    )
     return [[span] for span in spans]
 
 
@@ -103,14 +106,16 @@ def _begins(file: BinaryIO, span: Span, *, rle: bool) -> bool:
 
 
 def _ends(file: BinaryIO, span: Span) -> bool:
-    """Whether a fragment that the file's end cuts holds its codestream's end all the same: its length was wrong."""
+    """Whether a fragment that the file's end cuts still contains the end of its codestream: then its length was
+    wrong.
+    """
     tail = min(span[1], 64)
     file.seek(span[0] + span[1] - tail)
     return _END in file.read(tail)
 
 
 def _by_table(fragments: Fragments, spans: list[Span], frames: int, extended: bytes | None) -> list[int]:
-    """Indexes of the fragments that begin a frame, by an offset table that holds what it should."""
+    """Return the indexes of the fragments that begin a frame, from a plausible offset table."""
     first = spans[0][0]
     fragment_at = {place - first: i for i, (place, _) in enumerate(spans)}
     for table, size, code in ((extended or b"", 8, "Q"), (fragments.table, 4, "L")):
@@ -121,5 +126,5 @@ def _by_table(fragments: Fragments, spans: list[Span], frames: int, extended: by
         if begins[0] == 0 and all(a < b for a, b in pairwise(begins)):
             return begins
     raise PixelDecodeError(
-        f"{len(spans)} fragments of pixel data for {frames} frames, and no offset table that tells them apart"
+        f"the pixel data have {len(spans)} fragments for {frames} frames and no offset table to assign them"
     )

@@ -1,4 +1,4 @@
-"""What libraries raise while pixel data is read or decoded, as our errors."""
+"""Errors that libraries raise while pixel data are read or decoded, translated to ours."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from contextlib import contextmanager
 
 from retrieval.errors import DicomError, PixelDecodeError
 
-# What pydicom, imagecodecs and NumPy were seen to raise on 10,000 broken files. Not MemoryError: that is
-# for the guard, which tries the file once more in a fresh worker.
+# Errors of pydicom, imagecodecs and NumPy that occurred on 10,000 broken files. Not MemoryError, which is handled by
+# the guard: it tries the file once more in a fresh worker.
 LIBRARY_ERRORS = (
     ArithmeticError,
     AttributeError,
@@ -28,9 +28,10 @@ LIBRARY_ERRORS = (
 
 @contextmanager
 def library_errors(action: str) -> Iterator[None]:
-    """Turn whatever a library raises into a PixelDecodeError that says what was being done.
+    """Translate any error of a library to a PixelDecodeError that names the action.
 
-    Only the kind and the start of the message are kept; of an OSError only the system's words, as it holds a path.
+    Only the kind and the start of the message are kept; of an OSError only the system's words, because it contains a
+    path.
     """
     try:
         yield

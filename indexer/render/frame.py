@@ -52,9 +52,9 @@ def render_frame(
     value. `ds` is not changed. Raises UnsupportedImageError or PixelDecodeError.
     """
     if frame_number < 1:
-        raise ValueError(f"frame_number {frame_number}, expected 1 or more")
+        raise ValueError(f"frame_number is {frame_number}; expected 1 or more")
     if isinstance(window, Window) and with_function(window, "LINEAR") is None:
-        raise ValueError(f"{window}, expected finite numbers and a width above 0")
+        raise ValueError(f"the window is {window}; expected finite numbers and a width above 0")
     with library_errors("rendering"):
         frame = stored_frame(ds, frame_number - 1, pixels, warn)
         if frame.values.ndim == 3:
@@ -76,7 +76,7 @@ def _render_grey(
 ) -> Uint8Image:
     stored = frame.values
     if "RedPaletteColorLookupTableDescriptor" in ds:  # PS3.3 C.7.6.19
-        warn("a supplemental palette beside grey values is left out: what it would colour is shown in grey")
+        warn("a supplemental palette beside grey values is ignored; the picture is shown in grey")
     modality = modality_of(ds, frame_number, signed=stored.dtype.kind == "i", warn=warn)
     vois = chosen_vois(frame, ds, frame_number, modality, profile, window, warn)
     inverted = frame.photometric == "MONOCHROME1"
@@ -128,7 +128,7 @@ def chosen_vois(
     window: str | Window | None = None,
     warn: Warn = ignore,
 ) -> list[Voi]:
-    """What `render_frame` shows of a grey frame: one VOI transform, or three to be stacked."""
+    """Return the transform with which `render_frame` shows a grey frame: one VOI transform, or three to be stacked."""
     stored = frame.values
     if isinstance(window, Window):
         return [voi for voi in (with_function(window, "LINEAR"),) if voi]
@@ -155,15 +155,15 @@ def _named(window: str, vois: list[Voi], name: str, modality: Modality) -> Voi:
             return voi
     if wanted not in WINDOWS:
         raise UnsupportedImageError(
-            f"the file has no window of that name, nor has medlens; the file states {len(vois)}, "
-            f"medlens knows {', '.join(WINDOWS)}",
-            hint="Leave the window out to see the file's own.",
+            "neither the file nor medlens defines a window of that name; the file defines "
+            f"{len(vois)} windows, medlens {', '.join(WINDOWS)}",
+            hint="Leave out the window to use the one in the file.",
         )
     if name != "CT" or not modality.given:
         raise UnsupportedImageError(
-            f"the window {wanted!r} is in Hounsfield units; this image is "
-            f"{'CT without a rescale' if name == 'CT' else 'no CT'}",
-            hint="Leave the window out to see the file's own.",
+            f"the window {wanted!r} is in Hounsfield units, but this image is "
+            f"{'a CT without a rescale' if name == 'CT' else 'not a CT'}",
+            hint="Leave out the window to use the one in the file.",
         )
     return Voi(window=WINDOWS[wanted])
 
@@ -171,9 +171,9 @@ def _named(window: str, vois: list[Voi], name: str, modality: Modality) -> Voi:
 def _range(
     stored: npt.NDArray[Any], ds: Dataset, modality: Modality, percentiles: tuple[float, float]
 ) -> tuple[float, float]:
-    """The percentiles of the frame's modality values without padding, high above low in any case.
+    """Return the percentiles of the frame's modality values without padding; high is always above low.
 
-    Where the percentiles meet (a mask that is mostly background), the whole range is taken.
+    If the percentiles are equal (a mask that is mostly background), the whole range is used.
     """
     values, counts = _counted(stored)
     kept = ~_padding(values, ds, stored.dtype) & np.isfinite(values)
@@ -199,7 +199,7 @@ def _range(
 
 
 def _counted(stored: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64]]:
-    """The values that occur, ascending, and how often."""
+    """Return the distinct values, ascending, and their counts."""
     if stored.dtype.kind != "f":
         low, high = int(stored.min()), int(stored.max())
         if high - low < _TABLE_LIMIT:
@@ -210,7 +210,7 @@ def _counted(stored: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], npt.NDArray[np
 
 
 def _padding(values: npt.NDArray[Any], ds: Dataset, kind: np.dtype[Any]) -> npt.NDArray[np.bool_]:
-    """PixelPaddingValue, or the range up to PixelPaddingRangeLimit, PS3.3 C.7.5.1.1.2; pixels are of `kind`."""
+    """Mark the pixels of PixelPaddingValue, or of the range up to PixelPaddingRangeLimit, PS3.3 C.7.5.1.1.2."""
     keyword = "FloatPixelPadding" if kind.kind == "f" else "PixelPadding"
     try:
         first = ds.get(f"{keyword}Value")

@@ -20,7 +20,7 @@ class XlHeader(NamedTuple):
 
 
 def parse_jpegxl(frame: bytes) -> XlHeader | None:
-    """None if it is not JPEG XL. Raises IndexError or struct.error where it ends too early."""
+    """Parse the header; None if it is not JPEG XL. Raises IndexError or struct.error if it ends too early."""
     if frame[:2] == b"\xff\x0a":
         return _codestream(frame, 2, recompressed=False)
     if frame[:8] != b"\0\0\0\x0cJXL ":
@@ -89,7 +89,7 @@ def _codestream(frame: bytes, place: int, *, recompressed: bool) -> XlHeader:
     if bits.u(1):
         return XlHeader(rows, columns, 3, 32, False, recompressed, "JPEG XL of floating-point samples")
     precision = bits.choice((0, 8), (0, 10), (0, 12), (6, 1))
-    bits.u(1)  # whether 16 bits do in the decoder
+    bits.u(1)  # whether 16 bits are enough in the decoder
     if bits.choice((0, 0), (0, 1), (4, 2), (12, 1)):
         return XlHeader(rows, columns, 4, precision, False, recompressed, "JPEG XL with extra channels")
     lossy = bool(bits.u(1))

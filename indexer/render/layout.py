@@ -19,7 +19,7 @@ _GREY = ("MONOCHROME1", "MONOCHROME2", "PALETTE COLOR")
 
 @dataclass(frozen=True)
 class Layout:
-    """How samples are laid out. `frames` are those that the header declares."""
+    """How samples are laid out. `frames` is the declared number."""
 
     rows: int
     columns: int
@@ -38,14 +38,15 @@ class Layout:
         return {"FloatPixelData": "f4", "DoubleFloatPixelData": "f8"}.get(self.keyword, "")
 
     def refuse_unknown_colour(self) -> None:
-        """Raise UnsupportedImageError for samples that nothing here can show."""
+        """Raise UnsupportedImageError for samples that can't be shown."""
         known = _GREY if self.samples == 1 else _COLOUR
         if self.samples in (1, 3) and self.photometric in known:
             return
         seen = self.photometric if self.photometric in (*_GREY, *_COLOUR, "HSV", "ARGB", "CMYK") else "unknown"
         raise UnsupportedImageError(
-            f"(0028,0002) SamplesPerPixel {self.samples} with (0028,0004) PhotometricInterpretation {seen}; "
-            "expected 1 with MONOCHROME1, MONOCHROME2 or PALETTE COLOR, or 3 with RGB or a YBR form"
+            f"(0028,0002) SamplesPerPixel is {self.samples} and (0028,0004) PhotometricInterpretation "
+            f"is {seen}; expected 1 with MONOCHROME1, MONOCHROME2 or PALETTE COLOR, or 3 with RGB or "
+            "a YBR form"
         )
 
     @property
@@ -53,7 +54,7 @@ class Layout:
         return (self.rows, self.columns) if self.samples == 1 else (self.rows, self.columns, self.samples)
 
     def shaped(self, values: Array, *, planar: bool) -> Array:
-        """Values in the order of the file as [H, W] or [H, W, samples]."""
+        """Return values in the order of the file as [H, W] or [H, W, samples]."""
         if planar and self.samples > 1:
             return values.reshape(self.samples, self.rows, self.columns).transpose(1, 2, 0)
         return values.reshape(self.shape)
@@ -68,10 +69,10 @@ class Layout:
 
 @dataclass(frozen=True)
 class StoredFrame:
-    """The stored values of one frame, and what they mean.
+    """The stored values of one frame and their meaning.
 
     `values` is [H, W] or [H, W, 3], native byte order, sign-extended, unused bits cleared. `photometric` describes
-    `values`: it differs from the dataset's where the decoder has already undone a colour transform.
+    `values`: it differs from the dataset's if the decoder has reversed a colour transform.
     """
 
     values: Array
@@ -80,7 +81,7 @@ class StoredFrame:
 
 
 def number_of_frames(ds: Dataset) -> int:
-    """(0028,0008) NumberOfFrames; 1 where it is absent, empty or zero."""
+    """Return (0028,0008) NumberOfFrames; 1 if it is absent, empty or zero."""
     try:
         return max(int(ds.get("NumberOfFrames") or 1), 1)
     except (TypeError, ValueError) as exc:
@@ -94,7 +95,7 @@ def image_layout(ds: Dataset, keyword: str) -> Layout:
         value = ds.get(name)
         if value is None or value == "":
             if default is None:
-                raise PixelDecodeError(f"{name} is missing; the picture can't be laid out without it")
+                raise PixelDecodeError(f"{name} is missing, so the layout of the pixels is unknown")
             return default
         try:
             return int(value)
@@ -106,7 +107,7 @@ def image_layout(ds: Dataset, keyword: str) -> Layout:
     photometric = str(ds.get("PhotometricInterpretation") or "").strip().upper()
     photometric = photometric or ("MONOCHROME2" if samples == 1 else "RGB")
     if not (rows > 0 and columns > 0):
-        raise PixelDecodeError(f"{rows} rows x {columns} columns, expected at least one of each")
+        raise PixelDecodeError(f"the picture has {rows} rows and {columns} columns; expected at least 1 of each")
     frames = number_of_frames(ds)
     planar = integer("PlanarConfiguration", 0)
     if keyword != "PixelData":
@@ -117,8 +118,8 @@ def image_layout(ds: Dataset, keyword: str) -> Layout:
     high_bit = integer("HighBit", stored - 1)
     if not (1 <= allocated <= 32 or allocated == 64) or not 1 <= stored <= allocated:
         raise UnsupportedImageError(
-            f"(0028,0100) BitsAllocated {allocated}, (0028,0101) BitsStored {stored}; "
-            "expected 1 to 32 or 64 allocated and no more stored"
+            f"(0028,0100) BitsAllocated is {allocated} and (0028,0101) BitsStored is {stored}; "
+            "expected 1 to 32 or 64 allocated bits, and no more bits stored than allocated"
         )
     if not stored - 1 <= high_bit < allocated:
         high_bit = stored - 1
@@ -127,7 +128,7 @@ def image_layout(ds: Dataset, keyword: str) -> Layout:
 
 
 def container(bits: int) -> int:
-    """The bits of the smallest NumPy integer that holds `bits`."""
+    """Return the bits of the smallest NumPy integer that holds `bits` bits."""
     return next(size for size in (8, 16, 32, 64) if bits <= size)
 
 

@@ -1,4 +1,4 @@
-"""Uncompressed frames: bits of any number, either byte order, subsampled colour, a few bytes short."""
+"""Uncompressed frames: any number of bits, either byte order, subsampled colour, a few missing bytes."""
 
 from __future__ import annotations
 
@@ -13,18 +13,21 @@ from indexer.render.layout import Array, Layout, StoredFrame, container, integer
 from retrieval.errors import PixelDecodeError
 
 _WHOLE = (1, 8, 16, 32, 64)  # bits allocated; others are packed without gaps
-_FEW = 16  # bytes that a frame may lack at its end, as long as they are less than a row: padding gone wrong
+_FEW = 16  # bytes that may be missing at a frame's end, if they are less than a row: wrong padding
 
 
 def settle(layout: Layout, length: int, frames: int, warn: Warn) -> tuple[Layout, bool]:
-    """The layout that `length` bytes for `frames` frames really have, and whether chrominance is halved.
+    """Return the layout that `length` bytes for `frames` frames really have, and whether chrominance is halved.
 
-    A 4:2:2 photometric interpretation over three whole samples a pixel is seen in ultrasound; a layout of 9 to 15 bits
-    over 16-bit words too. The length tells.
+    A 4:2:2 photometric interpretation with three whole samples per pixel occurs in ultrasound; a layout of 9 to 15 bits
+    in 16-bit words too. The length decides.
     """
     pixels = layout.rows * layout.columns * frames
     if layout.allocated not in _WHOLE and length >= pixels * layout.samples * container(layout.allocated) // 8:
-        warn("(0028,0100) BitsAllocated says packed bits, the pixel data's length says whole bytes: read so")
+        warn(
+            "(0028,0100) BitsAllocated declares packed bits, but the length of the pixel data is "
+            "that of whole bytes; they are read as bytes"
+        )
         layout = replace(layout, allocated=container(layout.allocated))
     if layout.samples != 3:
         return layout, False
@@ -32,7 +35,10 @@ def settle(layout: Layout, length: int, frames: int, warn: Warn) -> tuple[Layout
     if layout.photometric.endswith("_422"):  # PS3.3 C.7.6.3.1.2: two samples a pixel, always by pixel
         return layout, length < whole
     if layout.photometric == "YBR_FULL" and halved <= length <= halved + 1 and layout.columns % 2 == 0:
-        warn("YBR_FULL is declared, but the pixel data's length is that of YBR_FULL_422: read so")
+        warn(
+            "YBR_FULL is declared, but the length of the pixel data is that of YBR_FULL_422; they "
+            "are read as YBR_FULL_422"
+        )
         return replace(layout, photometric="YBR_FULL_422"), True
     return layout, False
 
@@ -42,7 +48,7 @@ def frame_bits(layout: Layout, *, halved: bool) -> int:
 
 
 def frames_there(layout: Layout, length: int, *, halved: bool) -> int:
-    """How many frames `length` bytes hold, one that lacks a few bytes included."""
+    """Return how many frames are in `length` bytes, including one that lacks a few bytes."""
     bits = frame_bits(layout, halved=halved)
     return (length * 8 + _spared(layout, bits)) // bits
 
@@ -76,12 +82,13 @@ def native_frame(
     missing = stop - start - len(data)
     if missing * 8 > _spared(layout, bits):
         raise PixelDecodeError(
-            f"{length} bytes of pixel data, expected {stop} for frame {index + 1} of "
-            f"{layout.rows} x {layout.columns} x {layout.samples} at {layout.allocated} bits; the file is truncated"
+            f"the pixel data have {length} bytes; expected {stop} for frame {index + 1} of "
+            f"{layout.rows} x {layout.columns} x {layout.samples} at {layout.allocated} bits; the "
+            "file is truncated"
         )
     if missing:
         if missing > 1 or not swapped:
-            warn("the pixel data end within the last row of a frame: the rest of that row is zero")
+            warn("the pixel data end within the last row of a frame; the rest of that row is filled with zeros")
         data += bytes(missing)
     if swapped:
         data = np.frombuffer(data, "u2").byteswap().tobytes()
@@ -96,8 +103,8 @@ def native_frame(
     if photometric.endswith("_422"):
         photometric = photometric if looks_ybr(values, layout.stored) else "RGB"
         warn(
-            "4:2:2 colour is declared, but the pixel data have three samples a pixel: read as "
-            f"{'whole YBR' if photometric != 'RGB' else 'RGB'}, by their colours"
+            "4:2:2 colour is declared, but the pixel data have three samples per pixel; judging by "
+            f"the colours, they are read as {'whole YBR' if photometric != 'RGB' else 'RGB'}"
         )
     if photometric in ("YBR_ICT", "YBR_RCT", "XYB"):
         photometric = "RGB"
@@ -105,7 +112,7 @@ def native_frame(
 
 
 def _samples(data: bytes, skipped: int, samples: int, layout: Layout, *, little: bool) -> Array:
-    """`samples` values from bit `skipped` on: the bits of a byte follow each other from the lowest, PS3.5 8.2."""
+    """Return `samples` values from bit `skipped` on; the bits of a byte start with the lowest, PS3.5 8.2."""
     if layout.allocated in (8, 16, 32, 64):
         kind = layout.float_type or integer_type(layout).str[1:]
         values: Array = np.frombuffer(data, ("<" if little else ">") + kind, count=samples, offset=skipped // 8)

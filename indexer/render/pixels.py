@@ -1,4 +1,4 @@
-"""Where a data set's pixel data are, and which frames of them are there."""
+"""Where a data set's pixel data are, and which of their frames exist."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ _FEWEST = 100  # see `encapsulated`
 
 @dataclass(frozen=True)
 class Pixels:
-    """The pixel data of one data set. `frames` are those that are there, which can be fewer than declared.
+    """The pixel data of one data set. `frames` is the number that exists, which can be lower than declared.
 
     `spans` are the fragments of each frame; None for native pixel data, of which `length` bytes are at `place`.
-    `source` is what they are in: bytes, the name of a file, or a file.
+    `source` contains them: bytes, the name of a file, or a file.
     """
 
     layout: Layout
@@ -59,9 +59,8 @@ def find_pixels(ds: Dataset, warn: Warn = ignore, limits: Limits = Limits()) -> 
     """Find the frames of `ds` without decoding any.
 
     `ds` may have its pixel data in memory, deferred (`dcmread(defer_size=)`) or left out (`stop_before_pixels=`): the
-    latter two are read from the file that it came from. `ds` is not changed. `warn` is called with what was assumed.
-
-    Raises UnsupportedImageError (no picture that can be shown) or PixelDecodeError (broken).
+    latter two are read from its file. `ds` is not changed. `warn` is called with each assumption. Raises
+    UnsupportedImageError (a picture that can't be shown) or PixelDecodeError (damaged data).
     """
     with library_errors("reading the pixel data"):
         ds, keyword, source, place, length = _locate(ds)
@@ -69,7 +68,7 @@ def find_pixels(ds: Dataset, warn: Warn = ignore, limits: Limits = Limits()) -> 
         if length == _ENCAPSULATED or (not syntax.is_private and syntax.is_encapsulated):
             return _encapsulated(ds, layout, syntax, source, place, length, warn, limits)
         if syntax.is_private and syntax != _GE_BIG_ENDIAN_PIXELS:
-            raise UnsupportedImageError(f"private transfer syntax {syntax}; no decoder is known for it")
+            raise UnsupportedImageError(f"the transfer syntax {syntax} is private; no decoder is known for it")
         layout, halved = settle(layout, length, layout.frames, warn)
         there = frames_there(layout, length, halved=halved)
         return Pixels(
@@ -100,24 +99,28 @@ def _encapsulated(
 
 
 def missing_frames(pixels: Pixels, warn: Warn) -> None:
-    """Say that native pixel data hold fewer frames than declared. Raises PixelDecodeError where hardly any is there."""
+    """Warn that native pixel data have fewer frames than declared. Raises PixelDecodeError if hardly one exists."""
     layout, there = pixels.layout, pixels.frames
     if pixels.spans is not None or there >= layout.frames:
         return
     expected = -(-layout.rows * layout.columns * layout.samples * layout.frames * layout.allocated // 8)
     if there * _FEWEST < layout.frames:
         raise PixelDecodeError(
-            f"{pixels.length} bytes of pixel data, expected {expected} for {layout.frames} frames of {layout.rows} x "
-            f"{layout.columns} x {layout.samples} samples of {layout.allocated} bits",
-            hint="The file was probably cut short; fetch it again from where it came from.",
+            f"the pixel data have {pixels.length} bytes; expected {expected} for {layout.frames} "
+            f"frames of {layout.rows} x {layout.columns} x {layout.samples} samples of "
+            f"{layout.allocated} bits",
+            hint="The file is probably incomplete. Copy it again from its source.",
         )
-    warn("fewer frames are there than (0028,0008) NumberOfFrames declares: those that are there were read")
+    warn(
+        "the pixel data contain fewer frames than (0028,0008) NumberOfFrames declares; the "
+        "frames that are there are read"
+    )
 
 
 def _locate(ds: Dataset) -> tuple[Dataset, str, Any, int, int]:
-    """Where the pixel data is: (dataset, keyword, bytes or file or file name, place, length).
+    """Return where the pixel data are: (dataset, keyword, bytes or file or file name, place, length).
 
-    The length is _ENCAPSULATED where the element has none, whatever the transfer syntax says.
+    The length is _ENCAPSULATED if the element states none, whatever the transfer syntax is.
     """
     for tag, keyword in _PIXEL_TAGS.items():
         if tag not in ds:
@@ -127,7 +130,7 @@ def _locate(ds: Dataset) -> tuple[Dataset, str, Any, int, int]:
         length = getattr(element, "length", 0)
         encapsulated = length == 0xFFFFFFFF or getattr(element, "is_undefined_length", False)
         if value is None and length:
-            # Deferred: the value stands at value_tell of the file, unless the file was inflated while reading.
+            # Deferred: the value is at value_tell of the file, unless the file was inflated while reading.
             if _transfer_syntax(ds) == DeflatedExplicitVRLittleEndian:
                 return _locate(open_dicom(ds.filename))
             source = ds.filename or ds.buffer
@@ -145,11 +148,11 @@ def _locate(ds: Dataset) -> tuple[Dataset, str, Any, int, int]:
         whole = open_dicom(filename)
         if any(tag in whole for tag in _PIXEL_TAGS):
             return _locate(whole)
-    raise UnsupportedImageError("no pixel data: expected (7FE0,0010) PixelData or its float forms")
+    raise UnsupportedImageError("the file has no pixel data; expected (7FE0,0010) PixelData or one of its float forms")
 
 
 def _transfer_syntax(ds: Dataset) -> UID:
-    """The declared transfer syntax; without one, the encoding that the dataset was read or is meant with."""
+    """Return the declared transfer syntax; without one, the encoding that the dataset was read with or is meant for."""
     declared = getattr(ds, "file_meta", {}).get("TransferSyntaxUID")
     if declared:
         return UID(declared)
@@ -175,6 +178,6 @@ def _opened(source: Any) -> Iterator[BinaryIO]:
 
 
 def of_one_frame(pixels: Pixels, length: int) -> tuple[Layout, bool]:
-    """The layout of one frame whose bytes are alone: what the length of the whole says holds for it."""
+    """Return the layout of one frame whose bytes are separate, given what the length of all frames revealed."""
     layout = replace(pixels.layout, frames=1)
     return settle(layout, length, 1, ignore)

@@ -1,8 +1,8 @@
-"""What can be known before a decoder runs: how large the picture is said to be, and whether the bytes can hold it.
+"""Checks before a decoder runs: the declared size of the picture, and whether the bytes can contain it.
 
-Decoders believe the codestream and pydicom believes the header; a file in which the two disagree, or which claims more
-than it holds, is refused before either allocates anything. What is left, a small codestream that honestly claims a
-large picture within the limits, is held by the memory cap and the deadline of guard.py.
+Decoders believe the codestream and pydicom believes the header. A file in which the two disagree, or which declares
+more than it has, is refused before either allocates memory. What remains, a small codestream that correctly declares a
+large picture within the limits, is bounded by the memory limit and the deadline of the decoding process.
 """
 
 from __future__ import annotations
@@ -31,16 +31,14 @@ class _DeclaredSize(NamedTuple):
 
 
 def check_before_decoding(ds: Dataset, limits: Limits = Limits(), warn: Warn = ignore) -> Pixels | None:
-    """Refuse a data set whose pixels can't be what they are said to be. None if there are no pixels.
+    """Refuse a data set whose pixels can't be what the header declares. Returns None if there are no pixels.
 
-    Declared rows x columns x samples x frames are held against the limits, against the length of native pixel data and
-    the number of fragments (PS3.5 A.4), and against the size in every fragment that starts a codestream. `warn` is
-    called with what was assumed to find the frames.
-
-    Raises DecodeGuardError (too large, or header and codestream disagree), PixelDecodeError (too short, no numbers) or
-    UnsupportedImageError (not a picture that can be shown).
+    Declared rows x columns x samples x frames are compared with the limits, with the length of native pixel data and
+    the number of fragments (PS3.5 A.4), and with the size in every fragment that starts a codestream. `warn` is called
+    with each assumption about the frames. Raises DecodeGuardError (too large, or header and codestream disagree),
+    PixelDecodeError (too short, no numbers) or UnsupportedImageError (not a picture that can be shown).
     """
-    # Not get_item: that would read a value which was left in the file.
+    # Not get_item, which would read a value that was left in the file.
     element = next((element for element in reversed(ds.values()) if element.tag in PIXEL_TAGS), None)
     if element is None:
         return None
@@ -57,9 +55,9 @@ def check_before_decoding(ds: Dataset, limits: Limits = Limits(), warn: Warn = i
         missing_frames(pixels, warn)
         _check_codestreams(pixels, declared)
     except struct.error as exc:
-        raise PixelDecodeError("the fragments of the pixel data are cut short") from exc
+        raise PixelDecodeError("the pixel data end within a fragment") from exc
     except OSError as exc:
-        raise FileUnreadable("the pixel data can't be read any more") from exc
+        raise FileUnreadable("the pixel data could not be read again") from exc
     return pixels
 
 
@@ -92,7 +90,7 @@ def _declared(ds: Dataset, tag: int) -> _DeclaredSize:
 
 
 def _check_codestreams(pixels: Pixels, declared: _DeclaredSize) -> None:
-    """The size in the first fragment of each frame, and in any other that begins a codestream."""
+    """Check the size in the first fragment of each frame, and in any other fragment that begins a codestream."""
     if pixels.spans is None:
         return
     with pixels.opened() as file:
@@ -105,25 +103,25 @@ def _check_codestreams(pixels: Pixels, declared: _DeclaredSize) -> None:
                 _refuse_tiny_tiles(head, size.start)
             if size and (size.rows, size.columns) != (declared.rows, declared.columns):
                 raise DecodeGuardError(
-                    f"the codestream of fragment {number} is of {size.rows} x {size.columns}, "
-                    f"the header says {declared.rows} x {declared.columns}"
+                    f"the codestream of fragment {number} has {size.rows} x {size.columns} pixels, but the "
+                    f"header declares {declared.rows} x {declared.columns}"
                 )
             if size and size.components not in (1, 3, 4, declared.samples):
-                raise DecodeGuardError(f"a codestream of {size.components} components, expected {declared.samples}")
+                raise DecodeGuardError(f"the codestream has {size.components} components; expected {declared.samples}")
 
 
 def _head(file: BinaryIO, span: Span) -> bytes:
-    """The first bytes of a fragment: enough to hold the codestream's header."""
+    """Return the first bytes of a fragment, enough for the codestream's header."""
     place, length = span
     file.seek(place)
     head = file.read(min(length, _PEEK))
     if length > _PEEK and head.startswith(STARTS) and parse_codestream(head) is None:
-        head += file.read(length - len(head))  # long tables or profiles stand before what is looked for
+        head += file.read(length - len(head))  # long tables or profiles precede what is needed
     return head
 
 
 def _refuse_tiny_tiles(head: bytes, start: int) -> None:
-    """ITU T.800 A.5.1: at most 65,535 tiles. Each costs a decoder memory, however few pixels it has."""
+    """Refuse more than 65,535 tiles (ITU T.800 A.5.1): each costs a decoder memory, however few pixels it has."""
     x1, y1, _, _, tile_x, tile_y = struct.unpack_from(">6I", head, start + 8)
     if not tile_x or not tile_y or -(-x1 // tile_x) * -(-y1 // tile_y) > 65535:
-        raise DecodeGuardError("a JPEG 2000 codestream of more than 65,535 tiles, which the standard doesn't allow")
+        raise DecodeGuardError("the JPEG 2000 codestream has more than 65,535 tiles, which the standard does not allow")

@@ -43,7 +43,10 @@ WINDOWS: dict[str, Window] = {
 
 @dataclass(frozen=True)
 class Modality:
-    """Stored values to modality units, PS3.3 C.11.1. `given`: the file states one, so that its units can be trusted."""
+    """From stored values to modality units, PS3.3 C.11.1.
+
+    `given`: the file states the transform, so its units are known.
+    """
 
     slope: float = 1.0
     intercept: float = 0.0
@@ -103,7 +106,7 @@ _FUNCTIONS: dict[str, Callable[[Values, float, float], Values]] = {
 
 
 def modality_of(ds: Dataset, frame_number: int, *, signed: bool, warn: Warn = ignore) -> Modality:
-    """The modality transform of a frame. A rescale wins over a LUT only where functional groups give it."""
+    """Return the modality transform of a frame. A rescale has precedence over a LUT only in functional groups."""
     if _text(ds, "SOPClassUID") in _SHOWN_AS_STORED:
         return Modality()
     group = functional_group(ds, frame_number, "PixelValueTransformationSequence")
@@ -115,10 +118,10 @@ def modality_of(ds: Dataset, frame_number: int, *, signed: bool, warn: Warn = ig
 
 
 def vois_of(ds: Dataset, frame_number: int, *, signed: bool, warn: Warn = ignore) -> list[Voi]:
-    """All usable VOI transforms of a frame in the order of preference: LUTs, then windows, each in the file's order.
+    """Return all usable VOI transforms of a frame, best first: LUTs, then windows, each in the file's order.
 
-    `signed`: modality values can be negative. A LUT comes first because it is what the maker fitted to this image;
-    the standard leaves the choice to the viewer. One that lacks entries comes last.
+    `signed`: modality values can be negative. A LUT comes first because the manufacturer fitted it to this image; the
+    standard leaves the choice to the viewer. A LUT with missing entries comes last.
     """
     group = functional_group(ds, frame_number, "FrameVOILUTSequence")
     for source in (group, ds):
@@ -144,7 +147,7 @@ def functional_group(ds: Dataset, frame_number: int, keyword: str) -> Dataset | 
 
 
 def with_function(window: Window, function: str, explanation: str = "") -> Voi | None:
-    """A VOI transform from a header's words, None where they can't be used. See the module's docstring."""
+    """Return a VOI transform from the words of a header, None if they can't be used. See the module's docstring."""
     if not (math.isfinite(window.center) and math.isfinite(window.width)) or window.width <= 0:
         return None
     if function not in _FUNCTIONS:
@@ -177,7 +180,7 @@ def _rescale(ds: Dataset) -> Modality | None:
 
 
 def _luts(ds: Dataset, keyword: str, warn: Warn, *, signed: bool) -> list[tuple[Lut, str]]:
-    """The usable LUTs of a sequence with their explanations. An empty item, as some writers leave, is none."""
+    """The usable LUTs of a sequence with their explanations. An empty item, as some writers leave, is ignored."""
     found = []
     for item in ds.get(keyword) or ():
         if all(item.get(part) is None for part in ("LUTDescriptor", "LUTData")):
@@ -186,21 +189,24 @@ def _luts(ds: Dataset, keyword: str, warn: Warn, *, signed: bool) -> list[tuple[
             lut = read_lut(item, "LUTDescriptor", "LUTData", signed=signed)
         except (PixelDecodeError, TypeError, ValueError, AttributeError) as exc:
             said = str(exc) if isinstance(exc, PixelDecodeError) else "its values can't be read"
-            warn(f"an item of {keyword} can't be used and was passed over: {said}")
+            warn(f"an item of {keyword} can't be used and is ignored: {said}")
             continue
         if not lut.data.any():
-            warn(f"an item of {keyword} can't be used and was passed over: all its entries are zero")
+            warn(f"an item of {keyword} can't be used and is ignored: all its entries are zero")
             continue
         if not lut.complete:
-            warn(f"an item of {keyword} holds fewer entries than its descriptor says")
+            warn(f"an item of {keyword} has fewer entries than its descriptor declares")
         if keyword == "VOILUTSequence" and lut.top < (1 << lut.bits) - 1:
-            warn(f"the entries of an item of {keyword} need fewer bits than its descriptor says: the largest is white")
+            warn(
+                f"the entries of an item of {keyword} need fewer bits than its descriptor declares; the "
+                "largest entry is shown as white"
+            )
         found.append((lut, _text(item, "LUTExplanation")))
     return found
 
 
 def _values(ds: Dataset, keyword: str) -> list[Any]:
-    """All values of an element; none where it is absent, empty or can't be read as its VR."""
+    """Return all values of an element; none if it is absent, empty or can't be read as its VR."""
     try:
         value = ds.get(keyword)
     except (ValueError, TypeError, OverflowError):
@@ -211,7 +217,7 @@ def _values(ds: Dataset, keyword: str) -> list[Any]:
 
 
 def _numbers(ds: Dataset, keyword: str) -> list[float]:
-    """An unreadable value is NaN: it keeps its place, so that centres and widths stay paired."""
+    """Return numbers. An unreadable value is NaN and keeps its place, so that centres and widths stay paired."""
     numbers = []
     for value in _values(ds, keyword):
         try:

@@ -1,4 +1,4 @@
-"""What is encoded and committed together: files that were read, until there is enough for the encoder."""
+"""Batches of files that are encoded and committed together."""
 
 from __future__ import annotations
 
@@ -19,7 +19,10 @@ TOO_LONG = "a sentence of a report is longer than the model reads"  # a warning:
 
 @dataclass
 class Batch:
-    """Files by what becomes of them. `copies` have the bytes of an indexed file, which their content hash names."""
+    """The files of a batch by what happens to them.
+
+    `copies` have the bytes of an indexed file, named by their content hash.
+    """
 
     read: list[tuple[FileStat, ReadFile]] = field(default_factory=list)
     refused: list[tuple[FileStat, Rejection]] = field(default_factory=list)
@@ -39,7 +42,7 @@ class Batch:
             self.to_encode += len(outcome.pictures) + len(outcome.sentences)
 
     def without_copies(self, hashes_known: Callable[[Iterable[str]], Collection[str]]) -> Batch:
-        """The same, with files whose content is indexed already among the copies: they need no encoding."""
+        """Return the batch with files whose content is indexed already moved to the copies, which need no encoding."""
         known = hashes_known(read.content_hash for _, read in self.read)
         copies = [(stat, read.content_hash) for stat, read in self.read if read.content_hash in known]
         kept = [(stat, read) for stat, read in self.read if read.content_hash not in known]
@@ -47,9 +50,10 @@ class Batch:
 
 
 def batches(read: Iterable[tuple[FileToRead, ReadFile | SameBytes | DicomError]], size: int) -> Iterator[Batch]:
-    """With `size` pictures and sentences to encode (the last file may bring more), or MOST_FILES; the last with less.
+    """Yield batches with `size` pictures and sentences to encode (the last file may add more) or MOST_FILES files.
 
-    The size is what keeps the encoder busy, and no more: it is what a kill or Ctrl-C costs, on a slow encoder seconds.
+    A batch is just large enough to keep the encoder busy. A kill or Ctrl-C loses one: on a slow encoder, seconds of
+    work.
     """
     batch = Batch()
     for file, outcome in read:
@@ -62,7 +66,7 @@ def batches(read: Iterable[tuple[FileToRead, ReadFile | SameBytes | DicomError]]
 
 
 def encoded(batch: Batch, encoder: Encoder) -> list[IndexedFile]:
-    """The files that were read, with the vectors of their frames and sentences. Equal sentences are encoded once."""
+    """Return the read files with the vectors of their frames and sentences. Equal sentences are encoded once."""
     pictures = [picture for _, read in batch.read for picture in read.pictures]
     texts = list(dict.fromkeys(text for _, read in batch.read for text in read.sentences))
     image_vectors = encoder.encode_images(pictures)

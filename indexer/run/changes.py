@@ -1,8 +1,8 @@
-"""Which files of an archive have to be read: the walk beside the catalog's list, and a claim on what is new.
+"""Which files of an archive have to be read: compare the walk with the catalog's list, and claim what is new.
 
-Both come in ascending order of their paths, so they are compared side by side, in memory that does not grow with the
-archive. An unchanged file costs a stat. The others are claimed a few at a time, so several processes share an archive;
-what another process has claimed is asked for again at the end, and taken over if that process has died.
+Both come in ascending order of their paths and are compared side by side, in memory that does not grow with the
+archive. An unchanged file costs a stat. The others are claimed a few at a time, so that several processes can share an
+archive. Files that another process has claimed are tried again at the end, and taken over if that process has ended.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from indexer.sources.source import Source
 from retrieval.errors import MedlensError
 
 FILES_PER_CLAIM = 128
-_MOST_BUSY = 8192  # files of other processes kept in mind before asking which of them are done
+_MOST_BUSY = 8192  # files of other processes that are remembered before checking which of them are done
 _FORGOTTEN_AT_ONCE = 2000  # per transaction, so that other processes get their turn
 _POLL_S = 0.5
 
 
 class ArchiveChanges:
-    """The files of one archive that have to be read, in rounds. `tally` counts what needs no reading as it goes.
+    """Yields the files of one archive that have to be read, in rounds. `tally` counts the files that need no reading.
 
-    After each round, commit what it gave before asking for the next: another process may be waiting for it.
+    Commit the files of a round before requesting the next: another process may be waiting for them.
     """
 
     def __init__(
@@ -54,10 +54,12 @@ class ArchiveChanges:
         self._walked = False
         self._busy: list[FileStat] = []
         self._gone: list[str] = []
-        self._unseen: set[str] = set()  # what the walk could not look into
+        self._unseen: set[str] = set()  # what the walk could not read
 
     def rounds(self) -> Iterator[Iterator[FileToRead]]:
-        """First what the walk finds, then, until there is none, what others had claimed or `put_back` returned."""
+        """Yield the files that the walk finds, then, until there are none, the files that others had claimed or
+        `put_back` returned.
+        """
         yield self._first()
         while self._busy:
             before = len(self._busy)
@@ -66,24 +68,27 @@ class ArchiveChanges:
                 time.sleep(_POLL_S)
 
     def put_back(self, stats: Sequence[FileStat]) -> None:
-        """Files that were claimed and not committed: they come again in a later round."""
+        """Return files that were claimed and not committed; they come again in a later round."""
         self._busy += stats
 
     def finish(self, prune: bool) -> None:
-        """After the last round: instances whose files were moved are known by their new place; with `prune`, what is
-        gone from the archive leaves the catalog. The tally counts both.
+        """Finish after the last round: move instances whose files were moved, and with `prune` remove files that are
+        gone.
 
-        Never what lies where the walk could not look. MedlensError if the walk met nothing where there were files: the
-        disk may not be mounted.
+        The tally counts both. Files in folders that the walk could not read are kept. Raises MedlensError if the walk
+        found nothing where there were files, because the disk may not be mounted.
         """
         if not self._walked:
             raise ValueError("finish was called before the walk had ended")
         gone = [path for path in self._gone if not self._is_unseen(path)]
         if prune and gone and not self._met_any:
             raise MedlensError(
-                f"there is no file in the archive {self._source.label}, of which the store knows {len(gone)}; "
+                f"the archive {self._source.label} has no files, but the store has {len(gone)} of it; "
                 "nothing was pruned",
-                hint="Check that its disk is mounted. If all is really gone, erase it: medlens delete --help",
+                hint=(
+                    "Check that the disk of the archive is mounted. If the files were really deleted, use "
+                    "`medlens delete`."
+                ),
             )
         all_gone = set(gone)
         for chunk in chunks(gone, _FORGOTTEN_AT_ONCE):
@@ -131,7 +136,7 @@ class ArchiveChanges:
         if not stats:
             return
         answer = self._catalog.claims.claim(self.archive_id, self._lease.id, stats, self._erased)
-        for stat, file in answer.current.items():  # another process has been quicker
+        for stat, file in answer.current.items():  # another process was faster
             self._note(stat.path, file)
         self.tally.erased += len(answer.erased)
         self._busy += answer.busy
@@ -175,7 +180,7 @@ class ArchiveChanges:
 
 
 class CountedFiles:
-    """Counts the files of archives in the background, for the time that is left."""
+    """Counts the files of archives in a background thread, to estimate the remaining time."""
 
     def __init__(self, sources: Sequence[Source], shard: Shard = Shard()) -> None:
         self.total: int | None = None

@@ -1,4 +1,4 @@
-"""What an indexing run is asked to do, and how far it has come."""
+"""The options of an indexing run, and its progress."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ class Shard:
 
     @classmethod
     def parse(cls, text: str) -> Shard:
-        """`2/5`. ValueError if it is no such part."""
+        """Parse `2/5`. Raises ValueError if it is not a valid part."""
         number, slash, total = text.partition("/")
         if not (slash and number.isdecimal() and total.isdecimal() and 1 <= int(number) <= int(total)):
-            raise ValueError(f"the shard is {text!r}, expected I/N with I from 1 to N, like 1/4")
+            raise ValueError(f"the shard is {text!r}; expected I/N with I from 1 to N, such as 1/4")
         return cls(int(number), int(total))
 
     def __contains__(self, path: str) -> bool:
@@ -30,22 +30,22 @@ class Shard:
 
 @dataclass(frozen=True)
 class IndexOptions:
-    """How to index. The defaults take in what is new or changed and leave the rest of the store alone."""
+    """How to index. The defaults add new and changed files and leave the rest of the store unchanged."""
 
     frames: FramePolicy = FramePolicy()  # which frames of a file with many
     workers: int | None = None  # decoding processes; None: one for each processor
     prune: bool = False  # what is gone from the archive leaves the store
     shard: Shard = Shard()  # only files of this part are looked at
-    readmit: bool = False  # what was erased is taken in again
+    readmit: bool = False  # erased files are indexed again
     keep_descriptions: bool = True  # free-text descriptions enter the catalog
 
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a run is. What is counted is done: committed, unchanged or rejected.
+    """The progress of a run. Counted files are done: committed, unchanged or rejected.
 
-    `total` files is None until the archive has been counted. `rejected` is by reason. `loads` is how much of its
-    time each stage was at work.
+    `total` is None until the archives have been counted. `rejected` is by reason. `loads` is the share of its time that
+    each stage was at work.
     """
 
     files: int

@@ -1,7 +1,7 @@
-"""From an archive to a store: walk, read in guarded workers, encode in batches, commit.
+"""From an archive to a store: walk, read in guarded processes, encode in batches, commit.
 
-The three go on at the same time (stages.py), with few batches between them. A batch is committed in one transaction, so
-a run that is killed loses at most the batches in hand, and the same command goes on where it stopped.
+The three stages overlap (stages.py), with few batches between them. A batch is committed in one transaction, so a run
+that is killed loses at most the current batches, and the same command continues where it stopped.
 """
 
 from __future__ import annotations
@@ -36,15 +36,15 @@ def index_archive(
     *,
     on_progress: OnProgress = lambda progress: None,
 ) -> IndexReport:
-    """Bring the store up to date with archives, folders or other sources, and say what was done.
+    """Update the store from archives, folders or other sources, and return a report.
 
-    Files whose version is known are not opened; moved ones keep their vectors. Files that can't be used become
-    Rejections; the run goes on. Other processes may index the same archive into the same store meanwhile: they share
-    the work.
+    Files whose version is known are not opened; moved files keep their vectors. Files that can't be used become
+    Rejections, and the run continues. Other processes may index the same archive into the same store at the same time
+    and share the work.
 
-    Raises StoreIncompatible before any work if the store belongs to another model, MedlensError for an archive that
-    can't be read, and for one to prune that is empty. On KeyboardInterrupt the batch that is being encoded is finished
-    and committed, then it is raised again. `on_progress` is called in this thread, several times a second.
+    Raises StoreIncompatible before any work if the store belongs to another model, and MedlensError for an archive that
+    can't be read or, with `prune`, is empty. On KeyboardInterrupt the current batch is encoded and committed before it
+    is raised again. `on_progress` is called in this thread, several times a second.
     """
     store.require_model(encoder.spec.to_json())
     spec = encoder.spec
@@ -68,7 +68,7 @@ def index_archive(
 
 
 class _Run:
-    """One run over several archives. `tally` is what it has done so far, but for the archive in hand."""
+    """One run over several archives. `tally` counts what is done, except for the current archive."""
 
     def __init__(
         self,
@@ -124,7 +124,7 @@ class _Run:
         )
 
     def _report_progress(self, in_hand: Tally | None = None) -> None:
-        """`in_hand` counts what needed no reading in the archive in hand."""
+        """Report the progress. `in_hand` counts the files of the current archive that needed no reading."""
         in_hand = in_hand or Tally()
         reasons = Counter(dict(self.tally.reasons))  # dict() copies at once: other threads add to both
         reasons.update(dict(in_hand.reasons))
@@ -140,7 +140,7 @@ class _Run:
         )
 
     def _commit(self, archive_id: int, batch: Batch, files: Sequence[IndexedFile]) -> Sequence[FileStat]:
-        """One transaction. Returns the files that have to be read again."""
+        """Commit a batch in one transaction. Returns the files that have to be read again."""
         outcome = self._catalog.files.commit(
             archive_id, files, batch.refused, batch.copies, erased=self._erasures, readmit=self._options.readmit
         )

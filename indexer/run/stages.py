@@ -1,8 +1,8 @@
-"""Three stages that work at the same time: read, encode, commit. Each in a thread of its own, with few items between.
+"""Three stages that overlap: read, encode, commit. Each has its own thread, with few items between two stages.
 
-The caller's thread only waits, tells of progress, and takes Ctrl-C. Then, or when a stage fails, reading stops, what
-waits is dropped, what the encoder has in hand is finished and committed, and the reason is raised to the caller. A
-second Ctrl-C does not wait any more; a commit is a transaction, so it happens or does not.
+The caller's thread waits, reports progress and receives Ctrl-C. On Ctrl-C, or if a stage fails, reading stops, waiting
+items are dropped, the item being encoded is finished and committed, and the error is raised to the caller. A second
+Ctrl-C stops at once; a commit is a transaction, so it happens completely or not at all.
 """
 
 from __future__ import annotations
@@ -34,9 +34,10 @@ class Clock:
         self._since: dict[str, float] = {}
 
     def loads(self) -> dict[str, float]:
-        """How much of its time each stage was at work, 0 to 1, so far; the rest it waited for another.
+        """Return the share of its time, 0 to 1, that each stage has been at work so far; otherwise it waited for
+        another stage.
 
-        The one near 1 holds up the others.
+        The stage with a share near 1 limits the others.
         """
         now, since = time.monotonic(), dict(self._since)
         spent = {name: spent + now - since.get(name, now) for name, spent in self._spent.items()}
@@ -54,7 +55,10 @@ class Clock:
 
 
 class _Channel(Generic[A]):
-    """A bounded queue that can be ended by the giver (what is in it is still taken) or cut by anyone (it is not)."""
+    """A bounded queue.
+
+    The sender can end it (its items are still received), and anyone can cut it (they are dropped).
+    """
 
     def __init__(self, size: int) -> None:
         self._items: deque[A] = deque()
@@ -63,7 +67,7 @@ class _Channel(Generic[A]):
         self._ended = False
 
     def put(self, item: A) -> bool:
-        """Waits for room. False once the channel was cut: the item is not taken."""
+        """Wait for room and add the item. Returns False if the channel was cut; the item is then dropped."""
         with self._changed:
             self._changed.wait_for(lambda: self._ended or len(self._items) < self._size)
             if self._ended:
@@ -94,7 +98,7 @@ class _Channel(Generic[A]):
 
 
 class StagePipeline(Generic[A, B]):
-    """Runs `commit(encode(item))` for every item of a source, the three overlapping. For one run at a time.
+    """Runs `commit(encode(item))` for every item of a source, the three stages overlapping. For one run at a time.
 
     `report_progress` is called in the caller's thread several times a second.
     """
@@ -110,11 +114,11 @@ class StagePipeline(Generic[A, B]):
         self._commit = commit
         self._report_progress = report_progress
         self._clock = clock or Clock()
-        self.stopping = threading.Event()  # set when no more is wanted of the source
+        self.stopping = threading.Event()  # set when no more items are needed from the source
 
     def run(self, source: Iterator[A]) -> None:
-        """Until the source has ended and all is committed. Raises what a stage raised; a KeyboardInterrupt once the
-        item that was being encoded is committed. The source is advanced in another thread, and not closed here.
+        """Run until the source has ended and everything is committed. Raises what a stage raised, and KeyboardInterrupt
+        after the item being encoded is committed. The source is advanced in another thread and not closed here.
         """
         read: _Channel[A] = _Channel(_WAITING)
         encoded: _Channel[B] = _Channel(_WAITING)
@@ -131,7 +135,7 @@ class StagePipeline(Generic[A, B]):
                 except BaseException as exc:  # noqa: BLE001 - raised again in the caller's thread
                     failures.append(exc)
                     stop()
-                    if out is None:  # nothing can be committed any more
+                    if out is None:  # nothing more can be committed
                         encoded.cut()
                 finally:
                     if out is not None:
@@ -170,7 +174,7 @@ class StagePipeline(Generic[A, B]):
             except BaseException as exc:
                 stop()
                 if isinstance(exc, KeyboardInterrupt):
-                    logger.warning("stopping when the batch in hand is committed; Ctrl-C again stops at once")
+                    logger.warning("stopping after the current batch is committed; press Ctrl-C again to stop at once")
                 self._wait(threads, lambda: None)
                 if failures:
                     raise failures[0] from exc

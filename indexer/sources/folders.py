@@ -39,7 +39,7 @@ from retrieval.errors import FileUnreadable, MedlensError
 
 logger = logging.getLogger(__name__)
 
-BATCH = 65_536  # names held for one folder; about 10 MB
+BATCH = 65_536  # names kept for one folder; about 10 MB
 
 _LEFT_BY_SYSTEMS = frozenset(
     {"$recycle.bin", "@eadir", "__macosx", "desktop.ini", "lost+found", "system volume information", "thumbs.db"}
@@ -51,7 +51,7 @@ _ESCAPE = re.compile(r"\\(\\|x[0-9a-f]{2}|u[0-9a-f]{4})")
 
 @dataclass(frozen=True)
 class Folder:
-    """A folder of files, or one file, as a Source. `skip` are folders to leave out, whether or not they exist."""
+    """A folder of files, or one file, as a Source. `skip` lists folders to leave out, whether or not they exist."""
 
     path: Path
     skip: tuple[Path, ...] = ()
@@ -65,7 +65,7 @@ class Folder:
         return repr(self.path.name or str(self.path))
 
     def walk(self, on_rejection: OnRejection) -> Iterator[FileStat]:
-        """Without the paths to open, which take a third of the time: `locate` makes one."""
+        """Walk without the paths to open, which take a third of the time; `locate` returns one."""
         return (found for found, _ in _checked_walk(self.path, self.skip, on_rejection))
 
     def count(self) -> int:
@@ -86,7 +86,7 @@ class Folder:
 
 
 def stored_path(path: str) -> str:
-    """The form of a path that any database, terminal and JSON file can hold; ordinary names stay as they are."""
+    """Return a path in a form that any database, terminal and JSON file accepts. Ordinary names are unchanged."""
 
     def escape(match: re.Match[str]) -> str:
         code = ord(match[0])
@@ -100,9 +100,9 @@ def stored_path(path: str) -> str:
 
 
 def real_path(root: Path, stored: str) -> Path:
-    """The file on disk that `stored` (a FileStat.path) names. `root` is what was given to `iter_files`.
+    """Return the file on disk that `stored` (a FileStat.path) names. `root` is the argument of `iter_files`.
 
-    Raises ValueError for a path that the walk can't have made: absolute, with '..', or with a broken escape.
+    Raises ValueError for a path that the walk can't have produced: absolute, with '..', or with an invalid escape.
     """
 
     def unescape(match: re.Match[str]) -> str:
@@ -113,7 +113,7 @@ def real_path(root: Path, stored: str) -> Path:
 
     path = _ESCAPE.sub(unescape, stored)
     if stored_path(path) != stored or path.startswith("/") or {"", ".", ".."} & set(path.split("/")):
-        raise ValueError("not a path that medlens stored: absolute, with '..', or with a broken escape")
+        raise ValueError("the path was not stored by medlens: it is absolute, contains '..', or has an invalid escape")
     return (root.parent if root.is_file() else root) / path
 
 
@@ -138,29 +138,29 @@ def _checked_walk(root: Path, skip: Iterable[Path], report: OnRejection) -> Iter
     except OSError as exc:
         raise MedlensError(
             f"the archive {root.name!r} can't be opened: {exc.strerror or type(exc).__name__}",
-            hint="Check the spelling, that the disk is mounted, and that this user may read it.",
+            hint="Check that the path is correct, that the disk is mounted, and that you may read it.",
         ) from exc
     if stat.S_ISREG(status.st_mode):
         return iter([(FileStat(stored_path(root.name), status.st_size, status.st_mtime_ns), os.fspath(root))])
     if not stat.S_ISDIR(status.st_mode):
         raise MedlensError(
             f"the archive {root.name!r} is neither a folder nor a file",
-            hint="Name a folder of DICOM files, or one file.",
+            hint="Name a folder of DICOM files, or a single file.",
         )
     try:
         os.scandir(root).close()
     except OSError as exc:
         raise MedlensError(
             f"the archive {root.name!r} can't be listed: {exc.strerror or type(exc).__name__}",
-            hint="Run as a user who may read and enter the folder.",
+            hint="Run the command as a user who may read and enter the folder.",
         ) from exc
     return _walk(root, {identity for folder in skip if (identity := _identity(folder))}, report)
 
 
 def count_files(root: Path, *, skip: Iterable[Path] = ()) -> int:
-    """About how many files `iter_files` will meet, for a progress bar: folders are listed, no file is looked at.
+    """Return about how many files `iter_files` will find, for a progress bar: folders are listed, no file is examined.
 
-    What can't be listed counts as empty; a link or device counts as a file.
+    A folder that can't be listed counts as empty; a link or device counts as a file.
     """
     if not root.is_dir():
         return 1
@@ -182,7 +182,9 @@ def count_files(root: Path, *, skip: Iterable[Path] = ()) -> int:
 
 
 def _walk(root: Path, skip: set[tuple[int, int]], report: OnRejection) -> Iterator[tuple[FileStat, str]]:
-    """Depth first on a stack of our own: depth is bounded by the system's path length, not by Python's recursion."""
+    """Walk depth first with an own stack, so that the depth is limited by the system's path length, not by Python's
+    recursion.
+    """
     identity = _identity(root)
     if identity is None or identity in skip:
         return
@@ -202,29 +204,40 @@ def _walk(root: Path, skip: set[tuple[int, int]], report: OnRejection) -> Iterat
             if name.endswith("/"):
                 identity = (status.st_dev, status.st_ino)
                 if identity in open_folders:  # a junction or a bind mount of a folder above it
-                    report(Rejection(stored, "folder-cycle", "the folder contains itself; not entered again"))
+                    report(
+                        Rejection(
+                            stored, "folder-cycle", "a folder contains itself through a link; it is not read twice"
+                        )
+                    )
                 elif identity not in skip:
                     open_folders.add(identity)
                     stack.append((stored, identity, _entries(path, stored, report)))
                 continue
         except FileNotFoundError:
             if os.path.islink(path):  # noqa: PTH114 - plain strings keep the walk quick
-                report(Rejection(stored, "dangling-link", "a link whose target does not exist"))
-            continue  # gone since the folder was listed: as if it had never been there
+                report(Rejection(stored, "dangling-link", "the target of the link does not exist"))
+            continue  # removed since the folder was listed: as if it had never existed
         except OSError as exc:
-            report(Rejection(stored, "unreadable", f"can't be looked at: {exc.strerror or type(exc).__name__}"))
+            report(
+                Rejection(stored, "unreadable", f"the file could not be examined: {exc.strerror or type(exc).__name__}")
+            )
             continue
         if stat.S_ISREG(status.st_mode):
             yield FileStat(stored, status.st_size, status.st_mtime_ns), path
         elif stat.S_ISDIR(status.st_mode):
-            detail = "a link to a folder is not followed; name its target as an archive of its own"
+            detail = "links to folders are not followed; name the target as another archive"
             report(Rejection(stored, "linked-folder", detail))
         else:
-            report(Rejection(stored, "not-regular", f"{_file_type(status.st_mode)}, expected a regular file"))
+            report(
+                Rejection(stored, "not-regular", f"the file is {_file_type(status.st_mode)}; expected a regular file")
+            )
 
 
 def _entries(folder: str, prefix: str, report: OnRejection) -> Iterator[tuple[str, str]]:
-    """Stored name and real path of each entry, ascending. Folders end in '/': so they sort as their files' paths."""
+    """Return stored name and real path of each entry, ascending.
+
+    Folders end in '/', so that they sort as their files' paths.
+    """
     last = ""
     while True:
         try:
@@ -268,5 +281,5 @@ def _file_type(mode: int) -> str:
 
 
 def _log_rejection(rejection: Rejection) -> None:
-    logger.warning("left out (%s): %s", rejection.reason, rejection.detail)
-    logger.debug("left out (%s): %s", rejection.reason, rejection.path)
+    logger.warning("not indexed (%s): %s", rejection.reason, rejection.detail)
+    logger.debug("not indexed (%s): %s", rejection.reason, rejection.path)

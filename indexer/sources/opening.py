@@ -1,4 +1,4 @@
-"""From what the catalog keeps of a file to its bytes: the one way to them, whatever the source."""
+"""From a file's row in the catalog to its bytes, whatever its source. All files are opened here."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ from retrieval.errors import FileUnreadable, NotDicomError
 
 
 def source_at(root: str) -> Source:
-    """The source that an archive comes from, by its root in the catalog. FileUnreadable for an unknown kind."""
+    """The source of an archive, by its root in the catalog. Raises FileUnreadable for an unknown kind of source."""
     if "://" in root:
         raise FileUnreadable(
-            f"the archive is at {root.partition('://')[0]}://, which this medlens can't read from",
-            hint="Expected a folder on this machine. A newer medlens may know this kind of source.",
+            f"this version of medlens can't read archives at {root.partition('://')[0]}://",
+            hint="Name a folder on this machine, or update medlens.",
         )
     return Folder(Path(root))
 
 
 def locate(archive_root: str, path: str) -> Where:
-    """Where the bytes of a file are now, by what the catalog keeps of it. FileUnreadable for a path that can't be."""
+    """Where the bytes of a file are now, from its row in the catalog. Raises FileUnreadable for an invalid path."""
     return source_at(archive_root).locate(path)
 
 
 @dataclass(frozen=True)
 class Fetched:
-    """A file of another source, once its bytes are here."""
+    """A file of another source whose bytes are in memory."""
 
     name: str
     data: bytes
@@ -44,9 +44,9 @@ class Fetched:
 
 
 def fetched(where: Where) -> Path | Fetched:
-    """The same file where it can be read several times: a path as it is, anything else in memory.
+    """Return the file in a form that can be read several times: a path as it is, anything else in memory.
 
-    Raises FileUnreadable if the bytes can't be had.
+    Raises FileUnreadable if the bytes can't be read.
     """
     if isinstance(where, Path | Fetched):
         return where
@@ -59,10 +59,10 @@ def fetched(where: Where) -> Path | Fetched:
 
 @contextmanager
 def opened(where: Where) -> Iterator[BinaryIO]:
-    """The bytes of a file, from the start, to read and seek in.
+    """Open the bytes of a file, to read and seek in.
 
-    At a path only a regular file or a link to one is opened (NotDicomError for anything else): opening a FIFO would
-    block, a device might act. Raises OSError or FileUnreadable if the bytes can't be had.
+    At a path, only a regular file or a link to one is opened (NotDicomError for anything else): opening a FIFO would
+    block, and a device might act. Raises OSError or FileUnreadable if the bytes can't be read.
     """
     there = fetched(where)
     if not isinstance(there, Path):
@@ -70,7 +70,7 @@ def opened(where: Where) -> Iterator[BinaryIO]:
         return
     path = os.fspath(there)
     if "\0" in path:
-        raise FileUnreadable("a path with a null byte in it")
+        raise FileUnreadable("the path contains a null byte")
     _refuse_irregular(os.stat(path).st_mode)  # noqa: PTH116 - os.fspath keeps names that are not UTF-8
     # O_NONBLOCK: should a FIFO have taken the file's place since, opening it doesn't block.
     with open(path, "rb", opener=lambda p, flags: os.open(p, flags | os.O_NONBLOCK | os.O_NOCTTY)) as file:
@@ -79,7 +79,7 @@ def opened(where: Where) -> Iterator[BinaryIO]:
 
 
 def digest(where: Where) -> str:
-    """The content hash of a file, as the catalog keeps it: BLAKE2b of the bytes, 40 hexadecimal digits.
+    """Return the content hash of a file, as in the catalog: BLAKE2b of the bytes, 40 hexadecimal digits.
 
     Raises FileUnreadable or NotDicomError.
     """
@@ -97,4 +97,4 @@ def _refuse_irregular(mode: int) -> None:
     if stat.S_ISREG(mode):
         return
     kinds = {stat.S_IFDIR: "a directory", stat.S_IFIFO: "a named pipe", stat.S_IFSOCK: "a socket"}
-    raise NotDicomError(f"{kinds.get(stat.S_IFMT(mode), 'a device')}, expected a regular file")
+    raise NotDicomError(f"the file is {kinds.get(stat.S_IFMT(mode), 'a device')}; expected a regular file")

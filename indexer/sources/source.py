@@ -1,8 +1,8 @@
-"""What a place that files come from has to be able to do, and where one file's bytes are.
+"""The interface of a place that files come from, and of the location of one file's bytes.
 
-A source is asked in the process that indexes. Decoding happens in guarded worker processes, so what goes there is small
-and picklable: where the bytes are. A path stands for a file on this machine; another source gives an object that opens
-itself over there, once per reading.
+A source is used in the process that indexes. Decoding happens in guarded processes, so what is sent there is small and
+picklable: the location of the bytes. A path is a file on this machine; another source gives an object that opens itself
+in the other process, once per reading.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ class Located(Protocol):
 
     @property
     def name(self) -> str:
-        """What messages call it: no folders."""
+        """The name in messages, without folders."""
         ...
 
     def open(self) -> AbstractContextManager[BinaryIO]:
-        """Its bytes from the start, to be read once. Raises OSError, or FileUnreadable, if they can't be had."""
+        """Open the bytes from the start, to be read once. Raises OSError or FileUnreadable if they can't be read."""
         ...
 
 
@@ -38,30 +38,30 @@ class Source(Protocol):
 
     @property
     def root(self) -> str:
-        """What the catalog knows the archive by, whoever asks from wherever: an absolute path, or a URL."""
+        """The identity of the archive in the catalog, for every process and machine: an absolute path, or a URL."""
         ...
 
     @property
     def label(self) -> str:
-        """What messages call it: no folders."""
+        """The name in messages, without folders."""
         ...
 
     def walk(self, on_rejection: OnRejection) -> Iterator[FileStat]:
-        """Every file that may be DICOM, in ascending order of its path, by code point.
+        """Yield every file that may be DICOM, in ascending order of its path, by code point.
 
-        A file that is unchanged has the same FileStat again. What can't be listed or looked at goes to `on_rejection`
-        under its path, or that of its folder. Raises MedlensError, at the call, if the archive can't be walked at all.
+        An unchanged file has the same FileStat again. What can't be listed or examined goes to `on_rejection` under its
+        path, or that of its folder. Raises MedlensError, at the call, if the archive can't be walked at all.
         """
         ...
 
     def count(self) -> int:
-        """About how many files `walk` will meet, for the time that is left; cheaper than walking."""
+        """Return about how many files `walk` will find, to estimate the remaining time; cheaper than walking."""
         ...
 
     def stat(self, path: str) -> FileStat | None:
-        """What `walk` would say of one file now; None if it is gone, or is no path of this source."""
+        """Return what `walk` would yield for one file now; None if it is gone, or not a path of this source."""
         ...
 
     def locate(self, path: str) -> Where:
-        """Where the bytes of a file are. FileUnreadable for a path that this source can't have given."""
+        """Where the bytes of a file are. Raises FileUnreadable for a path that this source can't have produced."""
         ...

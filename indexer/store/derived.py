@@ -1,7 +1,7 @@
 """The files that are derived from a store's catalog, and the indexes opened from them.
 
-Each index is opened when it is first asked for and kept, for each device it is searched on, under a lock of its own: to
-open one, to bring it up to the catalog or to refresh its file keeps nobody from searching another.
+Each index is opened when it is first requested, for each device that searches it, and is kept under a lock of its own.
+So opening an index, updating it or refreshing its file does not block searches of another.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _COMPARED = 4096  # vectors at a time
 
 
 class _OpenIndex(Generic[T]):
-    """One index, made when it is first asked for and brought up to the catalog whenever that has changed since."""
+    """One index, opened when it is first requested and updated whenever the catalog has changed since."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -47,13 +47,13 @@ class _OpenIndex(Generic[T]):
             return value
 
     def put(self, value: T, state: Hashable) -> None:
-        """Keep `value`, which is of the catalog's state or of a later one, in place of what there was."""
+        """Replace the index by `value`, which has the catalog's state `state` or a later one."""
         with self._lock:
             self._value = value, state
 
 
 class DerivedFiles:
-    """The indexes of one store. Whatever is wrong with their files, the catalog has everything."""
+    """The indexes of one store. If anything is wrong with their files, they are rebuilt from the catalog."""
 
     def __init__(self, place: StorePlace) -> None:
         self._place = place
@@ -62,10 +62,10 @@ class DerivedFiles:
         self._reports: _OpenIndex[tuple[list[int], ReportIndex]] = _OpenIndex()
 
     def index(self, kind: VectorKind, device: str = CPU) -> StoreIndex:
-        """The index of one set of vectors, caught up with the catalog.
+        """Return the index of one set of vectors, updated from the catalog.
 
         `device` is `cpu`, `cuda` (all GPUs share the vectors) or `cuda:N`. `auto` is `cpu`: copying the vectors to a
-        GPU takes longer than searching them once. StoreError for a device that FAISS does not see.
+        GPU takes longer than searching them once. Raises StoreError for a device that FAISS does not find.
         """
         where = CPU if device == "auto" else device
         open_index_of = self._indexes.setdefault((kind, where), _OpenIndex())
@@ -74,11 +74,11 @@ class DerivedFiles:
         )
 
     def reports(self) -> ReportIndex:
-        """The BM25 index of the studies' reports, as the catalog has them now."""
+        """Return the BM25 index of the studies' reports in their current state."""
         return self._reports.get(self._catalog.state, self._opened_reports, self._caught_up_reports)[1]
 
     def index_file_of(self, kind: VectorKind) -> IndexFile:
-        """Where the file of an index lies, and whose it is."""
+        """Return the file of an index, with its dimension, kind and store."""
         from indexer.vectors.opening import IndexFile
 
         path = self._place.vectors_folder / VECTOR_SETS[kind].index_file
@@ -86,10 +86,12 @@ class DerivedFiles:
         return IndexFile(path, int(self._place.model["embed_dim"]), kind, whose)
 
     def refresh(self) -> None:
-        """Bring the indexes and their files up to the catalog. After a deletion this erases what they had of it.
+        """Update the indexes and their files from the catalog.
 
-        Unfinished files of killed processes go, too, and what a GPU holds of an index: when that is next asked for it
-        is copied there anew.
+        After a deletion this removes the deleted rows from them.
+
+        Unfinished files of killed processes are removed too, and so are copies of an index on a GPU, which are made
+        again on the next request.
         """
         from indexer.store.report_index import refresh_report_index
         from indexer.vectors.opening import refreshed
@@ -105,17 +107,17 @@ class DerivedFiles:
                 self._indexes.pop((kind, device), None)
 
     def forget(self) -> None:
-        """Open the indexes anew when they are next asked for."""
+        """Open the indexes again on the next request."""
         self._indexes.clear()
         self._reports = _OpenIndex()
 
     def rebuild(self) -> None:
-        """Throw away all derived files and build them from the catalog."""
-        self._remove(self._place.vectors_folder.glob("*"))  # the folder stays, and who may look into it
+        """Delete all derived files and build them from the catalog."""
+        self._remove(self._place.vectors_folder.glob("*"))  # the folder and its permissions stay
         self.refresh()
 
     def renew_indexes(self) -> None:
-        """After a change of the model: throw away the files of the former vectors, and build those of the new."""
+        """Delete the index files of the former model and build those of the new one."""
         self._remove(self._place.vectors_folder / each.index_file for each in VECTOR_SETS.values())
         self.refresh()
 
@@ -126,19 +128,19 @@ class DerivedFiles:
                 remove(path)
 
     def leftovers(self) -> list[Path]:
-        """What processes that were killed have left unfinished."""
+        """Return the unfinished files of killed processes."""
         return unfinished(self._place.folder) + unfinished(self._place.vectors_folder)
 
     def remove_leftovers(self) -> None:
-        """Remove them; StoreError if that is refused."""
-        with os_errors("what a killed process has left"):
+        """Remove the unfinished files of killed processes. Raises StoreError if the system refuses."""
+        with os_errors("the unfinished files of a killed process"):
             with locked(self._place.vectors_folder):
-                pass  # it clears the folder
+                pass  # taking the lock removes unfinished files
             for path in unfinished(self._place.folder):
                 remove(path)
 
     def index_file_problem(self, kind: VectorKind) -> str | None:
-        """What is wrong with an index file that is there, every vector in it; None if nothing is, or there is none."""
+        """What is wrong with an index file, after reading every vector; None if nothing is, or there is no file."""
         from indexer.vectors.file import Outdated
         from indexer.vectors.index import CatalogIndex
 
@@ -155,10 +157,10 @@ class DerivedFiles:
         for start in range(0, len(ids), _COMPARED):
             found, vectors = self._catalog.vectors.vectors_of(ids[start : start + _COMPARED].tolist(), kind)
             wrong += int((vectors.view("u2") != index.vectors_of(found).view("u2")).any(axis=1).sum())
-        return f"{wrong} of its vectors are not those of the catalog" if wrong else None
+        return f"{wrong} of its vectors differ from those in the catalog" if wrong else None
 
     def report_index_problem(self) -> str | None:
-        """What is wrong with the files of the reports' words; None if nothing is, or there are none."""
+        """Return what is wrong with the files of the report index; None if nothing is, or there are none."""
         from indexer.store.report_index import report_index_problem
 
         return report_index_problem(self._place.vectors_folder, self._catalog, self._place.store_id)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class HasModel(Protocol):
-    """What belongs to a model, as a store does."""
+    """Something that belongs to a model, such as a store."""
 
     @property
     def model(self) -> dict[str, Any]: ...
@@ -29,11 +29,11 @@ class HasModel(Protocol):
 
 
 class StoreEncoder:
-    """The model that a store belongs to, loaded when it is first used: texts without torch where that can be.
+    """The model of a store, loaded on first use; texts are encoded without torch where possible.
 
-    Implements `retrieval.types.Encoder`.
-    Without `model`, a place, it is looked for among the shipped models and those that the user knows. When it is
-    loaded: WeightsNotFound if it is none of them, StoreIncompatible if the place has another model.
+    Implements `retrieval.types.Encoder`. `model` says where the model is; without it, the shipped models and the user's
+    own are searched. Loading raises WeightsNotFound if the model is none of them, and StoreIncompatible if a different
+    model is found.
     """
 
     def __init__(self, store: HasModel, model: str | None = None, device: str = "auto") -> None:
@@ -50,7 +50,7 @@ class StoreEncoder:
 
     @property
     def device(self) -> str:
-        """The device that was asked for."""
+        """The requested device."""
         return self._asked[1]
 
     def encode_images(self, images: Sequence[Uint8Image]) -> Embeddings:
@@ -68,7 +68,7 @@ class StoreEncoder:
         return "_loaded" in self.__dict__
 
     def load(self) -> None:
-        """Load the model now. Raises StoreIncompatible if it is another than the store's."""
+        """Load the model now. Raises StoreIncompatible if it is not the store's model."""
         _ = self._loaded
 
     def follow(self) -> None:
@@ -82,9 +82,10 @@ class StoreEncoder:
 
 
 def store_model(store: HasModel, model: str | None, device: str) -> LightEncoder | ClipEncoder:
-    """The store's own model, or the one asked for if it is the same: for words, torch stays away where it can.
+    """Return the store's own model, or the requested one if it is the same. For texts, torch is avoided where possible.
 
-    Raises WeightsNotFound if it is not known where it lies, StoreIncompatible for another model."""
+    Raises WeightsNotFound if its location is unknown, StoreIncompatible for another model.
+    """
     from retrieval.encoders.numpy_text.encoder import encoder_from
 
     encoder = encoder_from(model_source(store, model), device)
@@ -93,10 +94,10 @@ def store_model(store: HasModel, model: str | None, device: str) -> LightEncoder
 
 
 def model_source(store: HasModel, model: str | None) -> ModelSource:
-    """Where the model that was asked for lies, or the store's own. Places that a store names are never followed.
+    """Return where the requested model is, or the store's own. A location that a store names is never used.
 
-    No hub is asked for a model that can't be the store's. Raises WeightsNotFound for a model that is not at hand, and
-    StoreIncompatible for one that is not on this machine and not named as the store's.
+    Nothing is downloaded of a model that can't be the store's. Raises WeightsNotFound for a model that is not on this
+    machine, and StoreIncompatible for one that would have to be downloaded and is not named as the store's.
     """
     from retrieval.encoders.model_source import resolve_model
 

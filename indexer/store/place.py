@@ -1,8 +1,8 @@
-"""The place of a store: its folder or database, the key of the pseudonyms, and the manifest with its model.
+"""The place of a store: its folder or database, the pseudonym key, and the manifest with its model.
 
-A store is a directory (`catalog.sqlite`, `vectors/`, `pseudonym.key`) or a database URL. What can't live in a database,
-the derived index files and the key, is then in a local folder per store: `$XDG_DATA_HOME/medlens/stores/<store id>`
-unless another is named. The key is not in the database on purpose: who has both can tell who is who.
+A store is a directory (`catalog.sqlite`, `vectors/`, `pseudonym.key`) or a database URL. For a database, the derived
+index files and the key are in a local folder per store: `$XDG_DATA_HOME/medlens/stores/<store id>` unless another is
+named. The key is not in the database on purpose: whoever has both can identify the patients.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ log = logging.getLogger(__name__)
 
 
 class StorePlace:
-    """An open catalog, and the folder with the key and the derived files. Made by `open_place`."""
+    """An open catalog, and the folder with the key and the derived files. `open_place` returns one."""
 
     def __init__(self, catalog: SqlCatalog, folder: Path, label: str) -> None:
         self.catalog = catalog
@@ -50,12 +50,12 @@ class StorePlace:
 
     @property
     def vectors_folder(self) -> Path:
-        """Where the derived files lie."""
+        """The folder of the derived files."""
         return self.folder / VECTORS_FOLDER
 
     @property
     def manifest(self) -> Manifest:
-        """The store's settings. `model` is the model's description, `store_id` never changes."""
+        """The store's settings. `model` is the description of the model; `store_id` never changes."""
         return self.catalog.manifest
 
     @property
@@ -69,7 +69,7 @@ class StorePlace:
 
     @property
     def model(self) -> dict[str, Any]:
-        """The model that the store belongs to: what it is, not where it lies. StoreCorrupt if it says none."""
+        """The description of the store's model, without its location. Raises StoreCorrupt if there is none."""
         from retrieval.encoders.spec import differing, is_description
 
         spec = self.manifest.get("model")
@@ -77,15 +77,17 @@ class StorePlace:
             spec = self._model
         if not is_description(spec):
             raise StoreCorrupt(
-                f"the manifest of {self.label} names no model", hint="Index the archive into a new store."
+                f"the manifest of {self.label} does not name a model", hint="Index the archive into a new store."
             )
-        return {key: value for key, value in spec.items() if key != "source"}  # 0.1.0 wrote where it lay
+        return {key: value for key, value in spec.items() if key != "source"}  # 0.1.0 stored the location of the model
 
     def require_model(self, spec_json: Mapping[str, Any]) -> None:
-        """StoreIncompatible, naming both models, unless the store's vectors are of this model. Its name may differ.
+        """Raise StoreIncompatible, naming both models, unless the store's vectors are of this model.
 
-        What medlens 0.1.0 wrote of a model is completed from this one, if it is the same as far as that goes. From now
-        on the catalog refuses to keep vectors, or what follows from them, once another process changes the model.
+        Its name may differ.
+
+        A description that medlens 0.1.0 wrote is completed from this model, if the parts that it has are equal. From
+        now on the catalog refuses vectors, and what was computed from them, if another process has changed the model.
         """
         from retrieval.encoders.spec import differing, older
 
@@ -94,25 +96,25 @@ class StorePlace:
         if unlike:
             raise StoreIncompatible(
                 f"the store {self.label} belongs to the model {_model_name(self.model)}, not to "
-                f"{_model_name(spec_json)}; they differ in {', '.join(unlike)}",
-                hint=f"Use --model {self.model.get('name')}, or another --store for the other model. To give this "
+                f"{_model_name(spec_json)}; the models differ in {', '.join(unlike)}",
+                hint=f"Use --model {self.model.get('name')}, or use another --store for the other model. To give this "
                 f"store the other model: medlens reembed --model {spec_json.get('name')}",
             )
         if older(self.model) and not older(spec_json):
             self._complete_model(_json(spec_json))
 
     def _complete_model(self, spec: dict[str, Any]) -> None:
-        """Write down all that tells the model from others, under the name that the store has for it."""
+        """Store the complete description of the model, under the name that the store has for it."""
         spec["name"] = self.model.get("name", spec.get("name"))
         self._model = spec
         try:
             self.manifest["model"] = spec
         except StoreError as exc:  # on media that can't be written: it holds for this process
-            log.info("the description of the model of %s is completed in memory only: %s", self.label, exc)
+            log.info("the description of the model of %s could be completed in memory only: %s", self.label, exc)
             return
         log.warning(
-            "%s was made by medlens 0.1.0: its model is now described in full, with configuration and tokenizer of %r, "
-            "whose weights are the same",
+            "%s was made by medlens 0.1.0; the description of its model was completed with the "
+            "configuration and tokenizer of %r, which has the same weights",
             self.label,
             spec["name"],
         )
@@ -132,38 +134,38 @@ class StorePlace:
 
     @property
     def pseudonym_key(self) -> bytes:
-        """32 bytes. StoreError if the key is missing, StoreIncompatible if it is another store's."""
+        """The key, 32 bytes. Raises StoreError if it is missing, StoreIncompatible if it belongs to another store."""
         path = self.folder / KEY_FILE
-        remedy = f"Copy {KEY_FILE} from the machine or the backup where the store was made."
+        remedy = f"Copy {KEY_FILE} from the machine where the store was made, or from its backup."
         try:
             key = read_bytes(path, _MOST_KEY)
         except FileNotFoundError as exc:
-            raise StoreError(f"the key of the pseudonyms of {self.label} is missing", hint=remedy) from exc
+            raise StoreError(f"the pseudonym key of {self.label} is missing", hint=remedy) from exc
         except OSError as exc:
             raise StoreError(
-                f"the key of the pseudonyms of {self.label} can't be read: {exc.strerror}",
-                hint="Only its owner may read it (mode 0600): run medlens as that user.",
+                f"the pseudonym key of {self.label} can't be read: {exc.strerror}",
+                hint="Run medlens as the owner of the key; only the owner may read it (mode 0600).",
             ) from exc
         if not hmac.compare_digest(_key_check(key), str(self.manifest.get("pseudonym_key_check"))):
             raise StoreIncompatible(
-                f"the key of the pseudonyms is not the one {self.label} was made with; patients would be mixed up",
+                f"the pseudonym key is not the one that {self.label} was made with; patients would be mixed up",
                 hint=remedy,
             )
         return key
 
     @property
     def erasures(self) -> Erasures:
-        """What tells files that were erased, made with the store's key. Raises as `pseudonym_key` does."""
+        """The digests of erased files, made with the store's key. Raises as `pseudonym_key` does."""
         from indexer.catalog.erasure import Erasures
 
         return Erasures(self.pseudonym_key)
 
     def key_mode(self) -> int:
-        """The permission bits of the key's file."""
+        """The permission bits of the key file."""
         return (self.folder / KEY_FILE).stat().st_mode & 0o777
 
     def protect_key(self) -> None:
-        """Let only its owner read the key."""
+        """Make the key readable for its owner only."""
         (self.folder / KEY_FILE).chmod(0o600)
 
     def close(self) -> None:
@@ -178,11 +180,11 @@ def is_url(location: str | Path) -> bool:
 def create_place(
     location: str | Path, spec_json: Mapping[str, Any], *, local_dir: Path | None = None, group: str | None = None
 ) -> None:
-    """Make a store for a model. See `Store.create`."""
+    """Create a store for a model. See `Store.create`."""
     gid = None if group is None else group_id(group)
     spec = _json(spec_json)
     if not isinstance(spec.get("embed_dim"), int) or spec["embed_dim"] < 1:
-        raise ValueError(f"the model's embed_dim is {spec.get('embed_dim')!r}, expected a number from 1")
+        raise ValueError(f"the model's embed_dim is {spec.get('embed_dim')!r}; expected a number of 1 or more")
     if is_url(location):
         _create_in_database(str(location), spec, local_dir, gid)
     else:
@@ -218,39 +220,41 @@ def upgrade_place(location: str | Path) -> bool:
 
 @contextmanager
 def os_errors(what: str) -> Iterator[None]:
-    """What the operating system refuses, as a StoreError."""
+    """Raise errors of the operating system as a StoreError."""
     try:
         yield
     except OSError as exc:
         raise StoreError(
-            f"{what} can't be reached or made: {exc.strerror or type(exc).__name__}",
-            hint="Check the path, the permissions and the room on the disk.",
+            f"{what} can't be read or created: {exc.strerror or type(exc).__name__}",
+            hint="Check the path, the permissions and the free space of the disk.",
         ) from exc
 
 
 def _require_store(path: Path, label: str) -> None:
-    """Raises StoreNotFound, StoreError or StoreCorrupt unless there is a store in the folder."""
+    """Raise StoreNotFound, StoreError or StoreCorrupt unless the folder contains a store."""
     with os_errors(f"the store {label}"):
         if not path.exists():
-            raise StoreNotFound(f"there is no store at {label}: no such folder")
+            raise StoreNotFound(f"there is no store at {label}: the folder does not exist")
         if not path.is_dir():
-            raise StoreError(f"{label} is a file, expected a store's folder", hint="Name the folder it is in.")
+            raise StoreError(
+                f"{label} is a file; expected the folder of a store", hint="Name the folder that contains it."
+            )
         if not (path / CATALOG_FILE).exists():
             if not any(path.iterdir()):
                 raise StoreNotFound(f"there is no store at {label}: the folder is empty")
             raise StoreError(
-                f"{label} is no store: it has no {CATALOG_FILE}",
-                hint="Name another folder with --store; to index this one, give it as the archive.",
+                f"{label} is not a medlens store: it has no {CATALOG_FILE}",
+                hint="Name another folder with --store. To index this folder, name it as the archive.",
             )
         if (path / VECTORS_FOLDER).exists() and not (path / VECTORS_FOLDER).is_dir():
             raise StoreCorrupt(
-                f"{VECTORS_FOLDER!r} in the store {label} is no folder",
-                hint="Remove it: what belongs there is built anew from the catalog.",
+                f"{VECTORS_FOLDER!r} in the store {label} is not a folder",
+                hint="Remove it; medlens rebuilds its content from the catalog.",
             )
 
 
 def enclosing_store(folder: Path) -> Path | None:
-    """The store that a folder, there or not, is or lies in, through links too; None outside of any."""
+    """Return the store that a folder, existing or not, is or is inside of, through links too; None outside of any."""
     place = folder.resolve()
     for candidate in (place, *place.parents):
         if any(os.path.lexists(candidate / name) for name in (CATALOG_FILE, KEY_FILE)):
@@ -259,39 +263,46 @@ def enclosing_store(folder: Path) -> Path | None:
 
 
 def group_id(name: str) -> int:
-    """The number of a group of this machine's users. StoreError if there is none."""
+    """Return the number of a group on this machine. Raises StoreError if there is none of that name."""
     try:
         return grp.getgrnam(name).gr_gid
     except KeyError as exc:
-        raise StoreError(f"there is no group {name!r} on this machine", hint="`id -Gn` lists yours.") from exc
+        raise StoreError(
+            f"there is no group {name!r} on this machine", hint="Run `id -Gn` to list your groups."
+        ) from exc
 
 
 def require_group(place: StorePlace, name: str) -> None:
-    """StoreError unless a store that is there already may be read by this group."""
+    """Raise StoreError unless this group may read an existing store."""
     status = place.folder.stat()
     if status.st_gid != group_id(name) or not status.st_mode & 0o050 == 0o050:
         raise StoreError(
-            f"the store {place.label} is there already, and is not the group {name!r}'s to read",
-            hint=f"--group is for a new store. For this one: chgrp -R {name} STORE; chmod -R g+rX STORE; "
-            f"chmod 600 STORE/{KEY_FILE}; chmod g+s STORE STORE/{VECTORS_FOLDER}",
+            f"the store {place.label} exists already, and the group {name!r} may not read it",
+            hint=(
+                f"--group can only be used for a new store. To share this one, run: chgrp -R {name} "
+                f"STORE; chmod -R g+rX STORE; chmod 600 STORE/{KEY_FILE}; chmod g+s STORE "
+                f"STORE/{VECTORS_FOLDER}"
+            ),
         )
 
 
 def _create_in_folder(path: Path, spec: dict[str, Any], gid: int | None) -> None:
-    """Everything is made in a folder beside the place and moved there in one step."""
+    """Create everything in a folder beside the place, and move it there in one step."""
     from indexer.catalog.sql_catalog import SqlCatalog
 
     label = repr(path.absolute().name)
     with os_errors(f"the store {label}"):
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
             there = "a store" if (path / CATALOG_FILE).exists() else "something else"
-            raise StoreError(f"there is {there} already at {label}", hint="Name a new folder with --store.")
+            raise StoreError(f"there is already {there} at {label}", hint="Name a new folder with --store.")
         around = enclosing_store(path)
         if around is not None:
-            raise StoreError(f"{label} lies in the store {around.name!r}", hint="Name a folder outside with --store.")
+            raise StoreError(
+                f"{label} is inside the store {around.name!r}", hint="Name a folder outside that store with --store."
+            )
         parent = path.absolute().parent
         parent.mkdir(parents=True, exist_ok=True)
-        with folder_written_whole(path.absolute(), replace=False) as made:  # refused if another process was quicker
+        with folder_written_whole(path.absolute(), replace=False) as made:  # refused if another process was faster
             key = _write_key(made / KEY_FILE)
             SqlCatalog.create(made / CATALOG_FILE, _first_manifest(spec, key)).close()
             (made / VECTORS_FOLDER).mkdir()
@@ -300,9 +311,9 @@ def _create_in_folder(path: Path, spec: dict[str, Any], gid: int | None) -> None
 
 
 def _limit(folder: Path, gid: int | None) -> None:
-    """Let nobody into a new store but its owner, whatever the umask, or also the users of a group, to read.
+    """Let only the owner into a new store, whatever the umask is, or also let the users of a group read it.
 
-    The group goes on to what is made there later, SQLite's log among it. The key stays its owner's alone.
+    Files created later belong to the group too, SQLite's log among them. Only the owner may read the key.
     """
     for path in (folder, *(folder / name for name in (CATALOG_FILE, VECTORS_FOLDER))):
         if not path.exists():
@@ -312,8 +323,8 @@ def _limit(folder: Path, gid: int | None) -> None:
                 os.chown(path, -1, gid)
             except PermissionError as exc:
                 raise StoreError(
-                    f"the store can't be given to the group {grp.getgrgid(gid).gr_name!r}: you are not a member",
-                    hint="`id -Gn` lists your groups.",
+                    f"the store can't be given to the group {grp.getgrgid(gid).gr_name!r}: you are not a member of it",
+                    hint="Run `id -Gn` to list your groups.",
                 ) from exc
         if path.is_dir():
             path.chmod(0o700 if gid is None else 0o2750)
@@ -331,11 +342,11 @@ def _create_in_database(url: str, spec: dict[str, Any], local_dir: Path | None, 
         folder.mkdir(parents=True, exist_ok=True)
         if (folder / KEY_FILE).exists():
             raise StoreError(
-                f"the local folder {folder.name!r} has the key of a store already", hint="Name another local folder."
+                f"the local folder {folder.name!r} contains the key of another store", hint="Name another local folder."
             )
         if enclosing_store(folder) is not None:
-            raise StoreError(f"the local folder {folder.name!r} lies in a store", hint="Name another local folder.")
-        alone = not any(folder.iterdir())  # else it is somebody's, who has said who may look into it
+            raise StoreError(f"the local folder {folder.name!r} is inside a store", hint="Name another local folder.")
+        alone = not any(folder.iterdir())  # otherwise it belongs to somebody who has set its permissions
         _write_key(folder / KEY_FILE, key)
         (folder / VECTORS_FOLDER).mkdir(exist_ok=True)
         _limit(folder if alone else folder / VECTORS_FOLDER, gid)
@@ -361,14 +372,14 @@ def _write_key(path: Path, key: bytes | None = None) -> bytes:
 
 
 def _key_check(key: bytes) -> str:
-    """Tells a wrong key; says nothing about the right one."""
+    """Return a value that detects a wrong key and reveals nothing about the right one."""
     return hmac.new(key, b"medlens pseudonym key check", hashlib.sha256).hexdigest()
 
 
 def _store_id(catalog: SqlCatalog) -> str:
     found = catalog.manifest.get("store_id")
     if not isinstance(found, str):
-        raise StoreCorrupt("the manifest has no store_id", hint="Index the archive into a new store.")
+        raise StoreCorrupt("the manifest does not state a store_id", hint="Index the archive into a new store.")
     return found
 
 
@@ -384,6 +395,6 @@ def _model_name(spec: Mapping[str, Any]) -> str:
 
 
 def _json(value: Mapping[str, Any]) -> dict[str, Any]:
-    """As it will come back from the manifest: tuples are lists."""
+    """Return the value as the manifest will return it: tuples are lists."""
     out: dict[str, Any] = json.loads(json.dumps(dict(value), allow_nan=False))
     return out

@@ -1,6 +1,6 @@
-"""The BM25 index of a store's reports beside its vectors: derived, mapped when opened, built anew when reports change.
+"""The BM25 index of a store's reports: derived, mapped when it is opened, and rebuilt when reports change.
 
-It holds words of reports, so what is deleted from the catalog must leave it: a file whose mark is not the catalog's is
+It contains words of reports, so deleted reports must leave it: files whose mark differs from the catalog's are
 replaced, by `Store.refresh` at the latest. A reader that has mapped the old files keeps them until it closes.
 """
 
@@ -26,9 +26,11 @@ _VERSION = 5  # of the words' treatment and the files
 
 
 def open_report_index(parent: Path, catalog: SqlCatalog, store_id: str) -> ReportIndex:
-    """The index in the folder `reports` of `parent`; built and written there if it is missing, damaged or outdated.
+    """Open the index in the folder `reports` of `parent`.
 
-    An index that can't be written is used all the same, with a warning.
+    It is built and written if it is missing, damaged or outdated.
+
+    An index that can't be written is used nevertheless, with a warning.
     """
     state = catalog.reports.mark()
     mark = {"store_id": store_id, "mark": state, "version": _VERSION}
@@ -40,19 +42,22 @@ def open_report_index(parent: Path, catalog: SqlCatalog, store_id: str) -> Repor
     except FileNotFoundError:
         pass
     except (OSError, ValueError) as exc:
-        log.warning("the index of the reports is damaged (%s); building it anew", type(exc).__name__)
+        log.warning("the report index is damaged (%s); it is rebuilt", type(exc).__name__)
     index = build_report_index(catalog.reports.texts())
     try:
         with locked(parent):
-            if catalog.reports.mark()[1] == state[1]:  # else it has what was deleted meanwhile
+            if catalog.reports.mark()[1] == state[1]:  # otherwise it contains what was deleted meanwhile
                 _write(index, parent, mark)
     except OSError as exc:
-        log.warning("the index of the reports can't be written: %s", exc.strerror or type(exc).__name__)
+        log.warning("the report index can't be written: %s", exc.strerror or type(exc).__name__)
     return index
 
 
 def refresh_report_index(parent: Path, catalog: SqlCatalog, store_id: str) -> None:
-    """Bring the files up to the catalog. StoreError if that fails while they hold words of deleted reports."""
+    """Update the files from the catalog.
+
+    Raises StoreError if that fails while they contain words of deleted reports.
+    """
     while True:
         last_deletion = catalog.reports.mark()[1]
         open_report_index(parent, catalog, store_id)
@@ -63,23 +68,23 @@ def refresh_report_index(parent: Path, catalog: SqlCatalog, store_id: str) -> No
         except FileNotFoundError:
             return
         except (OSError, ValueError) as exc:
-            log.info("what the index of the reports is of can't be read: %s", type(exc).__name__)
-        if catalog.reports.mark()[1] == last_deletion:  # else somebody deleted more while it was built
+            log.info("the state of the report index can't be read: %s", type(exc).__name__)
+        if catalog.reports.mark()[1] == last_deletion:  # otherwise more was deleted while it was built
             raise StoreError(
-                "the index of the reports can't be replaced, and may hold words of reports that were deleted",
-                hint=f"Delete the folder {FOLDER!r} in the store; it is built anew.",
+                "the report index can't be replaced, and it may contain words of deleted reports",
+                hint=f"Delete the folder {FOLDER!r} in the store; medlens rebuilds it.",
             )
 
 
 def report_index_problem(parent: Path, catalog: SqlCatalog, store_id: str) -> str | None:
-    """What is wrong with the files; None if nothing is, or there are none. That they lack new reports is not wrong."""
+    """What is wrong with the files; None if nothing is, or there are none. Missing new reports are not an error."""
     folder = parent / FOLDER
     if not folder.exists():
         return None
     try:
         mark = _mark_of(folder)
         if mark["version"] != _VERSION:
-            return None  # of another medlens: it is replaced when it is opened
+            return None  # written by another medlens: it is replaced when it is opened
         ReportIndex.load(folder, mark["checksums"])
     except (OSError, ValueError) as exc:
         return f"it is damaged ({type(exc).__name__})"
@@ -89,10 +94,10 @@ def report_index_problem(parent: Path, catalog: SqlCatalog, store_id: str) -> st
 
 
 def _mark_of(folder: Path) -> dict[str, Any]:
-    """What the files are of. OSError or ValueError if they don't say."""
+    """Return the state of the catalog that the files have. Raises OSError or ValueError if they don't state it."""
     mark = json.loads((folder / _MARK).read_text(encoding="utf-8"))
     if not isinstance(mark, dict) or not {"store_id", "mark", "version"} <= mark.keys():
-        raise ValueError("the mark of the report index says too little")
+        raise ValueError("the description of the report index is incomplete")
     checksums = mark.setdefault("checksums", {})  # none before version 5
     if not isinstance(checksums, dict):
         raise ValueError("the checksums of the report index are not a table")
@@ -100,7 +105,7 @@ def _mark_of(folder: Path) -> dict[str, Any]:
 
 
 def _write(index: ReportIndex, parent: Path, mark: dict[str, Any]) -> None:
-    """Into a folder beside the place, then moved there: a reader sees the old files, the new ones, or none."""
+    """Write into a folder beside the place and move it there: a reader sees the old files, the new ones, or none."""
     with folder_written_whole(parent / FOLDER, like=parent) as made:
         checksums = index.save(made)
         (made / _MARK).write_text(json.dumps(mark | {"checksums": checksums}), encoding="utf-8")

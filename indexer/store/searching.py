@@ -1,4 +1,4 @@
-"""What can be asked of a store: its indexes and its model opened, query images read, their patients known."""
+"""Searches of a store: its indexes and its model are opened, query images are read, their patients looked up."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ Answer = TypeVar("Answer")
 
 
 class StoreSearch:
-    """Search and description over one store, and the encoders that were loaded for them."""
+    """Search and description in one store, with the encoders that were loaded for them."""
 
     def __init__(self, place: StorePlace, derived: DerivedFiles) -> None:
         self._place = place
         self._derived = derived
         self._catalog = place.catalog
         self._slices = slice_position_cache(place.catalog)
-        self._encoders: dict[str, StoreEncoder] = {}  # by the device that was asked for
+        self._encoders: dict[str, StoreEncoder] = {}  # by the requested device
         self._opened_with = place.vectors_id
 
     def search(
@@ -85,7 +85,7 @@ class StoreSearch:
     ) -> tuple[SentenceHit, ...]:
         """See `Store.describe`."""
         if borrow < 0:
-            raise QueryError(f"borrow is {borrow}, expected a whole number from 0")
+            raise QueryError(f"borrow is {borrow}; expected a whole number of 0 or more")
         return self._of_one_model(
             encoder, lambda: self._describe(image, encoder, device, k=k, phrases=phrases, borrow=borrow)
         )
@@ -104,8 +104,8 @@ class StoreSearch:
         index = self._derived.index("sentence", device)
         if not phrases and not len(index):
             raise QueryError(
-                "the store has no report sentences",
-                hint="Index an archive whose studies carry structured reports (SR).",
+                "the store has no report sentences to describe an image with",
+                hint="Index structured reports (SR) of the same studies, or name a text file with --phrases.",
             )
         [(shown, origin)] = self._shown([image if isinstance(image, ImagePart) else ImagePart(image)])
         vector = encoder.encode_images([shown])[0] if is_picture(shown) else shown.astype(np.float32, copy=False)
@@ -153,19 +153,17 @@ class StoreSearch:
             self._place.require_model(spec.to_json())
 
     def _placed(self, encoder: Encoder | None, device: str | None) -> tuple[Encoder, str]:
-        """The encoder, the store's own if none is given, and where the index is searched: where the encoder runs, if
-        nothing else was asked for."""
+        """The encoder, by default the store's own, and the device of the index, by default that of the encoder."""
         if encoder is None:
             asked = device or "auto"
             encoder = self._encoders.setdefault(asked, StoreEncoder(self._place, device=asked))
         return encoder, device or _device_of(encoder)
 
     def _shown(self, images: Sequence[ImagePart]) -> list[tuple[Uint8Image | Embedding, Origin]]:
-        """What query images show, and whose they are.
+        """Return the content and the origin of query images.
 
-        Of files, the pixels, rendered as the store's model wants them; of frames of the store, their vectors.
-
-        The patient is told by PatientID under the store's key, else by the store's own row of the same instance.
+        For files, the pixels, rendered for the store's model; for frames of the store, their vectors. The patient is
+        identified by PatientID under the store's key, else by the store's own row of the same instance.
         """
         files = [part for part in images if isinstance(part.image, Path)]
         loaded = iter(self._loaded(files) if files else ())
@@ -188,7 +186,7 @@ class StoreSearch:
         ]
 
     def _stored(self, ref: StoredRef) -> tuple[Embedding, Origin]:
-        """The vector of a frame of the store, normalized again after float16, and whose it is."""
+        """Return the vector of a frame of the store, normalized again after float16, and its origin."""
         key = resolve(ref, self._catalog.frames)
         found = self._catalog.frames.find(key)
         _, vectors = self._catalog.frames.vectors_of([found.id])
@@ -197,14 +195,14 @@ class StoreSearch:
         return vector / np.linalg.norm(vector), Origin(lineage.instance, lineage.study, lineage.patient)
 
     def _loaded(self, parts: Sequence[ImagePart]) -> list[tuple[Uint8Image, Origin]]:
-        """The pixels of query files."""
+        """Return the pixels and origins of query files."""
         from indexer.reading.files import PictureRequest
-        from indexer.reading.pictures import QueryImage, load_query_images  # and pydicom: not for a query in words
+        from indexer.reading.pictures import QueryImage, load_query_images  # imports pydicom: not for a query in words
 
         try:
             key: bytes | None = self._place.pseudonym_key
         except StoreError as exc:
-            log.warning("whose the query image is can be told by its UID only: %s", exc)
+            log.warning("the patient of the query image can be identified only by its UID: %s", exc)
             key = None
         profile = profile_from_json(self._place.model["render_profile"])
         requests = [
@@ -215,7 +213,7 @@ class StoreSearch:
     def _neighbours(
         self, frames: VectorIndex, vector: npt.NDArray[np.float32], own: str | None, count: int
     ) -> list[Neighbour]:
-        """The studies with a report whose best picture is most like a vector; without the picture's own."""
+        """The studies with a report whose best picture is most similar to a vector, except the picture's own study."""
         asked = 16 * count
         while True:
             ranked = frames.search(vector[None, :], asked)[0]
@@ -234,13 +232,15 @@ class StoreSearch:
 
 
 def _device_of(encoder: Encoder) -> str:
-    """The device that an encoder says it runs on: its name, or a `Device`. The processor, if it does not say."""
+    """Return the device of an encoder: its name, or a `Device`. The CPU, if it names none."""
     device = getattr(encoder, "device", CPU)
     return str(getattr(device, "name", device))
 
 
 def _beside(index: Callable[[], VectorIndex], encoder: Encoder, query: Query) -> VectorIndex:
-    """Open an index while the model is loaded, if it has to be: neither FAISS nor the weights wait for the other."""
+    """Open an index while the model is loaded, if it must be, so that FAISS and the weights are read at the same
+    time.
+    """
     encodes = query.texts or any(not isinstance(part.image, FrameRef | ShortRef) for part in query.images)
     if query.ranker is Ranker.TEXT or not encodes or not isinstance(encoder, StoreEncoder) or encoder.loaded:
         return index()
@@ -251,16 +251,18 @@ def _beside(index: Callable[[], VectorIndex], encoder: Encoder, query: Query) ->
 
 
 def _patients(images: Sequence[ImagePart], origins: Sequence[Origin]) -> list[str]:
-    """The pseudonyms of those whose pictures are in a query. QueryError if one can't be told."""
+    """Return the pseudonyms of the patients of the query images. Raises QueryError if one is unknown."""
     if not images:
-        raise QueryError("no image in the query whose patient could be excluded", hint="Add an image to the query.")
+        raise QueryError(
+            "there is no image in the query whose patient could be left out", hint="Add an image to the query."
+        )
     patients = []
     for part, origin in zip(images, origins, strict=True):
         if origin.patient_pseudonym is None:
             name = repr(part.image.name) if isinstance(part.image, Path) else "an image given as pixels"
             raise QueryError(
-                f"the patient of {name} can't be told, and was to be excluded",
-                hint="Give a DICOM file with its PatientID, or one that is in the store.",
+                f"the patient of {name} is unknown, so results of the same patient can't be left out",
+                hint="Use a DICOM file with a PatientID, or an image that is in the store.",
             )
         patients.append(origin.patient_pseudonym)
     return patients

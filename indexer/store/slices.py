@@ -1,4 +1,7 @@
-"""Where in its stack a hit stands: slice 41 of 120. Worked out when asked, since stacks grow while they are indexed."""
+"""The position of a hit in its stack: slice 41 of 120.
+
+It is computed on request, because stacks grow during indexing.
+"""
 
 from __future__ import annotations
 
@@ -12,18 +15,18 @@ from indexer.reading.frames import SlicePosition, slice_positions
 from retrieval.types import SearchResults
 
 SlicePositionCache = CatalogCache[str, Mapping[str, SlicePosition]]  # by series, then by SOP Instance UID
-_SERIES = 256  # that are remembered
+_SERIES = 256  # series in the cache
 
 
 def slice_position_cache(catalog: SqlCatalog) -> SlicePositionCache:
-    """What `with_slice_positions` fills."""
+    """Return an empty cache for `with_slice_positions`."""
     return CatalogCache(catalog.state, _SERIES)
 
 
 def with_slice_positions(results: SearchResults, catalog: SqlCatalog, known: SlicePositionCache) -> SearchResults:
-    """The same results, each hit with the attributes `slice` (from 1) and `slices`: None if it is not in a stack.
+    """Return the results, each hit with the attributes `slice` (from 1) and `slices`; None if it is not in a stack.
 
-    `known` keeps the places of series that were asked for before.
+    `known` caches the positions of series from earlier requests.
     """
 
     def work(series: list[str]) -> dict[str, Mapping[str, SlicePosition]]:

@@ -1,6 +1,6 @@
-"""A store: catalog, vector indexes, the key of the pseudonyms, and the model that everything in it was made with.
+"""A store: catalog, vector indexes, pseudonym key, and the model that made all of its vectors.
 
-Put together from its place (`place`), the files derived from its catalog (`derived`), and its questions (`questions`).
+It consists of its place (`place`), the files derived from its catalog (`derived`), and its searches (`searching`).
 """
 
 from __future__ import annotations
@@ -29,11 +29,10 @@ if TYPE_CHECKING:
 
 
 class Store:
-    """Open one with `Store.open`, make one with `Store.create`; close it, or use it in a `with`.
+    """A store. Open one with `Store.open`, create one with `Store.create`; close it, or use it in a `with`.
 
-    Safe to use from several threads. `device`, wherever it is asked for, is `auto`, `cpu`, `cuda` or `cuda:N`, and
-    means the same for the model and for the index: on a GPU that is named both work. `auto` takes a GPU for the model
-    where there is one, and leaves the index on the processor.
+    Safe to use from several threads. `device` is always `auto`, `cpu`, `cuda` or `cuda:N`, for the model and the index
+    alike: on a GPU that is named, both run. `auto` uses a GPU for the model if there is one, and the CPU for the index.
     """
 
     def __init__(self, place: StorePlace) -> None:
@@ -53,20 +52,20 @@ class Store:
         local_dir: Path | None = None,
         group: str | None = None,
     ) -> Store:
-        """Make a store at a directory or a database URL, for the model that `spec_json` describes.
+        """Create a store in a directory or at a database URL, for the model that `spec_json` describes.
 
-        `spec_json` has `name`, `weights_sha256`, `embed_dim`, and whatever else makes vectors comparable. The place may
-        be an empty directory; StoreError if anything is there. Nothing is left behind if it fails.
+        `spec_json` has `name`, `weights_sha256`, `embed_dim`, and everything else that makes vectors comparable. The
+        place may be an empty directory; StoreError if it contains anything. Nothing is left behind if it fails.
 
-        The store is its owner's alone (0700, files 0600), or may also be read by the users of `group` (0750, 0640, the
-        key 0600). Rights that the owner gives later are kept.
+        Only its owner may use the store (0700, files 0600), or the users of `group` may also read it (0750, 0640, the
+        key 0600). Rights that the owner changes later are kept.
         """
         create_place(location, spec_json, local_dir=local_dir, group=group)
         return cls.open(location, local_dir=local_dir)
 
     @classmethod
     def upgrade(cls, location: str | Path) -> bool:
-        """Bring a store that an older medlens wrote to the present schema; whether there was anything to do.
+        """Update a store that an older medlens wrote to the current schema. Returns whether anything had to be done.
 
         A store in a folder is backed up first. Raises as `SqlCatalog.upgrade` does.
         """
@@ -87,20 +86,20 @@ class Store:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    # -- what it is
+    # -- properties
 
     @property
     def manifest(self) -> Manifest:
-        """The store's settings. `model` is the model's description, `store_id` never changes."""
+        """The store's settings. `model` is the description of the model; `store_id` never changes."""
         return self.place.manifest
 
     @property
     def model(self) -> dict[str, Any]:
-        """The model that the store belongs to: what it is, not where it lies."""
+        """The description of the store's model, without its location."""
         return self.place.model
 
     def require_model(self, spec_json: Mapping[str, Any]) -> None:
-        """StoreIncompatible unless the store's vectors are of this model. See `StorePlace.require_model`."""
+        """Raise StoreIncompatible unless the store's vectors are of this model. See `StorePlace.require_model`."""
         self.place.require_model(spec_json)
 
     def notes_on(self, where: SearchFilter) -> tuple[str, ...]:
@@ -109,49 +108,49 @@ class Store:
 
     @property
     def pseudonym_key(self) -> bytes:
-        """32 bytes. StoreError if the key is missing, StoreIncompatible if it is another store's."""
+        """The key, 32 bytes. Raises StoreError if it is missing, StoreIncompatible if it belongs to another store."""
         return self.place.pseudonym_key
 
     @property
     def erasures(self) -> Erasures:
-        """What tells files that were erased, made with the store's key. Raises as `pseudonym_key` does."""
+        """The digests of erased files, made with the store's key. Raises as `pseudonym_key` does."""
         return self.place.erasures
 
-    # -- what is derived from it
+    # -- derived files
 
     def index(self, kind: VectorKind, device: str = CPU) -> StoreIndex:
-        """The index of one set of vectors, caught up with the catalog. See `DerivedFiles.index`."""
+        """Return the index of one set of vectors, updated from the catalog. See `DerivedFiles.index`."""
         return self.derived.index(kind, device)
 
     def frames_index(self, device: str = CPU) -> StoreIndex:
-        """The index of the frames' vectors, caught up with the catalog; on `cuda` or `cuda:N` a GPU searches it."""
+        """The index of the frames' vectors, updated from the catalog; on `cuda` or `cuda:N` a GPU searches it."""
         return self.derived.index("frame", device)
 
     def sentences_index(self, device: str = CPU) -> StoreIndex:
-        """The index of the report sentences' vectors, caught up with the catalog."""
+        """Return the index of the report sentences' vectors, updated from the catalog."""
         return self.derived.index("sentence", device)
 
     def reports_index(self) -> ReportIndex:
-        """The BM25 index of the studies' reports, as the catalog has them now."""
+        """Return the BM25 index of the studies' reports in their current state."""
         return self.derived.reports()
 
     def refresh(self) -> None:
-        """Bring the indexes and their files up to the catalog. See `DerivedFiles.refresh`."""
+        """Update the indexes and their files from the catalog. See `DerivedFiles.refresh`."""
         self.derived.refresh()
 
     def erase(self, where: SearchFilter, *, keep_out: bool = True) -> int:
-        """Erase what a filter matches from the catalog and from every file derived of it; how many instances went.
+        """Erase what a filter matches from the catalog and from every derived file. Returns the number of instances.
 
-        With `keep_out`, `medlens index` does not take it in again: see `catalog.erasure`. Without, or once the files
-        are gone from the archive, nothing of it is remembered. Erasing what is gone already finishes an erasure that
-        was interrupted. Raises what `SqlCatalog.delete_matching` raises; QueryError for a filter that makes no sense.
+        With `keep_out`, `medlens index` does not add it again: see `catalog.erasure`. Without it, or once the files are
+        gone from the archive, nothing of it remains. Erasing what is gone already completes an interrupted erasure.
+        Raises what `SqlCatalog.delete_matching` raises, and QueryError for an invalid filter.
         """
         erased = self.erasures if keep_out else None
         gone = self.catalog.instances.delete_matching(where, erased)
         self.refresh()
         return gone
 
-    # -- what can be asked of it
+    # -- searches
 
     def search(
         self,
@@ -161,12 +160,12 @@ class Store:
         device: str | None = None,
         steps: Sequence[RankingStep] = (),
     ) -> SearchResults:
-        """The answers to a query; a text, an image file or a frame of the store alone is a query, too.
+        """Return the results of a query. A text, an image file or a frame of the store can be given instead of a Query.
 
-        `encoder` is the store's model, loaded already; without it the model is loaded on `device` when it is first
-        needed, and kept. The index is searched on `device`; if none is named, on the encoder's. Each of `steps` makes a
-        ranking of the one before, as a reranker does. Raises QueryError for what can't be asked or answered, DicomError
-        for a query image that can't be used, StoreError for a device that is not there.
+        `encoder` is the store's model, loaded already; without it, the model is loaded on `device` on first use, and
+        kept. The index is searched on `device`, by default on the encoder's. Each of `steps` makes a ranking from the
+        one before, as a reranker does. Raises QueryError for an invalid query, DicomError for a query image that can't
+        be used, StoreError for a missing device.
         """
         from retrieval.search.query import Query
 
@@ -183,11 +182,11 @@ class Store:
         encoder: Encoder | None = None,
         device: str | None = None,
     ) -> tuple[SentenceHit, ...]:
-        """The `k` sentences of the store's reports nearest to an image, or of `phrases` if any are given.
+        """Return the `k` sentences of the store's reports nearest to an image, or of `phrases` if any are given.
 
-        With `borrow`, that many more follow: the best sentence of each of the studies whose pictures are most like the
-        image, marked as borrowed. They are words about other pictures, not a diagnosis. `encoder` and `device` are as
-        for `search`, which it raises as.
+        With `borrow`, that many more follow: the best sentence of each of the studies whose pictures are most similar
+        to the image, marked as borrowed. They were written about other pictures and are not a diagnosis. `encoder`,
+        `device` and errors are those of `search`.
         """
         return self._searching().describe(image, encoder, device, k=k, phrases=phrases, borrow=borrow)
 

@@ -1,4 +1,6 @@
-"""What goes with the hits of a search: their pictures, rendered from the files where they lie, and words of reports."""
+"""Additions to the hits of a search: their pictures, rendered from the files in the archive, and sentences of
+reports.
+"""
 
 from __future__ import annotations
 
@@ -19,14 +21,14 @@ from retrieval.types import Embeddings, Hit, SearchFilter, Uint8Image
 
 @dataclass(frozen=True)
 class HitPicture:
-    """The picture of a hit, uint8 [H, W] or [H, W, 3]; without one, `problem` says why in a line."""
+    """The picture of a hit, uint8 [H, W] or [H, W, 3], or `problem`, a line on why there is none."""
 
     pixels: Uint8Image | None
     problem: str = ""
 
 
 def hit_pictures(store: Store, hits: Sequence[Hit], *, longest: int) -> dict[int, HitPicture]:
-    """By rank: the hit's frame as the store's model sees it, at most `longest` pixels along an edge."""
+    """Return by rank the frame of each hit as the store's model sees it, at most `longest` pixels along an edge."""
     profile = profile_from_json(store.model["render_profile"])
     requests: dict[int, PictureRequest] = {}
     pictures: dict[int, HitPicture] = {}
@@ -46,10 +48,10 @@ def hit_pictures(store: Store, hits: Sequence[Hit], *, longest: int) -> dict[int
 
 
 def best_sentences(store: Store, hits: Sequence[Hit], words: Embeddings | None = None) -> dict[int, str]:
-    """By rank: of the reports of the hit's study, the sentence nearest to the query's words.
+    """Return by rank the sentence nearest to the query's words, from the reports of the hit's study.
 
-    `words` are embeddings [N, D] of unit norm whose mean is taken; without, a sentence is compared with the hit's own
-    frame. Hits whose study has no report are left out.
+    `words` are embeddings [N, D] of unit norm whose mean is used; without them, sentences are compared with the hit's
+    own frame. Hits whose study has no report are left out.
     """
     studies = tuple(dict.fromkeys(str(hit.attributes["study_instance_uid"]) for hit in hits))
     catalog = store.catalog

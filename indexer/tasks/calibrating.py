@@ -1,4 +1,4 @@
-"""`medlens calibrate`: labelled images, in a store or in files, to a calibration of one label set by one model."""
+"""`medlens calibrate`: fit a calibration of one label set and one model to labelled images, in a store or in files."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ _UIDS = 5000  # per filter
 def calibrate_store(
     store: Store, truth: GroundTruth, labels: LabelSet, *, model: str | None = None, device: str = "auto"
 ) -> Calibration:
-    """Calibrate on a store's vectors, and keep the calibration in the store.
+    """Calibrate on a store's vectors, and save the calibration in the store.
 
-    `truth` names images by UID (`read_truth`); `model` says where the store's model lies now. Raises StoreIncompatible
-    for another model, CalibrationError for images that the store does not have, patients that contradict the store's,
-    and too few labelled rows.
+    `truth` names images by UID (`read_truth`); `model` says where the store's model is. Raises StoreIncompatible for
+    another model, CalibrationError for images that the store does not have, patients that contradict the store's, and
+    too few labelled rows.
     """
     _require_fitting()
     encoder = store_model(store, model, device)
@@ -58,8 +58,8 @@ def calibrate_files(
 ) -> Calibration:
     """Calibrate on pictures or DICOM files, which `truth` names relative to `folder`.
 
-    `on_progress` is told how many of how many images are encoded. Raises CalibrationError for an image that can't be
-    read and for too few labelled rows, WeightsNotFound or EncoderError for a model that can't be used.
+    `on_progress` receives the number of encoded images and the total. Raises CalibrationError for an image that can't
+    be read and for too few labelled rows, WeightsNotFound or EncoderError for a model that can't be used.
     """
     _require_fitting()
     encoder = ClipEncoder.from_source(resolve_model(model), device)
@@ -68,7 +68,7 @@ def calibrate_files(
     def unusable(at: int, error: DicomError) -> CalibrationError:
         return CalibrationError(
             f"line {truth.rows[at].line} of the truth file {truth.name!r} names an image that can't be used: {error}",
-            hint="Files are looked for beside the truth file; drop the row, or mend the file.",
+            hint="Paths in the truth file are relative to its folder. Remove the row, or correct its path.",
         )
 
     vectors = encode_all_pictures(encoder, requests, unusable, on_progress)
@@ -77,8 +77,11 @@ def calibrate_files(
 
 
 def stored_calibration(store: Store, labels: LabelSet) -> Calibration | None:
-    """The calibration that the store keeps for a label set as it is worded now; None, with a warning where there is one
-    for another wording, or for a model that the store had before. CalibrationError for one that can't be read."""
+    """Return the store's calibration of a label set with its current prompts.
+
+    None, with a warning, if there is only one for other prompts, or for a model that the store had before. Raises
+    CalibrationError for one that can't be read.
+    """
     values = store.manifest.get(_manifest_key(labels))
     if values is not None:
         kept = calibration_from(values, f"the calibration of {labels.name!r} in the store")
@@ -94,7 +97,7 @@ def stored_calibration(store: Store, labels: LabelSet) -> Calibration | None:
     for key in store.manifest:
         if key.startswith(_MANIFEST_KEY) and store.manifest[key].get("label_set") == labels.name:
             log.warning(
-                "the store has a calibration of %r in another wording; what follows are scores, no probabilities",
+                "the store has a calibration of %r with other prompts; the labels below have scores, not probabilities",
                 labels.name,
             )
     return None
@@ -105,7 +108,7 @@ def _manifest_key(labels: LabelSet) -> str:
 
 
 def _require_fitting() -> None:
-    """Before minutes of encoding: CalibrationError without the extra that fits."""
+    """Raise CalibrationError, before minutes of encoding, if the optional dependencies for fitting are missing."""
     from retrieval.zeroshot.fitting import require_fitting
 
     require_fitting()
@@ -128,7 +131,7 @@ def _fitted(
 
 
 def _stored(store: Store, truth: GroundTruth) -> tuple[list[GroundTruthRow], Embeddings, list[str | None]]:
-    """Truth rows by frame, with the frames' vectors and pseudonyms. A row without a frame is said of all of them."""
+    """The truth rows by frame, with the frames' vectors and pseudonyms. A row without a frame applies to all frames."""
     wanted: dict[str, list[GroundTruthRow]] = {}
     for row in truth.rows:
         wanted.setdefault(str(row.uid), []).append(row)
@@ -151,15 +154,15 @@ def _stored(store: Store, truth: GroundTruth) -> tuple[list[GroundTruthRow], Emb
     if missing:
         shown = ", ".join(str(row.line) for row in missing[:_SHOWN])
         raise CalibrationError(
-            f"{len(missing)} of the {len(truth.rows)} images in the truth file {truth.name!r} are not in the store "
-            f"{store.label} (lines {shown}{' ...' if len(missing) > _SHOWN else ''})",
-            hint="The truth may be of another archive; index these images, or drop their rows.",
+            f"{len(missing)} of the {len(truth.rows)} images in the truth file {truth.name!r} are not "
+            f"in the store {store.label} (lines {shown}{' ...' if len(missing) > _SHOWN else ''})",
+            hint=("Check that the truth file belongs to this archive. Index the missing images, or remove their rows."),
         )
     return rows, np.stack(vectors), pseudonyms
 
 
 def _patients(rows: Sequence[GroundTruthRow], pseudonyms: Sequence[str | None], where: str) -> list[str]:
-    """Who is who, by the store; by the truth file where the store does not know. They must not contradict."""
+    """Return the patient of each row from the store, else from the truth file. They must not contradict each other."""
     named: dict[str, set[str]] = {}
     for row, pseudonym in zip(rows, pseudonyms, strict=True):
         if row.patient is not None and pseudonym is not None:
@@ -167,8 +170,10 @@ def _patients(rows: Sequence[GroundTruthRow], pseudonyms: Sequence[str | None], 
     contradicted = sum(len(names) > 1 for names in named.values())
     if contradicted:
         raise CalibrationError(
-            f"the patients of the truth file {where!r} are not the store's: {contradicted} patients of the store have "
-            "several names there",
-            hint="The truth may be of another archive; without its column `patient` the store's own patients are used.",
+            f"the truth file {where!r} names several patients for each of {contradicted} patients in the store",
+            hint=(
+                "Check that the truth file belongs to this archive. Remove its column `patient` to use "
+                "the patients in the store."
+            ),
         )
     return [p or row.patient or str(row.uid) for row, p in zip(rows, pseudonyms, strict=True)]

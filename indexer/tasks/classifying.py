@@ -1,4 +1,4 @@
-"""`medlens classify`: a label set over files, over folders that take days, or over the vectors of a store."""
+"""`medlens classify`: apply a label set to files, to folders that take days, or to the vectors of a store."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ OnUnreadable = Callable[[str, MedlensError], None]
 
 @dataclass(frozen=True, slots=True)
 class LabelledFile:
-    """`file` as it was given, or relative to the folder that was given."""
+    """The labels of a file. `file` is the given path, or a path relative to the given folder."""
 
     file: str
     labels: ImageLabels
@@ -38,7 +38,7 @@ class LabelledFile:
 
 @dataclass(frozen=True, slots=True)
 class LabelledFrame:
-    """A frame of a store."""
+    """The labels of a frame in a store."""
 
     key: FrameKey
     study_instance_uid: str | None
@@ -47,7 +47,7 @@ class LabelledFrame:
 
 @dataclass(frozen=True, slots=True)
 class LabelledStudy:
-    """A study of a store, labelled by so many of its frames. Frames without a StudyInstanceUID are taken as one."""
+    """The labels of a study in a store, from so many frames. Frames without a StudyInstanceUID count as one study."""
 
     study_instance_uid: str | None
     frames: int
@@ -55,7 +55,7 @@ class LabelledStudy:
 
 
 class FileLabeller:
-    """Labels files by one model and one label set. `labeller` says which, and by which calibration."""
+    """Labels files with one model and one label set. `labeller` names them, and the calibration."""
 
     def __init__(self, encoder: ClipEncoder, labeller: Labeller) -> None:
         self.labeller = labeller
@@ -71,8 +71,9 @@ class FileLabeller:
         calibration: Calibration | Path | None = None,
         request: LabelRequest = LabelRequest(),
     ) -> FileLabeller:
-        """Load the model. Raises WeightsNotFound, EncoderError, or CalibrationError for a calibration that does not
-        fit, or is missing for what is requested."""
+        """Load the model. Raises WeightsNotFound, EncoderError, or CalibrationError if the calibration does not fit or
+        is needed for the request and missing.
+        """
         encoder = ClipEncoder.from_source(resolve_model(model), device)
         return cls(encoder, _labeller(labels, encoder, _read(calibration), request))
 
@@ -83,9 +84,11 @@ class FileLabeller:
         skip: Container[str] = frozenset(),
         on_unreadable: OnUnreadable = lambda name, error: None,
     ) -> Iterator[LabelledFile]:
-        """Label files, and what is in folders, in order, as they are read; of a multi-frame file its first frame.
+        """Yield labels of files and of files in folders, in order, as they are read.
 
-        Files whose name is in `skip` are passed over. What can't be read goes to `on_unreadable` and is left out.
+        A multi-frame file is labelled by its first frame.
+
+        Files whose name is in `skip` are left out. Files that can't be read go to `on_unreadable` and are left out.
         """
         profile = self._encoder.spec.render_profile
         requests = ((name, PictureRequest(path, profile)) for name, path in _named_files(files) if name not in skip)
@@ -94,7 +97,7 @@ class FileLabeller:
 
 
 class StoreLabeller:
-    """Labels what is in a store from its vectors: no pixel is read, no image encoded."""
+    """Labels the frames of a store from their vectors, without reading pixels or encoding images."""
 
     def __init__(self, store: Store, labeller: Labeller) -> None:
         self.labeller = labeller
@@ -111,8 +114,9 @@ class StoreLabeller:
         calibration: Calibration | Path | None = None,
         request: LabelRequest = LabelRequest(),
     ) -> StoreLabeller:
-        """Load the store's model; `model` says where it lies now. Without a calibration the store's own is taken, if it
-        has one. Raises as `FileLabeller.open` does, and StoreIncompatible for another model."""
+        """Load the store's model; `model` says where it is. Without a calibration, the store's own is used, if there is
+        one. Raises as `FileLabeller.open` does, and StoreIncompatible for another model.
+        """
         encoder = store_model(store, model, device)
         chosen = _read(calibration) or stored_calibration(store, labels)
         return cls(store, _labeller(labels, encoder, chosen, request))
@@ -124,11 +128,11 @@ class StoreLabeller:
         save: bool = False,
         on_progress: Callable[[int], None] = lambda frames: None,
     ) -> Iterator[LabelledFrame]:
-        """Every frame that passes the filter.
+        """Yield the labels of every frame that matches the filter.
 
-        With `save` the labels are kept in the catalog as they are taken, for filters such as `label.NAME > 0.8`.
-        `on_progress` is told how many frames are done. Raises QueryError for a filter that makes no sense, and for
-        inline labels that are to be saved.
+        With `save` the labels are also stored in the catalog, for filters such as `label.NAME > 0.8`. `on_progress`
+        receives the number of frames done. Raises QueryError for an invalid filter, and for inline labels that are to
+        be saved.
         """
         for batch, outcome in self._outcomes(where, save, on_progress):
             keys = map(FrameKey, batch.sop_instance_uids, batch.frame_numbers)
@@ -141,8 +145,9 @@ class StoreLabeller:
         save: bool = False,
         on_progress: Callable[[int], None] = lambda frames: None,
     ) -> Iterator[LabelledStudy]:
-        """Every study with a frame that passes the filter: a finding's highest value, a choice's mean. What is saved
-        are the frames' labels. Arguments and errors as of `frames`."""
+        """Yield the labels of every study with a matching frame: a finding's highest value, a choice's mean. `save`
+        stores the labels of the frames. Arguments and errors are those of `frames`.
+        """
         labels, asks_unknown = self.labeller.labels, False
         pool = StudyPool(len(labels.labels), independent=labels.independent)
         for batch, outcome in self._outcomes(where, save, on_progress):
@@ -237,7 +242,7 @@ def _saved_set(labeller: Labeller) -> SavedSet:
     labels = labeller.labels
     if labels.name == "inline":
         raise QueryError(
-            "inline labels have no name to be kept under",
-            hint="Write them to a YAML file with a name: `medlens labels show modality` is an example.",
+            "labels given on the command line have no name to save them under",
+            hint=("Write the labels to a YAML file with a name. `medlens labels show modality` prints an example."),
         )
     return SavedSet(labels.name, labels.names, labeller.made_by, labeller.calibration is not None)

@@ -1,4 +1,4 @@
-"""Answers for the next tool: the files of instances, copied; and a cohort, which is their UIDs."""
+"""Results for other tools: copies of the files of instances, and cohorts, which are lists of their UIDs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from retrieval.errors import DicomError, FileUnreadable, MedlensError
 
 @dataclass(frozen=True)
 class CohortMember:
-    """An instance and what it belongs to. `patient_pseudonym` tells patients of one store apart."""
+    """An instance with its series, study and patient. `patient_pseudonym` distinguishes the patients of one store."""
 
     patient_pseudonym: str | None
     study_instance_uid: str | None
@@ -28,14 +28,14 @@ class CohortMember:
 
 @dataclass(frozen=True)
 class CopiedFiles:
-    """How many files were copied, and (SOP Instance UID, why not) of the others."""
+    """The number of copied files, and (SOP Instance UID, reason) of the others."""
 
     copied: int
     problems: tuple[tuple[str, str], ...] = ()
 
 
 def cohort(instances: Iterable[Mapping[str, Any]]) -> tuple[CohortMember, ...]:
-    """The UIDs of instances, each once, in order. `instances` are attributes of hits, or rows of `select`."""
+    """Return the UIDs of instances, each once, in order. `instances` are attributes of hits, or rows of `select`."""
     names = CohortMember.__dataclass_fields__
     by_uid = {str(values["sop_instance_uid"]): values for values in instances}
     return tuple(CohortMember(**{name: values[name] for name in names}) for values in by_uid.values())
@@ -44,15 +44,15 @@ def cohort(instances: Iterable[Mapping[str, Any]]) -> tuple[CohortMember, ...]:
 def copy_files(instances: Iterable[Mapping[str, Any]], folder: Path) -> CopiedFiles:
     """Copy the file of each instance into a folder as NUMBER_SOPInstanceUID.dcm, numbered in order from 1.
 
-    `instances` are attributes of hits, or rows of `select`. The files are copied as they are, with all that they say
-    about the patient; their names say nothing. Nothing is overwritten. Raises MedlensError if the folder
-    can't be made, OutputError if it is in a store.
+    `instances` are attributes of hits, or rows of `select`. The files are copied unchanged, with all that they state
+    about the patient; their names state nothing. Nothing is overwritten. Raises MedlensError if the folder can't be
+    created, OutputError if it is in a store.
     """
     require_folder(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as exc:
-        raise MedlensError(f"the folder {folder.name!r} can't be made: {exc.strerror}") from exc
+        raise MedlensError(f"the folder {folder.name!r} can't be created: {exc.strerror}") from exc
     by_uid: dict[str, Mapping[str, Any]] = {}
     for instance in instances:
         by_uid.setdefault(str(instance["sop_instance_uid"]), instance)
@@ -69,9 +69,12 @@ def copy_files(instances: Iterable[Mapping[str, Any]], folder: Path) -> CopiedFi
 
 
 def _copy(where: Where, target: Path) -> None:
-    """Raises FileUnreadable: no such file, or something in the place of the copy; NotDicomError: no regular file."""
+    """Copy one file.
+
+    Raises FileUnreadable if it is missing or the copy exists already, NotDicomError if it is not a regular file.
+    """
     with _as_unreadable("the file can't be read"), opened(where) as data:
-        with _as_unreadable(f"{target.name!r} can't be made"):
+        with _as_unreadable(f"{target.name!r} can't be created"):
             copy = target.open("xb")
         try:
             with copy, _as_unreadable("the file can't be copied"):

@@ -1,4 +1,4 @@
-"""Files to vectors, for what is not indexed: pictures are read in guarded workers and encoded in batches."""
+"""From files to vectors without indexing: pictures are read in guarded processes and encoded in batches."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ def encode_pictures(
     requests: Iterable[tuple[Key, PictureRequest]],
     on_unreadable: Callable[[Key, DicomError], None],
 ) -> Iterator[tuple[list[Key], Embeddings]]:
-    """Batches of keys with their vectors [n, embed_dim] of unit norm, in the order of the requests.
+    """Yield batches of keys with their vectors [n, embed_dim] of unit norm, in the order of the requests.
 
-    `requests` may be endless. What can't be read goes to `on_unreadable` and is left out.
+    `requests` may be endless. Pictures that can't be read go to `on_unreadable` and are left out.
     """
     read_ahead: deque[Key] = deque()  # keys of pictures that the workers have in hand
 
@@ -57,10 +57,10 @@ def encode_all_pictures(
     error_for: Callable[[int, DicomError], MedlensError],
     on_progress: Callable[[int, int], None],
 ) -> Embeddings:
-    """[N, embed_dim] of unit norm, in the order of the requests, at least one.
+    """Return vectors [N, embed_dim] of unit norm, in the order of the requests, at least one.
 
-    The first that can't be read ends it: `error_for` its place from 0 is raised. `on_progress` is told how many of
-    how many are encoded.
+    The first picture that can't be read ends it: `error_for` its index from 0 is raised. `on_progress` receives the
+    number of encoded pictures and the total.
     """
 
     def refuse(at: int, error: DicomError) -> None:

@@ -1,4 +1,4 @@
-"""`medlens delete`: what is to be erased is looked at first, then erased with all copies in the store."""
+"""`medlens delete`: first show what would be erased, then erase it with all copies in the store."""
 
 from __future__ import annotations
 
@@ -31,23 +31,29 @@ def plan_erasure(
     series: Sequence[str] = (),
     where: str = "",
 ) -> ErasurePlan:
-    """Look what would be erased; nothing is changed.
+    """Return what would be erased; nothing is changed.
 
-    `patients` are pseudonyms as a search gives them, `studies` and `series` UIDs, `where` is a filter in words; all
-    that are given must hold. Raises QueryError if nothing is named, since an empty filter would mean everything, and
-    for a filter that makes no sense.
+    `patients` are pseudonyms from a search, `studies` and `series` are UIDs, `where` is a filter; only what matches all
+    of them counts. Raises QueryError if nothing is named, because an empty filter would mean everything, and for an
+    invalid filter.
     """
     named = {"patient_pseudonym": patients, "study_instance_uid": studies, "series_instance_uid": series}
     chosen = SearchFilter({name: tuple(values) for name, values in named.items() if values}, where)
     if not chosen:
         raise QueryError(
-            "nothing is named to erase",
-            hint="Give --patient, --study, --series or --where; all that are given must hold.",
+            "nothing was named to erase",
+            hint=(
+                "Name what to erase with --patient, --study, --series or --where. If you use several, "
+                "only what matches all of them is erased."
+            ),
         )
     require_valid(chosen)
     return ErasurePlan(chosen, store.catalog.instances.count_matching(chosen))
 
 
 def erase(store: Store, plan: ErasurePlan, *, keep_out: bool = True) -> int:
-    """Erase what a plan's filter matches now; how many instances went. See `Store.erase` for `keep_out` and errors."""
+    """Erase what the filter of a plan matches now.
+
+    Returns the number of instances. See `Store.erase` for `keep_out` and errors.
+    """
     return store.erase(plan.where, keep_out=keep_out)

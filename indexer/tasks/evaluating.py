@@ -1,4 +1,4 @@
-"""`medlens evaluate`: one model judged, or two, on a pairs file or on a store by its own reports."""
+"""`medlens evaluate`: evaluate one or two models, on a pairs file or on a store with its own reports."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ from retrieval.zeroshot.labels import LabelSet, load_labels, shipped_label_sets
 
 log = logging.getLogger(__name__)
 
-STORE_LIMIT = 5000  # frames of a store, unless another limit is named
-TRUTH_FIELDS = {  # that may say the truth of a shipped label set, where they are not called as the set is
+STORE_LIMIT = 5000  # frames of a store, unless another limit is given
+TRUTH_FIELDS = {  # fields that may contain the true labels of a shipped set, if they do not have its name
     "body_region": ("body_region", "body_part_examined"),
     "projection": ("projection", "view", "view_position"),
     "pneumonia": ("pneumonia", "label"),
@@ -81,7 +81,7 @@ class EvaluationSettings:
 
 @dataclass(frozen=True)
 class EvaluationResult:
-    """The figures of one model, and how another one compares, where that was asked."""
+    """The figures of one model, and the comparison with a second one, if requested."""
 
     evaluation: Evaluation
     comparison: Comparison | None = None
@@ -99,11 +99,11 @@ def evaluate_pairs(
     trained_on: Sequence[Path] = (),
     on_progress: Progress = lambda what, done, total: None,
 ) -> EvaluationResult:
-    """Judge a model, by default the shipped one, on a pairs file or the folder that holds one.
+    """Evaluate a model, by default the shipped one, on a pairs file or the folder that holds one.
 
-    `text` is the field with an image's own words, `query` one with another text that asks for it; the rows of
-    `trained_on` are looked through for leaks. Raises EvaluationError for rows or fields that can't be used,
-    CalibrationError for a calibration of another label set, WeightsNotFound or EncoderError for a model.
+    `text` is the field with an image's own text, `query` a field with another text used as the query; the rows of
+    `trained_on` are searched for leaks. Raises EvaluationError for rows or fields that can't be used, CalibrationError
+    for a calibration of another label set, WeightsNotFound or EncoderError for a model.
     """
     _require_reportable(settings)
     rows, paths = evaluation_rows(
@@ -128,9 +128,9 @@ def evaluate_store(
     device: str = "auto",
     on_progress: Progress = lambda what, done, total: None,
 ) -> EvaluationResult:
-    """Judge a model, by default the store's own, on a store: by its reports and by what its headers say.
+    """Evaluate a model, by default the store's own, on a store, by its reports and the attributes in its headers.
 
-    Of the store's own model nothing is encoded: its vectors are there. Raises as `evaluate_pairs` does.
+    For the store's own model nothing is encoded, because its vectors are there. Raises as `evaluate_pairs` does.
     """
     _require_reportable(settings)
     data = store_evaluation_data(store, limit=settings.limit or STORE_LIMIT, seed=settings.seed)
@@ -141,7 +141,7 @@ def evaluate_store(
 
 @dataclass(frozen=True)
 class _Subject:
-    """What a model is judged on, wherever it came from. `own_...` are of the model whose vectors are there already."""
+    """The test data, whatever their source. `own_...` belong to the model whose vectors exist already."""
 
     rows: EvaluationRows
     requests: Callable[[RenderProfile], Sequence[PictureRequest]]
@@ -160,7 +160,7 @@ def _require_reportable(settings: EvaluationSettings) -> None:
 
 
 def _report_outputs(folder: Path, force: bool) -> dict[str, Output]:
-    """The files of a report, by their names."""
+    """Return the files of a report, by name."""
     return {
         METRICS: Output(
             folder / METRICS, json_document("the figures of a report", ("model", "rows", "options")), force
@@ -218,13 +218,16 @@ def _judged(
 
 
 def _encoded(subject: _Subject, encoder: ClipEncoder, on_progress: Progress) -> Embeddings:
-    """[N, embed_dim], in the order of the rows. Raises EvaluationError if one can't be read."""
+    """Return [N, embed_dim], in the order of the rows. Raises EvaluationError if one can't be read."""
     requests = subject.requests(encoder.spec.render_profile)
 
     def unreadable(at: int, error: DicomError) -> EvaluationError:
         return EvaluationError(
             f"the image of row {at + 1} of {len(requests)} can't be read: {error}",
-            hint="All rows are needed: a gallery without some of them would be an easier one.",
+            hint=(
+                "The evaluation needs all rows, because leaving some out would make retrieval easier. "
+                "Correct the file or remove the row."
+            ),
         )
 
     return encode_all_pictures(encoder, requests, unreadable, partial(on_progress, f"encoding with {encoder.name}"))
@@ -233,26 +236,33 @@ def _encoded(subject: _Subject, encoder: ClipEncoder, on_progress: Progress) -> 
 def _calibrations(
     given: Sequence[Calibration | Path], judged: Sequence[LabelSet], subject: _Subject
 ) -> dict[str, Calibration]:
-    """By the label sets' fingerprints: those given, else the store's. CalibrationError for one of another set."""
+    """Return calibrations by fingerprint of their label set: the given ones, else the store's.
+
+    Raises CalibrationError for another set.
+    """
     found = {labels.fingerprint: kept for labels in judged if (kept := subject.calibration_of(labels)) is not None}
     for one in given:
         calibration = read_calibration(one) if isinstance(one, Path) else one
         if calibration.labels_sha256 not in {labels.fingerprint for labels in judged}:
             name = f" {one.name!r}" if isinstance(one, Path) else ""
             raise CalibrationError(
-                f"the calibration{name} is for the label set {calibration.label_set!r} which is not judged so worded",
-                hint=f"Judged are: {', '.join(labels.name for labels in judged) or 'none'}. Name others with --labels.",
+                f"the calibration{name} is for the label set {calibration.label_set!r}, which is not "
+                "evaluated with the same prompts",
+                hint=(
+                    f"The evaluated label sets are: {', '.join(labels.name for labels in judged) or 'none'}. "
+                    "Name others with --labels."
+                ),
             )
         found[calibration.labels_sha256] = calibration
     return found
 
 
 def _fitting(calibrations: Mapping[str, Calibration], model: Mapping[str, object]) -> dict[str, Calibration]:
-    """Those of a model; of the others the log says that they are left out."""
+    """Return the calibrations of a model, and log that the others are not used."""
     for calibration in calibrations.values():
         if not calibration.is_for(model):
             log.warning(
-                "the calibration of %r is of the model %r, not of %s",
+                "the calibration of %r belongs to the model %r, not to %s; it is not used",
                 calibration.label_set,
                 calibration.model,
                 model["name"],
@@ -261,7 +271,9 @@ def _fitting(calibrations: Mapping[str, Calibration], model: Mapping[str, object
 
 
 def _label_sets(named: Sequence[str], rows: EvaluationRows) -> list[tuple[LabelSet, str]]:
-    """Those named, with the field that says the truth; else the shipped ones of which two labels occur."""
+    """Return the named label sets with the field of their true labels; by default the shipped sets of which two labels
+    occur.
+    """
     out = []
     for text in named:
         name, _, field_name = text.partition("=")
@@ -269,9 +281,9 @@ def _label_sets(named: Sequence[str], rows: EvaluationRows) -> list[tuple[LabelS
         fields = [field_name] if field_name else [f for f in _truth_fields(labels.name) if f in rows.fields]
         if not fields or fields[0] not in rows.fields:
             raise EvaluationError(
-                f"the rows have no field {field_name or labels.name!r} to say which label of {labels.name!r} is "
-                f"true; there are: {', '.join(rows.fields) or 'none'}",
-                hint=f"Name one of them: --labels {name}=FIELD.",
+                f"the rows have no field {field_name or labels.name!r} with the true labels of "
+                f"{labels.name!r}; their fields are: {', '.join(rows.fields) or 'none'}",
+                hint=f"Name the field with the true labels: --labels {name}=FIELD.",
             )
         out.append((labels, fields[0]))
     if named:
@@ -286,18 +298,20 @@ def _label_sets(named: Sequence[str], rows: EvaluationRows) -> list[tuple[LabelS
 
 
 def _truth_fields(label_set: str) -> tuple[str, ...]:
-    """The fields that may say the truth of a shipped label set."""
+    """Return the fields that may contain the true labels of a shipped label set."""
     return TRUTH_FIELDS.get(label_set, (label_set,))
 
 
 def _rankers(named: Sequence[str], rows: EvaluationRows) -> tuple[str, ...]:
     unknown = [name for name in named if name not in RANKERS]
     if unknown:
-        raise EvaluationError(f"there is no ranker {unknown[0]!r}", hint=f"There are: {', '.join(RANKERS)}.")
+        raise EvaluationError(f"unknown ranker {unknown[0]!r}", hint=f"Use one of: {', '.join(RANKERS)}.")
     if rows.queries is None and {*named} - {DENSE}:
         raise EvaluationError(
-            "the text ranker needs a text to rank by that is not the query itself",
-            hint="Name a field of the pairs file with another text about the image: --query FIELD. A store needs "
-            "reports of several sentences.",
+            "the text ranker needs a text for each image that differs from the query",
+            hint=(
+                "For a pairs file, name a field with another text about the image: --query FIELD. A "
+                "store needs reports with several sentences."
+            ),
         )
     return tuple(named) or RANKERS

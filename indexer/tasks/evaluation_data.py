@@ -1,8 +1,8 @@
-"""A store as something to be judged on: its own reports say what an image shows, its own headers what kind it is.
+"""A store as test data: its reports describe its images, and its headers state their kind.
 
-The vectors are those that the store has, so nothing is decoded and no model runs, unless another one is to be judged on
-the same frames. Every frame of a study is paired with every sentence of the study's reports: a coarse truth, since a
-sentence seldom speaks of each slice, and the same for every model.
+The vectors are the store's own, so nothing is decoded and no model runs, unless another model is evaluated on the same
+frames. Every frame of a study is paired with every sentence of the study's reports: a coarse truth, because a sentence
+seldom describes each slice, but the same for every model.
 """
 
 from __future__ import annotations
@@ -25,18 +25,15 @@ if TYPE_CHECKING:
     from indexer.store.store import Store
 
 FIELDS = ("modality", "body_part_examined", "view_position", "laterality", "patient_sex")
-PLANES = (
-    "sagittal",
-    "coronal",
-    "axial",
-)  # by the axis of the patient that the slice is across: x, y, z (PS3.3 C.7.6.2)
-OBLIQUE = 0.9  # below this cosine to an axis a slice is called none of them
+# By the patient's axis that is perpendicular to the slice: x, y, z (PS3.3 C.7.6.2).
+PLANES = ("sagittal", "coronal", "axial")
+OBLIQUE = 0.9  # below this cosine to an axis, a slice has none of these planes
 READ = 10_000  # rows of the catalog at a time
 
 
 @dataclass(frozen=True)
 class StoreEvaluationData:
-    """The rows, the store's vectors of them [N, D], its vectors of their sentences, and the files of the frames."""
+    """The rows, the store's vectors of them [N, D] and of their sentences, and the files of the frames."""
 
     rows: EvaluationRows
     images: Embeddings
@@ -44,7 +41,7 @@ class StoreEvaluationData:
     places: tuple[tuple[str, str, int], ...]  # archive root, path in it, frame number
 
     def requests(self, profile: RenderProfile) -> list[PictureRequest]:
-        """What to read for another model. Raises EvaluationError for a path that leads out of its archive."""
+        """Return what another model must read. Raises EvaluationError for a path that leads out of its archive."""
         out = []
         for root, path, number in self.places:
             try:
@@ -55,14 +52,14 @@ class StoreEvaluationData:
 
 
 def store_evaluation_data(store: Store, *, limit: int, seed: int = 0) -> StoreEvaluationData:
-    """At most `limit` frames of studies that have a report (of all studies, where none has), whole patients at a time.
+    """Return at most `limit` frames of studies with a report (of all studies if none has one), as whole patients.
 
     Raises EvaluationError if the store has no frames.
     """
     catalog = store.catalog
     ids = catalog.frames.ids_matching(SearchFilter())
     if not len(ids):
-        raise EvaluationError("the store has no frames to be judged on", hint="Index an archive into it first.")
+        raise EvaluationError("the store has no frames to evaluate a model on", hint="Index an archive into it first.")
     said = sentences_by_study(store)
     frames = frame_rows(store, ids)
     with_report = {i for i, attributes in frames.items() if attributes["study_instance_uid"] in said}
@@ -73,13 +70,16 @@ def store_evaluation_data(store: Store, *, limit: int, seed: int = 0) -> StoreEv
     notes = []
     if with_report and len(with_report) < len(frames):
         notes.append(
-            f"{len(frames) - len(with_report)} of {len(frames)} frames are of studies without a report: left out"
+            f"{len(frames) - len(with_report)} of {len(frames)} frames are left out because their "
+            "studies have no report"
         )
     if len(kept) < len(chosen):
-        notes.append(f"{len(kept)} of {len(chosen)} frames were drawn, by whole patients (--limit raises it)")
+        notes.append(f"{len(kept)} of {len(chosen)} frames were drawn, as whole patients; use --limit to draw more")
     nameless = sum(frames[i]["patient_pseudonym"] is None for i in kept)
     if nameless:
-        notes.append(f"{nameless} frames name no patient: their study stands in, so intervals may be too narrow")
+        notes.append(
+            f"{nameless} frames do not name a patient; their study is used instead, so the intervals may be too narrow"
+        )
 
     found, vectors = catalog.frames.vectors_of(kept)
     order = np.searchsorted(found, kept)
@@ -114,8 +114,9 @@ def store_evaluation_data(store: Store, *, limit: int, seed: int = 0) -> StoreEv
 
 
 def plane_of(orientation: object) -> str | None:
-    """The plane of a slice by its ImageOrientationPatient (six numbers, joined by backslashes as in the file), None if
-    it is oblique or not said."""
+    """Return the plane of a slice by its ImageOrientationPatient (six numbers, joined by backslashes as in the file);
+    None if it is oblique or not stated.
+    """
     try:
         values = np.array([float(v) for v in str(orientation or "").split("\\")])
     except ValueError:
@@ -128,14 +129,14 @@ def plane_of(orientation: object) -> str | None:
 
 
 def unit(vectors: npt.NDArray[np.floating]) -> Embeddings:
-    """float32 of unit norm: what was stored as float16 is off by up to 0.0005."""
+    """Return float32 of unit norm; float16 vectors are off by up to 0.0005."""
     wide = vectors.astype(np.float32)
     out: Embeddings = wide / np.linalg.norm(wide, axis=1, keepdims=True)
     return out
 
 
 def frame_rows(store: Store, ids: npt.NDArray[np.int64]) -> dict[int, dict[str, Any]]:
-    """What is known of frames, by id: FIELDS, whose they are, and where their files lie."""
+    """Return the values of frames by id: FIELDS, study and patient, and their files."""
     keep = (
         "study_instance_uid",
         "patient_pseudonym",
@@ -152,7 +153,7 @@ def frame_rows(store: Store, ids: npt.NDArray[np.int64]) -> dict[int, dict[str, 
 
 
 def sentences_by_study(store: Store) -> dict[str, list[tuple[int, str]]]:
-    """Sentences (id, text) by study."""
+    """Return sentences (id, text) by study."""
     ids = store.catalog.vectors.ids_matching(SearchFilter(), "sentence")
     out: dict[str, list[tuple[int, str]]] = {}
     for start in range(0, len(ids), READ):

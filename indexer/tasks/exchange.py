@@ -46,21 +46,24 @@ _CHUNK = 4096
 
 @dataclass(frozen=True)
 class ImportResult:
-    """How many vectors an import replaced, and how many were the same already."""
+    """How many vectors an import replaced, and how many were identical already."""
 
     replaced: int = 0
     unchanged: int = 0
 
 
 def export_frames(store: Store, path: Path, form: str | None = None, *, force: bool = False) -> int:
-    """Write the vectors of all frames to a file that appears only when it is whole; how many there were.
+    """Write the vectors of all frames to a file that appears only when it is complete. Returns their number.
 
-    `form` is one of FORMATS, by default what the path ends with. A file that is no export of that form is replaced
-    with `force` only. StoreError for another form, OutputError if the file can't be written or replaced.
+    `form` is one of FORMATS, by default that of the path's ending. A file that is not an export of that form is
+    replaced only with `force`. Raises StoreError for another form, OutputError if the file can't be written or
+    replaced.
     """
     form = form or path.suffix.removeprefix(".").lower()
     if form not in FORMATS:
-        raise StoreError(f"{form!r} is no format of an export", hint=f"Name one with --format: {', '.join(FORMATS)}.")
+        raise StoreError(
+            f"unknown export format {form!r}", hint=f"Use one of these with --format: {', '.join(FORMATS)}."
+        )
     written = Output(path, EXPORTS[form], force)
     require_outputs(written)
     require_not_of_archive(store, written)
@@ -78,9 +81,9 @@ def export_frames(store: Store, path: Path, form: str | None = None, *, force: b
 def import_frames(store: Store, path: Path, *, any_model: bool = False) -> ImportResult:
     """Replace vectors of the store's frames by those in an npz or parquet file, all in one transaction or none.
 
-    StoreIncompatible if they are another model's (with `any_model` a file that names none is taken). StoreError if the
-    file can't be read, has more rows than the store has frames, names a frame twice or one that the store hasn't, or
-    has vectors that are not finite, not of unit norm or of another size.
+    Raises StoreIncompatible if another model made them (with `any_model` a file that names no model is accepted).
+    Raises StoreError if the file can't be read, has more rows than the store has frames, names a frame twice or one
+    that the store does not have, or has vectors that are not finite, not of unit norm or of another size.
     """
     dim = int(store.model["embed_dim"])
     rows = read_vectors(path, Bounds(dim, store.catalog.counts().frames))
@@ -92,10 +95,10 @@ def import_frames(store: Store, path: Path, *, any_model: bool = False) -> Impor
         )
     infinite, off = _unfit(rows.vectors)
     if infinite:
-        raise StoreError(f"{infinite} vectors of {path.name} hold NaN or infinity; nothing was imported")
+        raise StoreError(f"{infinite} vectors of {path.name} contain NaN or infinity; nothing was imported")
     if off:
         raise StoreError(
-            f"{off} vectors of {path.name} are not of unit norm; nothing was imported",
+            f"{off} vectors of {path.name} do not have unit norm; nothing was imported",
             hint="Divide each vector by its length.",
         )
     replaced = store.catalog.frames.replace_vectors(rows.uids, rows.frame_numbers, rows.vectors)
@@ -105,7 +108,7 @@ def import_frames(store: Store, path: Path, *, any_model: bool = False) -> Impor
 
 
 def _unfit(vectors: npt.NDArray[np.float16]) -> tuple[int, int]:
-    """How many vectors are not finite, and how many others are not of unit norm."""
+    """Return how many vectors are not finite, and how many others are not of unit norm."""
     infinite = off = 0
     for start in range(0, len(vectors), _CHUNK):
         some = vectors[start : start + _CHUNK].astype(np.float32)
@@ -116,7 +119,7 @@ def _unfit(vectors: npt.NDArray[np.float16]) -> tuple[int, int]:
 
 
 def _batches(store: Store) -> Iterator[tuple[Any, Any, list[tuple[str, int, dict[str, Any]]]]]:
-    """Ids, vectors, and (SOP Instance UID, frame number, attributes) of the frames, some at a time."""
+    """Yield ids, vectors, and (SOP Instance UID, frame number, attributes) of the frames, in chunks."""
     for ids, vectors in store.catalog.vectors.iter_vectors("frame", batch=_CHUNK):
         found = store.catalog.frames.get(ids.tolist())
         there = np.array([i in found for i in ids.tolist()], dtype=np.bool_)  # one may be deleted meanwhile
@@ -125,7 +128,7 @@ def _batches(store: Store) -> Iterator[tuple[Any, Any, list[tuple[str, int, dict
 
 
 def _shown(attributes: Mapping[str, Any]) -> dict[str, Any]:
-    """The attributes as any output has them: neutral. But UIDs are keys, and stay as they are."""
+    """Return the attributes without control characters, as in any output. UIDs are keys and are not changed."""
     kept = {name: attributes.get(name) for name in _KEPT}
     return {name: value if name.endswith("_uid") else neutral_values(value) for name, value in kept.items()}
 
@@ -214,16 +217,19 @@ def _require_same_model(store: Store, model: dict[str, Any] | None, path: Path, 
         if any_model:
             return
         raise StoreIncompatible(
-            f"{path.name} doesn't say by which model its vectors were made",
-            hint="If you know that it was the store's own, say so with --any-model.",
+            f"{path.name} does not name the model that made its vectors",
+            hint="If you know that the store's model made them, add --any-model.",
         )
     unlike = differing(store.model, model)
     if unlike:
         name = str(model.get("name"))[:100]
         raise StoreIncompatible(
-            f"the vectors of {path.name} were made by the model {name!r}, the store belongs to "
-            f"{store.model.get('name')!r}; they differ in {', '.join(unlike)}",
-            hint="Vectors of two models can't be compared: index with the other model into a store of its own.",
+            f"the vectors of {path.name} were made by the model {name!r}, but the store belongs to "
+            f"{store.model.get('name')!r}; the models differ in {', '.join(unlike)}",
+            hint=(
+                "Vectors of different models can't be compared. Index the archive with the other model "
+                "into another store."
+            ),
         )
 
 

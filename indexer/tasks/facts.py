@@ -1,4 +1,4 @@
-"""`medlens info`: what is in a store, and by which model."""
+"""`medlens info`: what is in a store, and which model made it."""
 
 from __future__ import annotations
 

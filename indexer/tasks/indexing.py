@@ -1,4 +1,4 @@
-"""`medlens index`: archives into a store that is opened, or made if there is none."""
+"""`medlens index`: read archives into a store, which is created if there is none."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def index(
     store's, and MedlensError where there are no files.
     """
     if group is not None:
-        group_id(group)  # a group that is not there is said before anything is loaded
+        group_id(group)  # a missing group is reported before anything is loaded
     skip = () if is_url(location) else (Path(location),)
     try:
         store = Store.open(location)
@@ -77,4 +77,6 @@ def index(
 def _require_files(archives: Sequence[Path], skip: Sequence[Path]) -> None:
     if not any(list(islice(iter_files(a, skip=skip, on_rejection=lambda r: None), 1)) for a in archives):
         names = ", ".join(repr(a.name or str(a)) for a in archives)
-        raise MedlensError(f"there are no files in {names}", hint="Name a folder that holds DICOM files, at any depth.")
+        raise MedlensError(
+            f"there are no files in {names}", hint="Name a folder that contains DICOM files, directly or in subfolders."
+        )

@@ -1,4 +1,4 @@
-"""`medlens optimize`: each index of a store as its size asks for, and what was measured in the manifest."""
+"""`medlens optimize`: build each index in the kind that its size needs, and record the measurements in the manifest."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ def optimize_store(
     memory: int | None = None,
     on_progress: Callable[[int], None] | None = None,
 ) -> dict[str, dict[str, Any]]:
-    """Choose, build and write every index. Returns what was measured, by the set of vectors, where there are any.
+    """Choose, build and write every index. Returns the measurements by set of vectors, for sets that have any.
 
-    `memory` in bytes is for all together: the frames come first, the others have what is left.
+    `memory` in bytes is for all indexes together: the frames come first, the others get the rest.
     """
     from indexer.vectors.choose import optimize
 
@@ -55,7 +55,9 @@ def optimize_store(
 
 
 def index_facts(store: Store) -> dict[str, dict[str, Any]]:
-    """Of each index with a file: its kind now, its rows, and what `optimize_store` measured when it was last run."""
+    """Return, for each index with a file, its current kind, its rows, and the measurements of the last
+    `optimize_store`.
+    """
     from indexer.vectors.file import open_file
 
     measured = store.manifest.get(MANIFEST_KEY, {})
@@ -75,7 +77,7 @@ def index_facts(store: Store) -> dict[str, dict[str, Any]]:
 
 
 def _some_vectors(store: Store, kind: VectorKind, count: int = 200) -> np.ndarray[Any, np.dtype[np.float16]]:
-    """Vectors spread over those of one kind."""
+    """Return vectors spread evenly over those of one kind."""
     ids = store.index(kind).ids
     chosen = ids[np.unique(np.linspace(0, len(ids) - 1, num=min(count, len(ids)), dtype=np.int64))] if len(ids) else ids
     return store.index(kind).vectors_of(chosen)

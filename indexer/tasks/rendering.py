@@ -1,4 +1,4 @@
-"""`medlens render`: a file's frame as the encoder sees it."""
+"""`medlens render`: a frame of a file as the encoder sees it."""
 
 from __future__ import annotations
 
@@ -24,11 +24,12 @@ def render_file(
     model: str | None = None,
     warn: Callable[[str], None] = lambda message: None,
 ) -> Uint8Image:
-    """A frame at full size, uint8 [H, W] or [H, W, 3], by the render profile of a model, by default the shipped one.
+    """Render a frame at full size, uint8 [H, W] or [H, W, 3], by the render profile of a model, by default the shipped
+    one.
 
     `frame_number` counts from 1. `window` is lung, soft tissue, bone, brain, stroke, or one of the file's own. `warn`
-    is told if the picture may show text about a patient. Raises InvalidImage for a file that holds no image, another
-    DicomError for DICOM that can't be shown, WeightsNotFound for a model that is not there.
+    is called if the picture may show text about a patient. Raises InvalidImage for a file that is not an image, another
+    DicomError for DICOM that can't be shown, WeightsNotFound for a missing model.
     """
     profile = render_profile_of(resolve_model(model))
     request = PictureRequest(file, profile, frame_number, window)
@@ -44,10 +45,10 @@ def render_stored(
     window: str | None = None,
     warn: Callable[[str], None] = lambda message: None,
 ) -> Uint8Image:
-    """The same of a frame of a store, from its file, by the render profile of the store's model.
+    """Render a frame of a store, from its file, by the render profile of the store's model.
 
-    Raises QueryError for a reference to nothing in the store, FileUnreadable where the file is gone, and as
-    `render_file` does.
+    Raises QueryError for a reference to nothing in the store, FileUnreadable if the file is gone, and as `render_file`
+    does.
     """
     facts = show(store, ref)
     _warn_of_burned_in_text(facts.attributes["burned_in_text"], warn)

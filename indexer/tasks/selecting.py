@@ -1,4 +1,4 @@
-"""`medlens select`: what a filter lets through, without a query."""
+"""`medlens select`: what matches a filter, without a query."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from retrieval.types import SearchFilter
 def select(
     store: Store, where: SearchFilter = SearchFilter(), *, level: SelectionLevel = "study"
 ) -> Iterator[dict[str, Any]]:
-    """The studies, series or instances that a filter lets through, a row each, in the order of their UIDs.
+    """Yield the studies, series or instances that match a filter, one row each, in the order of their UIDs.
 
-    Rows have the names of `indexer.catalog.selection.SELECTED`; those of instances also `file_path` and `archive_root`,
-    which can hold names of patients. No model is asked. Raises QueryError for a filter that makes no sense.
+    Rows have the names of `indexer.catalog.selection.SELECTED`; rows of instances also have `file_path` and
+    `archive_root`, which can contain names of patients. No model is used. Raises QueryError for an invalid filter.
     """
     require_valid(where)
     return store.catalog.instances.select(where, level)

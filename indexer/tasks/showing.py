@@ -1,4 +1,4 @@
-"""`medlens show`: all that a store knows of one frame."""
+"""`medlens show`: everything that a store has about one frame."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from retrieval.types import FrameKey
 class FrameFacts:
     """A frame of a store.
 
-    - `attributes`: what the catalog keeps of it, with `slice` and `slices` where it is part of a stack.
-    - `frame_numbers`: the frames of its instance that are indexed, ascending.
+    - `attributes`: its values in the catalog, with `slice` and `slices` if it is part of a stack.
+    - `frame_numbers`: the indexed frames of its instance, ascending.
     - `report`: the text of its study's reports, empty if there is none.
     - `labels`: saved labels, by label set, each with its value from 0 to 1.
     - `former_labels`: of those sets that a model made which the store had before, the model's name.
@@ -35,12 +35,12 @@ class FrameFacts:
 
     @property
     def where(self) -> Where:
-        """Where its file is. FileUnreadable for an archive that this medlens can't read from."""
+        """Return where its file is. Raises FileUnreadable for an archive that this version of medlens can't read."""
         return locate(self.attributes["archive_root"], self.attributes["file_path"])
 
 
 def show(store: Store, ref: str | StoredRef | FrameKey) -> FrameFacts:
-    """What is known of the frame that a reference names. No model is loaded and no file is opened.
+    """Return everything about the frame that a reference names. No model is loaded and no file is opened.
 
     Raises QueryError for a reference to nothing in the store, to several frames, or to a file.
     """
@@ -65,4 +65,6 @@ def _stored(ref: str | StoredRef) -> StoredRef:
     parsed = parse_ref(ref) if isinstance(ref, str) else ref
     if isinstance(parsed, FrameRef | ShortRef):
         return parsed
-    raise QueryError(f"{parsed.name!r} is a file, expected a frame of the store", hint=f"A reference is {FORMS}.")
+    raise QueryError(
+        f"{parsed.name!r} is a file; expected a frame of the store", hint=f"Write the reference as {FORMS}."
+    )

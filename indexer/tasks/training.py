@@ -1,4 +1,4 @@
-"""`medlens train`: training on pairs files and on stores, whose pairs are exported first.
+"""`medlens train`: train on pairs files and on stores, whose pairs are exported first.
 
 torch is imported when a run begins.
 """
@@ -79,27 +79,31 @@ def train(
 
 
 def _require_output(folder: Path, force: bool) -> None:
-    """Raises OutputError unless the model's folder is new, empty, or one that a training wrote."""
+    """Raise OutputError unless the model's folder is new, empty, or was written by a training run."""
     require_folder(folder)
     try:
         content = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
     except OSError as exc:
-        raise OutputError(f"{folder.name!r} can't be looked into: {exc.strerror}", hint="Name another output.") from exc
+        raise OutputError(
+            f"the folder {folder.name!r} can't be read: {exc.strerror}", hint="Name another output folder."
+        ) from exc
     written = json_document("a model", ("model_cfg", "preprocess_cfg", "medlens"))
     if content and not force and not written.recognises(folder / CONFIG_NAME):
         raise OutputError(
-            f"the folder {folder.name!r} is there already, and holds no model that `medlens train` wrote",
-            hint="Name another output, or say --force to write the model into it.",
+            f"the folder {folder.name!r} exists already, and it does not contain a model that `medlens train` wrote",
+            hint="Name another output folder, or add --force to write the model into this one.",
         )
     links = [name for name in content if (folder / name).is_symlink()]
     if links:
-        raise OutputError(f"{links[0]!r} in {folder.name!r} is a link", hint="Name another output, or remove the link.")
+        raise OutputError(
+            f"{links[0]!r} in {folder.name!r} is a link", hint="Name another output folder, or remove the link."
+        )
 
 
 def _with_stores(
     config: TrainingConfig, *, restart: bool, no_burned_in: bool, on_progress: Progress, on_export: OnExport
 ) -> TrainingConfig:
-    """The same with pairs files in the place of stores."""
+    """Return the configuration with pairs files instead of stores."""
     from retrieval.training.checkpoint import STATE_NAME, work_folder
     from retrieval.training.loop import CANVAS
 
@@ -120,7 +124,7 @@ def _with_stores(
                     workers=os.cpu_count() or 1,
                     progress=lambda done, total, name=name: on_progress(f"reading the store {name}", done, total),  # type: ignore[misc]
                 )
-            if os.environ.get("RANK", "0") == "0":  # of torchrun's processes, one tells
+            if os.environ.get("RANK", "0") == "0":  # of torchrun's processes, only one prints
                 on_export(name, exported)
             source = source.model_copy(update={"pairs": exported.pairs})
         sources.append(source)

@@ -1,8 +1,8 @@
-"""A store as a pairs set to train on: its frames as small pictures, their study's report as the text.
+"""A store as training pairs: its frames as small pictures, the report of their study as the text.
 
-Training knows neither DICOM nor a catalog: it reads a folder with a pairs file. The folder is made here once per run,
-rendered as the encoder sees the files, and says nothing of a patient but the pseudonym. A patient's side of the split
-is a function of the pseudonym alone: it stays the same as the store grows, and in every run on it.
+Training needs neither DICOM nor a catalog: it reads a folder with a pairs file. The folder is created here once per
+run, rendered as the encoder sees the files, and names a patient only by the pseudonym. A patient's side of the split
+depends on the pseudonym alone: it stays the same as the store grows, and in every run on it.
 """
 
 from __future__ import annotations
@@ -37,8 +37,9 @@ NOWHERE = "bad-path"
 
 @dataclass(frozen=True)
 class ExportSettings:
-    """`where` filters frames, `dev_share` of the patients are dev rows, a picture has `longest` pixels along an edge at
-    most."""
+    """`where` filters frames, `dev_share` of the patients are dev rows, a picture has at most `longest` pixels along an
+    edge.
+    """
 
     where: str = ""
     dev_share: float = 0.1
@@ -48,8 +49,10 @@ class ExportSettings:
 
 @dataclass(frozen=True)
 class ExportedPairs:
-    """What lies in the folder. `unreadable` counts frames by the code of what is wrong with their file; `changed` says
-    that the store has changed since."""
+    """The content of the folder.
+
+    `unreadable` counts frames by the error code of their file; `changed`: the store has changed since.
+    """
 
     pairs: Path
     rows: int
@@ -74,10 +77,11 @@ def export_pairs(
     workers: int = 2,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> ExportedPairs:
-    """Fill `folder` with pairs.jsonl and pictures, or leave it if that is what it holds.
+    """Fill `folder` with pairs.jsonl and pictures, unless it has them already.
 
-    With `keep` it is left, too, if it was made of another state of the store. Several processes may call this at once:
-    one makes it. Raises TrainingError if no frame has a report or none can be read, QueryError for a wrong filter.
+    With `keep` it is also left unchanged if it was made from another state of the store. Several processes may call
+    this at once: one of them does it. Raises TrainingError if no frame has a report or none can be read, QueryError for
+    an invalid filter.
     """
     frames, without_report = _plan(store, settings)
     plan = [asdict(settings), str(store.manifest.get("store_id")), [frame.row for frame in frames]]
@@ -96,13 +100,13 @@ def export_pairs(
 
 
 def side_of(group: str, dev_share: float) -> str:
-    """`dev` or `train`: the same for a patient wherever it is asked."""
+    """Return `dev` or `train`, always the same for a patient."""
     drawn = int.from_bytes(hashlib.sha256(group.encode()).digest()[:8], "big") / 2**64
     return "dev" if drawn < dev_share else "train"
 
 
 def _plan(store: Store, settings: ExportSettings) -> tuple[list[_Frame], int]:
-    """The rows, and how many frames have no report."""
+    """Return the rows, and the number of frames without a report."""
     chosen = SearchFilter(where=settings.where)
     require_valid(chosen)
     ids = store.catalog.frames.ids_matching(chosen)
@@ -114,7 +118,7 @@ def _plan(store: Store, settings: ExportSettings) -> tuple[list[_Frame], int]:
         if not sentences:
             without += 1
             continue
-        # Without a patient the study stands in, as a digest: its UID has no business in a training set.
+        # Without a patient, a digest of the study is used instead: its UID must not be in a training set.
         group = values["patient_pseudonym"] or f"study-{hashlib.sha256(study.encode()).hexdigest()[:16]}"
         row = {
             "image": f"images/{number}.png",
@@ -128,8 +132,8 @@ def _plan(store: Store, settings: ExportSettings) -> tuple[list[_Frame], int]:
         frames.append(_Frame(place, {name: value for name, value in row.items() if value}))
     if not frames:
         raise TrainingError(
-            f"no frame of the store {store.label} has a report to train on; {without} have none",
-            hint="Index structured reports of the same studies, or check the filter under where.",
+            f"the store {store.label} has no frame with a report to train on; {without} frames have no report",
+            hint="Index structured reports of the same studies, or check the filter under `where`.",
         )
     return frames, without
 
@@ -160,8 +164,11 @@ def _write(
     if not kept:
         why = ", ".join(f"{number} {code}" for code, number in unreadable.items())
         raise TrainingError(
-            f"none of the {len(frames)} frames can be read: {why}",
-            hint="The archive must lie where it was indexed from; `medlens verify --files` says what is missing.",
+            f"none of the {len(frames)} frames could be read: {why}",
+            hint=(
+                "The archive must be where it was when you indexed it. Run `medlens verify --files` to "
+                "find missing files."
+            ),
         )
     lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in kept)
     (out / PAIRS_NAME).write_text("".join(lines), encoding="utf-8")
@@ -181,7 +188,7 @@ def _digest(values: Any) -> str:
 
 
 def _stamp_of(folder: Path) -> Mapping[str, Any] | None:
-    """What a folder was made of, None if there is none."""
+    """Return what a folder was made from, None if there is none."""
     try:
         values = json.loads((folder / STAMP_NAME).read_text(encoding="utf-8"))
     except (OSError, ValueError):

@@ -1,7 +1,7 @@
-"""Is a store sound? Every row, every vector, the index files, the key; and putting right what can be.
+"""Check a whole store: every row, every vector, the index files, the key; and repair what can be repaired.
 
-What is derived is built anew. What can't be trusted in the catalog, a damaged vector or half an instance, is taken out,
-so that the next `medlens index` reads and encodes those files again. Damaged database pages and a missing key can't be
+Derived files are rebuilt. Rows that can't be trusted, such as a damaged vector or half an instance, are removed, so
+that the next `medlens index` reads and encodes those files again. Damaged database pages and a missing key can't be
 repaired here: they need a backup.
 """
 
@@ -28,14 +28,14 @@ from retrieval.errors import FileUnreadable, StoreCorrupt, StoreError
 log = logging.getLogger(__name__)
 
 _BATCH = 4096
-_AGAIN = "taken out: run `medlens index` on the archive again"
+_AGAIN = "removed from the store; run `medlens index` on the archive again"
 
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that was looked at. `looked_at` is how many of them, `wrong` how many of those were not right.
+    """One check. `looked_at` is the number of things checked, `wrong` how many of them are wrong.
 
-    `detail` says what is wrong and what to do; `repaired` whether nothing is left to do, or to index again at most.
+    `detail` says what is wrong and what to do; `repaired` whether nothing remains to be done except to index again.
     """
 
     name: str
@@ -55,9 +55,9 @@ OnCheck = Callable[[Check], None]
 def verify_store(
     store: Store, *, files: bool = False, repair: bool = False, on_check: OnCheck = lambda check: None
 ) -> list[Check]:
-    """Look at everything in a store; with `files`, also whether the archives' files are there and unchanged.
+    """Check everything in a store; with `files`, also whether the files of the archives exist unchanged.
 
-    With `repair`, what can be put right is. Each Check goes to `on_check` as soon as it is done.
+    With `repair`, repair what can be repaired. Each Check goes to `on_check` as soon as it is done.
     """
     checks = store.catalog.checks
     steps: dict[str, Callable[[], Check]] = {
@@ -125,7 +125,10 @@ def _files_without_instances(checks: CatalogChecks, files: int, repair: bool) ->
     ids = checks.files_without_instances()
     if ids and repair:
         checks.drop_files(ids)
-    detail = f"noted as indexed, but there is nothing of them; {_AGAIN if repair else '--repair has them read again'}"
+    detail = (
+        "the catalog calls files indexed whose content it does not have; "
+        f"{_AGAIN if repair else '--repair makes the next run read them again'}"
+    )
     return Check("indexed files", files, len(ids), detail if ids else "", repaired=repair)
 
 
@@ -133,7 +136,9 @@ def _images_without_frames(checks: CatalogChecks, instances: int, repair: bool) 
     ids = checks.images_without_frames()
     if ids and repair:
         checks.drop_instances(ids)
-    detail = f"images without any frame; {_AGAIN if repair else '--repair has them read again'}"
+    detail = (
+        f"images have no frame in the catalog; {_AGAIN if repair else '--repair makes the next run read them again'}"
+    )
     return Check("images", instances, len(ids), detail if ids else "", repaired=repair)
 
 
@@ -143,7 +148,7 @@ def _counts(checks: CatalogChecks, instances: int, repair: bool) -> Check:
     if ids and repair:
         checks.drop_instances(ids)
     what = ", ".join(f"{len(some)} {what}" for what, some in found.items())
-    detail = f"{what}; {_AGAIN if repair else '--repair has them read again'}"
+    detail = f"{what}; {_AGAIN if repair else '--repair makes the next run read them again'}"
     return Check("counts", instances, len(ids), detail if ids else "", repaired=repair)
 
 
@@ -151,12 +156,15 @@ def _vectors(store: Store, kind: VectorKind, repair: bool) -> Check:
     count, bad = store.catalog.vectors.bad(kind, int(store.model["embed_dim"]))
     if bad and repair:
         store.catalog.checks.drop_instances(store.catalog.vectors.instances_of(kind, bad))
-    detail = f"of a wrong size, not finite or not of unit norm; {_AGAIN if repair else '--repair has them made again'}"
+    detail = (
+        "vectors have a wrong size, are not finite or do not have unit norm; "
+        f"{_AGAIN if repair else '--repair makes the next run encode them again'}"
+    )
     return Check(f"{kind} vectors", count, len(bad), detail if bad else "", repaired=repair)
 
 
 def _index(store: Store, kind: VectorKind, repair: bool) -> Check:
-    """Every id and every vector of the index that searches would use, and the file it comes from."""
+    """Check every id and every vector of the index that searches would use, and its file."""
     name = f"{kind} index"
     problem = store.derived.index_file_problem(kind)
     index = store.index(kind)
@@ -177,13 +185,13 @@ def _index(store: Store, kind: VectorKind, repair: bool) -> Check:
 
 
 def _report_index(store: Store, repair: bool) -> Check:
-    """That it is stale is no damage: opening it, as a search does, brings it up to the catalog."""
+    """Check the report index. An outdated one is not an error: the next search updates it."""
     before = store.derived.report_index_problem()
     store.reports_index()
     problem = store.derived.report_index_problem() or (before if before != STALE else None)
     if problem and repair:
         store.refresh()
-    detail = f"{problem}; {'built anew' if repair else '--repair builds it anew'}" if problem else ""
+    detail = f"{problem}; {'rebuilt' if repair else '--repair rebuilds it'}" if problem else ""
     return Check("report index", 1, int(problem is not None), detail, repaired=repair)
 
 
@@ -191,16 +199,19 @@ def _leftovers(store: Store, repair: bool) -> Check:
     found = store.derived.leftovers()
     if repair:
         store.derived.remove_leftovers()
-    detail = "unfinished files that a killed process has left; they may hold vectors and words of reports"
+    detail = "unfinished files of a process that was killed; they may contain vectors and words of reports"
     return Check("leftovers", len(found), len(found), detail if found else "", repaired=repair)
 
 
 def _leases(claims: Claims, repair: bool) -> Check:
-    """Of processes that died. Every indexing run throws them out when it begins, with what they had claimed."""
+    """Check for leases of processes that have ended.
+
+    Every indexing run drops them, with their claims, when it begins.
+    """
     looked_at, dead = claims.lease_count(), claims.expired_leases()
     if dead and repair:
         claims.drop_expired_leases()
-    detail = "processes that have died while indexing; the next run takes over their files" if dead else ""
+    detail = "processes ended while they were indexing; the next run takes over their files" if dead else ""
     return Check("dead workers", looked_at, len(dead), detail, repaired=repair)
 
 
@@ -208,7 +219,7 @@ def _files(store: Store) -> Check:
     started, looked_at, gone, changed = time.monotonic(), 0, 0, 0
     for archive, root in store.catalog.files.archive_roots().items():
         source: Source | None = None
-        with suppress(FileUnreadable):  # of a kind that can't be asked: all its files count as gone
+        with suppress(FileUnreadable):  # a kind of source that can't be read: all its files count as missing
             source = source_at(root)
         for path, known in store.catalog.files.known(archive):
             if known.status != "indexed":
@@ -217,6 +228,9 @@ def _files(store: Store) -> Check:
             found = source.stat(path) if source is not None else None
             gone += found is None
             changed += found is not None and found.version != known.version
-    log.info("looked at %d files in %.1f s", looked_at, time.monotonic() - started)
-    detail = f"{gone} gone, {changed} changed: run `medlens index` on the archive, with --prune to drop what is gone"
+    log.info("checked %d files in %.1f s", looked_at, time.monotonic() - started)
+    detail = (
+        f"{gone} files are missing and {changed} have changed; run `medlens index` on the archive "
+        "again, with --prune to remove the missing ones"
+    )
     return Check("files", looked_at, gone + changed, detail if gone + changed else "")

@@ -1,7 +1,7 @@
 """Checksums of a file by blocks, compared when a block is first read.
 
-A file of gigabytes is mapped in milliseconds because nothing of it is read; to sum all of it at the opening would take
-a third of a second a gigabyte. So each block is summed when something first wants a byte of it, and then not again.
+A file of gigabytes is mapped in milliseconds because nothing of it is read; checking all of it when it is opened would
+take a third of a second per gigabyte. So each block is checked once, when a byte of it is first needed.
 """
 
 from __future__ import annotations
@@ -22,7 +22,10 @@ Sums = npt.NDArray[np.uint32]
 
 
 class ChecksumWriter:
-    """Passes bytes on to a file and sums each block of them. For a file that is written from its start to its end."""
+    """Passes bytes on to a file and computes the checksum of each block.
+
+    For a file that is written from start to end.
+    """
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file
@@ -31,7 +34,7 @@ class ChecksumWriter:
         self._size = 0
 
     def write(self, data: Any) -> int:
-        """Write anything that has a buffer; how many bytes it had."""
+        """Write anything that has a buffer. Returns its number of bytes."""
         view = memoryview(data)
         if not view.nbytes:
             return 0
@@ -52,17 +55,17 @@ class ChecksumWriter:
         return self._size
 
     def sums(self) -> Sums:
-        """The checksums of all blocks [n], of the last one as far as it goes."""
+        """Return the checksums of all blocks [n]; the last block may be incomplete."""
         last = [self._open] if self._size % BLOCK else []
         return np.array(self._sums + last, dtype="<u4")
 
 
 class CheckedFile:
-    """The first `size` bytes of an open file, with the checksums of their blocks. `error` makes what is raised."""
+    """The first `size` bytes of an open file, with the checksums of their blocks. `error` creates the exception."""
 
     def __init__(self, file: FileIO, size: int, sums: Sums, error: Callable[[], Exception]) -> None:
         if len(sums) != blocks_of(size):
-            raise ValueError(f"{len(sums)} checksums for {size} bytes, expected {blocks_of(size)}")
+            raise ValueError(f"there are {len(sums)} checksums for {size} bytes; expected {blocks_of(size)}")
         self.size = size
         self._file = file
         self._sums = sums
@@ -80,9 +83,9 @@ class CheckedFile:
                 self._compare(begin, min(begin + _AT_ONCE, int(some[-1]) + 1))
 
     def require_rows(self, offset: int, row_size: int, rows: npt.NDArray[np.int64]) -> None:
-        """The same for rows of `row_size` bytes, of which the first lies at `offset`."""
+        """Raise `error` unless these rows of `row_size` bytes, the first at `offset`, are those that were written."""
         starts = offset + rows * row_size
-        if row_size <= BLOCK:  # such a row lies in two blocks at most
+        if row_size <= BLOCK:  # such a row is in two blocks at most
             starts = starts[~(self._sound[starts // BLOCK] & self._sound[(starts + row_size - 1) // BLOCK])]
         for start in starts.tolist():
             self.require(start, start + row_size)
@@ -99,5 +102,5 @@ class CheckedFile:
 
 
 def blocks_of(size: int) -> int:
-    """How many blocks so many bytes have."""
+    """Return the number of blocks of a file with so many bytes."""
     return -(-size // BLOCK)

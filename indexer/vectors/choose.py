@@ -1,9 +1,9 @@
 """Which kind of index a store needs, measured on its own vectors.
 
-Exact while that is quick; else compressed, searched as narrowly as still finds what the exact search finds. The trial
-asks with vectors of the index itself, without the row that each came from, and with vectors of the other modality: a
-sentence lies elsewhere than the pictures it describes, and lists made for pictures serve it less well. The recall of
-both has to suffice.
+Exact while that is fast; else compressed, searching as few lists as still find what the exact search finds. The trial
+uses vectors of the index itself as queries, without the row that each came from, and vectors of the other modality: a
+sentence lies elsewhere than the pictures it describes, and lists made for pictures serve it less well. Both recalls
+must be high enough.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ Vectors = npt.NDArray[np.float16]
 
 @dataclass(frozen=True)
 class Measured:
-    """What a trial found. Times are of one query at a time, recall is of the worse of the two kinds of queries."""
+    """The result of a trial. Times are of one query at a time; recall is of the worse of the two kinds of queries."""
 
     kind: IndexKind
     rows: int
@@ -61,7 +61,7 @@ class _Trial:
     truth: list[set[int]]
 
     def recall(self, index: CatalogIndex) -> float:
-        """Of the nearest ten, the share that is found; the lower of own and foreign queries."""
+        """Return the share of the nearest ten that is found; the lower one of own and foreign queries."""
         shares = np.array(
             [
                 len(true & found) / max(1, len(true))
@@ -82,10 +82,10 @@ def optimize(
     sample: int = 200,
     on_progress: Callable[[int], None] | None = None,
 ) -> tuple[CatalogIndex, Measured] | None:
-    """Measure, build what is needed, write the file. None if there are no vectors.
+    """Measure, build what is needed, and write the file. Returns None if there are no vectors.
 
-    `other` are vectors [m, D] to ask with that are of the other modality (m may be 0). `memory` is in bytes and bounds
-    what a search touches again and again. `kind` leaves no choice. StoreError if nothing fits.
+    `other` are vectors [m, D] of the other modality, used as queries (m may be 0). `memory` is in bytes and bounds what
+    searches use repeatedly. `kind` forces a kind. Raises StoreError if nothing fits.
     """
     index = refreshed(file, catalog)
     if not len(index):
@@ -103,12 +103,14 @@ def optimize(
             chosen = _compressed(index, trial, flat, on_progress) or flat
             if chosen is flat:
                 index.tune(None)
-                log.warning("no compressed index reaches a recall of %.2f on these vectors; it stays exact", RECALL)
+                log.warning(
+                    "no compressed index reaches a recall of %.2f on these vectors, so the index stays exact", RECALL
+                )
         if not _fits(chosen, memory):
             raise StoreError(
-                f"the {file.kind} index would keep {chosen.memory_bytes / 2**20:.0f} MiB in memory as {chosen.kind}, "
-                f"more than the {(memory or 0) / 2**20:.0f} MiB allowed",
-                hint="Allow more with --memory, or let the kind be chosen; nothing was changed.",
+                f"as {chosen.kind}, the {file.kind} index would use {chosen.memory_bytes / 2**20:.0f} MiB "
+                f"of memory; at most {(memory or 0) / 2**20:.0f} MiB are allowed",
+                hint="Allow more with --memory, or leave out --kind. Nothing was changed.",
             )
         if had or chosen.kind != "flat":
             index.save(file.path)
@@ -133,8 +135,9 @@ def _answers(index: CatalogIndex, queries: Any, own: npt.NDArray[np.int64], *, e
 
 
 def _timed(index: CatalogIndex, trial: _Trial) -> tuple[float, float, float]:
-    """Milliseconds of one search, after one that doesn't count: median, 95th percentile, and the median of the
-    processor's time, which others that use the machine change least."""
+    """Return milliseconds of one search, after one that is not counted: median, 95th percentile, and the median of the
+    CPU time, which other programs on the machine affect least.
+    """
     seconds, used = [], []
     for query in np.resize(trial.queries, (_TIMED + 1, trial.queries.shape[1])):
         start, before = time.perf_counter(), time.process_time()
@@ -148,7 +151,7 @@ def _timed(index: CatalogIndex, trial: _Trial) -> tuple[float, float, float]:
 def _compressed(
     index: CatalogIndex, trial: _Trial, flat: Measured, on_progress: Callable[[int], None] | None
 ) -> Measured | None:
-    """Build it and search it in the quickest way that suffices; None if none does."""
+    """Build it and find the fastest setting with enough recall; None if no setting has enough."""
     start = time.perf_counter()
     index.compress(on_progress=on_progress)
     seconds = round(time.perf_counter() - start, 1)

@@ -25,19 +25,19 @@ _QUERY_BITS = 8  # of the query's numbers while it is compared with the codes
 _SAMPLE_PER_LIST = 32
 _MOST_LISTS = 8192
 _CHUNK = 16_384
-_REACH = 16  # a row is compared with so many times the average number of centres in its group
+_REACH = 16  # a row is compared with this many times the average number of centres in its group
 
 
 @dataclass(frozen=True)
 class Tuning:
-    """How far a search looks: the lists it visits, and the candidates per answer that are scored exactly."""
+    """How far a search looks: the lists it searches, and the candidates per result that are scored exactly."""
 
     nprobe: int = 16
     per_answer: int = 10
 
 
 class MappedLists:
-    """The lists of an index that FAISS reads where they lie in a mapped file; it owns that memory."""
+    """The lists of an index that FAISS reads in a mapped file. It owns that memory."""
 
     def __init__(self, faiss_index: Any, content: npt.NDArray[np.uint8], checked: CheckedFile) -> None:
         self._index = faiss_index
@@ -46,7 +46,7 @@ class MappedLists:
         self._unread = np.ones(int(faiss_index.nlist), dtype=np.bool_)
 
     def require(self, numbers: npt.NDArray[np.int64]) -> None:
-        """Raise StoreCorrupt if one of these lists (negative numbers are none) is damaged in the file."""
+        """Raise StoreCorrupt if one of these lists (negative numbers are ignored) is damaged in the file."""
         lists, code_size = self._index.invlists, int(self._index.code_size)
         wanted = np.zeros(len(self._unread), dtype=np.bool_)
         wanted[numbers[numbers >= 0]] = True
@@ -60,7 +60,7 @@ class MappedLists:
     def _require_at(self, address: int, size: int) -> None:
         start = address - self._content.ctypes.data
         if not 0 <= start <= self._checked.size - size:
-            raise RuntimeError("FAISS has copied a list, expected that it reads it in the mapped file")
+            raise RuntimeError("FAISS copied a list; expected it to read the list in the mapped file")
         self._checked.require(start, start + size)
 
 
@@ -81,14 +81,14 @@ class Compressed:
 
     @property
     def memory_bytes(self) -> int:
-        """Bytes of codes, ids and centres, all of which a search may touch."""
+        """The bytes of codes, ids and centres, all of which a search may use."""
         return self.list_bytes + self.nlist * int(self.faiss_index.d) * 4
 
     def tuned(self, tuning: Tuning) -> Compressed:
         return Compressed(self.faiss_index, tuning, self._lists)
 
     def _search(self, queries: Embeddings, wanted: int, visited: int, allowed: Any) -> Rows:
-        """FAISS's best rows [Q, wanted], -1 behind the last, of the nearest lists, which are checked first."""
+        """Return FAISS's best rows [Q, wanted], padded with -1, from the nearest lists, which are checked first."""
         faiss = load_faiss()
         parameters = faiss.IVFRaBitQSearchParameters(nprobe=visited, qb=_QUERY_BITS, sel=allowed)
         closeness, lists = self.faiss_index.quantizer.search(queries, visited)
@@ -108,12 +108,12 @@ class Compressed:
         return len(self) * (int(self.faiss_index.code_size) + 8)
 
     def require(self, lists: npt.NDArray[np.int64] | None = None) -> None:
-        """Raise StoreCorrupt if one of these lists is damaged in the file that it is mapped from; None: of any list."""
+        """Raise StoreCorrupt if one of these lists (None: any list) is damaged in the mapped file."""
         if self._lists is not None:
             self._lists.require(np.arange(self.nlist) if lists is None else lists)
 
     def propose(self, queries: Embeddings, k: int, part: Proposable) -> list[Rows | None]:
-        """Per query ascending rows, at least min(k, alive) of them; None where only an exact search will do."""
+        """Return ascending rows per query, at least min(k, alive) of them; None if an exact search is needed."""
         wanted = k * self.tuning.per_answer
         visited = max(self.tuning.nprobe, -(-4 * wanted * self.nlist // part.alive))
         if 2 * wanted > part.alive or visited > self.nlist:
@@ -123,7 +123,7 @@ class Compressed:
         return [rows if len(rows) >= min(k, part.alive) else None for rows in proposed]
 
     def rewritten(self, new_places: Rows, added: Iterable[npt.NDArray[np.float16]]) -> Compressed:
-        """A copy in memory: row i is at new_places[i] (-1: left out), the added rows [m, D] come behind all those."""
+        """Return a copy in memory: row i is at new_places[i] (-1: left out), and the added rows [m, D] follow."""
         faiss = load_faiss()
         self.require()
         old, new = self.faiss_index, _empty_like(self.faiss_index)
@@ -142,14 +142,14 @@ class Compressed:
 
 
 def default_nlist(count: int) -> int:
-    """About 4 sqrt(n), a power of two, 8192 at most: every search compares its query with all centres."""
+    """Return about 4 sqrt(n), a power of two, at most 8192: every search compares its query with all centres."""
     return min(_MOST_LISTS, int(2 ** round(np.log2(4 * np.sqrt(count))))) if count >= 1000 else 1
 
 
 def build(
     vectors: npt.NDArray[np.float16], nlist: int | None = None, on_progress: Callable[[int], None] | None = None
 ) -> Compressed:
-    """Train on a sample of the vectors [n, D] (n >= 1; may be mapped) and encode them all, some at a time."""
+    """Train on a sample of the vectors [n, D] (n >= 1; may be mapped) and encode them all, in chunks."""
     faiss = load_faiss()
     count, dim = vectors.shape
     nlist = min(nlist or default_nlist(count), count)
@@ -181,7 +181,7 @@ def centres_of(ivf: Any) -> npt.NDArray[np.float32]:
 def _add(
     ivf: Any, batches: Iterable[npt.NDArray[np.float16]], on_progress: Callable[[int], None] | None = None
 ) -> None:
-    """Add vectors under the positions that follow, each to the list of its nearest centre."""
+    """Add vectors at the following positions, each to the list of its nearest centre."""
     faiss = load_faiss()
     nearest: _Nearest | None = None
     for batch in batches:
@@ -207,7 +207,7 @@ def _train(rows: npt.NDArray[np.float32], nlist: int) -> npt.NDArray[np.float32]
     sizes = np.bincount(group, minlength=groups)
     shares = np.maximum(np.floor(nlist * sizes / len(rows)).astype(int), sizes > 0)
     shares = np.minimum(shares, sizes)
-    for i in np.argsort(shares - nlist * sizes / len(rows)):  # what rounding left, to those that got least
+    for i in np.argsort(shares - nlist * sizes / len(rows)):  # distribute what rounding left to those that got least
         shares[i] += min(max(0, nlist - int(shares.sum())), 1, sizes[i] - shares[i])
     centres = np.concatenate([_k_means(rows[group == i], int(share)) for i, share in enumerate(shares) if share])
     if len(centres) < nlist:  # many equal rows
@@ -234,10 +234,11 @@ def _k_means(rows: npt.NDArray[np.float32], k: int) -> npt.NDArray[np.float32]:
 
 
 class _Nearest:
-    """The centre of highest inner product for each row, sought in the neighbourhood of the row's group of centres.
+    """Finds the centre of highest inner product for each row, among the centres near the row's group.
 
-    At 4096 centres a third of the time of comparing with all. The search itself compares with all, so a row in another
-    list than its nearest costs recall: at a reach of 6 one row in six, and twice as many lists had to be visited.
+    At 4096 centres this takes a third of the time of comparing with all. The search itself compares with all, so a row
+    in another list than its nearest costs recall: at a reach of 6 one row in six, and twice as many lists had to be
+    searched.
     """
 
     def __init__(self, centres: npt.NDArray[np.float32]) -> None:

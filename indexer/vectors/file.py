@@ -38,7 +38,7 @@ _FOOTER = struct.Struct("<IQ8s")  # crc of the JSON, its length, magic
 
 @dataclass(frozen=True)
 class OpenedFile:
-    """A file that is open and mapped, with what its trailer says. It stays what it is when the name is given away."""
+    """An open, mapped file with the content of its trailer. It remains valid when another file gets its name."""
 
     file: FileIO
     bytes: npt.NDArray[np.uint8]  # the mapped file, unchecked
@@ -47,7 +47,7 @@ class OpenedFile:
 
 
 class Outdated(StoreCorrupt):
-    """An index file of medlens 0.1.0, without checksums. `seq` is how far it had followed the catalog's deletions."""
+    """An index file of medlens 0.1.0, without checksums. `seq` is the last deletion of the catalog that it includes."""
 
     def __init__(self, path: Path, seq: int) -> None:
         super().__init__(f"the index file {path.name} was written by medlens 0.1.0 and has no checksums")
@@ -63,7 +63,9 @@ class WritableFile(Protocol):
 
 
 def write_whole(path: Path, write: Callable[[WritableFile], dict[str, Any]]) -> None:
-    """`write` fills a temporary file and returns the trailer; the file is sealed, synced and renamed, or nothing is."""
+    """Write a file completely or not at all: `write` fills a temporary file and returns the trailer; then it is synced
+    and renamed.
+    """
     make_folder_like_its_parent(path.parent)
     with written_whole(path, durable=True, like=path.parent) as temporary, temporary.open("wb") as file:
         summed = ChecksumWriter(file)
@@ -74,9 +76,9 @@ def write_whole(path: Path, write: Callable[[WritableFile], dict[str, Any]]) -> 
 
 
 def write_flat(file: WritableFile, dim: int, ids: Ids, vectors: Iterable[npt.NDArray[np.float16]]) -> dict[str, Any]:
-    """Write an IndexIDMap of float16 vectors [len(ids), dim], some at a time; where things lie, for the trailer.
+    """Write an IndexIDMap of float16 vectors [len(ids), dim], in chunks. Returns their offsets, for the trailer.
 
-    What FAISS writes of an empty one gives the header: two counts are set in it, and the two arrays, whose lengths are
+    The header is what FAISS writes for an empty index: two counts are set in it, and the two arrays, whose lengths are
     its last 16 bytes, are filled.
     """
     faiss = load_faiss()
@@ -91,14 +93,14 @@ def write_flat(file: WritableFile, dim: int, ids: Ids, vectors: Iterable[npt.NDA
         file.write(np.ascontiguousarray(batch, dtype="<f2").data)
     expected = offset + len(ids) * dim * 2
     if file.tell() != expected:
-        raise RuntimeError(f"{file.tell() - offset} bytes of vectors were written, expected {expected - offset}")
+        raise RuntimeError(f"{file.tell() - offset} bytes of vectors were written; expected {expected - offset}")
     file.write(struct.pack("<Q", len(ids)))
     file.write(np.ascontiguousarray(ids, dtype="<i8").data)
     return {"dim": dim, "count": len(ids), "vectors_at": offset}
 
 
 def write_compressed(file: WritableFile, compressed: Compressed) -> dict[str, Any]:
-    """Write the compressed index where the file is; the trailer's entries."""
+    """Write the compressed index at the file's position. Returns the trailer's entries."""
     faiss = load_faiss()
     start = file.tell()
     faiss.write_index(compressed.faiss_index, faiss.PyCallbackIOWriter(file.write, 1 << 20))
@@ -108,7 +110,10 @@ def write_compressed(file: WritableFile, compressed: Compressed) -> dict[str, An
 
 
 def open_file(path: Path) -> OpenedFile:
-    """The file, mapped. FileNotFoundError if there is none, StoreCorrupt if it is cut or its trailer is damaged."""
+    """Open and map the file.
+
+    Raises FileNotFoundError if there is none, StoreCorrupt if it is cut or its trailer is damaged.
+    """
     try:
         file = FileIO(path)
         size = os.fstat(file.fileno()).st_size
@@ -140,14 +145,14 @@ def open_file(path: Path) -> OpenedFile:
 
 
 def flat_end(meta: dict[str, Any]) -> int:
-    """Where the float16 vectors and their ids end."""
+    """Return where the float16 vectors and their ids end."""
     return int(meta["vectors_at"] + meta["count"] * (2 * meta["dim"] + 8) + 8)
 
 
 def read_part(path: Path, opened: OpenedFile) -> Part:
-    """The rows of an opened file, nothing of them read yet but the ids. StoreCorrupt if what is read is damaged.
+    """Return the rows of an opened file; only the ids are read. Raises StoreCorrupt if they are damaged.
 
-    FAISS is loaded for a compressed index; what lies flat is where the trailer says.
+    FAISS is loaded only for a compressed index; the trailer states where flat vectors are.
     """
     meta, content, checked = opened.meta, opened.bytes, opened.checked
     dim, count, start = meta["dim"], meta["count"], meta["vectors_at"]
@@ -168,7 +173,7 @@ def read_part(path: Path, opened: OpenedFile) -> Part:
 
 
 def _compressed(path: Path, opened: OpenedFile) -> Compressed:
-    """The compressed index of an opened file. What FAISS reads now is checked now, a list when it is visited."""
+    """The compressed index of an opened file. What FAISS reads now is checked now, a list when it is searched."""
     meta, content, checked = opened.meta, opened.bytes, opened.checked
     start, expected = meta["compressed_at"], (meta["dim"], meta["count"])
     checked.require(start, start + meta["compressed_bytes"] - meta["list_bytes"])
@@ -185,7 +190,7 @@ def _compressed(path: Path, opened: OpenedFile) -> Compressed:
 
 
 def _flat_index(path: Path, opened: OpenedFile) -> tuple[Any, Any]:
-    """The index of all vectors, which FAISS reads where they lie in the mapped file, and the owners of its memory."""
+    """Return the index of all vectors, which FAISS reads in the mapped file, and the owners of its memory."""
     faiss = load_faiss()
     content, dim, count = opened.bytes, opened.meta["dim"], opened.meta["count"]
     opened.checked.require(0, flat_end(opened.meta))
@@ -201,19 +206,21 @@ def _flat_index(path: Path, opened: OpenedFile) -> tuple[Any, Any]:
 
 
 def _read_index(content: npt.NDArray[np.uint8]) -> Any:
-    """The FAISS index that the bytes begin with. It looks into them: they have to outlive it."""
+    """Return the FAISS index that the bytes begin with. It refers to them, so they must outlive it."""
     faiss = load_faiss()
     reader = faiss.ZeroCopyIOReader(faiss.swig_ptr(content), content.size)
     return faiss.read_index(reader, faiss.IO_FLAG_MMAP_IFC)
 
 
 def damaged(path: Path, why: str) -> StoreCorrupt:
-    """The error for an index file that can't be used."""
-    return StoreCorrupt(f"the index file {path.name} is damaged: {why}", hint="Delete it; it is built anew.")
+    """Return the error for an index file that can't be used."""
+    return StoreCorrupt(
+        f"the index file {path.name} is damaged: {why}", hint="Delete the file; medlens rebuilds it from the catalog."
+    )
 
 
 def reason(exc: BaseException, path: Path) -> str:
-    """What an OSError or FAISS says, in one line without the folder."""
+    """Return the message of an OSError or of FAISS, in one line without the folder."""
     if isinstance(exc, OSError) and exc.strerror:
         return exc.strerror
     text = str(exc).replace(f"{path.parent}{os.sep}", "")

@@ -1,8 +1,8 @@
-"""Float16 vectors by position, all compared with a query: by NumPy at first, by FAISS once that pays.
+"""Float16 vectors by position, all compared with a query: by NumPy at first, by FAISS once that is faster.
 
-Importing FAISS takes as long as NumPy takes for dozens of scans of a hundred thousand vectors, and a search from a cold
-process is a single scan. So the first scans are NumPy's, up to so many numbers, and FAISS is loaded for those that
-follow: nobody pays more than about twice what the better choice would have been.
+Importing FAISS takes as long as dozens of NumPy's scans of a hundred thousand vectors, and a search in a new process is
+a single scan. So NumPy does the first scans, up to a number of comparisons, and FAISS is loaded for later ones: nobody
+waits more than about twice as long as with the better choice.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ _BLOCK = 2**16  # numbers that are widened at a time
 class Flat:
     """Vectors [n, D], finite; never changed.
 
-    `load` opens the FAISS index of a file that has them, and returns with it what owns its memory; else one is made.
-    `require(first, stop)` raises StoreCorrupt if the file's rows from `first` to `stop` are damaged.
+    `load` opens the FAISS index of a file that has them, and returns it with the owner of its memory; without it, one
+    is made. `require(first, stop)` raises StoreCorrupt if the file's rows from `first` to `stop` are damaged.
     """
 
     def __init__(
@@ -47,16 +47,16 @@ class Flat:
 
     @property
     def vectors(self) -> Vectors:
-        """All of them, checked."""
+        """All vectors, checked."""
         return self.rows(0, len(self))
 
     def rows(self, first: int, stop: int) -> Vectors:
-        """Those from `first` to before `stop`, checked."""
+        """The vectors from `first` to before `stop`, checked."""
         self._require(first, min(stop, len(self)))
         return self.unchecked[first:stop]
 
     def scan(self, queries: Embeddings) -> Scores | None:
-        """Inner products [Q, n] in float32; None where FAISS is to be asked from now on."""
+        """Return inner products [Q, n] in float32; None if FAISS should be used from now on."""
         count, dim = self.unchecked.shape
         self._scanned += count * dim * len(queries)
         if self._scanned > FEW:
@@ -85,7 +85,7 @@ class Flat:
 
 
 def load_faiss() -> Any:
-    """FAISS, imported when it is first needed. Untyped: its stubs know neither downcasts nor the Python additions."""
+    """Return FAISS, imported on first use. Untyped: its stubs know neither downcasts nor the Python additions."""
     import faiss
 
     return faiss

@@ -44,12 +44,12 @@ _ERROR = 2.0**-9  # of |q| |v|, twice the rounding of both terms of a difference
 _PER_ANSWER = 4  # candidates of 8-bit codes that are scored for an answer
 _CHUNK = 65_536
 _PER_LIST = 64  # vectors that the centres are made of
-_TRIED = 128  # own vectors that are asked with to find how many lists to visit
+_TRIED = 128  # own vectors used as queries to find how many lists to search
 _K = 10
 
 
 class FlatGpuSearch:
-    """Proposes candidates by any index with `search(queries, k)`, whose scores are off by at most _ERROR |q| |v|."""
+    """Proposes candidates from any index with `search(queries, k)` whose scores are off by at most _ERROR |q| |v|."""
 
     def __init__(self, searched: Any, most: int = _MOST) -> None:
         self._searched = searched
@@ -65,7 +65,7 @@ class FlatGpuSearch:
             scores, found = self._searched.search(np.ascontiguousarray(queries[pending]), wanted)
             unsettled = []
             for i, its_scores, rows in zip(pending.tolist(), scores, found, strict=True):
-                valid = rows >= 0  # -1 pads: the sentinel ends here
+                valid = rows >= 0  # -1 is padding: the sentinel is removed here
                 alive = valid & ~part.dead[np.where(valid, rows, 0)]
                 enough = wanted >= total
                 if not enough and alive.sum() >= k:
@@ -82,7 +82,9 @@ class FlatGpuSearch:
 
 
 class ListGpuSearch:
-    """Proposes candidates by an inverted file, visiting `nprobe` of its lists: not all that an exact search finds."""
+    """Proposes candidates from an inverted file, searching `nprobe` of its lists: not all that an exact search
+    finds.
+    """
 
     def __init__(self, searched: Any, nprobe: int = 1) -> None:
         self._searched = searched
@@ -102,9 +104,12 @@ class ListGpuSearch:
         return proposed
 
     def tune(self, part: Part, nlist: int) -> float:
-        """Visit the fewest lists, by powers of two, that find _AIM of the exact answers; the recall that this gave.
+        """Search the fewest lists, by powers of two, that find _AIM of the exact results.
 
-        Asked with rows of the part itself, each without itself."""
+        Returns the recall that this gave.
+
+        The queries are rows of the part itself, each without itself.
+        """
         rows = np.sort(np.random.default_rng(0).choice(len(part.ids), min(_TRIED, len(part.ids)), replace=False))
         own, queries = part.ids[rows].tolist(), part.gather(rows).astype(np.float32)
 
@@ -122,48 +127,60 @@ class ListGpuSearch:
 
 
 def gpu_numbers(device: str) -> list[int]:
-    """The GPUs that `cuda` (all) or `cuda:N` names. StoreError if there is none."""
+    """Return the GPUs that `cuda` (all) or `cuda:N` names. Raises StoreError if there is none."""
     count = load_faiss().get_num_gpus()
     if not count:
-        raise StoreError("FAISS sees no GPU here", hint="Use --device cpu; nvidia-smi tells whether a driver is there.")
+        raise StoreError(
+            "FAISS does not find a GPU on this machine", hint="Use --device cpu. Run nvidia-smi to check the driver."
+        )
     if device == "cuda":
         return list(range(count))
     number = device.removeprefix("cuda:")
     if not number.isdigit() or int(number) >= count:
-        raise StoreError(f"there is no device {device!r}", hint=f"There are cuda:0 to cuda:{count - 1}.")
+        raise StoreError(
+            f"there is no device {device!r} on this machine", hint=f"Use one of cuda:0 to cuda:{count - 1}."
+        )
     return [int(number)]
 
 
 def move_to_gpu(index: CatalogIndex, device: str) -> None:
-    """Let GPUs search the rows of the file. Those that came since are searched on the CPU beside them.
+    """Let GPUs search the rows of the file. Rows that were added since are searched on the CPU.
 
-    Raises StoreError if there is no such GPU, or if the rows fit on it in no form."""
+    Raises StoreError if there is no such GPU, or if the rows fit on it in no form.
+    """
     numbers = gpu_numbers(device)
     index.move_to(lambda part: fitting(part, lambda: flat_on_gpus(part, numbers), lambda: ivf_on_gpus(part, numbers)))
 
 
 def fitting(part: Part, flat: Callable[[], Any], lists: Callable[[], Any]) -> Proposer:
-    """All rows by `flat`, else by `lists`, tuned; FAISS says by a RuntimeError that its memory is not enough."""
+    """Return all rows by `flat`, else by `lists`, tuned; FAISS raises a RuntimeError if its memory is not enough."""
     count, dim = part.codes().shape
     try:
         return FlatGpuSearch(flat())
     except RuntimeError as exc:
-        log.warning("%.1f GB of vectors do not fit on the GPU; it keeps half of that, in lists", count * dim * 2 / 1e9)
-        log.debug("FAISS said: %s", exc)
+        log.warning(
+            "%.1f GB of vectors do not fit on the GPU; it keeps half of that, as 8-bit codes in lists",
+            count * dim * 2 / 1e9,
+        )
+        log.debug("FAISS reported: %s", exc)
     try:
         listed = ListGpuSearch(lists())
         recall = listed.tune(part, default_nlist(count))
     except RuntimeError as exc:
         raise StoreError(
             f"{count * dim / 1e9:.1f} GB of vectors do not fit on the GPU",
-            hint="Use --device cpu, or let several GPUs share them: --device cuda takes all there are.",
+            hint="Use --device cpu, or --device cuda to share the vectors among all GPUs.",
         ) from exc
-    log.info("the GPU visits %d lists of an inverted file: recall@10 %.3f of the exact search", listed.nprobe, recall)
+    log.info(
+        "the GPU searches %d lists of an inverted file, with a recall@10 of %.3f of the exact search",
+        listed.nprobe,
+        recall,
+    )
     return listed
 
 
 def flat_on_gpus(part: Part, numbers: list[int]) -> Any:
-    """A flat float16 index of all rows by position: on one GPU, or in equal shares on several."""
+    """Return a flat float16 index of all rows by position: on one GPU, or in equal shares on several."""
     faiss = load_faiss()
 
     def made(number: int, vectors: Any) -> Any:
@@ -175,7 +192,7 @@ def flat_on_gpus(part: Part, numbers: list[int]) -> Any:
 
 
 def ivf_on_gpus(part: Part, numbers: list[int]) -> Any:
-    """An inverted file of 8-bit codes of all rows by position: on one GPU, or in equal shares on several."""
+    """Return an inverted file of 8-bit codes of all rows by position: on one GPU, or in equal shares on several."""
     faiss = load_faiss()
 
     def made(number: int, vectors: Any) -> Any:
@@ -189,7 +206,7 @@ def ivf_on_gpus(part: Part, numbers: list[int]) -> Any:
             nlist,
             faiss.ScalarQuantizer.QT_8bit,
             faiss.METRIC_INNER_PRODUCT,
-            False,  # codes of the vectors themselves, not of what is left of them at a centre
+            False,  # codes of the vectors themselves, not of their residuals at a centre
             config,
         )
         chosen = np.random.default_rng(0).choice(count, size=min(count, _PER_LIST * nlist), replace=False)
@@ -200,7 +217,7 @@ def ivf_on_gpus(part: Part, numbers: list[int]) -> Any:
 
 
 def _shared(part: Part, numbers: list[int], made: Callable[[int, Any], Any]) -> Any:
-    """The rows of a part in indexes that `made` makes for a GPU and its share of the vectors, searched as one."""
+    """The rows of a part in indexes that `made` creates for a GPU and its share of the vectors, searched as one."""
     faiss = load_faiss()
     vectors = part.codes()
     shares = np.array_split(np.arange(len(vectors)), min(len(numbers), len(vectors)))

@@ -1,10 +1,9 @@
-"""The vector index of a store, derived from the catalog: exact search, or a compressed index where one was built.
+"""The vector index of a store, derived from the catalog: exact, or compressed if a compressed index was built.
 
-The rows lie in ascending order of their ids as float16 vectors. What was loaded from a file stays memory-mapped and is
-never changed; rows added since live in a small exact index beside it, rows removed are masked. So opening and catching
-up cost what changed, not what is there, and nothing new is missed by an older compressed index.
-
-The file can be deleted at any time: see `file`.
+The rows are float16 vectors in ascending order of their ids. What was loaded from a file stays memory-mapped and is
+never changed; rows added since are in a small exact index beside it, and removed rows are masked. So opening and
+updating cost only what changed, and a compressed index misses no newer row. The file can be deleted at any time: see
+`file`.
 """
 
 from __future__ import annotations
@@ -45,7 +44,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class IndexChanges:
-    """How many rows an index took in and let go; whether all of it was built anew."""
+    """How many rows an index added and removed, and whether it was rebuilt."""
 
     added: int = 0
     removed: int = 0
@@ -58,17 +57,17 @@ class IndexChanges:
 class CatalogIndex:
     """Exact inner-product search over float16 vectors by id. A `StoreIndex`, see `port`.
 
-    Searches may run in several threads, also while another adds or removes: each sees one state.
+    Searches may run in several threads, also while another thread adds or removes rows: each sees one state.
 
-    What is read of its file is checked first. If it is damaged, `renew` gives the index anew, from the catalog, and
-    this one goes on with that; without `renew` StoreCorrupt is raised.
+    What is read from its file is checked first. If it is damaged, `renew` returns the index rebuilt from the catalog,
+    and this one continues with that; without `renew`, StoreCorrupt is raised.
     """
 
     renew: Callable[[], CatalogIndex] | None = None
 
     def __init__(self, dim: int, kind: VectorKind = "frame", store_id: str = "") -> None:
         if dim < 1:
-            raise ValueError(f"dim is {dim}, expected at least 1")
+            raise ValueError(f"dim is {dim}; expected 1 or more")
         self._dim = dim
         self.kind: VectorKind = kind
         self.store_id = store_id
@@ -92,22 +91,22 @@ class CatalogIndex:
         return self._state.ids()
 
     def search(self, queries: Embeddings, k: int, allowed: RowFilter | None = None, *, exact: bool = False) -> Hits:
-        """Per query at most k pairs of (id, inner product), best first, equal scores by ascending id.
+        """Return per query at most k pairs of (id, inner product), best first, equal scores by ascending id.
 
-        `queries` is [D] or [Q, D] and finite, else ValueError. With `allowed` only the rows that pass are searched, and
-        exactly. Without, a compressed index is asked where there is one, unless `exact`.
+        `queries` is [D] or [Q, D] and finite, else ValueError. With `allowed`, only these rows are searched, and
+        exactly. Without it, a compressed index is used if there is one, unless `exact`.
         """
         return self._nearest(queries, k, None if allowed is None else allowed.ids, exact)
 
     def scores(self, queries: Embeddings, ids: Ids) -> list[dict[int, float]]:
-        """Per query the inner product with each of `ids` (any order) that is here. ValueError as for `search`."""
+        """Return per query the inner product with each of `ids` (any order) that exists. ValueError as for `search`."""
         return [dict(found) for found in self._nearest(queries, len(ids), ids, exact=True)]
 
     def _nearest(self, queries: Embeddings, k: int, ids: Ids | None, exact: bool) -> Hits:
         array = np.asarray(queries, dtype=np.float32)
         array = self._checked(array[None, :] if array.ndim == 1 else array, "queries")
         if k < 0:
-            raise ValueError(f"k is {k}, expected 0 or more")
+            raise ValueError(f"k is {k}; expected 0 or more")
         allowed = None if ids is None else ascending(ids)
         if k == 0:
             return [[] for _ in array]
@@ -122,7 +121,7 @@ class CatalogIndex:
         return self._of_sound(search)
 
     def _of_sound(self, read: Callable[[State], T]) -> T:
-        """What `read` makes of the present state, or of the renewed one if that finds the file damaged."""
+        """Return the result of `read` on the current state, or on the renewed one if the file is damaged."""
         state = self._state
         try:
             return read(state)
@@ -131,28 +130,31 @@ class CatalogIndex:
                 raise
             with self._writing:
                 if self._state.mapped.vector_file is state.mapped.vector_file:  # else another thread has renewed it
-                    log.warning("%s; building it anew from the catalog", exc)
+                    log.warning("%s; it is rebuilt from the catalog", exc)
                     self._state = self.renew()._state
         return read(self._state)
 
     def add(self, ids: Ids, vectors: npt.NDArray[np.floating[Any]]) -> None:
-        """Add vectors [n, D] under ids [n]. ValueError for ids there already or twice, a wrong shape, NaN."""
+        """Add vectors [n, D] under ids [n].
+
+        Raises ValueError for ids that exist or occur twice, a wrong shape, or NaN.
+        """
         new = np.asarray(ids, dtype=np.int64).reshape(-1)
-        with np.errstate(over="ignore"):  # what float16 can't hold becomes infinity, and is refused
-            array = self._checked(np.asarray(vectors).astype("<f2"), "vectors, as float16,")
+        with np.errstate(over="ignore"):  # a value that float16 can't represent becomes infinity and is refused
+            array = self._checked(np.asarray(vectors).astype("<f2"), "vectors as float16")
         if len(new) != len(array):
-            raise ValueError(f"{len(new)} ids for {len(array)} vectors")
+            raise ValueError(f"there are {len(new)} ids for {len(array)} vectors")
         order = np.argsort(new, kind="stable")
         new, array = new[order], array[order]
         twice = new[1:][new[1:] == new[:-1]]
         if len(twice):
-            raise ValueError(f"id {twice[0]} is given twice")
+            raise ValueError(f"the id {twice[0]} occurs twice")
         with self._writing:
             state = self._state
             there = [part.ids[part.rows_of(new)] for part in state.parts]
             known = np.concatenate(there)
             if len(known):
-                raise ValueError(f"id {known[0]} is in the index already, and {len(known) - 1} more")
+                raise ValueError(f"the id {known[0]} and {len(known) - 1} more are in the index already")
             if not len(new):
                 return
             highest = max((int(part.ids[-1]) for part in state.parts if len(part.ids)), default=-(2**63))
@@ -163,7 +165,7 @@ class CatalogIndex:
                 self._state = State(empty_part(self._dim), self._merged(state, new, array), mark)
 
     def remove(self, ids: Ids) -> int:
-        """Remove those of `ids` that are here; how many were."""
+        """Remove those of `ids` that exist. Returns their number."""
         gone = ascending(ids)
         with self._writing:
             mapped, here = self._state.mapped.without(gone)
@@ -172,9 +174,10 @@ class CatalogIndex:
             return here + there
 
     def catch_up(self, catalog: VectorSource) -> IndexChanges:
-        """Take in what was committed to the catalog since this index's mark, and let go what was deleted there.
+        """Add what was committed to the catalog since this index's mark, and remove what was deleted there.
 
-        Costs what changed. Additions are read before deletions, so a row that comes and goes meanwhile ends up gone.
+        Costs only what changed. Additions are read before deletions, so a row that was added and deleted meanwhile is
+        removed.
         """
         with self._writing:
             state = self._state
@@ -188,9 +191,9 @@ class CatalogIndex:
             return IndexChanges(added, removed)
 
     def agrees_with(self, catalog: VectorSource, sample: int = 32) -> bool:
-        """Whether a sample of rows, the newest among them, is what the catalog holds under those ids.
+        """Whether a sample of rows, the newest among them, equals the rows of the catalog under those ids.
 
-        For an index that has caught up. It tells a file that belongs to another state, such as a restored backup.
+        For an index that was just updated. It detects a file of another state, such as a restored backup.
         """
         ids = self.ids
         if not len(ids):
@@ -201,12 +204,12 @@ class CatalogIndex:
         return np.array_equal(found, chosen) and np.array_equal(vectors, self.vectors_of(chosen))
 
     def vectors_of(self, ids: Ids) -> npt.NDArray[np.float16]:
-        """The vectors [n, D] of those of `ids` that are here, by ascending id."""
+        """Return the vectors [n, D] of those of `ids` that exist, by ascending id."""
         wanted = ascending(ids)
         return self._of_sound(lambda state: np.concatenate([part.gather(part.rows_of(wanted)) for part in state.parts]))
 
     def check(self) -> None:
-        """Read all of the file that this index is mapped from, to find whether anything in it is damaged."""
+        """Read all of the mapped file. Raises StoreCorrupt if anything in it is damaged."""
 
         def read(state: State) -> None:
             vector_file = state.mapped.vector_file
@@ -217,7 +220,7 @@ class CatalogIndex:
 
     @property
     def tuning(self) -> Tuning | None:
-        """How the compressed index is searched; None if there is none and every search is exact."""
+        """The search settings of the compressed index; None if there is none and every search is exact."""
         compressed = self._state.mapped.compressed
         return compressed.tuning if compressed else None
 
@@ -228,7 +231,9 @@ class CatalogIndex:
 
     @property
     def memory_bytes(self) -> int:
-        """What a search without filter may touch: all vectors, or the compressed index and the rows it lacks."""
+        """The bytes that a search without a filter may use: all vectors, or the compressed index and the rows it
+        lacks.
+        """
         state = self._state
         bookkeeping = sum(9 * len(part.ids) for part in state.parts)
         exact = [part for part in state.parts if part.compressed is None]
@@ -236,9 +241,9 @@ class CatalogIndex:
         return bookkeeping + sum(quick) + sum(2 * self._dim * len(part.ids) for part in exact)
 
     def save(self, path: Path) -> None:
-        """Write the index to a file, whole or not at all: a temporary file, fsync, rename.
+        """Write the index to a file, completely or not at all: a temporary file, fsync, rename.
 
-        Removed vectors are not in it, nor their codes; new ones are in the compressed index too, if there is one.
+        Removed vectors and their codes are not in it; new ones are in the compressed index too, if there is one. Raises
         StoreError if it can't be written.
         """
         self._of_sound(lambda state: self._save(state, path))
@@ -265,12 +270,15 @@ class CatalogIndex:
         except (OSError, RuntimeError) as exc:
             raise StoreError(
                 f"the index file {path.name} can't be written: {reason(exc, path)}",
-                hint="Make room and check permissions; the catalog has everything, nothing is lost.",
+                hint="Free disk space and check the permissions. Nothing is lost: the catalog has all vectors.",
             ) from exc
 
     @classmethod
     def load(cls, path: Path) -> CatalogIndex:
-        """Open what `save` wrote, memory-mapped. FileNotFoundError if there is none, StoreCorrupt if it is damaged."""
+        """Open what `save` wrote, memory-mapped.
+
+        Raises FileNotFoundError if there is none, StoreCorrupt if it is damaged.
+        """
         opened = open_file(path)
         meta = opened.meta
         index = cls(meta["dim"], meta["kind"], meta["store_id"])
@@ -279,7 +287,7 @@ class CatalogIndex:
         return index
 
     def compress(self, nlist: int | None = None, on_progress: Callable[[int], None] | None = None) -> None:
-        """Build a compressed index over the rows of the file. Those that came since are searched beside it."""
+        """Build a compressed index over the rows of the file. Rows that were added since are searched beside it."""
         with self._writing:
             if len(self._state.mapped.ids):
                 vectors = self._of_sound(lambda state: state.mapped.codes())
@@ -287,7 +295,7 @@ class CatalogIndex:
                 self._state = replace(self._state, mapped=replace(self._state.mapped, compressed=compressed))
 
     def tune(self, tuning: Tuning | None) -> None:
-        """Search the compressed index in this way from now on; None drops it."""
+        """Search the compressed index with these settings from now on; None removes it."""
         with self._writing:
             mapped = self._state.mapped
             compressed = mapped.compressed.tuned(tuning) if tuning and mapped.compressed else None
@@ -309,18 +317,20 @@ class CatalogIndex:
         for ids, vectors in catalog.iter_vectors(self.kind, after_id=after_id):
             if vectors.shape[1] != self._dim:
                 raise StoreCorrupt(
-                    f"{self.kind} vectors of the catalog have {vectors.shape[1]} numbers, expected {self._dim}",
+                    f"the {self.kind} vectors of the catalog have {vectors.shape[1]} numbers; expected {self._dim}",
                     hint="Index the archive into a new store.",
                 )
             if not np.isfinite(vectors).all():
                 raise StoreCorrupt(
-                    f"{self.kind} vectors of the catalog between ids {ids[0]} and {ids[-1]} hold NaN or infinity",
+                    f"{self.kind} vectors of the catalog with ids from {ids[0]} to {ids[-1]} contain NaN or infinity",
                     hint="Index the archive into a new store.",
                 )
             yield ids, vectors
 
     def _appended(self, part: Part, batches: Iterable[tuple[Ids, npt.NDArray[Any]]]) -> Part:
-        """A copy of the part with rows behind it whose ids are above all others; the part itself if there are none."""
+        """Return a copy of the part with further rows whose ids are higher than all others; the part itself if there
+        are none.
+        """
         new = list(batches)
         if not new:
             return part
@@ -329,7 +339,7 @@ class CatalogIndex:
         return new_part(ids, Flat(np.concatenate([part.codes()[alive], *(vectors for _, vectors in new)])))
 
     def _merged(self, state: State, new: Ids, vectors: npt.NDArray[Any]) -> Part:
-        """All rows of a state and new ones, in order of their ids, in memory."""
+        """Return all rows of a state and new ones, in order of their ids, in memory."""
         ids = np.concatenate([state.ids(), new])
         codes = np.concatenate([part.codes()[~part.dead] for part in state.parts] + [vectors])
         order = np.argsort(ids, kind="stable")
@@ -337,7 +347,9 @@ class CatalogIndex:
 
     def _checked(self, array: npt.NDArray[Any], what: str) -> npt.NDArray[Any]:
         if array.ndim != 2 or array.shape[1] != self._dim:
-            raise ValueError(f"{what} have shape {array.shape}, expected (N, {self._dim})")
+            raise ValueError(f"the {what} have shape {array.shape}; expected (N, {self._dim})")
         if not np.isfinite(array).all():
-            raise ValueError(f"{what} hold NaN or infinity in {int((~np.isfinite(array)).any(axis=1).sum())} rows")
+            raise ValueError(
+                f"{int((~np.isfinite(array)).any(axis=1).sum())} rows of the {what} contain NaN or infinity"
+            )
         return array

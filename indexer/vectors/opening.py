@@ -1,8 +1,8 @@
-"""How an index comes from its file and the catalog, and goes back to the file.
+"""How an index is read from its file and updated from the catalog, and written back.
 
 Whatever is wrong with the file, the catalog has everything: a file that is missing, damaged, of another store or of
-another state of this one is built anew. Who writes holds a lock, so that of two writers the second goes on from what
-the first has written; readers need none, for they keep the file that they opened.
+another state of this one is rebuilt. A writer holds a lock, so the second of two writers continues from what the first
+has written; readers need none, because they keep the file that they opened.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class IndexFile:
-    """Whose index it is and where its file lies."""
+    """The file of an index, with the dimension, kind and store that it must have."""
 
     path: Path
     dim: int
@@ -34,7 +34,7 @@ class IndexFile:
 
 
 def open_index(file: IndexFile, catalog: VectorSource) -> CatalogIndex:
-    """The index in the file, caught up with the catalog and written back where that pays; rebuilt if it is no good.
+    """Open the index, update it from the catalog and write it back if that pays; rebuild it if it can't be used.
 
     Deletions are always written back, so that erased vectors leave the file; additions once they are a twentieth of it.
     """
@@ -46,12 +46,12 @@ def open_index(file: IndexFile, catalog: VectorSource) -> CatalogIndex:
         try:
             index = _written(file, catalog, index, before)
         except StoreError as exc:
-            log.warning("%s; searching goes on without it", exc)
+            log.warning("%s; the search continues without the file", exc)
     return _renewable(index, file, catalog)
 
 
 def refreshed(file: IndexFile, catalog: VectorSource) -> CatalogIndex:
-    """The index caught up with the catalog, and its file too. StoreError if that can't be written."""
+    """Return the index, updated from the catalog together with its file. Raises StoreError if that can't be written."""
     before = _signature(file.path)
     index, caught = _caught_up(file, catalog)
     index = _written(file, catalog, index, before) if caught or before is None else index
@@ -59,9 +59,9 @@ def refreshed(file: IndexFile, catalog: VectorSource) -> CatalogIndex:
 
 
 def _renewable(index: CatalogIndex, file: IndexFile, catalog: VectorSource) -> CatalogIndex:
-    """The index, which is built anew from the catalog should its file turn out to be damaged when it is read.
+    """Return the index, which is rebuilt from the catalog if its file turns out to be damaged when it is read.
 
-    Its file has let go what was erased, so that an index that can't be written is used all the same.
+    Its file no longer contains erased vectors, so an index that can't be written may be used nevertheless.
     """
 
     def renewed() -> CatalogIndex:
@@ -72,7 +72,7 @@ def _renewable(index: CatalogIndex, file: IndexFile, catalog: VectorSource) -> C
                 anew.save(file.path)
             return CatalogIndex.load(file.path)
         except StoreError as exc:
-            log.warning("%s; searching goes on without it", exc)
+            log.warning("%s; the search continues without the file", exc)
             return anew
 
     index.renew = renewed
@@ -82,21 +82,23 @@ def _renewable(index: CatalogIndex, file: IndexFile, catalog: VectorSource) -> C
 def _written(
     file: IndexFile, catalog: VectorSource, index: CatalogIndex, before: tuple[int, ...] | None
 ) -> CatalogIndex:
-    """Write the index, which was made from the file that was there `before`; if another is there, from that one."""
+    """Write the index, which was made from the file that existed `before`; if another file exists now, update that
+    one.
+    """
     with writing(file):
         if _signature(file.path) != before:
             index, _ = _caught_up(file, catalog)
         try:
             index.save(file.path)
         except StoreCorrupt as exc:
-            log.warning("%s; building it anew from the catalog", exc)
+            log.warning("%s; it is rebuilt from the catalog", exc)
             index, _ = _from_nothing(file, catalog)
             index.save(file.path)
         return CatalogIndex.load(file.path)
 
 
 def _signature(path: Path) -> tuple[int, ...] | None:
-    """What tells one file of this name from another; None if there is none."""
+    """Return a value that distinguishes this file from others of its name; None if there is none."""
     try:
         found = path.stat()
     except FileNotFoundError:
@@ -106,9 +108,10 @@ def _signature(path: Path) -> tuple[int, ...] | None:
 
 @contextmanager
 def writing(file: IndexFile) -> Iterator[None]:
-    """Held by one process at a time, for as long as it makes a new file of an index.
+    """Hold the lock of the folder, for one process at a time, while it writes a new file of an index.
 
-    An unfinished file that is there then is of a process that was killed, and may hold what was erased since: it goes.
+    An unfinished file that is there then belongs to a process that was killed and may contain erased vectors, so it is
+    removed.
     """
     try:
         with locked(file.path.parent):
@@ -116,31 +119,36 @@ def writing(file: IndexFile) -> Iterator[None]:
     except OSError as exc:
         raise StoreError(
             f"the index file {file.path.name} can't be written: {reason(exc, file.path)}",
-            hint="Make room and check permissions; the catalog has everything, nothing is lost.",
+            hint="Free disk space and check the permissions. Nothing is lost: the catalog has all vectors.",
         ) from exc
 
 
 def _caught_up(file: IndexFile, catalog: VectorSource) -> tuple[CatalogIndex, IndexChanges]:
-    """The index as the catalog has it. A file that was no good counts as a removal: it has to be overwritten."""
+    """Return the index, updated from the catalog.
+
+    A file that could not be used counts as a removal: it must be overwritten.
+    """
     try:
         index = CatalogIndex.load(file.path)
         if (index.dim, index.kind, index.store_id) == (file.dim, file.kind, file.store_id):
             caught = _followed(index, catalog)
             if caught is not None:
                 return index, caught
-            why = f"the index file {file.path.name} is not of this catalog's present state"
+            why = f"the index file {file.path.name} does not match the current state of the catalog"
         else:
             why = f"the index file {file.path.name} belongs to another store, or to a model that this one had before"
     except FileNotFoundError:
         return _from_nothing(file, catalog)
     except Outdated as exc:
-        log.warning("%s; building it anew from the catalog. If it was compressed, run `medlens optimize` again", exc)
+        log.warning(
+            "%s; it is rebuilt from the catalog. If the index was compressed, run `medlens optimize` again", exc
+        )
         index, caught = _from_nothing(file, catalog)
         _, erased = catalog.deleted_since(file.kind, exc.seq)
         return index, IndexChanges(caught.added, len(erased), anew=True)
     except StoreCorrupt as exc:
         why = str(exc)
-    log.warning("%s; building it anew from the catalog", why)
+    log.warning("%s; it is rebuilt from the catalog", why)
     index, caught = _from_nothing(file, catalog)
     return index, IndexChanges(caught.added, int(file.path.is_file()))
 
@@ -151,10 +159,10 @@ def _from_nothing(file: IndexFile, catalog: VectorSource) -> tuple[CatalogIndex,
 
 
 def _followed(index: CatalogIndex, catalog: VectorSource) -> IndexChanges | None:
-    """Bring an index up to the catalog; None if it is of another state. StoreCorrupt if its file is damaged."""
+    """Update an index from the catalog; None if it has another state. Raises StoreCorrupt if its file is damaged."""
     caught = index.catch_up(catalog)
     while not index.agrees_with(catalog):
-        since = index.catch_up(catalog)  # what another process deleted meanwhile is no disagreement
+        since = index.catch_up(catalog)  # rows that another process deleted meanwhile do not count
         if not since.removed:
             return None
         caught = IndexChanges(caught.added + since.added, caught.removed + since.removed)

@@ -25,14 +25,14 @@ from retrieval.types import Embeddings, Ids
 
 Hits = list[list[tuple[int, float]]]
 
-_DIRECT = 2048  # up to so many allowed rows are scored one by one, without FAISS
-_SLACK = 32  # candidates beyond k that are asked for at first
+_DIRECT = 2048  # up to this many allowed rows are scored one by one, without FAISS
+_SLACK = 32  # candidates beyond k that are requested at first
 _READ = 1024  # up to so many rows are read, not mapped: pages that a mapping touched stay resident
 _CHUNK = 65_536  # rows that are handled at a time
 
 
 class VectorSource(Protocol):
-    """What an index asks of the catalog."""
+    """What an index needs from the catalog."""
 
     def iter_vectors(
         self, kind: VectorKind, after_id: int = 0, batch: int = 4096
@@ -53,7 +53,7 @@ class Mark:
 
 @dataclass(frozen=True)
 class VectorFile:
-    """Vectors as they lie in an open file, one after the other. The file may have been replaced on the disk since."""
+    """Vectors in an open file, one after the other. Another file may have taken its name since."""
 
     file: FileIO
     checked: CheckedFile
@@ -88,12 +88,12 @@ class Part:
 
     @cached_property
     def alive_selector(self) -> Any:
-        """What FAISS may return; None if that is everything."""
+        """The selector of the rows that FAISS may return; None if it may return all."""
         return selector(~self.dead) if self.alive < len(self.ids) else None
 
     def rows_of(self, ids: Ids) -> Rows:
-        """Positions of those of `ids` (ascending) that are here and not dead."""
-        if len(self.ids) and self.ids[-1] - self.ids[0] + 1 == len(self.ids):  # no gaps: the position says the id
+        """Return the positions of those of `ids` (ascending) that exist and are not removed."""
+        if len(self.ids) and self.ids[-1] - self.ids[0] + 1 == len(self.ids):  # no gaps: the id gives the position
             rows = ids[(ids >= self.ids[0]) & (ids <= self.ids[-1])] - self.ids[0]
             present: Rows = rows if self.alive == len(self.ids) else rows[~self.dead[rows]]
             return present
@@ -116,14 +116,14 @@ class Part:
         return self.flat.unchecked[rows]
 
     def iter_alive(self) -> Iterator[Vectors]:
-        """The vectors that are not dead, in order, some at a time."""
+        """Yield the vectors that are not removed, in order, in chunks."""
         for start in range(0, len(self.flat), _CHUNK):
             chunk = self.flat.rows(start, start + _CHUNK)
             dead = self.dead[start : start + _CHUNK]
             yield chunk[~dead] if dead.any() else chunk
 
     def without(self, ids: Ids) -> tuple[Part, int]:
-        """The part less those of `ids` (ascending) that are here; how many were."""
+        """Return the part without those of `ids` (ascending) that exist, and their number."""
         rows = self.rows_of(ids)
         if not len(rows):
             return self, 0
@@ -134,7 +134,7 @@ class Part:
 
 @dataclass(frozen=True)
 class State:
-    """What one search sees. `mapped` may be a memory-mapped file; `recent` is in memory, its ids all above."""
+    """The rows that one search sees. `mapped` may be a memory-mapped file; `recent` is in memory, with higher ids."""
 
     mapped: Part
     recent: Part
@@ -149,7 +149,7 @@ class State:
 
 
 def search_part(part: Part, queries: Embeddings, k: int, allowed: Ids | None, exact: bool = False) -> Hits:
-    """The k best of one part per query. With `allowed` (ascending) or `exact` a compressed index is not asked."""
+    """The k best rows of one part per query. With `allowed` (ascending) or `exact`, a compressed index is not used."""
     if not part.alive:
         return [[] for _ in queries]
     if allowed is not None:
@@ -177,7 +177,7 @@ def _among(part: Part, queries: Embeddings, k: int, rows: Rows) -> list[Rows]:
 
 
 def _candidates(part: Part, queries: Embeddings, k: int, among: Rows | None) -> list[Rows]:
-    """Per query, rows among which the k best of `among` (None: all that are alive) certainly are."""
+    """Return per query rows that certainly include the k best of `among` (None: all that are not removed)."""
     # A float32 sum of D products is off by at most about D * 2**-24 * |q| * |v|, a difference by twice; |v| is about 1.
     margins = 4 * queries.shape[1] * 2.0**-24 * np.linalg.norm(queries, axis=1) + 1e-30
     scanned = part.flat.scan(queries)
@@ -194,7 +194,7 @@ def _candidates(part: Part, queries: Embeddings, k: int, among: Rows | None) -> 
 
 
 def _by_faiss(part: Part, queries: Embeddings, k: int, among: Rows | None, margins: npt.NDArray[Any]) -> list[Rows]:
-    """FAISS's best, more of them until the last is clearly worse than the k-th."""
+    """Return FAISS's best rows, and more of them until the last one is clearly worse than the k-th."""
     chosen, total = part.alive_selector, part.alive
     if among is not None:
         mask = np.zeros(len(part.ids), dtype=np.bool_)
@@ -207,7 +207,7 @@ def _by_faiss(part: Part, queries: Embeddings, k: int, among: Rows | None, margi
     while len(pending):
         scores, rows = part.flat.faiss_index.search(queries[pending], wanted, params=parameters)
         for i, its_rows in zip(pending, rows, strict=True):
-            out[i] = np.sort(its_rows[its_rows >= 0])  # -1 pads: the sentinel ends here
+            out[i] = np.sort(its_rows[its_rows >= 0])  # -1 is padding: the sentinel is removed here
         if wanted >= total:
             break
         pending = pending[scores[:, -1] >= scores[:, k - 1] - margins[pending]]
@@ -216,7 +216,7 @@ def _by_faiss(part: Part, queries: Embeddings, k: int, among: Rows | None, margi
 
 
 def _scored(part: Part, query: Embeddings, rows: Rows, k: int) -> list[tuple[int, float]]:
-    """The k best of the rows (ascending), by their inner product in float64, rounded to float32."""
+    """Return the k best of the rows (ascending), by their inner product in float64, rounded to float32."""
     # einsum without optimisation sums each row alone and alike: equal rows, equal sums. A BLAS product would not.
     exact = query.astype(np.float64)
     scores = np.empty(len(rows), dtype=np.float32)
@@ -228,7 +228,7 @@ def _scored(part: Part, query: Embeddings, rows: Rows, k: int) -> list[tuple[int
 
 
 def selector(mask: npt.NDArray[np.bool_]) -> Any:
-    """An IDSelector that lets pass the rows where the mask [n] is true."""
+    """Return an IDSelector that accepts the rows whose mask [n] is true."""
     return load_faiss().IDSelectorBitmap(np.packbits(mask, bitorder="little"))
 
 
@@ -241,7 +241,7 @@ def empty_part(dim: int) -> Part:
 
 
 def ascending(ids: Ids) -> Ids:
-    """Sorted and each once. Not np.unique: its first call imports numpy.ma, a tenth of a cold search's time."""
+    """The ids sorted, each once. Not np.unique: its first call imports numpy.ma, a tenth of a cold search's time."""
     array = np.asarray(ids, dtype=np.int64).reshape(-1)
     if not np.all(array[1:] > array[:-1]):
         array = np.sort(array)

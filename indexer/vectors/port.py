@@ -1,6 +1,6 @@
-"""What a store and the tasks on it ask of an index, of whatever kind it is. Search asks less: `VectorIndex`.
+"""What a store and its tasks need from an index, of whatever kind it is. Search needs less: `VectorIndex`.
 
-Another kind of index, one in a database for example, implements this and is returned by `DerivedFiles.index`.
+Another kind of index, such as one in a database, implements this and is returned by `DerivedFiles.index`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from retrieval.types import Ids, VectorIndex
 
 @runtime_checkable
 class StoreIndex(VectorIndex, Protocol):
-    """An index that is derived from the catalog, follows it, and can be held against it."""
+    """An index that is derived from the catalog, is updated from it, and can be compared with it."""
 
     @property
     def store_id(self) -> str:
@@ -29,9 +29,9 @@ class StoreIndex(VectorIndex, Protocol):
         ...
 
     def vectors_of(self, ids: Ids) -> npt.NDArray[np.float16]:
-        """The vectors [n, D] of those of `ids` that are here, by ascending id."""
+        """Return the vectors [n, D] of those of `ids` that exist, by ascending id."""
         ...
 
     def catch_up(self, catalog: VectorSource) -> object:
-        """Take in what was committed to the catalog since, and let go what was deleted there."""
+        """Add what was committed to the catalog since, and remove what was deleted there."""
         ...

@@ -1,6 +1,6 @@
-"""What names rows that may be the nearest, quicker than a scan of them all, and what it sees of the rows.
+"""The interface between the parts of an index and what proposes candidates from them faster than a full scan.
 
-The ground that the pieces of an index (parts) and what proposes from them (compressed, gpu) both stand on.
+The modules parts, compressed and gpu share it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ Rows = npt.NDArray[np.int64]  # positions in one part of an index
 
 
 class Proposable(Protocol):
-    """Rows by position. Those that are dead were removed, and may not be proposed."""
+    """Rows by position. Removed rows (`dead`) must not be proposed."""
 
     @property
     def ids(self) -> Ids: ...
@@ -29,13 +29,13 @@ class Proposable(Protocol):
 
     @property
     def alive_selector(self) -> Any:
-        """What FAISS may return; None if that is everything."""
+        """The selector of the rows that FAISS may return; None if it may return all."""
         ...
 
 
 class Proposer(Protocol):
-    """Something quicker than a scan that names rows which may be the nearest, for an exact score."""
+    """Proposes rows that may be the nearest, faster than a full scan, for exact scoring."""
 
     def propose(self, queries: Embeddings, k: int, part: Proposable) -> list[Rows | None]:
-        """Per query ascending rows that are not dead, at least min(k, part.alive); None asks for an exact search."""
+        """Ascending rows per query that are not removed, at least min(k, part.alive); None requests an exact search."""
         ...

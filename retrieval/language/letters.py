@@ -5,14 +5,14 @@ from __future__ import annotations
 import unicodedata
 from typing import Literal
 
-MOST_MARKS = 30  # in a row, as in the Stream-Safe Text Format (UAX #15, section 13); no language writes as many
+MOST_MARKS = 30  # combining marks in a row (Stream-Safe Text Format, UAX #15, section 13); no language uses as many
 _MARKS_OF_CLASS_0 = frozenset("\u0f73\u0f75\u0f81")  # Tibetan vowel signs that decompose into marks
 
 
 def with_few_marks(text: str) -> str:
-    """The text without the marks that follow MOST_MARKS others.
+    """The text with at most MOST_MARKS combining marks in a row; further marks are removed.
 
-    Marks on one letter are sorted when a text is normalized, and Python sorts them in quadratic time: 40,000 took 6 s.
+    Normalization sorts the marks of a letter, and Python does that in quadratic time: 40,000 marks took 6 s.
     """
     if text.isascii():
         return text
@@ -26,7 +26,7 @@ def with_few_marks(text: str) -> str:
 
 
 def normalized(form: Literal["NFC", "NFD", "NFKC", "NFKD"], text: str) -> str:
-    """The text, with few marks, in a normalization form."""
+    """The text in a normalization form, after `with_few_marks`."""
     return unicodedata.normalize(form, with_few_marks(text))
 
 

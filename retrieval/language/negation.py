@@ -1,13 +1,12 @@
-"""What a query says is there, and what it says is not: "cardiomegaly, no pleural effusion".
+"""Negation: which findings a text calls present and which absent, as in "cardiomegaly, no pleural effusion".
 
-Image-text models hardly hear a "no": the embedding of "no pleural effusion" lies close to that of "pleural effusion",
-and a search for it finds effusions (published AUROC 0.39 to 0.49; benchmarks/zero_shot.py has ours). So the words are
-taken apart before they are embedded, after NegEx (Chapman et al. 2001): a trigger such as "no", "without" or "negative
-for" negates what follows, up to the end of its scope. What is absent is then searched as a difference: towards NEUTRAL,
-away from the finding.
+Image-text models hardly respond to a "no": the embedding of "no pleural effusion" lies close to that of "pleural
+effusion", so a search for it finds effusions (published AUROC 0.39 to 0.49; benchmarks/zero_shot.py measures medlens).
+medlens therefore separates present and absent findings before it embeds them, after NegEx (Chapman et al. 2001): a
+trigger such as "no", "without" or "negative for" negates the words after it, up to the end of its scope. An absent
+finding is searched for as a difference: towards NEUTRAL and away from the finding.
 
-Reports and queries are strangers' texts: time is linear in their length. A clause is walked once, by positions: nothing
-is cut off and searched again.
+Reports and queries come from strangers, so the time is linear in their length: each clause is scanned once.
 """
 
 from __future__ import annotations
@@ -15,12 +14,12 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-NEUTRAL = "normal"  # the word that the absence of a finding is said by
-ABSENT_WEIGHT = 0.25  # of the absent findings beside something present; 0.5 costs one caption in 31 its image
+NEUTRAL = "normal"  # the word that stands for the absence of a finding
+ABSENT_WEIGHT = 0.25  # weight of absent findings beside a present one; with 0.5, one caption in 31 loses its image
 
-# A word that negates something, whatever it is: for texts that are compared, not taken apart.
+# Any negating word: for code that compares texts and does not separate their findings.
 NEGATING = r"\b(?:no|not|nor|neither|never|without|absen(?:t|ce)|negative|free of|denies|lacks?)\b"
-# What looks like a negation and is none: of technique, of comparison, of doubt.
+# Phrases that look like a negation of a finding and are not: technique, comparison, doubt.
 _PSEUDO = (
     r"(?:with(?:out)?|no|non)[ -](?:and without )?(?:(?:iv|intravenous|oral|gadolinium)[ -])*contrast",
     r"without (?:and with )?contrast",
@@ -69,25 +68,28 @@ _SEEN_RE = re.compile(  # "no mass is seen in the liver": the finding is the mas
 _OR_RE = re.compile(r"\b(?:or|nor)\b", _FLAGS)
 _SENTENCE_END_RE = re.compile(r"(?<=[.;!?])\s+")
 _BLANKS_BEFORE_MARK_RE = re.compile(r"(?<!\s)\s+([,.;])")
-# What a phrase does not begin or end with.
+# Words and marks that are removed from the ends of a phrase.
 _LEAD_RE = re.compile(r"(?:[\s,.;:]|and\b|or\b|nor\b|with\b|an?\s|the\s|any\s|there (?:is|are|was|were)\b)+", _FLAGS)
 _TAIL_MARKS = ",.;:"
 _TAIL_WORDS = ("there is", "there are", "there was", "there were", "is", "are", "and", "or", "with")
 _LONGEST_TAIL = max(map(len, _TAIL_WORDS))
-_HELD = "\u0001"  # stands for a pseudo-negation, so that no trigger is seen in it
+_HELD = "\u0001"  # takes the place of a pseudo-negation, so that no trigger matches in it
 _HELD_RE = re.compile(f"{_HELD}{{2}}(.){_HELD}")
 
 
 @dataclass(frozen=True)
 class Polarity:
-    """A text taken apart: the words of what is present, "" if nothing is; the findings that are absent."""
+    """A text by polarity: the words about what is present ("" if there are none), and the absent findings."""
 
     present: str
     absent: tuple[str, ...] = ()
 
 
 def polarity(text: str) -> Polarity:
-    """Take a query or a caption apart. A text without a negation comes back as it is, blanks apart."""
+    """Separate the present and absent findings of a query or caption.
+
+    A text without a negation is returned unchanged, except for its blanks.
+    """
     text = " ".join(text.split())
     held: list[str] = []
 
@@ -113,15 +115,15 @@ def polarity(text: str) -> Polarity:
 
 
 def weighted_texts(text: str) -> tuple[tuple[str, float], ...]:
-    """The texts to embed in place of one, with their weights in a sum of unit vectors; negative ones are avoided.
+    """The texts to embed in place of a query, with their weights in a sum of unit vectors. Negative weights push away.
 
-    A text without a negation is itself with weight 1.
+    A text without a negation stands for itself, with weight 1.
     """
     return weighted(polarity(text))
 
 
 def weighted(found: Polarity) -> tuple[tuple[str, float], ...]:
-    """The same for a text that was taken apart already."""
+    """As `weighted_texts`, for a text that was separated by `polarity`."""
     if not found.absent:
         return ((found.present, 1.0),)
     if not found.present:
@@ -131,9 +133,9 @@ def weighted(found: Polarity) -> tuple[tuple[str, float], ...]:
 
 
 def affirmed(report: str) -> str:
-    """What a report says is there: without its negated findings, so that "no effusion" is no mention of an effusion.
+    """A report without its negated findings, so that "no effusion" does not count as a mention of an effusion.
 
-    A report that only rules out says NEUTRAL; a blank one stays blank.
+    Returns NEUTRAL for a report that only excludes findings, and "" for a blank report.
     """
     if not report.strip():
         return ""
@@ -142,7 +144,7 @@ def affirmed(report: str) -> str:
 
 
 def _clause(clause: str) -> tuple[str, list[str]]:
-    """One sentence: what is left of it, and its absent findings."""
+    """The rest of one sentence, and its absent findings."""
     absent: list[str] = []
     if match := _AFTER_RE.search(clause):
         start = max(clause.rfind(sign, 0, match.start()) for sign in (",", ";", ":")) + 1
@@ -151,8 +153,8 @@ def _clause(clause: str) -> tuple[str, list[str]]:
             absent += found
             clause = clause[:start] + clause[match.end() :]
     kept: list[str] = []
-    at = 0  # what is before it is settled
-    scope_end = -1  # the first end of a scope after the trigger; searched for again once it is passed
+    at = 0  # the clause is processed up to here
+    scope_end = -1  # the first end of a scope after the trigger; searched for again once the trigger has passed it
     while trigger := _BEFORE_RE.search(clause, at):
         if scope_end < trigger.end():
             found_end = _END_RE.search(clause, trigger.end())
@@ -166,7 +168,7 @@ def _clause(clause: str) -> tuple[str, list[str]]:
         if found:
             absent += found
         else:
-            kept.append(trigger.group())  # "not" before nothing is no negation of a finding
+            kept.append(trigger.group())  # a "not" without a finding after it negates no finding
             if not negated:
                 break
     kept.append(clause[at:])
@@ -174,7 +176,7 @@ def _clause(clause: str) -> tuple[str, list[str]]:
 
 
 def _negated_part(scope: str) -> str:
-    """What of a scope is negated: all of a list that "or" or "nor" closes, else up to its first comma."""
+    """The negated part of a scope: a whole list if "or" or "nor" closes it, else the text before the first comma."""
     last = max((match.end() for match in _OR_RE.finditer(scope)), default=0)
     comma = scope.find(",", last)
     return scope if comma < 0 else scope[:comma]
@@ -186,7 +188,7 @@ def _findings(listed: str) -> list[str]:
 
 
 def _trimmed(part: str) -> str:
-    """Without marks, articles and joining words at its ends."""
+    """The phrase without marks, articles and conjunctions at its ends."""
     lead = _LEAD_RE.match(part)
     start, end = lead.end() if lead else 0, len(part)
     while end > start:

@@ -1,11 +1,11 @@
-"""A report's sentences, fit for retrieval. Time is linear in the text's length."""
+"""Splits reports into sentences for retrieval, in time linear in the length of the text."""
 
 from __future__ import annotations
 
 import re
 
-MIN_LETTERS = 6  # of one sentence: "No mass."
-MAX_SENTENCE = 400  # characters; a longer one is cut at a clause, since text encoders read 77 to 256 tokens
+MIN_LETTERS = 6  # the letters of the shortest sentence: "No mass."
+MAX_SENTENCE = 400  # characters; a longer sentence is cut at a clause, since text encoders read 77 to 256 tokens
 
 _SECTIONS = (
     "addendum|assessment|clinical (?:history|information|data|indication)|comparison|conclusions?|diagnosis|"
@@ -28,11 +28,11 @@ _LONG_LINE = 60
 
 
 def sentences(text: str) -> list[str]:
-    """Split a report into sentences fit for retrieval: in order, each once (regardless of case), spaces single.
+    """Split a report into sentences: in order, each once (regardless of case), with single spaces.
 
-    Knows abbreviations (Dr., e.g., vs.), initials, decimals, list markers and bullets, section headings (dropped), and
-    lines that were wrapped. A sentence has at least MIN_LETTERS letters; above MAX_SENTENCE characters it is cut at a
-    clause.
+    Handles abbreviations (Dr., e.g., vs.), initials, decimals, list markers, bullets and wrapped lines, and removes
+    section headings. A sentence has at least MIN_LETTERS letters. A sentence of more than MAX_SENTENCE characters is
+    cut at a clause.
     """
     found: dict[str, str] = {}
     for block in _blocks(text):
@@ -46,7 +46,10 @@ def sentences(text: str) -> list[str]:
 
 
 def _blocks(text: str) -> list[str]:
-    """Lines, with wrapped ones joined: a line goes on if it is long, or the next begins small, and it has no end."""
+    """The lines of a text, with wrapped lines joined.
+
+    A line continues on the next line if it does not end a sentence, and is long or followed by a small letter.
+    """
     blocks: list[list[str]] = []
     open_line = ""
     for raw in text.replace("\r\n", "\n").replace("\r", "\n").split("\n"):
@@ -87,20 +90,20 @@ def _is_abbreviation(line: str, dot: int, end: int) -> bool:
         return _first_letter(line, end).isdigit()
     if word in ("temp", "vol", "a.m", "p.m", "etc"):
         return not _first_letter(line, end).isupper()
-    # initials and enumerations: J. Smith, "a. b. c. d."; a lone number before a dot is a list marker
+    # Initials and enumerations (J. Smith, "a. b. c. d."); a number at the start of a line is a list marker.
     return (
         word in _ABBREVIATIONS or (len(word) == 1 and word.isalpha()) or (word.isdigit() and len(word) < 3 and dot < 4)
     )
 
 
 def _first_letter(line: str, at: int) -> str:
-    """The first character from `at` that is no blank; empty if there is none."""
+    """The first character from `at` on that is not a blank; "" if there is none."""
     found = _NOT_BLANK.search(line, at)
     return found[0] if found else ""
 
 
 def _bounded(sentence: str) -> list[str]:
-    """A sentence, its blanks single, in pieces of at most MAX_SENTENCE characters."""
+    """A sentence with single blanks, cut into pieces of at most MAX_SENTENCE characters."""
     pieces: list[str] = []
     start = 0
     while len(sentence) - start > MAX_SENTENCE:

@@ -1,11 +1,11 @@
-"""Left and right: which words of a text name a side, and which words are said of it.
+"""Left and right: which words of a text name a side, and which other words belong to that side.
 
-A report says "opacity on the right; the left lung is clear", and as a bag of words that is as good an answer to "left
-opacity" as the report that means it. So a word gets a second form with its side ("left_opacity"), in reports and in
-queries: those that say so come before those that have the words and mean the other side.
+As a bag of words, "opacity on the right; the left lung is clear" matches the query "left opacity" as well as a report
+that means it. Each word therefore gets a second form with its side ("left_opacity"), in reports and in queries, and
+reports that name the right side rank first.
 
-The rule is of words, not of grammar. Within a clause a side holds for the words after it, up to the next side; those
-before the first side are of that one. "Left and right" and "bilateral" are both sides.
+The rule looks at words, not at grammar. Within a clause, a side applies to the words after it, up to the next side;
+words before the first side belong to that side. "Left and right" and "bilateral" are both sides.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ _SIDE_OF = {
     "rightward": RIGHT,
     "rightsided": RIGHT,
 }
-LOBES_AND_LIMBS = ("ul", "ll", "uq", "lq", "ue", "le")  # after an L or an R: LUL is the left upper lobe
+LOBES_AND_LIMBS = ("ul", "ll", "uq", "lq", "ue", "le")  # preceded by L or R: LUL is the left upper lobe
 _LETTERS = {f"{side[0]}{rest}": side for side in (LEFT, RIGHT) for rest in LOBES_AND_LIMBS} | {"rml": RIGHT}
 _BOTH = {"bilateral", "bilaterally", "both"}
-# What follows a "left" of leaving or a "right" of now: neither names a side. "On the left at the base" does.
+# Words after a "left" or "right" that does not name a side: "left untreated", "right now", "right-handed".
 NO_SIDE_BEFORE = (
     r"(?:\s+(?:the|untreated|alone|behind|without|against|home|in (?:place|situ)|now|away|before|after)\b"
     r"|[-\s]+handed)"
@@ -40,13 +40,14 @@ _NO_SIDE = re.compile(rf"\b(?:left|right)(?={NO_SIDE_BEFORE})")
 
 
 def clauses(text: str) -> list[str]:
-    """The clauses of a text in lower case, without what looks like a side and is none."""
+    """The clauses of a lower-case text, without words that only look like a side."""
     text = _NO_SIDE.sub(" ", text.replace("-sided", "sided"))
     return [part for part in _CLAUSE_END.split(_JOINED.sub("bilateral", text)) if part.strip()]
 
 
 def sided(words: list[str]) -> list[tuple[str, str]]:
-    """Each word of a clause with each side that it is said of. Words without a side are left out, and so are sides."""
+    """(side, word) for each word of a clause and each side that the word belongs to. Words without a side are left
+    out."""
     at = [side_of(word) for word in words]
     first = next((found for found in at if found), ())
     out: list[tuple[str, str]] = []
@@ -54,7 +55,7 @@ def sided(words: list[str]) -> list[tuple[str, str]]:
     for word, found in zip(words, at, strict=True):
         if found:
             current = found
-            if word in _LETTERS:  # "RUL" is a lobe besides
+            if word in _LETTERS:  # "RUL" names a side and a lobe
                 out += [(side, word[1:]) for side in found]
         else:
             out += [(side, word) for side in current]
@@ -62,7 +63,7 @@ def sided(words: list[str]) -> list[tuple[str, str]]:
 
 
 def side_of(word: str) -> tuple[str, ...]:
-    """The sides that a word names, most name none."""
+    """The sides that a word names; empty for most words."""
     if word in _BOTH:
         return (LEFT, RIGHT)
     side = _SIDE_OF.get(word) or _LETTERS.get(word)
@@ -70,7 +71,7 @@ def side_of(word: str) -> tuple[str, ...]:
 
 
 def only_side(texts: Iterable[str]) -> str | None:
-    """The side that texts name; None if they name none, or both."""
+    """The one side that the texts name; None if they name no side or both."""
     words = (word for text in texts for clause in clauses(text.casefold()) for word in _WORD.findall(clause))
     found = {side for word in words for side in side_of(word)}
     return found.pop() if len(found) == 1 else None

@@ -1,15 +1,15 @@
-"""BM25 over the studies' reports, with bm25s (its "lucene" variant), kept as plain arrays that are mapped, not read.
+"""BM25 over the reports of the studies, built with bm25s (its "lucene" variant) and stored as memory-mapped arrays.
 
-bm25s weighs every word of every report when the index is built; a query then adds up a few columns of a sparse matrix.
-That sum is done here, so that a search imports neither bm25s nor what it brings along.
+bm25s computes the weight of every word in every report when the index is built. A query then adds up a few columns of
+a sparse matrix. This module adds them up itself, so that a search imports neither bm25s nor its dependencies.
 
-Words are lower-cased, stripped of accents, stemmed by Snowball's English rules (a report in another language keeps
-most words as they are), and the commonest function words dropped, but not "no" and "without". BM25 knows no negation,
-so what a report rules out is left out of its words. Nor does it know sides: a word that is said of one side stands a
-second time with it (see `sides`).
+Words are lower-cased, stripped of accents and stemmed by Snowball's English rules (most words of a report in another
+language stay as they are). The commonest function words are dropped, but not "no" and "without". BM25 has no notion of
+negation, so findings that a report excludes are left out of its words. It has no notion of sides either, so a word that
+belongs to a side is indexed a second time together with that side (see `sides`).
 
-The index is built by whoever reads first, so that no report may hold that up: time is linear in the texts, and the
-longest that a catalog keeps (200,000 characters) took half a second at the worst (66,000 times "no").
+The first reader builds the index, so no report may delay that: the time is linear in the length of the texts. The
+longest text that a catalog stores (200,000 characters) took half a second in the worst case (66,000 times "no").
 """
 
 from __future__ import annotations
@@ -46,8 +46,10 @@ Words = Callable[[str], list[str]]
 
 @dataclass(frozen=True)
 class ReportIndex:
-    """`studies` [n] are the UIDs of the studies that have a report, ascending. Column w of the sparse matrix
-    holds, for word w, the weights [nnz] of the documents [nnz] from starts[w] to starts[w + 1].
+    """The BM25 weights of all words in all reports, as a sparse matrix.
+
+    `studies` [n] are the UIDs of the studies that have a report, ascending. Column w of the matrix belongs to word w:
+    it has the `weights` [nnz] of the `documents` [nnz] from starts[w] to starts[w + 1].
     """
 
     studies: npt.NDArray[np.str_]
@@ -60,17 +62,18 @@ class ReportIndex:
         return len(self.studies)
 
     def scores(self, text: str, words: Words | None = None) -> npt.NDArray[np.float32]:
-        """BM25 of each study's reports for a text [n], 0 and above. `words` takes texts apart, as for the index."""
+        """The BM25 score of each study's report for a text: [n], 0 or more. `words` splits texts, as it did for the
+        index."""
         out = np.zeros(len(self.studies), dtype=np.float32)
         for word in (words or terms)(text):
             column = self.words.get(word)
             if column is not None:
                 part = slice(int(self.starts[column]), int(self.starts[column + 1]))
-                out[self.documents[part]] += self.weights[part]  # a document stands once in a column
+                out[self.documents[part]] += self.weights[part]  # a column has a document at most once
         return out
 
     def save(self, folder: Path) -> dict[str, int]:
-        """Write the arrays into a folder that is there; the checksums of the files, for `load`."""
+        """Write the arrays into an existing folder. Returns the checksums of the files, which `load` needs."""
         for name, file in _FILES.items():
             np.save(folder / file, getattr(self, name), allow_pickle=False)
         (folder / _WORDS).write_text(json.dumps(self.words, ensure_ascii=False), encoding="utf-8")
@@ -78,17 +81,17 @@ class ReportIndex:
 
     @classmethod
     def load(cls, folder: Path, checksums: Mapping[str, int]) -> ReportIndex:
-        """Map what `save` wrote. OSError or ValueError if it is not there or damaged.
+        """Map the files that `save` wrote. Raises OSError or ValueError if they are missing or damaged.
 
-        All of it is read once to be summed, a third of a second a gigabyte.
+        The checksums need one pass over the files, a third of a second per gigabyte.
         """
         for name in (*_FILES.values(), _WORDS):
             if _checksum(folder / name) != checksums.get(name):
-                raise ValueError(f"the checksum of {name} is wrong")
+                raise ValueError(f"the checksum of {name} does not match")
         arrays = {name: np.load(folder / file, mmap_mode="r", allow_pickle=False) for name, file in _FILES.items()}
         index = cls(words=json.loads((folder / _WORDS).read_text(encoding="utf-8")), **arrays)
         if len(index.starts) != len(index.words) + 1 or len(index.documents) != len(index.weights):
-            raise ValueError("the parts of the report index do not belong together")
+            raise ValueError("the files of the report index do not belong together")
         return index
 
 
@@ -101,9 +104,9 @@ def _checksum(path: Path) -> int:
 
 
 def build_report_index(texts: Mapping[str, str], words: Words | None = None) -> ReportIndex:
-    """An index of one text per study UID, by what the texts affirm: BM25 itself knows no negation.
+    """Build the index of one text per study UID, without the findings that the texts exclude.
 
-    A study whose text has no words is as one without a report.
+    A study whose text has no words counts as a study without a report.
     """
     words_of = {study: found for study in sorted(texts) if (found := (words or terms)(affirmed(texts[study])))}
     documents = list(words_of.values())
@@ -112,7 +115,7 @@ def build_report_index(texts: Mapping[str, str], words: Words | None = None) -> 
         return ReportIndex(np.array([], np.str_), {}, nothing, nothing.astype(np.int32), np.zeros(1, np.int64))
     import bm25s
 
-    logging.getLogger("bm25s").setLevel(logging.WARNING)  # it sets itself to tell every step
+    logging.getLogger("bm25s").setLevel(logging.WARNING)  # importing bm25s sets the level to DEBUG
     numbers = {word: i for i, word in enumerate(dict.fromkeys(word for document in documents for word in document))}
     model = bm25s.BM25(k1=K1, b=B, method="lucene")
     model.index(([[numbers[w] for w in document] for document in documents], dict(numbers)), show_progress=False)
@@ -127,7 +130,7 @@ def build_report_index(texts: Mapping[str, str], words: Words | None = None) -> 
 
 
 def terms(text: str) -> list[str]:
-    """What the index has of a text: its words, and those that are said of a side once more with that."""
+    """The index terms of a text: its words, and again with their side the words that belong to one."""
     plain = _plain(text)
     words = _words(plain)
     of_sides = [pair for clause in clauses(plain) for pair in sided(_words(clause))]
@@ -137,7 +140,7 @@ def terms(text: str) -> list[str]:
 
 
 def tokens(text: str) -> list[str]:
-    """The words of a text as the index has them."""
+    """The words of a text in the form that the index has."""
     return _stemmed(_words(_plain(text)))
 
 

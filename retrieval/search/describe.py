@@ -1,6 +1,6 @@
-"""Image to text: sentences of the archive's own reports, or of a list, that lie nearest to a picture.
+"""Image to text: the sentences of the archive's own reports, or of a list, that lie nearest to an image.
 
-Nothing is generated. What is found is what was said of other pictures, unless it says otherwise.
+Nothing is generated. Unless a hit says otherwise, its sentence was written about another image.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Vector = npt.NDArray[np.float32]
 
 
 class SentenceRow(Protocol):
-    """One sentence of a report as a catalog keeps it."""
+    """One sentence of a report in the catalog."""
 
     @property
     def text(self) -> str: ...
@@ -37,7 +37,7 @@ class SentenceCatalog(Protocol):
 
 @dataclass(frozen=True)
 class Neighbour:
-    """A study whose picture is like the one asked about: by that cosine similarity, and its report's sentences."""
+    """A study with a similar image: the cosine similarity, and the sentences of the study's report."""
 
     study: str
     score: float
@@ -46,11 +46,12 @@ class Neighbour:
 
 @dataclass(frozen=True)
 class SentenceHit:
-    """One answer: `score` is the cosine similarity of picture and sentence.
+    """One sentence that was found. `score` is the cosine similarity of image and sentence.
 
-    `studies` are those that say it, the nearest first: none for a phrase of a list. `same_study` and `same_patient`
-    say whether any of them is the picture's; None if it can't be told. `borrowed` is the cosine similarity of the
-    picture to that of the neighbour whose report the sentence was borrowed from, None if it was not.
+    `studies` are the studies whose reports contain the sentence, the nearest first; empty for a phrase of a list.
+    `same_study` and `same_patient` say whether one of them is the study or the patient of the image; None if that is
+    not known. `borrowed` is set if the sentence comes from the report of a similar image: the cosine similarity of the
+    two images.
     """
 
     rank: int
@@ -71,24 +72,25 @@ def nearest_sentences(
     study: str | None = None,
     patient: str | None = None,
 ) -> tuple[SentenceHit, ...]:
-    """The `k` different sentences nearest to a vector [embed_dim] of unit norm, equal ones folded, best first.
+    """The `k` different sentences nearest to a vector [embed_dim] of unit norm, best first. Equal sentences are one
+    hit.
 
-    `study` and `patient` (a pseudonym) are whose picture it is, as far as that is known.
+    `study` and `patient` (a pseudonym) belong to the image, where they are known.
     """
     if k < 1:
         raise QueryError(f"k is {k}, expected a whole number from 1")
-    asked = 4 * k
+    limit = 4 * k
     while True:
-        ranked = index.search(vector[None, :], asked)[0]
+        ranked = index.search(vector[None, :], limit)[0]
         rows = catalog.sentence_rows(i for i, _ in ranked)
         folded: dict[str, tuple[float, str, list[SentenceRow]]] = {}
         for i, score in ranked:
             row = rows.get(i)
-            if row is not None:  # else deleted since the index was read
+            if row is not None:  # None: deleted since the index was read
                 folded.setdefault(row.text.casefold(), (score, row.text, []))[2].append(row)
-        if len(folded) >= k or len(ranked) < asked:
+        if len(folded) >= k or len(ranked) < limit:
             break
-        asked *= 4
+        limit *= 4
     best = list(folded.values())[:k]
     return tuple(_hit(rank, score, text, rows, study, patient) for rank, (score, text, rows) in enumerate(best, 1))
 
@@ -101,7 +103,7 @@ def borrowed_sentences(
     *,
     patient: str | None = None,
 ) -> tuple[SentenceHit, ...]:
-    """For each neighbour the sentence of its report that is nearest to the picture, in the neighbours' order."""
+    """For each neighbour, in their order, the sentence of its report that is nearest to the image."""
     hits: list[SentenceHit] = []
     for neighbour in neighbours:
         nearest = best_first(index.scores(vector[None, :], neighbour.sentences)[0])[:1]
@@ -115,7 +117,8 @@ def borrowed_sentences(
 
 
 def nearest_phrases(vector: Vector, k: int, phrases: Sequence[str], vectors: Vector) -> tuple[SentenceHit, ...]:
-    """The `k` phrases of a list nearest to a picture; `vectors` [phrases, embed_dim] are their embeddings."""
+    """The `k` phrases of a list nearest to an image. `vectors` [phrases, embed_dim] are the embeddings of the
+    phrases."""
     if k < 1:
         raise QueryError(f"k is {k}, expected a whole number from 1")
     scores = vectors @ vector
@@ -124,20 +127,24 @@ def nearest_phrases(vector: Vector, k: int, phrases: Sequence[str], vectors: Vec
 
 
 def read_phrases(path: Path) -> tuple[str, ...]:
-    """The phrases in a UTF-8 file, one per line, each once; blank lines and those that begin with # are passed over.
+    """The different phrases in a UTF-8 file, one per line. Blank lines and lines that begin with # are skipped.
 
-    Raises QueryError for a file that can't be read, or that holds none.
+    Raises QueryError for a file that can't be read or that has no phrases.
     """
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except OSError as exc:
-        raise QueryError(f"the phrases {path.name!r} can't be read: {exc.strerror or type(exc).__name__}") from exc
+        raise QueryError(
+            f"the file of phrases {path.name!r} can't be read: {exc.strerror or type(exc).__name__}"
+        ) from exc
     except UnicodeDecodeError as exc:
-        raise QueryError(f"the phrases {path.name!r} are not UTF-8 text", hint="Save them as UTF-8.") from exc
+        raise QueryError(
+            f"the file of phrases {path.name!r} is not UTF-8 text", hint="Save the file as UTF-8."
+        ) from exc
     texts = (" ".join(line.split()) for line in lines)
     phrases = tuple(dict.fromkeys(text for text in texts if text and not text.startswith("#")))
     if not phrases:
-        raise QueryError(f"there are no phrases in {path.name!r}", hint="Write one per line.")
+        raise QueryError(f"the file of phrases {path.name!r} has no phrases", hint="Write one phrase per line.")
     return phrases
 
 

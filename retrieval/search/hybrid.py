@@ -1,15 +1,16 @@
-"""Reports as a partner of the pictures: the BM25 ranking of the studies' reports, alone or fused with the dense one.
+"""Rankings by reports: the BM25 ranking of the studies' reports, alone or fused with the dense ranking of the images.
 
 HYBRID is a convex combination (Bruch, Gai and Ingber 2023, "An analysis of fusion functions for hybrid retrieval"):
 
     score = (1 - SHARE) * dense + SHARE * report        for a frame whose study has a report
     score = dense                                       for a frame whose study has none
 
-where `dense` is 1 for the best frame and 0 for the one at rank `depth` (the worst, in a smaller store), and `report` is
-the study's BM25 as a share of the best report's. So a missing report counts neither for nor against a study: the
-picture's score stands in for it. Both lists are read on until no frame below can come in between: the ranking is exact.
+where `dense` is 1 for the best frame and 0 for the frame at rank `depth` (the worst frame, in a smaller store), and
+`report` is the study's BM25 score divided by the best report's. A missing report counts neither for nor against a
+study: the image's score takes its place. Both lists are read until no lower frame can enter the result, so the ranking
+is exact.
 
-With the fusion RRF the reports are one more ranked list, and a missing report's rank is that of the picture.
+With the fusion RRF, the reports are one more ranked list. A study without a report gets the rank of its image there.
 """
 
 from __future__ import annotations
@@ -31,14 +32,15 @@ _FIRST_STUDIES = 64  # whose frames are fetched in the first step
 
 
 class FrameFinder(Protocol):
-    """What is asked of the catalog."""
+    """The part of a catalog that these rankings need."""
 
     def lineage(self, ids: Iterable[int]) -> Mapping[int, Lineage]: ...
     def frames_of(self, column: str, uids: Iterable[str]) -> Mapping[str, Sequence[int]]: ...
 
 
 class ReportScores:
-    """BM25 of the studies' reports for a query: the weighted sum over its texts, negative ones subtracted."""
+    """BM25 scores of the studies' reports for a query: the weighted sum over its texts. Negative texts are
+    subtracted."""
 
     def __init__(self, query: Query, reports: ReportIndex) -> None:
         self.studies = reports.studies  # [n] ascending
@@ -55,79 +57,81 @@ class ReportScores:
         return len(self.order) > 0
 
     def row(self, study: str) -> int | None:
-        """Where a study stands; None if it has no report."""
+        """The row of a study; None if the study has no report."""
         row = int(np.searchsorted(self.studies, study))
         return row if row < len(self.studies) and self.studies[row] == study else None
 
     def share(self, row: int) -> float:
-        """A report's score as a share of the best one's, 0 to 1."""
+        """A report's score divided by the best report's: 0 to 1."""
         return max(float(self.total[row]) / float(self.total[self.order[0]]), 0.0)
 
 
 class TextRanking:
-    """Frames by the BM25 of their study's reports; those of studies that match nothing are not ranked."""
+    """Frames by the BM25 score of their study's report. Frames of studies that do not match are not ranked."""
 
     scale = "BM25 of the study's report"
     additive = True
     depth = None
 
-    def __init__(self, found: ReportScores, catalog: FrameFinder, allowed: RowFilter | None) -> None:
-        self.found = found
+    def __init__(self, report_scores: ReportScores, catalog: FrameFinder, allowed: RowFilter | None) -> None:
+        self.report_scores = report_scores
         self.catalog = catalog
-        self.frames = _StudyFrames(found, catalog, allowed)
+        self.frames = _StudyFrames(report_scores, catalog, allowed)
 
     def top(self, n: int) -> Ranked:
         while True:
-            best = best_first({i: float(self.found.total[row]) for i, row in self.frames.row_of.items()})[:n]
+            best = best_first({i: float(self.report_scores.total[row]) for i, row in self.frames.row_of.items()})[:n]
             row = self.frames.next_row
-            if row is None or (len(best) == n and self.found.total[row] < best[-1][1]):  # equal ones go by the frame
+            if row is None or (
+                len(best) == n and self.report_scores.total[row] < best[-1][1]
+            ):  # equal scores are ordered by frame
                 return best
             self.frames.fetch()
 
     def scores(self, ids: Sequence[int]) -> dict[int, float]:
-        return {i: float(self.found.total[row]) for i, row in self._rows(ids).items()}
+        return {i: float(self.report_scores.total[row]) for i, row in self._rows(ids).items()}
 
     def breakdown(self, ids: Sequence[int]) -> dict[int, dict[str, float]]:
-        parts = self.found.parts.items()
+        parts = self.report_scores.parts.items()
         return {i: {name: float(scores[row]) for name, scores in parts} for i, row in self._rows(ids).items()}
 
     def _rows(self, ids: Sequence[int]) -> dict[int, int]:
-        rows = {i: self.found.row(lineage.study) for i, lineage in self.catalog.lineage(ids).items()}
-        return {i: row for i, row in rows.items() if row is not None and self.found.total[row] > 0}
+        rows = {i: self.report_scores.row(lineage.study) for i, lineage in self.catalog.lineage(ids).items()}
+        return {i: row for i, row in rows.items() if row is not None and self.report_scores.total[row] > 0}
 
 
 class HybridRanking:
-    """Frames by the fusion that the module describes. `found` matches at least one report."""
+    """Frames by the fusion that the module describes. At least one report must match (`report_scores`)."""
 
-    scale = "half the picture's and half the report's score, each from 0 to 1; the picture's where there is no report"
+    scale = "mean of the image's and the report's score, each from 0 to 1; the image's score where there is no report"
     additive = True
     depth = None
 
     def __init__(
-        self, dense: Ranking, found: ReportScores, catalog: FrameFinder, allowed: RowFilter | None, depth: int
+        self, dense: Ranking, report_scores: ReportScores, catalog: FrameFinder, allowed: RowFilter | None, depth: int
     ) -> None:
         self.dense = dense
-        self.found = found
+        self.report_scores = report_scores
         self.catalog = catalog
-        self.frames = _StudyFrames(found, catalog, allowed)
+        self.frames = _StudyFrames(report_scores, catalog, allowed)
         self._rows: dict[int, int | None] = {}
         first = dense.top(depth)
         self._high, self._low = (first[0][1], first[-1][1]) if first else (0.0, 0.0)
         self._reference = first[-1:]
 
     def top(self, n: int) -> Ranked:
-        asked = max(2 * n, 64)
+        limit = max(2 * n, 64)
         while True:
-            ranked = self.dense.top(asked)
+            ranked = self.dense.top(limit)
             self.frames.fetch()
             best = best_first(self.scores([*(i for i, _ in ranked), *self.frames.row_of]))[:n]
-            if len(ranked) < asked:  # every frame is among them
+            if len(ranked) < limit:  # the list has every frame
                 return best
             floor = self._scaled(ranked[-1][1])
-            report = self.found.share(self.frames.next_row) if self.frames.next_row is not None else 0.0
+            report = self.report_scores.share(self.frames.next_row) if self.frames.next_row is not None else 0.0
             if len(best) == n and best[-1][1] > max(floor, (1 - SHARE) * floor + SHARE * report):
                 return best
-            asked *= 4
+            limit *= 4
 
     def scores(self, ids: Sequence[int]) -> dict[int, float]:
         dense = self.dense.scores(ids)
@@ -135,7 +139,7 @@ class HybridRanking:
         return {i: self._fused(score, rows[i]) for i, score in dense.items() if i in rows}
 
     def breakdown(self, ids: Sequence[int]) -> dict[int, dict[str, float]]:
-        """The report's part, and the parts of the dense score, measured from those of the frame at rank `depth`."""
+        """The report's part, and the parts of the dense score relative to those of the frame at rank `depth`."""
         dense = self.dense.scores(ids)
         rows = self._rows_of(dense)
         spread = self._high - self._low
@@ -150,7 +154,7 @@ class HybridRanking:
             else:
                 out[i] = {"dense": share * self._scaled(dense[i])}
             if row is not None:
-                out[i][REPORT] = SHARE * self.found.share(row)
+                out[i][REPORT] = SHARE * self.report_scores.share(row)
         return out
 
     def _scaled(self, score: float) -> float:
@@ -159,42 +163,42 @@ class HybridRanking:
 
     def _fused(self, dense: float, row: int | None) -> float:
         scaled = self._scaled(dense)
-        return scaled if row is None else (1 - SHARE) * scaled + SHARE * self.found.share(row)
+        return scaled if row is None else (1 - SHARE) * scaled + SHARE * self.report_scores.share(row)
 
     def _rows_of(self, ids: Iterable[int]) -> dict[int, int | None]:
-        """The row of each frame's study, None without a report; frames that are gone are missing."""
+        """The row of each frame's study; None for a study without a report. Deleted frames are missing."""
         wanted = list(ids)
         self._rows.update(self.frames.row_of)
         unknown = [i for i in wanted if i not in self._rows]
         for i, lineage in self.catalog.lineage(unknown).items():
-            self._rows[i] = self.found.row(lineage.study)
+            self._rows[i] = self.report_scores.row(lineage.study)
         return {i: self._rows[i] for i in wanted if i in self._rows}
 
 
 def with_reports(
-    dense: ReciprocalRanks, found: ReportScores, catalog: FrameFinder, allowed: RowFilter | None
+    dense: ReciprocalRanks, report_scores: ReportScores, catalog: FrameFinder, allowed: RowFilter | None
 ) -> ReciprocalRanks:
-    """Reciprocal ranks with the reports as one more list of weight 1; see the module."""
+    """Reciprocal ranks with the reports as one more list of weight 1. See the module."""
     gains = {i: dict(parts) for i, parts in dense.gains.items()}
-    frames = _StudyFrames(found, catalog, allowed)
-    ranks = {int(row): rank for rank, row in enumerate(found.order[: dense.depth], 1)}
+    frames = _StudyFrames(report_scores, catalog, allowed)
+    ranks = {int(row): rank for rank, row in enumerate(report_scores.order[: dense.depth], 1)}
     while frames.fetch() and len(frames.row_of) < dense.depth:
         pass
     for i, row in frames.row_of.items():
         if row in ranks:
             gains.setdefault(i, {})[REPORT] = 1 / (RRF_CONSTANT + ranks[row])
     for i, lineage in catalog.lineage(dense.gains).items():
-        if found.row(lineage.study) is None:
+        if report_scores.row(lineage.study) is None:
             gains[i][REPORT] = sum(dense.gains[i].values()) / dense.positive
     return ReciprocalRanks((*dense.names, REPORT), gains, dense.positive + 1, dense.depth)
 
 
 class _StudyFrames:
-    """The frames of the studies whose reports match, best first, fetched some studies at a time."""
+    """The frames of the studies whose reports match, best first, fetched from the catalog in steps."""
 
-    def __init__(self, found: ReportScores, catalog: FrameFinder, allowed: RowFilter | None) -> None:
+    def __init__(self, report_scores: ReportScores, catalog: FrameFinder, allowed: RowFilter | None) -> None:
         self.row_of: dict[int, int] = {}
-        self._found = found
+        self._report_scores = report_scores
         self._catalog = catalog
         self._allowed = allowed
         self._next = 0
@@ -202,15 +206,15 @@ class _StudyFrames:
 
     @property
     def next_row(self) -> int | None:
-        """The best study whose frames are not fetched yet."""
-        return int(self._found.order[self._next]) if self._next < len(self._found.order) else None
+        """The row of the best study whose frames are not fetched yet."""
+        return int(self._report_scores.order[self._next]) if self._next < len(self._report_scores.order) else None
 
     def fetch(self) -> bool:
-        """Fetch the next studies' frames; False if there are none left."""
-        rows = self._found.order[self._next : self._next + self._step]
+        """Fetch the frames of the next studies. Returns False if there are none left."""
+        rows = self._report_scores.order[self._next : self._next + self._step]
         self._next += len(rows)
         self._step *= 2
-        by_study = {str(self._found.studies[row]): int(row) for row in rows}
+        by_study = {str(self._report_scores.studies[row]): int(row) for row in rows}
         new = {
             i: by_study[study]
             for study, frames in self._catalog.frames_of("study_instance_uid", by_study).items()

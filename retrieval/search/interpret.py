@@ -1,7 +1,7 @@
-"""What a query's words mean beyond their embedding: negations become parts of their own, a side leaves frames out.
+"""Interprets the words of a query: a negation becomes a part of its own, and a side excludes frames.
 
-Of a picture of one of a pair (a breast, a knee) the header says which: (0020,0062) Image Laterality, else (0020,0060)
-Laterality of its series. Most pictures show both sides, and their headers say nothing.
+The header of an image of a paired organ (a breast, a knee) names the side: (0020,0062) Image Laterality, else
+(0020,0060) Laterality of the series. Most images show both sides, and their headers name none.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _NOT_ONE_SIDE = ("B", "U")  # both, unpaired
 
 
 def separate_negations(query: Query) -> Query:
-    """The query with the negations of its words as parts of their own. One without any comes back as it is."""
+    """The query with each negated finding as a part of its own. A query without negations is returned unchanged."""
     if query.literal:
         return query
     parts: list[Part] = []
@@ -30,16 +30,16 @@ def separate_negations(query: Query) -> Query:
             continue
         found = polarity(part.text)
         for text, weight in weighted(found):
-            # Reports are asked for what the query names, not for the word that stands for an absence.
+            # The reports are not searched for NEUTRAL: the query does not name it.
             named = weight < 0 or bool(found.present)
             parts.append(TextPart(text, part.weight * weight, part.in_reports and named))
     return query if tuple(parts) == query.parts else replace(query, ask=parts)
 
 
 def frames_of_other_side(side: str, look_up: Callable[[SearchFilter], Ids]) -> tuple[RowFilter, ...]:
-    """The frames whose header says that they show the other side than `side`: those that pass one of these filters.
+    """Filters for frames whose header names the opposite of `side`. A frame is one of them if it passes any filter.
 
-    What it says of the image counts before what it says of the series.
+    The laterality of the image takes precedence over the laterality of the series.
     """
     own, other = _DICOM_SIDE[side], _DICOM_SIDE[_OTHER_SIDE[side]]
     otherwise = RowFilter(SearchFilter({"image_laterality": (own, *_NOT_ONE_SIDE)}), look_up)

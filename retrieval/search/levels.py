@@ -1,9 +1,8 @@
 """From ranked frames to answers: grouped by level, one per patient or study, near-duplicates folded, cut to a page.
 
-Answers are taken in rank order, and the ranking is read on until the page is full or nothing is left: what is shown is
-what a sort of all answers would show, and pages fit together. A group that a deeper frame could still lift above one
-that is known is not decided before that frame's best possible score has been reached (the threshold algorithm of Fagin,
-Lotem and Naor 2001).
+Answers are taken in rank order, and the ranking is read until the page is full or the ranking ends. The result is the
+same as if all answers had been sorted, so consecutive pages fit together. A group's place is final once no unread frame
+can score high enough to change it (the threshold algorithm of Fagin, Lotem and Naor 2001).
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ _FIELDS = {Level.INSTANCE: "instance", Level.SERIES: "series", Level.STUDY: "stu
 
 @dataclass(frozen=True)
 class Answer:
-    """One answer by its best frame. `breakdown` is None where it is the frame's own."""
+    """One answer, represented by its best frame. A `breakdown` of None means the breakdown of that frame."""
 
     frame: int
     score: float
@@ -32,15 +31,15 @@ class Answer:
 
 
 def answers(query: Query, ranking: Ranking, catalog: Catalog, allowed: RowFilter | None) -> list[Answer]:
-    """The page that a query asks for, of all frames or of those that are `allowed`."""
-    asked = 2 * (query.offset + query.k)
+    """The page of answers that a query requests, from all frames or from the `allowed` ones."""
+    limit = 2 * (query.offset + query.k)
     while True:
         lineage: dict[int, Lineage] = {}
-        found, complete = _candidates(query, ranking, catalog, allowed, asked, lineage)
+        found, complete = _candidates(query, ranking, catalog, allowed, limit, lineage)
         page, full = _page(query, found, catalog, lineage)
         if full or complete:
             return page
-        asked *= 4
+        limit *= 4
 
 
 def _candidates(
@@ -48,16 +47,16 @@ def _candidates(
     ranking: Ranking,
     catalog: Catalog,
     allowed: RowFilter | None,
-    asked: int,
+    limit: int,
     lineage: dict[int, Lineage],
 ) -> tuple[list[Answer], bool]:
-    """Answers in their final order, and whether there are no others. Fills `lineage` for their frames."""
+    """Answers in their final order, and whether these are all answers. Adds their frames to `lineage`."""
     if query.pooling is Pooling.LATE and isinstance(ranking, RankingByParts):
-        return _late(query, ranking, catalog, allowed, asked, lineage)
-    ranked = ranking.top(asked)
-    complete = len(ranked) < asked
+        return _late(query, ranking, catalog, allowed, limit, lineage)
+    ranked = ranking.top(limit)
+    complete = len(ranked) < limit
     lineage.update(catalog.lineage(i for i, _ in ranked))
-    alive = [(i, score) for i, score in ranked if i in lineage]  # deleted since the index was read
+    alive = [(i, score) for i, score in ranked if i in lineage]  # without frames deleted since the index was read
     if query.pooling is Pooling.MEAN:
         uids = dict.fromkeys(_group(query.level, i, lineage) for i, _ in alive)
         members = _members(query, uids, catalog, allowed)
@@ -67,7 +66,7 @@ def _candidates(
             known = sorted((-scores[i], i) for i in frames if i in scores)[: query.best]
             if known:
                 pooled.append(Answer(known[0][1], -sum(score for score, _ in known) / len(known)))
-        below = ranked[-1][1] if ranked else 0.0  # no mean is above its best
+        below = ranked[-1][1] if ranked else 0.0  # a mean is never above the best score
         breakdowns = _mean_breakdowns(query, ranking, members, scores) if ranking.additive else {}
         found = [replace(answer, breakdown=breakdowns.get(answer.frame)) for answer in pooled]
         return _decided(found, below, complete, catalog, lineage), complete
@@ -82,15 +81,18 @@ def _late(
     ranking: RankingByParts,
     catalog: Catalog,
     allowed: RowFilter | None,
-    asked: int,
+    limit: int,
     lineage: dict[int, Lineage],
 ) -> tuple[list[Answer], bool]:
-    """Each part's best over the group's frames, added up; shown by the frame that is best of all by the parts' sum."""
+    """Late interaction: for each part the best score over a group's frames, added up over the parts.
+
+    The frame with the highest sum of parts represents the group.
+    """
     signs = np.array([part.weight > 0 for part in query.parts])
-    lists = ranking.top_by_part(asked)
+    lists = ranking.top_by_part(limit)
     if not lists[0]:
         return [], True
-    complete = len(lists[0]) < asked
+    complete = len(lists[0]) < limit
     positive = [ranked for ranked, sign in zip(lists, signs, strict=True) if sign]
     seen = catalog.lineage({i for ranked in positive for i, _ in ranked})
     uids = dict.fromkeys(_group(query.level, i, seen) for ranked in positive for i, _ in ranked if i in seen)
@@ -101,14 +103,14 @@ def _late(
     for frames in members.values():
         known = [i for i in frames if i in parts]
         if known:
-            # A negative part counts by the frame that is most like it: the one with the least contribution.
+            # A negative part is scored by the frame most similar to it, which has the lowest contribution.
             gains = {
                 name: (max if sign else min)(parts[i][name] for i in known)
                 for name, sign in zip(ranking.names, signs, strict=True)
             }
             found.append(Answer(min(known, key=lambda i: (-total[i], i)), sum(gains.values()), gains))
-    # What lies below the lists has at most each list's last; of a negative part, whose list begins with the least
-    # alike, at most the first.
+    # A frame outside the lists scores at most the last entry of each positive part's list. The list of a negative part
+    # starts with the least similar frames, so its bound is the first entry.
     below = sum(ranked[-1 if sign else 0][1] for ranked, sign in zip(lists, signs, strict=True))
     return _decided(found, below, complete, catalog, lineage), complete
 
@@ -116,7 +118,7 @@ def _late(
 def _decided(
     found: list[Answer], below: float, complete: bool, catalog: Catalog, lineage: dict[int, Lineage]
 ) -> list[Answer]:
-    """In order, without those that something unseen, which scores at most `below`, could still overtake."""
+    """The answers in order, without those that an unread frame, which scores at most `below`, could still overtake."""
     ordered = sorted(found, key=lambda answer: (-answer.score, answer.frame))
     decided = ordered if complete else [answer for answer in ordered if answer.score > below]
     lineage.update(catalog.lineage(answer.frame for answer in decided))
@@ -126,7 +128,7 @@ def _decided(
 def _mean_breakdowns(
     query: Query, ranking: Ranking, members: Mapping[str, Sequence[int]], scores: Mapping[int, float]
 ) -> dict[int, dict[str, float]]:
-    """By the best frame of each group: the means of the parts over the frames that count."""
+    """For the best frame of each group: the mean of each part over the frames that enter the group's score."""
     counted = [
         sorted((i for i in frames if i in scores), key=lambda i: (-scores[i], i))[: query.best]
         for frames in members.values()
@@ -143,7 +145,7 @@ def _mean_breakdowns(
 def _members(
     query: Query, uids: Iterable[str | int], catalog: Catalog, allowed: RowFilter | None
 ) -> dict[str, list[int]]:
-    """The frames of each series or study, of those that may be searched."""
+    """The frames of each series or study, limited to the allowed frames."""
     found = catalog.frames_of(_COLUMNS[query.level], [str(uid) for uid in uids])
     if allowed is None:
         return {uid: list(frames) for uid, frames in found.items()}
@@ -159,7 +161,7 @@ def _group(level: Level, frame: int, lineage: Mapping[int, Lineage]) -> str | in
 def _page(
     query: Query, found: Sequence[Answer], catalog: Catalog, lineage: Mapping[int, Lineage]
 ) -> tuple[list[Answer], bool]:
-    """The page, and whether it is full and what is folded into it is known down to the next answer."""
+    """The page, and whether it is final: full, with every near-duplicate above the next answer folded."""
     taken: list[Answer] = []
     taken_keys: set[str] = set()
     vectors = _Vectors(catalog, [answer.frame for answer in found]) if query.fold is not None else None
@@ -200,7 +202,7 @@ class _Vectors:
         self._vectors = vectors.astype(np.float32)
 
     def near(self, frame: int, others: Sequence[int], cosine: float) -> int | None:
-        """Which of the others the frame is most like, if by that much."""
+        """The index of the most similar of `others`; None if its cosine similarity is below `cosine`."""
         if not others or frame not in self._rows:
             return None
         known = [self._rows[other] for other in others]

@@ -41,5 +41,6 @@ def encode_whole(encoder: Encoder, texts: Sequence[str]) -> tuple[Embeddings, tu
 def _pooled(vectors: Embeddings) -> Embedding:
     if len(vectors) == 1:
         return vectors[0]
-    mean: Embedding = vectors.mean(axis=0)
-    return mean / np.linalg.norm(mean)
+    mean = vectors.mean(axis=0)
+    pooled: Embedding = mean / np.linalg.norm(mean)
+    return pooled

@@ -1,4 +1,4 @@
-"""The parts of a query as people write them: texts, image files, what to avoid, and weights such as `image=0.5`."""
+"""Builds the parts of a query from text input: texts, images, texts to avoid, and weights such as `image=0.5`."""
 
 from __future__ import annotations
 
@@ -22,18 +22,20 @@ def query_parts(
     weights: Sequence[str] = (),
     frame_numbers: Sequence[int] = (),
 ) -> tuple[Part, ...]:
-    """The parts of a `Query`: texts, then images, then the texts that answers should not be like.
+    """The parts of a `Query`: texts, then images, then the texts that answers should not be similar to.
 
-    Images are files or frames of the store. `weights` are like "image=0.5", by the names that `Query.names` gives the
-    parts. `frame_numbers` count from 1 and belong to the images in their order; images without one are asked for by
-    their first frame. Raises QueryError for what can't be read or names no part.
+    Images are files or frames of the store. `weights` look like "image=0.5", with the names of `Query.names`.
+    `frame_numbers` count from 1 and belong to the images in their order; an image without a number is searched by its
+    first frame. Raises QueryError for a weight that can't be read or that names no part, and for extra frame numbers.
     """
     if len(frame_numbers) > len(images):
-        raise QueryError(f"{len(frame_numbers)} frame numbers were given for {len(images)} images")
+        raise QueryError(
+            f"{len(frame_numbers)} frame numbers were given for {len(images)} images; expected at most one per image"
+        )
     for image, _ in zip(images, frame_numbers, strict=False):
         if not isinstance(image, Path):
             raise QueryError(
-                f"a frame number was given for {str(image)!r}, which names a frame itself", hint="Write UID#FRAME."
+                f"a frame number was given for {str(image)!r}, which is not a file", hint="Write UID#FRAME instead."
             )
     numbers = [*frame_numbers, *[1] * (len(images) - len(frame_numbers))]
     parts: list[Part] = [TextPart(text) for text in texts]
@@ -52,21 +54,21 @@ def _weights(texts: Sequence[str], names: Sequence[str]) -> Mapping[str, float]:
         value = _number(match[2]) if match else None
         if match is None or value is None:
             raise QueryError(
-                f"the weight {text!r} is not of the form NAME=NUMBER", hint="For example --weight image=0.5."
+                f"the weight {text!r} does not have the form NAME=NUMBER", hint="Example: --weight image=0.5"
             )
         if match[1] not in names:
             there = ", ".join(names) if names else "none"
             raise QueryError(
-                f"there is no part {match[1]!r} in the query to weigh; there are: {there}",
+                f"the weight {text.strip()!r} names no part of the query; the parts are: {there}",
                 hint=nearest(match[1], names),
             )
         if value <= 0:
             raise QueryError(
                 f"the weight of {match[1]!r} is {match[2]}, expected a number above 0",
-                hint="What the answers should not be like is said with --not, and weighed as not=NUMBER.",
+                hint="To avoid something, use --not TEXT and give its weight as not=NUMBER.",
             )
         if match[1] in given:
-            raise QueryError(f"the weight of {match[1]!r} is given twice")
+            raise QueryError(f"the weight of {match[1]!r} was given twice")
         given[match[1]] = value
     return given
 

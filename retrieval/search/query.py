@@ -1,4 +1,4 @@
-"""What can be asked: one frozen value, checked when it is made, the same from Python and from the command line."""
+"""A query: one frozen value that is validated when it is created, for Python and the command line alike."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from retrieval.language.letters import with_few_marks
 from retrieval.search.refs import FrameRef, ShortRef, StoredRef
 from retrieval.types import FrameKey, SearchFilter, Uint8Image
 
-_LIGHTEST, _HEAVIEST = 1e-4, 1e4  # weights that single precision can still add up
-_ENDLESS_NUMBER = re.compile(r"(?<!\d)\d{4001}")  # "&#999...;" of more digits is none that Python reads
+_LIGHTEST, _HEAVIEST = 1e-4, 1e4  # weights that can be added in single precision
+_ENDLESS_NUMBER = re.compile(r"(?<!\d)\d{4001}")  # Python refuses to parse a number with more digits, as in "&#999...;"
 RRF_CONSTANT = 60  # Cormack, Clarke and Büttcher 2009: 1 / (60 + rank)
 
 
 class Fusion(StrEnum):
-    """How several parts become one score. For a single part of weight 1 all but RRF are its cosine similarity.
+    """How the parts of a query become one score. For a single part of weight 1, every rule but RRF gives its cosine.
 
-    Negative parts are subtracted under every rule; under MAX they are subtracted from the best positive one.
+    Negative parts are subtracted under every rule. MAX subtracts them from the best positive part.
     """
 
     EMBEDDING = "embedding"  # cosine to the weighted sum of the parts' embeddings
@@ -35,7 +35,7 @@ class Fusion(StrEnum):
 
 
 class Ranker(StrEnum):
-    """DENSE compares embeddings, TEXT ranks the studies' reports by BM25, HYBRID fuses the two."""
+    """DENSE compares embeddings, TEXT ranks by the BM25 scores of the studies' reports, HYBRID fuses both."""
 
     DENSE = "dense"
     TEXT = "text"
@@ -43,7 +43,7 @@ class Ranker(StrEnum):
 
 
 class Level(StrEnum):
-    """What one answer is. Above FRAME it is shown by its best frame."""
+    """What one answer is. Above FRAME, its best frame represents it."""
 
     FRAME = "frame"
     INSTANCE = "instance"
@@ -52,8 +52,10 @@ class Level(StrEnum):
 
 
 class Pooling(StrEnum):
-    """The score of a series or study: of its best frame; the mean of its `best` ones (of all, if it has fewer); or late
-    interaction, where each part is answered by the frame that answers it best.
+    """How a series or study is scored.
+
+    MAX: by its best frame. MEAN: by the mean of its `best` frames (all of them, if it has fewer). LATE: late
+    interaction, where each part of the query is scored by the frame that fits the part best.
     """
 
     MAX = "max"
@@ -71,9 +73,9 @@ class OnePer(StrEnum):
 
 @dataclass(frozen=True)
 class TextPart:
-    """Words to look for; with a negative weight, words that the answers should not be like.
+    """Words to search for; with a negative weight, words to avoid.
 
-    `in_reports`: whether reports are asked for them, too.
+    `in_reports`: whether the reports are searched for the words, too.
     """
 
     text: str
@@ -83,10 +85,10 @@ class TextPart:
 
 @dataclass(frozen=True)
 class ImagePart:
-    """A picture to look for: a file (DICOM, PNG, JPEG), a frame of the store, or uint8 pixels [H, W] or [H, W, 3].
+    """An image to search with: a file (DICOM, PNG, JPEG), a frame of the store, or uint8 pixels [H, W] or [H, W, 3].
 
-    A frame of the store is asked for by the vector that the store has of it: its file need not be there.
-    `frame_number` is of a file.
+    A frame of the store is searched by its stored vector, so its file need not be there. `frame_number` selects a frame
+    of a file.
     """
 
     image: Path | StoredRef | Uint8Image = field(compare=False)
@@ -100,19 +102,20 @@ PartLike = str | Path | FrameRef | ShortRef | FrameKey | Part
 
 @dataclass(frozen=True)
 class Query:
-    """A question to a store, such as `Query("effusion")` or `Query(["with a chest tube", Path("prior.dcm")], k=20)`.
+    """A query to a store, such as `Query("effusion")` or `Query(["with a chest tube", Path("prior.dcm")], k=20)`.
 
-    - `ask`: words (str or TextPart), image files (Path or ImagePart), frames of the store (a hit's key, or what
-      `parse_ref` gives), or several of them. It is kept as `parts`.
-    - `ranker`: None means hybrid where there are both words in the query and reports in the store, else dense.
-    - `one_per`: at most one answer of each patient, study or series: its best.
-    - `exclude_same_patient`: no answer from a patient whose picture is in the query.
-    - `fold`: answers whose embeddings have at least this cosine similarity to a better answer are folded into it.
-    - `literal`: take "no", "without", "left" and "right" as words. Else "no effusion" looks away from effusions, and
-      "left breast" leaves out frames whose header says that they show the right one.
-    - `k` answers after the first `offset`. `depth` is how far RRF looks into each ranking.
+    - `ask`: words (str or TextPart), image files (Path or ImagePart), frames of the store (the key of a hit, or the
+      result of `parse_ref`), or several of these. `parts` has them as parts.
+    - `ranker`: None means hybrid if the query has words and the store has reports; otherwise dense.
+    - `one_per`: at most one answer per patient, study or series: the best one.
+    - `exclude_same_patient`: exclude the patients whose images are in the query.
+    - `fold`: an answer whose embedding has at least this cosine similarity to a better answer is folded into that one.
+    - `literal`: treat "no", "without", "left" and "right" as plain words. Otherwise "no effusion" searches away from
+      effusions, and "left breast" excludes frames whose header names the right side.
+    - `k`: the number of answers, after the first `offset`. `depth`: the number of ranks that RRF reads of each ranking.
 
-    Raises QueryError for what can't be asked: EmptyQuery for nothing or blanks, weights that cancel out, k below 1 ...
+    Raises EmptyQuery for an empty or blank query, and QueryError for other values that can't be used, such as weights
+    that cancel out or a k below 1.
     """
 
     ask: PartLike | Sequence[PartLike]
@@ -143,8 +146,8 @@ class Query:
             object.__setattr__(self, "one_per", choice(OnePer, self.one_per, "one_per"))
         if not any(part.weight > 0 for part in parts):
             raise QueryError(
-                "every part of the query is negative: there is nothing to look for",
-                hint="Say what the answers should be like, and with --not what they should not be like.",
+                "every part of the query is negative; expected at least one positive part",
+                hint="Enter what to search for, and use --not only for what to avoid.",
             )
         for name, value, least in (
             ("k", self.k, 1),
@@ -153,29 +156,30 @@ class Query:
             ("depth", self.depth, 1),
         ):
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise QueryError(f"{name} is {value!r}, expected a whole number from {least}")
+                raise QueryError(f"{name} is {value!r}, expected a whole number of at least {least}")
         if self.fold is not None and not 0 < self.fold <= 1:
-            raise QueryError(f"fold is {self.fold!r}, expected a cosine similarity above 0, at most 1")
+            raise QueryError(f"fold is {self.fold!r}, expected a cosine similarity above 0 and at most 1")
         if self.fusion in (Fusion.RRF, Fusion.MAX) and self.pooling is Pooling.LATE:
             raise QueryError(
-                f"late interaction adds up the parts' scores, and the fusion {self.fusion} does not",
-                hint="Use the fusion embedding, average or sum, or the pooling max or mean.",
+                f"the pooling late adds up the scores of the parts, which the fusion {self.fusion} can't do",
+                hint="Use the fusion embedding, average or sum; or use the pooling max or mean.",
             )
         if self.pooling is not Pooling.MAX and self.level not in (Level.SERIES, Level.STUDY):
             raise QueryError(
-                f"the pooling {self.pooling} scores a series or a study by its images, and the level is {self.level}",
-                hint="Add the level series or study.",
+                f"the pooling {self.pooling} needs the level series or study, and the level is {self.level}",
+                hint="Set the level to series or study.",
             )
 
     @property
     def parts(self) -> tuple[Part, ...]:
-        """All that is asked, at least one part, texts without superfluous blanks."""
-        asked = [self.ask] if isinstance(self.ask, PartLike) else self.ask
-        return tuple(_checked(part) for part in asked)
+        """The parts of the query, with single blanks in their texts."""
+        values = [self.ask] if isinstance(self.ask, PartLike) else self.ask
+        return tuple(_checked(value) for value in values)
 
     @property
     def names(self) -> tuple[str, ...]:
-        """A short name for each part: text, image, not (a negative one), numbered from the second of a kind on."""
+        """A short name for each part: text, image, or not (a negative part). Later parts of a kind are numbered from
+        2."""
         return part_names(self.parts)
 
     @property
@@ -187,12 +191,12 @@ class Query:
         return tuple(part for part in self.parts if isinstance(part, ImagePart))
 
     def __str__(self) -> str:
-        """For people: `image prior.dcm + "with a chest tube" - 0.5 "cardiomegaly"`. Never a folder's name."""
+        """For display: `image prior.dcm + "with a chest tube" - 0.5 "cardiomegaly"`. Contains no folder names."""
         out = ""
         for number, part in enumerate(self.parts):
             sign = ("-" if part.weight < 0 else "") if not number else (" - " if part.weight < 0 else " + ")
             size = "" if abs(part.weight) == 1 else f"{abs(part.weight):g} "
-            out += sign + size + _said(part, quoted=len(self.parts) > 1)
+            out += sign + size + _displayed(part, quoted=len(self.parts) > 1)
         return out
 
 
@@ -200,15 +204,17 @@ Choice = TypeVar("Choice", bound=StrEnum)
 
 
 def choice(kind: type[Choice], value: str, what: str) -> Choice:
-    """The member of that name. QueryError for another, with the nearest suggested."""
+    """The member of an enumeration by its value. Raises QueryError for another value and suggests the nearest."""
     try:
         return kind(value)
     except ValueError as exc:
-        raise QueryError(f"{what} is {value!r}; there are {', '.join(kind)}", hint=nearest(str(value), kind)) from exc
+        raise QueryError(
+            f"{what} is {value!r}, expected one of {', '.join(kind)}", hint=nearest(str(value), kind)
+        ) from exc
 
 
 def nearest(name: str, names: Sequence[str] | type[StrEnum]) -> str:
-    """`Did you mean 'hybrid'?`, or nothing."""
+    """A hint such as `Did you mean 'hybrid'?`; "" if no name is similar."""
     close = difflib.get_close_matches(name.lower(), [str(n) for n in names], n=1, cutoff=0.5)
     return f"Did you mean {close[0]!r}?" if close else ""
 
@@ -234,7 +240,8 @@ def _as_part(value: PartLike) -> Part:
     if isinstance(value, Path | FrameRef | ShortRef):
         return ImagePart(value)
     raise TypeError(
-        f"a part of a query is a {type(value).__name__}, expected str, Path, a reference, TextPart or ImagePart"
+        f"a part of the query is of type {type(value).__name__}, expected str, Path, FrameRef, ShortRef, FrameKey, "
+        "TextPart or ImagePart"
     )
 
 
@@ -243,28 +250,32 @@ def _checked(value: PartLike) -> Part:
     weight = part.weight
     if isinstance(weight, bool) or not isinstance(weight, int | float) or not _LIGHTEST <= abs(weight) <= _HEAVIEST:
         raise QueryError(
-            f"a weight is {weight!r}, expected a number of size {_LIGHTEST:g} to {_HEAVIEST:,g}",
-            hint="Only how weights compare matters. Leave out a part that is not to count.",
+            f"a weight is {weight!r}, expected a number whose absolute value is {_LIGHTEST:g} to {_HEAVIEST:,g}",
+            hint="Only the ratio of the weights matters. Leave out a part that should not count.",
         )
     if isinstance(part, TextPart):
         text = " ".join(with_few_marks(part.text).split())
         if not text:
             raise EmptyQuery("the query is empty" if part.weight > 0 else "a negative part of the query is empty")
         if any("\ud800" <= c <= "\udfff" for c in text):
-            raise QueryError("the query holds bytes that are no UTF-8 text", hint="Check the terminal's encoding.")
+            raise QueryError(
+                "the query contains bytes that are not UTF-8 text", hint="Check the encoding of the terminal."
+            )
         if _ENDLESS_NUMBER.search(text):
-            raise QueryError("the query holds a number of more than 4,000 digits", hint="PartLike in words.")
+            raise QueryError(
+                "the query contains a number of more than 4,000 digits", hint="Describe the image in words."
+            )
         return TextPart(text, float(weight), part.in_reports)
     if part.frame_number < 1:
-        raise QueryError(f"a query image's frame number is {part.frame_number}, expected 1 or more")
+        raise QueryError(f"the frame number of a query image is {part.frame_number}, expected 1 or more")
     return ImagePart(part.image, float(weight), part.frame_number)
 
 
-def _said(part: Part, *, quoted: bool) -> str:
+def _displayed(part: Part, *, quoted: bool) -> str:
     if isinstance(part, TextPart):
         return f'"{part.text}"' if quoted else part.text
     if isinstance(part.image, FrameRef | ShortRef):
         return f"image {part.image}"
     if not isinstance(part.image, Path):
         return "image"
-    return f"image {part.image.name.encode(errors='replace').decode()}"  # a file's name may be no UTF-8
+    return f"image {part.image.name.encode(errors='replace').decode()}"  # a file name need not be UTF-8

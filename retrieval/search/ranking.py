@@ -1,11 +1,11 @@
-"""Rankings of frames, and the fusion of a query's parts into one exact ranking.
+"""Rankings of frames, and the fusion of the parts of a query into one exact ranking.
 
-A ranking may be made of another: hybrid fuses reports with a dense one, and a `RankingStep` that a caller hands to the
-search, a reranker for example, puts its own around what the query asks for. Whatever reads a ranking sees the protocol.
+A ranking can be built on another one. The hybrid ranking fuses reports with a dense ranking, and a caller can pass a
+`RankingStep` to the search, for example a reranker, that wraps the query's ranking. All readers use the protocol.
 
-The weighted sum of inner products is the inner product with the weighted sum of the vectors, so EMBEDDING, AVERAGE and
-SUM are one search each, rank alike, and differ in the scale of their scores. The best n under MAX are among the best n
-of each part. RRF looks at the first `depth` of each part and takes what lies deeper for nothing.
+The weighted sum of inner products equals the inner product with the weighted sum of the vectors. EMBEDDING, AVERAGE and
+SUM therefore need one search each and give the same order; only the scale of their scores differs. The best n frames
+under MAX are among the best n of each part. RRF reads the first `depth` ranks of each part and ignores deeper ranks.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from retrieval.search.query import RRF_CONSTANT, Fusion, Query
 from retrieval.types import Embeddings, RowFilter, VectorIndex
 
 Ranked = list[tuple[int, float]]  # (frame id, score), best first, equal scores by ascending id
-CANCELLED = 1e-4  # the sum of the weighted embeddings, relative to the weights, that counts as nothing
+CANCELLED = 1e-4  # a weighted sum of embeddings shorter than this, relative to the weights, counts as zero
 _COSINE = "cosine similarity"
 _SCALES = {
     Fusion.EMBEDDING: "cosine similarity to the weighted sum of the parts' embeddings",
@@ -34,59 +34,57 @@ _SCALES = {
 
 @runtime_checkable
 class Ranking(Protocol):
-    """Frames by one score."""
+    """Frames in the order of one score."""
 
     @property
     def scale(self) -> str:
-        """What the score is, in words."""
+        """What the score means, in words."""
         ...
 
     @property
     def additive(self) -> bool:
-        """Whether the breakdown adds up to the score."""
+        """Whether the parts of a breakdown add up to the score."""
         ...
 
     @property
     def depth(self) -> int | None:
-        """The rank below which frames are not ranked; None if all are."""
+        """The last rank of the ranking; None if it ranks all frames."""
         ...
 
     def top(self, n: int) -> Ranked:
-        """The n best frames, fewer if there are fewer. What is asked with a greater n begins with the same frames."""
+        """The n best frames, or all if there are fewer. A larger n gives a list that begins with the same frames."""
         ...
 
     def scores(self, ids: Sequence[int]) -> dict[int, float]:
-        """The scores of given frames; of those that may be searched."""
+        """The scores of the given frames, as far as they may be searched."""
         ...
 
     def breakdown(self, ids: Sequence[int]) -> dict[int, dict[str, float]]:
-        """What each part gave."""
+        """The contribution of each part to the score, by the name of the part."""
         ...
 
 
 @runtime_checkable
 class RankingByParts(Ranking, Protocol):
-    """A ranking whose score is a sum over the parts, each of which ranks the frames by itself."""
+    """A ranking whose score is a sum over parts, and that can also rank the frames by each part alone."""
 
     @property
     def names(self) -> Sequence[str]:
-        """The parts, as in the breakdown."""
+        """The names of the parts, as in the breakdown."""
         ...
 
     def top_by_part(self, n: int) -> list[Ranked]:
-        """The n best frames of each part, by what the part gives to the score."""
+        """The n best frames for each part, by the part's contribution to the score."""
         ...
 
 
-RankingStep = Callable[[Ranking, Query], Ranking]  # makes a ranking of the one that answers the query so far
+RankingStep = Callable[[Ranking, Query], Ranking]  # wraps the ranking of a query in another one
 
 
 def dense_ranking(query: Query, vectors: Embeddings, index: VectorIndex, allowed: RowFilter | None) -> Ranking:
-    """The ranking of frames by a query's parts, whose embeddings are `vectors` [parts, D].
+    """The ranking of frames by the parts of a query, whose embeddings are `vectors` [parts, D].
 
-    Of all frames, or of those that are `allowed`.
-
-    Raises QueryError if the parts cancel out.
+    It ranks all frames, or the `allowed` ones. Raises QueryError if the parts cancel out.
     """
     weights = np.array([part.weight for part in query.parts])
     weighted = weights[:, None] * vectors.astype(np.float64)
@@ -105,15 +103,15 @@ def dense_ranking(query: Query, vectors: Embeddings, index: VectorIndex, allowed
 
 
 def cancelled() -> QueryError:
-    """The error for a query whose parts leave nothing to look for."""
+    """The error for a query whose parts cancel out."""
     return QueryError(
-        "the parts of the query cancel out: their weighted sum is nothing",
-        hint="Change a weight, or leave out what is both wanted and not wanted.",
+        "the parts of the query cancel out: their weighted sum is zero",
+        hint="Change a weight, or remove what the query both searches for and avoids.",
     )
 
 
 class WeightedSum:
-    """Score: the sum of the inner products with the `weighted` vectors [parts, D]."""
+    """The score is the sum of the inner products with the `weighted` vectors [parts, D]."""
 
     additive = True
     depth = None
@@ -147,7 +145,7 @@ class WeightedSum:
 
 
 class BestPart:
-    """Score: the best of the positive parts' weighted inner products, less those of the negative parts."""
+    """The score is the best weighted inner product of a positive part, minus those of the negative parts."""
 
     additive = False
     depth = None
@@ -182,10 +180,10 @@ class BestPart:
 
 
 class ReciprocalRanks:
-    """Score: the sum of weight / (60 + rank) over the parts, for ranks up to a depth.
+    """The score is the sum of weight / (60 + rank) over the parts, for ranks up to a depth.
 
-    `gains` has the summands by frame and part, `positive` is the sum of the positive weights. A frame that no positive
-    part has within the depth is not ranked; pages end there.
+    `gains` has the summands by frame and part, and `positive` is the sum of the positive weights. A frame that is not
+    within the depth of any positive part is not ranked.
     """
 
     additive = True
@@ -208,7 +206,7 @@ class ReciprocalRanks:
         gains: dict[int, dict[str, float]] = {}
         lists = index.search(vectors, query.depth, allowed)
         parts = zip(query.names, (part.weight for part in query.parts), lists, strict=True)
-        for name, weight, ranked in sorted(parts, key=lambda part: -part[1]):  # the positive ones say which are ranked
+        for name, weight, ranked in sorted(parts, key=lambda part: -part[1]):  # positive parts rank first
             for rank, (i, _) in enumerate(ranked, 1):
                 if weight > 0 or i in gains:
                     gains.setdefault(i, {})[name] = weight / (RRF_CONSTANT + rank)
@@ -225,14 +223,14 @@ class ReciprocalRanks:
 
 
 def best_first(scores: dict[int, float]) -> Ranked:
-    """By score, equal ones by ascending id."""
+    """Frames by descending score; equal scores by ascending id."""
     return sorted(scores.items(), key=lambda item: (-item[1], item[0]))
 
 
 def _scores_of(
     vectors: npt.NDArray[np.float32], ids: Sequence[int], index: VectorIndex, allowed: RowFilter | None
 ) -> list[dict[int, float]]:
-    """For each vector, the inner products with those of the frames that are in the index and allowed."""
+    """For each vector, the inner products with the vectors of those frames that are allowed and in the index."""
     wanted = np.array(sorted(set(ids)), dtype=np.int64)  # np.unique imports numpy.ma
     if allowed is not None:
         wanted = allowed.passing(wanted)

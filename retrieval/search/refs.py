@@ -1,12 +1,12 @@
-"""REF: the one way to name an image, in every command and call.
+"""REF: the way to name an image in every command and call.
 
 A REF is one of three things:
 
-- a hit's *short key*, at least 8 of its letters: base32 of the SHA-256 of `SOP Instance UID#frame number`. It is the
-  same in every store; any prefix that only one frame of the store has will do.
-- a SOP Instance UID, with `#frame number` or without: then the first indexed frame of the instance is meant.
-- a file: DICOM, PNG or JPEG. What is there under that name goes before
-  the other two; a name with a `/` or an ending that is none of them is a file, too.
+- The *short key* of a hit, or at least its first 8 letters: base32 of the SHA-256 of `SOP Instance UID#frame number`.
+  It is the same in every store. Any prefix that belongs to one frame only is accepted.
+- A SOP Instance UID, with `#frame number` or without. Without it, the first indexed frame of the instance is meant.
+- A file: DICOM, PNG or JPEG. An existing file takes precedence over the other two. A text that is neither a key nor a
+  UID and has a `/` or a file extension names a file, too.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ FORMS = "a hit's short key (8 letters or more), a SOP Instance UID (with #FRAME 
 
 @dataclass(frozen=True)
 class FrameRef:
-    """A frame by its instance; `frame_number` is None where the first indexed one is meant."""
+    """A frame of an instance. A `frame_number` of None means the first indexed frame."""
 
     sop_instance_uid: str
     frame_number: int | None = None
@@ -48,15 +48,15 @@ class ShortRef:
         return self.letters
 
 
-StoredRef = FrameRef | ShortRef  # of a frame in the store
+StoredRef = FrameRef | ShortRef  # refers to a frame of the store
 Ref = Path | StoredRef
 
 
 class KeyFinder(Protocol):
-    """What resolving a REF asks of a store's catalog."""
+    """The part of a catalog that `resolve` needs."""
 
     def keys_with_prefix(self, letters: str, most: int) -> Sequence[FrameKey]:
-        """At most `most` frames whose short key begins with these letters."""
+        """The frames whose short key begins with these letters, at most `most` of them."""
         ...
 
     def frames_of_instance(self, sop_instance_uid: str) -> Sequence[FrameKey]:
@@ -65,17 +65,17 @@ class KeyFinder(Protocol):
 
 
 def parse_ref(text: str) -> Ref:
-    """What a text names. QueryError for one that can be none of the three.
+    """The file, key or frame that a text names. Raises QueryError for a text that can't be a REF.
 
-    Whether a file can be read, whoever opens it says; whether a frame is in the store, `resolve` does.
+    This function does not check that the file can be read or that the store has the frame (`resolve` does).
     """
     if not text.strip():
-        raise QueryError("the reference is empty", hint=f"Give {FORMS}.")
+        raise QueryError("the reference to an image is empty", hint=f"Enter {FORMS}.")
     if "\0" not in text and _is_there(Path(text)):
         return Path(text)
     if match := _WITH_FRAME.fullmatch(text):
         if int(match["frame"]) < 1:
-            raise QueryError(f"{text!r} names frame {match['frame']}; frames count from 1")
+            raise QueryError(f"{text!r} names frame {match['frame']}; expected a frame number from 1 on")
         return FrameRef(match["uid"], int(match["frame"]))
     if _UID.fullmatch(text):
         return FrameRef(text)
@@ -83,26 +83,30 @@ def parse_ref(text: str) -> Ref:
         return ShortRef(text.lower())
     if "\0" not in text and ("/" in text or Path(text).suffix):
         return Path(text)
-    raise QueryError(f"{text!r} is not a reference", hint=f"Expected {FORMS}.")
+    raise QueryError(f"{text!r} is not a reference to an image", hint=f"Enter {FORMS}.")
 
 
 def resolve(ref: StoredRef, catalog: KeyFinder) -> FrameKey:
-    """The frame of a store that a REF names. QueryError if there is none, or more than one."""
+    """The frame of a store that a REF names. Raises QueryError if no frame or more than one frame matches."""
     if isinstance(ref, ShortRef):
         found = catalog.keys_with_prefix(ref.letters, 6)
         if not found:
             raise QueryError(
-                f"no frame of the store has a key that begins with {ref.letters!r}",
+                f"the store has no frame whose key begins with {ref.letters!r}",
                 hint="`medlens search` prints the keys of its hits.",
             )
         if len(found) > 1:
             listed = ", ".join(shortest_unambiguous(key, found) for key in found[:5])
             more = " and more" if len(found) > 5 else ""
-            raise QueryError(f"the key {ref.letters!r} is ambiguous: {listed}{more}", hint="Give more of its letters.")
+            raise QueryError(
+                f"the key {ref.letters!r} is ambiguous: {listed}{more}", hint="Enter more letters of the key."
+            )
         return found[0]
     frames = catalog.frames_of_instance(ref.sop_instance_uid)
     if not frames:
-        raise QueryError("no frame of that SOP Instance UID is in the store", hint="`medlens select` lists what is.")
+        raise QueryError(
+            "the store has no frame with this SOP Instance UID", hint="`medlens select` lists the frames of the store."
+        )
     if ref.frame_number is None:
         return frames[0]
     for key in frames:
@@ -110,7 +114,7 @@ def resolve(ref: StoredRef, catalog: KeyFinder) -> FrameKey:
             return key
     numbers = ", ".join(str(key.frame_number) for key in frames[:8]) + (" ..." if len(frames) > 8 else "")
     raise QueryError(
-        f"frame {ref.frame_number} of that instance is not in the store", hint=f"Indexed frames: {numbers}."
+        f"the store does not have frame {ref.frame_number} of this instance", hint=f"Its indexed frames are: {numbers}."
     )
 
 

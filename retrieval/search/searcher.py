@@ -1,6 +1,6 @@
-"""A query in, ranked answers out. Sees protocols only: no torch, no FAISS, no SQL.
+"""Answers queries. Depends on protocols only: no torch, no FAISS, no SQL.
 
-What may be an answer is said once, as a `RowFilter`, and goes into every call of the index.
+One `RowFilter` per query describes the rows that may be answers; every call of the index gets it.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ from retrieval.types import (
 
 
 class Searcher:
-    """Searches the frames of one catalog through one index, both made with the encoder's model.
+    """Searches the frames of one catalog through one index. Both must be made with the encoder's model.
 
-    `reports` is the BM25 index of the studies' reports, or what gives it when it is needed; None without reports.
+    `reports` is the BM25 index of the studies' reports; None if there are no reports.
     """
 
     def __init__(
@@ -57,16 +57,15 @@ class Searcher:
     ) -> SearchResults:
         """The answers to a query.
 
-        `pictures` are its image parts' pixels, or their embeddings [D] where those are known; they are needed where
-        the parts are files or frames of a store. `excluded_patients` are pseudonyms
-        of those who may not be among the answers. Each of `steps` makes a ranking of the one before; answers, levels
-        and pages are those of the last.
+        `pictures` are the pixels of the query's image parts, or the embeddings [D] of those parts. They are required if
+        an image part is a file or a frame of a store. `excluded_patients` are the pseudonyms of patients that must not
+        be among the answers. Each of `steps` wraps the ranking before it; the last ranking decides the answers.
 
         Raises QueryError for parts that cancel out, and for the text ranker without words or without reports.
         """
-        said, query = query, separate_negations(query)
+        original, query = query, separate_negations(query)
         allowed, notes = self._of_the_side(query, self._allowed(query.where, excluded_patients))
-        searched = None if allowed is None else len(allowed.ids)  # a filter that makes no sense is refused here
+        searched = None if allowed is None else len(allowed.ids)  # raises for an invalid filter
         ranker, found = self._ranker(query)
         ranking, read = self._ranking(query, ranker, found, allowed, pictures)
         notes += read
@@ -81,14 +80,16 @@ class Searcher:
             Hit(rank, answer.score, *rows[answer.frame], answer.breakdown or own.get(answer.frame, {}), answer.folded)
             for rank, answer in enumerate((a for a in page if a.frame in rows), query.offset + 1)
         )
-        return SearchResults(str(said), self.encoder.name, hits, searched, str(ranker), _scale(query, ranking), notes)
+        return SearchResults(
+            str(original), self.encoder.name, hits, searched, str(ranker), _scale(query, ranking), notes
+        )
 
     def search_text(self, query: str, k: int = 10, where: SearchFilter = SearchFilter()) -> SearchResults:
-        """The `k` frames nearest to a text among those that pass `where`. Raises EmptyQuery for blanks."""
+        """The `k` frames nearest to a text among those that pass `where`. Raises EmptyQuery for a blank text."""
         return self.search(Query(query, ranker=Ranker.DENSE, k=k, where=where))
 
     def search_image(self, image: Uint8Image, k: int = 10, where: SearchFilter = SearchFilter()) -> SearchResults:
-        """The `k` frames nearest to a picture, uint8 [H, W] or [H, W, 3]."""
+        """The `k` frames nearest to an image, uint8 [H, W] or [H, W, 3]."""
         return self.search(Query(ImagePart(image), ranker=Ranker.DENSE, k=k, where=where))
 
     def _allowed(self, where: SearchFilter, excluded: Sequence[str]) -> RowFilter | None:
@@ -101,9 +102,10 @@ class Searcher:
         return RowFilter(where, self.catalog.ids_matching)
 
     def _of_the_side(self, query: Query, allowed: RowFilter | None) -> tuple[RowFilter | None, tuple[str, ...]]:
-        """Without the frames whose header says the side that the query does not ask for; and what is to be said of it.
+        """Exclude the frames whose header names the other side than the query. Also returns notes about that.
 
-        A model that was trained on captions hardly tells sides in pictures; the header knows, where it says."""
+        A model that was trained on captions hardly distinguishes the sides in an image; the header names them.
+        """
         side = None if query.literal else only_side(part.text for part in query.texts if part.weight > 0)
         if side is None:
             return allowed, ()
@@ -115,17 +117,18 @@ class Searcher:
         gone = len(before.ids) - len(after.ids)
         if not gone:
             return allowed, ()
-        said = f"{gone} frames whose header says the other side than {side} were left out; a literal query keeps them"
-        return after, (said,)
+        note = f"{gone} frames whose header names the side opposite to {side} were left out; a literal query keeps them"
+        return after, (note,)
 
     def _ranker(self, query: Query) -> tuple[Ranker, ReportScores | None]:
-        """Which ranker answers, with the reports' scores if it needs them. What is missing is skipped if it can be."""
+        """The ranker to use, with the reports' scores if it needs them. Hybrid becomes dense where reports can't
+        help."""
         if query.ranker is Ranker.DENSE or not query.texts or self.reports is None or not len(self.reports):
             if query.ranker is Ranker.TEXT:
                 lacking = "words in the query" if not query.texts else "reports in the store"
                 raise QueryError(
                     f"the text ranker compares words with reports, and there are no {lacking}",
-                    hint="Use the ranker dense.",
+                    hint="Use the dense ranker: --ranker dense.",
                 )
             return Ranker.DENSE, None
         found = ReportScores(query, self.reports)
@@ -171,23 +174,25 @@ class Searcher:
 
 def _pixels(part: ImagePart) -> Uint8Image:
     if not isinstance(part.image, np.ndarray):
-        raise TypeError("the query names an image, and neither its pixels nor its embedding are given")
+        raise TypeError(
+            "the query contains an image without pixels; expected its pixels or its embedding in `pictures`"
+        )
     return part.image
 
 
 def _require_whole(depth: int, searched: int) -> None:
-    """QueryError if a page is short because ranks end at a depth, and not because there is nothing more."""
+    """Raise QueryError if a page is short because the ranking ends at its depth although more frames are searched."""
     if searched > depth:
         raise QueryError(
-            f"reciprocal ranks go to a depth of {depth}, and this page lies deeper: {searched} are searched",
-            hint="Ask with a greater depth, or for an earlier page.",
+            f"the page lies below the depth of the ranking ({depth}) although {searched} frames are searched",
+            hint="Use a greater depth, or request an earlier page.",
         )
 
 
 def _scale(query: Query, ranking: Ranking) -> str:
-    """What the answers' scores are, in words."""
+    """What the scores of the answers mean, in words."""
     if query.pooling is Pooling.MEAN:
         return f"{ranking.scale}; the mean of a {query.level}'s best {query.best} frames"
     if query.pooling is Pooling.LATE:
-        return f"{ranking.scale}; each part by the frame of the {query.level} that fits it best"
+        return f"{ranking.scale}; each part by the frame of the {query.level} that fits the part best"
     return ranking.scale

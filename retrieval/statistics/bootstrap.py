@@ -1,8 +1,8 @@
-"""Figures with an interval and with chance beside them.
+"""Figures with a confidence interval and the value that guessing gives.
 
-Intervals are percentile bootstraps over groups (patients), never over images: those of one patient are not
-independent. A resample is a weight for each group, how often it was drawn, so every statistic here is a weighted one,
-and two models that are judged on the same rows see the same draws: their difference is paired.
+Intervals are percentile bootstraps over groups (patients), never over images, because the images of one patient are not
+independent. A resample is a weight for each group: how often the group was drawn. Every statistic is therefore computed
+from weights. Two models that are evaluated on the same rows get the same draws, so their difference is paired.
 """
 
 from __future__ import annotations
@@ -14,15 +14,16 @@ import numpy as np
 
 from retrieval.statistics.measures import Floats, Ints, Statistic, mean_of
 
-BATCH_CELLS = 4_000_000  # weights held at a time, 32 MB
-LEAST_DEFINED = 0.5  # the share of resamples that a statistic must be defined for; with fewer there is no interval
+BATCH_CELLS = 4_000_000  # weights in memory at a time, 32 MB
+LEAST_DEFINED = 0.5  # an interval needs a statistic that is defined for at least this share of the resamples
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A figure with its 95 % interval and what guessing would give, all in the unit of the figure (shares: 0 to 1).
+    """A figure with its 95 % interval and the value that guessing gives, all in the unit of the figure (shares: 0 to
+    1).
 
-    `low` and `high` are NaN where too few resamples had a value; `chance` is NaN where guessing has none.
+    `low` and `high` are NaN if too few resamples have a value; `chance` is NaN if guessing has no value.
     """
 
     value: float
@@ -38,7 +39,7 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Spread:
-    """A figure that was taken several times."""
+    """The least, mean and greatest value of a figure that was measured several times."""
 
     least: float
     mean: float
@@ -50,13 +51,13 @@ class Spread:
 
 
 class Resamples:
-    """Bootstrap draws of whole groups with replacement, the same ones every time it is asked."""
+    """Bootstrap draws of whole groups with replacement. Every call gives the same draws."""
 
     def __init__(self, groups: Sequence[str], *, count: int = 2000, seed: int = 0) -> None:
         if not len(groups):
-            raise ValueError("no groups to resample, expected at least one")
+            raise ValueError("there are no groups to resample, expected at least one")
         if count < 1:
-            raise ValueError(f"{count} resamples, expected at least 1")
+            raise ValueError(f"the number of resamples is {count}, expected at least 1")
         _, inverse = np.unique(np.asarray(groups, dtype=str), return_inverse=True)
         self.group_of: Ints = inverse.astype(np.int64)
         self.groups = int(inverse.max()) + 1
@@ -67,7 +68,7 @@ class Resamples:
         return len(self.group_of)
 
     def weights(self) -> Iterator[Floats]:
-        """Batches [b, N]: how often each item's group was drawn."""
+        """Batches [b, N] that say how often each item's group was drawn."""
         rng = np.random.default_rng(self.seed)
         size = max(1, BATCH_CELLS // max(self.groups, len(self)))
         for start in range(0, self.count, size):
@@ -77,7 +78,7 @@ class Resamples:
             yield drawn[:, self.group_of]
 
     def values(self, statistics: Mapping[str, Statistic]) -> dict[str, Floats]:
-        """Each statistic of every resample, [count], all from the same draws."""
+        """The values of each statistic over all resamples, [count], from the same draws."""
         parts: dict[str, list[Floats]] = {name: [] for name in statistics}
         for weights in self.weights():
             for name, statistic in statistics.items():
@@ -87,8 +88,11 @@ class Resamples:
 
 @dataclass(frozen=True)
 class Judgement:
-    """Figures of one model over the same items: a statistic by name, what guessing gives for it, and the group
-    (patient) of each item."""
+    """The statistics of one model on a set of items, before resampling.
+
+    Both mappings are by the name of the figure: its statistic, and the value that guessing gives. `groups` has the
+    group (patient) of each item.
+    """
 
     groups: Sequence[str]
     statistics: Mapping[str, Statistic]
@@ -105,7 +109,7 @@ class Judgement:
 
 @dataclass(frozen=True)
 class Difference:
-    """The second model's figure less the first's, with the 95 % interval of the paired difference."""
+    """The second model's figure minus the first model's, with the 95 % interval of the paired difference."""
 
     first: float
     second: float
@@ -115,12 +119,12 @@ class Difference:
 
     @property
     def differs(self) -> bool:
-        """Whether the interval leaves 0 out."""
+        """Whether the interval excludes 0."""
         return self.low > 0 or self.high < 0
 
 
 def differences(first: Judgement, second: Judgement, *, resamples: int = 2000, seed: int = 0) -> dict[str, Difference]:
-    """Two models on the same items, paired: both see the same resamples. Figures that only one has are left out."""
+    """The paired differences of two models on the same items. A figure that only one model has is left out."""
     if list(first.groups) != list(second.groups):
         raise ValueError("the two models were judged on different items")
 
@@ -137,7 +141,7 @@ def differences(first: Judgement, second: Judgement, *, resamples: int = 2000, s
 
 
 def interval(values: Floats) -> tuple[float, float]:
-    """95 % percentile interval of the values that are defined; NaN where fewer than half are."""
+    """The 95 % percentile interval of the defined values; NaN if fewer than half are defined."""
     defined = values[np.isfinite(values)]
     if len(defined) < LEAST_DEFINED * len(values) or not len(defined):
         return float("nan"), float("nan")
@@ -148,7 +152,7 @@ def interval(values: Floats) -> tuple[float, float]:
 def estimate(
     per_item: Floats, groups: Sequence[str], chance: float, *, resamples: int = 2000, seed: int = 0
 ) -> Estimate:
-    """Mean of per-item values with its interval, one group for each item."""
+    """The mean of per-item values with its interval. `groups` has the group of each item."""
     if len(groups) != len(per_item) or not len(per_item):
         raise ValueError(f"{len(per_item)} items and {len(groups)} groups, expected the same number, at least one")
     judged = Judgement(groups, {"mean": mean_of(per_item)}, {"mean": chance})

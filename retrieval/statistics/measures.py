@@ -1,4 +1,4 @@
-"""Statistics of weighted items: what is estimated, and resampled by `bootstrap`."""
+"""Statistics of weighted items, which `bootstrap` estimates and resamples."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 Statistic = Callable[[Floats], Floats]
-"""Weights of the items [B, N] to values [B]; NaN where the statistic is not defined for a resample."""
+"""Maps the weights of the items [B, N] to values [B]; NaN where the statistic is not defined for a resample."""
 
 
 def mean_of(values: Floats) -> Statistic:
@@ -23,7 +23,7 @@ def mean_of(values: Floats) -> Statistic:
 
 
 def median_of(values: Floats) -> Statistic:
-    """The middle value; between two middle ones, half way."""
+    """The median: the middle value, or the mean of the two middle values."""
     order = np.argsort(values, kind="stable")
     ascending = values[order]
 
@@ -38,10 +38,11 @@ def median_of(values: Floats) -> Statistic:
 
 
 def auroc_of(scores: Floats, positive: Bools) -> Statistic:
-    """Area under the ROC curve: the chance that a positive scores above a negative, equal scores counting half."""
+    """The area under the ROC curve: the probability that a positive item scores above a negative one; ties count
+    half."""
     order = np.argsort(scores, kind="stable")
     ascending = scores[order]
-    starts = np.flatnonzero(np.r_[True, ascending[1:] != ascending[:-1]])  # of the blocks of equal scores
+    starts = np.flatnonzero(np.r_[True, ascending[1:] != ascending[:-1]])  # where each block of equal scores starts
     is_positive = positive[order].astype(np.float64)
 
     def statistic(weights: Floats) -> Floats:
@@ -50,7 +51,7 @@ def auroc_of(scores: Floats, positive: Bools) -> Statistic:
         negatives = np.add.reduceat(ordered * (1 - is_positive), starts, axis=1)
         below = np.cumsum(negatives, axis=1) - negatives
         won = (positives * (below + negatives / 2)).sum(axis=1)
-        with np.errstate(invalid="ignore"):  # without a positive or a negative it is not defined: NaN
+        with np.errstate(invalid="ignore"):  # NaN: not defined without a positive and a negative item
             area: Floats = won / (positives.sum(axis=1) * negatives.sum(axis=1))
         return area
 
@@ -58,7 +59,7 @@ def auroc_of(scores: Floats, positive: Bools) -> Statistic:
 
 
 def mean_statistic(statistics: Sequence[Statistic]) -> Statistic:
-    """The mean of several statistics (a macro average), of those that are defined in a resample."""
+    """The mean of several statistics (a macro average). Statistics that are not defined in a resample are left out."""
 
     def statistic(weights: Floats) -> Floats:
         values = np.stack([one(weights) for one in statistics])
@@ -71,12 +72,12 @@ def mean_statistic(statistics: Sequence[Statistic]) -> Statistic:
 
 
 def balanced_accuracy_of(right: Bools, truth: Ints) -> Statistic:
-    """Balanced accuracy: the mean over the classes that occur of their share of right answers."""
+    """Balanced accuracy: the share of right answers per class, averaged over the classes that occur."""
     return mean_statistic([mean_where(right.astype(np.float64), truth == label) for label in np.unique(truth)])
 
 
 def mean_where(values: Floats, chosen: Bools) -> Statistic:
-    """The mean of the chosen items' values."""
+    """The mean of the values of the chosen items."""
 
     def statistic(weights: Floats) -> Floats:
         mine = weights[:, chosen]

@@ -1,4 +1,4 @@
-"""Whether a probability means what it says: calibration error, its floor, and the bins of a reliability diagram."""
+"""How reliable probabilities are: calibration error, its floor, and the bins of a reliability diagram."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from retrieval.statistics.measures import Bools, Floats, Ints, Statistic
 
 @dataclass(frozen=True)
 class ReliabilityBin:
-    """Answers whose confidence lies in one of the bins: how sure they were, and how many were right."""
+    """The answers whose confidence lies in one bin: their mean confidence and their share of right answers."""
 
     rows: int
     confidence: float
@@ -19,8 +19,11 @@ class ReliabilityBin:
 
 
 def calibration_error_of(confidence: Floats, right: Bools, bins: int) -> Statistic:
-    """Expected calibration error (Guo et al. 2017): over equally wide bins of confidence, the mean distance between the
-    mean confidence and the share of right answers, weighted by how many answers lie in the bin."""
+    """Expected calibration error (Guo et al. 2017) over `bins` equally wide bins of confidence.
+
+    It is the mean distance between the mean confidence of a bin and the share of right answers in the bin, weighted by
+    the number of answers in the bin.
+    """
     member = np.eye(bins)[bin_of(confidence, bins)]  # [N, bins]
     excess = (confidence - right.astype(np.float64))[:, None] * member
 
@@ -32,13 +35,13 @@ def calibration_error_of(confidence: Floats, right: Bools, bins: int) -> Statist
 
 
 def bin_of(confidence: Floats, bins: int) -> Ints:
-    """Which of `bins` equally wide bins of 0 to 1; a border belongs to the lower bin, as in (0.2, 0.3]."""
+    """The index of the bin, of `bins` equally wide ones from 0 to 1. A border belongs to the lower bin: (0.2, 0.3]."""
     found: Ints = np.clip(np.ceil(confidence * bins).astype(np.int64) - 1, 0, bins - 1)
     return found
 
 
 def reliability(confidence: Floats, right: Bools, bins: int) -> list[ReliabilityBin]:
-    """The bins that hold an answer, by confidence. What a reliability diagram shows."""
+    """The bins that contain an answer, by confidence: the content of a reliability diagram."""
     member = bin_of(confidence, bins)
     return [
         ReliabilityBin(int(here.sum()), float(confidence[here].mean()), float(right[here].mean()))
@@ -48,7 +51,7 @@ def reliability(confidence: Floats, right: Bools, bins: int) -> list[Reliability
 
 
 def calibration_floor(confidence: Floats, bins: int, *, times: int = 200) -> float:
-    """The mean ECE where each answer is right with exactly the probability that it states."""
+    """The mean ECE of perfect probabilities: each answer is right with exactly its confidence."""
     rng = np.random.default_rng(0)
     weight = np.ones((1, len(confidence)))
     drawn = (rng.random(len(confidence)) < confidence for _ in range(times))

@@ -186,7 +186,8 @@ def _warm_up(config: TrainingConfig, corpus: Corpus, unpaired: Sequence[Unpaired
 
 def _objective(config: TrainingConfig) -> str:
     """The loss and the tricks, as they were configured."""
-    objective, flip = config.objective, config.augmentation.flip
+    objective, augmentation = config.objective, config.augmentation
+    flip = augmentation.flip
     wrong = {"side": "with left and right exchanged", "negation": "with its first finding denied"}
     parts = [
         "Sigmoid loss over pairs (SigLIP)" if objective.loss == "siglip" else "Softmax loss over batches (InfoNCE)",
@@ -198,10 +199,22 @@ def _objective(config: TrainingConfig) -> str:
         parts.append(f"each caption {kinds} as a hard negative of its image")
     if "finding" in objective.hard_negatives:
         parts.append(f"another patient's caption of the same {objective.region} with other findings as a hard negative")
+    if "mirror" in objective.hard_negatives:
+        parts.append("the mirrored image as a hard negative of a text that names a side")
     if any(source.sentences for source in config.data):
         parts.append("single sentences drawn from long texts")
+    if any(source.captions for source in config.data):
+        parts.append("figure captions, whole or by the sentence, without what they say of arrows, marks and panels")
     if flip:
         parts.append(f"{100 * flip:.0f} % of images mirrored, left and right exchanged in their texts")
+    hidden = {
+        "a coarser resolution": augmentation.coarse,
+        "grey borders": augmentation.borders,
+        "covered marks": augmentation.marks,
+        "black and white exchanged": augmentation.inverted,
+    }
+    if said := [f"{what} ({100 * share:.0f} %)" for what, share in hidden.items() if share]:
+        parts.append(f"to hide the source of some images, {', '.join(said)}")
     return "; ".join(parts) + "."
 
 

@@ -75,6 +75,10 @@ class Source(_Strict):
     `texts` maps fields, `templates` sentences with {field} in them, to how often they are drawn as the caption; the
     first of them that a row has is the one that evaluation asks for.
     `sentences` maps fields of several sentences to how often one of these is drawn.
+    `captions` maps fields that are captions of a publication's figures to how often they are drawn, as a whole or by
+    the sentence, without what they say of arrows, marks and panels.
+    `only` maps fields to the values of the rows that are taken (`licence: [CC BY, CC0]`).
+    `judged: false` leaves out the rows that are not for training: no figure is made where patients can't be told apart.
     `attributes` maps a label set to the field that holds its value, or to a template of fields; `constants` gives the
     value where all rows agree.
     `sample` draws so many rows anew each epoch.
@@ -88,6 +92,9 @@ class Source(_Strict):
     texts: dict[str, Positive] = Field(default_factory=lambda: {"text": 1.0})
     templates: dict[str, Positive] = Field(default_factory=dict)
     sentences: dict[str, Positive] = Field(default_factory=dict)
+    captions: dict[str, Positive] = Field(default_factory=dict)
+    only: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    judged: bool = True
     attributes: dict[str, str] = Field(default_factory=dict)
     constants: dict[str, str] = Field(default_factory=dict)
     sample: Count | None = None
@@ -116,7 +123,11 @@ class Source(_Strict):
 
 class Augmentation(_Strict):
     """Ranges of the random changes. Texts name sides: `flip` is the share of images that are mirrored with left and
-    right exchanged in their text; not those whose text names what lies on one side, such as the heart or the liver."""
+    right exchanged in their text; not those whose text names what lies on one side, such as the heart or the liver.
+
+    What tells a source and not what is shown is hidden: `coarse` of the images are read at a resolution down to
+    `coarsest` of theirs, `borders` get up to four bars of one grey along their edges, `marks` rectangles that cover
+    what may be burned in, and `inverted` have black and white exchanged."""
 
     rotation_degrees: Annotated[float, Field(ge=0, le=45)] = 10.0
     scale: tuple[Positive, Positive] = (0.8, 1.1)
@@ -127,6 +138,11 @@ class Augmentation(_Strict):
     brightness: Share = 0.1
     noise: Share = 0.03
     flip: Share = 0.0
+    coarse: Share = 0.0
+    coarsest: Annotated[float, Field(gt=0, le=1)] = 0.3
+    borders: Share = 0.0
+    marks: Share = 0.0
+    inverted: Share = 0.0
 
 
 class Unpaired(_Strict):
@@ -172,13 +188,14 @@ class Objective(_Strict):
 
     `loss` is `infonce` (softmax over the batch) or `siglip` (each pair by itself, with a learned bias that starts at
     `initial_bias`). `hard_negatives` adds for each image its own caption with left and right exchanged (`side`) or its
-    first finding denied (`negation`), as wrong; or another patient's caption that names other findings (`finding`),
+    first finding denied (`negation`), as wrong; or the mirrored image as wrong of a text that names a side (`mirror`,
+    for at most an eighth of a batch); or another patient's caption that names other findings (`finding`),
     drawn anew each step among those whose rows agree in the label set `region`.
     """
 
     loss: Literal["infonce", "siglip"] = "infonce"
     near_equal: Annotated[float, Field(gt=0, le=1)] | None = None
-    hard_negatives: tuple[Literal["side", "negation", "finding"], ...] = ()
+    hard_negatives: tuple[Literal["side", "negation", "finding", "mirror"], ...] = ()
     region: str = "body_region"
     initial_bias: float = -10.0
     prompt_weight: Annotated[float, Field(ge=0)] = 1.0

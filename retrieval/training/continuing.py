@@ -24,12 +24,13 @@ from retrieval.training.config import TrainingConfig
 from retrieval.training.data import Corpus, source_names
 from retrieval.training.forgetting import Forgetting, forgetting_lines
 from retrieval.training.model_folder import TEXT_FILES, WEIGHTS_NAME
-from retrieval.training.text_tower import write_text_tower
+from retrieval.training.text_tower import rows_of_pieces, write_smaller_vocabulary, write_text_tower
 
 logger = logging.getLogger(__name__)
 
 OPTIONAL = "logit_bias"  # SigLIP's: a run may change the loss
 START_CARD = "START.md"
+WORDS = "text.transformer.embeddings.word_embeddings.weight"
 _NAMES = ("hf_model_name", "hf_tokenizer_name")  # where a model lies, not what it is
 
 
@@ -80,13 +81,17 @@ def prepare_text_tower(config: TrainingConfig, texts: Iterable[str], out: Path) 
     if config.continue_from is None:
         write_text_tower(config.text, texts, out)
         return
+    if config.text.vocabulary is not None:
+        write_smaller_vocabulary(config.continue_from, texts, config.text.vocabulary, out)
+        return
     out.mkdir(parents=True, exist_ok=True)
     for name in TEXT_FILES:
         (out / name).write_bytes((config.continue_from / name).read_bytes())
 
 
-def load_weights(model: torch.nn.Module, folder: Path) -> None:
-    """Fill the model from the folder's weights. Raises TrainingError if they are another architecture's."""
+def load_weights(model: torch.nn.Module, folder: Path, tower: Path) -> None:
+    """Fill the model from the folder's weights, of which those of a smaller vocabulary that the tokenizer in `tower`
+    has. Raises TrainingError if they are another architecture's."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
@@ -94,6 +99,9 @@ def load_weights(model: torch.nn.Module, folder: Path) -> None:
         given = load_file(folder / WEIGHTS_NAME)
     except (OSError, SafetensorError) as exc:
         raise TrainingError(f"the weights of {folder.name!r} can't be read: {exc}") from exc
+    rows = rows_of_pieces(folder, tower)
+    if WORDS in given and len(rows) < len(given[WORDS]):
+        given[WORDS] = given[WORDS][rows]
     wanted = {name: value.shape for name, value in model.state_dict().items() if not name.endswith("_batches_tracked")}
     names = (wanted.keys() | given.keys()) - {OPTIONAL}
     unlike = sorted(n for n in names if n not in wanted or n not in given or wanted[n] != given[n].shape)
@@ -153,7 +161,9 @@ def continuing_lines(config: TrainingConfig, corpus: Corpus, tower: Path, forget
         "",
         *forgetting_lines(forgetting),
         "",
-        "How its vocabulary, which is not extended, spells the texts:",
+        "How its vocabulary, which is not extended, spells the texts:"
+        if config.text.vocabulary is None
+        else f"How its vocabulary, cut to {config.text.vocabulary} word pieces, spells the texts:",
         "",
         *_spelling_lines(spelling_by_source(config, corpus, tower)),
         "",

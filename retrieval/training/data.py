@@ -17,6 +17,7 @@ from PIL import Image
 from retrieval.encoders.preprocess import Preprocess
 from retrieval.errors import TrainingError
 from retrieval.language.captions import sentences_of
+from retrieval.language.figures import shares_of_caption
 from retrieval.on_disk import written_whole
 from retrieval.row_files import FileLine, RowFile, read_row_file
 from retrieval.training.config import Source
@@ -79,11 +80,13 @@ def read_corpus(sources: Sequence[Source], label_sets: Sequence[LabelSet]) -> Co
             )
         file = read_pairs_file(source.pairs)
         digests[name] = file.sha256
-        found = [row for line in file.lines if (row := _row(line, number, source, label_sets)).texts]
+        taken = [line for line in file.lines if _is_taken(line, source)]
+        found = [row for line in taken if (row := _row(line, number, source, label_sets)).texts]
         if not any(row.split == "train" for row in found):
             raise TrainingError(
                 f"{source.pairs.name} has no row with a text whose split is 'train'",
-                hint=f"Texts are looked for in {', '.join([*source.texts, *source.templates]) or 'no field'}.",
+                hint=f"Texts are looked for in {', '.join([*source.texts, *source.templates]) or 'no field'}"
+                + (f", in rows whose {', '.join(source.only)} is one of `only`." if source.only else "."),
             )
         rows.extend(found)
     _refuse_leaks(rows)
@@ -174,12 +177,20 @@ def require_split(line: FileLine) -> None:
         raise TrainingError(f"{line} has the split {line.split!r}, expected one of {', '.join(SPLITS)}")
 
 
+def _is_taken(line: FileLine, source: Source) -> bool:
+    if not source.judged and line.split != "train":
+        return False
+    return all(line.text(name) in values for name, values in source.only.items())
+
+
 def _row(line: FileLine, number: int, source: Source, label_sets: Sequence[LabelSet]) -> TrainingRow:
     values = line.values
     texts = [(text, weight) for name, weight in source.texts.items() if (text := line.text(name))]
     lowered = {k: str(v).casefold() for k, v in values.items() if v not in (None, "")}
     # A template that names a field which this row lacks says nothing about it.
     texts += [(t.format(**lowered), w) for t, w in source.templates.items() if _fields_of(t) <= lowered.keys()]
+    for name, weight in source.captions.items():
+        texts += [(text, weight * share) for text, share in shares_of_caption(line.text(name))]
     for name, weight in source.sentences.items():
         found = sentences_of(line.text(name))
         texts += [(sentence, weight / len(found)) for sentence in found]

@@ -25,6 +25,7 @@ from retrieval.training.context import TrainingContext
 from retrieval.training.data import TrainingRow
 from retrieval.training.objective import (
     HardNegatives,
+    Mirrored,
     multi_positive_infonce,
     pairwise_sigmoid,
     positive_pairs,
@@ -38,6 +39,7 @@ from retrieval.training.texts import TextEncoder, Texts
 from retrieval.training.validation import Validator, normalised
 
 CANVAS = 1.25  # training images are kept this much larger than the model's input, for the crops
+MIRRORED = 1 / 8  # of a batch, at most, are encoded a second time as mirrored images
 SCALE_MAX = 100.0  # CLIP's bound on the logit scale
 
 
@@ -117,20 +119,25 @@ class Loop:
             straight = ~self._flips(chosen)
             canvas, chosen = self._flipped(canvas, chosen)
         pixels = augment(canvas, (side, side), config.augmentation, generator)
+        turned = self._to_mirror(chosen)
+        if turned:
+            pixels = torch.cat([pixels, pixels[turned].flip(-1)])  # one pass: batch norm sees one batch
         chunks = Chunks(
             config.schedule.chunk_size,
             self.model,
             lambda number: step_seed(config.seed, self.step, 1, number),
             self.context.processes,
         )
-        images = chunks.features(
+        encoded = chunks.features(
             lambda part: self.encoded_images(pixels[part]),
-            len(rows),
+            len(pixels),
             config.embed_dim,
         )
+        images = encoded[: len(rows)]
         scale = self.model.logit_scale.exp()
         captions = self._encoded(chosen, chunks)
-        loss = self._contrast(images, captions, chosen, self._wrong(rows, chosen), scale, chunks)
+        mirror = Mirrored(encoded[len(rows) :], torch.tensor(turned, device=self.device)) if turned else None
+        loss = self._contrast(images, captions, chosen, self._wrong(rows, chosen), mirror, scale, chunks)
         if self.distillation is not None:
             loss = loss + self.distillation(images, captions, numbers, chosen, scale, straight)
         weights = list(config.label_sets.values())
@@ -203,12 +210,20 @@ class Loop:
             wrong += [(i, other) for i, other in enumerate(drawn) if other is not None]
         return wrong
 
+    def _to_mirror(self, chosen: list[int]) -> list[int]:
+        """Numbers of images whose mirrored copies are wrong of their texts: of those whose text names a side."""
+        sided = [i for i, text in enumerate(chosen) if text in self.texts.sided]
+        rng = np.random.default_rng([self.config.seed, self.step, 5])
+        drawn: list[int] = rng.permutation(sided)[: max(round(len(chosen) * MIRRORED), 1)].tolist() if sided else []
+        return drawn
+
     def _contrast(
         self,
         images: torch.Tensor,
         captions: torch.Tensor,
         chosen: list[int],
         wrong: list[tuple[int, int]],
+        mirror: Mirrored | None,
         scale: torch.Tensor,
         chunks: Chunks,
     ) -> torch.Tensor:
@@ -224,8 +239,8 @@ class Loop:
             owners = torch.tensor([i for i, _ in wrong], device=self.device)
             hard = HardNegatives(self._encoded([other for _, other in wrong], chunks), owners)
         if objective.loss == "siglip":
-            return pairwise_sigmoid(images, captions, scale, self.model.logit_bias, positive, hard)
-        return multi_positive_infonce(images, captions, scale, positive, hard)
+            return pairwise_sigmoid(images, captions, scale, self.model.logit_bias, positive, hard, mirror)
+        return multi_positive_infonce(images, captions, scale, positive, hard, mirror)
 
     def averaged(self) -> Any:
         """A copy of the model with averaged weights, in evaluation mode."""

@@ -11,7 +11,7 @@ from retrieval.encoders.model_source import shipped_models
 from retrieval.errors import TrainingError
 
 # Keys that say what a model starts from, or with: the model that a run goes on from has that already.
-STARTS = ("text.start", "text.vocabulary", "image.start", "objective.initial_temperature")
+STARTS = ("text.start", "image.start", "objective.initial_temperature")
 TEXT_FILES = ("config.json", "tokenizer.json", "tokenizer_config.json", "vocab.txt")
 WEIGHTS_NAME = "open_clip_model.safetensors"
 

@@ -16,6 +16,14 @@ class HardNegatives:
     owners: torch.Tensor
 
 
+@dataclass(frozen=True)
+class Mirrored:
+    """Mirrored images, each wrong of the text of its own image: features [M, D] of unit norm, `owners` [M]."""
+
+    image_features: torch.Tensor
+    owners: torch.Tensor
+
+
 def positive_pairs(
     text_ids: torch.Tensor,
     pooled: torch.Tensor | None = None,
@@ -38,23 +46,33 @@ def multi_positive_infonce(
     logit_scale: torch.Tensor,
     positive: torch.Tensor,
     hard: HardNegatives | None = None,
+    mirror: Mirrored | None = None,
 ) -> torch.Tensor:
     """InfoNCE both ways (Radford et al. 2021) with several positives (Khosla et al. 2020, L_out).
 
     Features are [N, D] of unit norm, `positive` [N, N] bool, symmetric. With the diagonal alone this is CLIP's loss
-    exactly. Hard negatives join the sum over texts of their own image (after Yuksekgonul et al. 2023).
+    exactly. Hard negatives join the sum over texts of their own image (after Yuksekgonul et al. 2023), mirrored images
+    the sum over images of their own text.
     """
     logits = logit_scale * image_features @ text_features.T  # [N, N]
     target = positive.to(logits.dtype)
     target = target / target.sum(dim=1, keepdim=True)
-    over_texts = logits
+    over_texts, over_images = logits, logits.T
     if hard is not None:
         extra = logit_scale * image_features @ hard.text_features.T  # [N, K]
-        mine = hard.owners[None, :] == torch.arange(len(logits), device=logits.device)[:, None]
-        over_texts = torch.cat([logits, extra.masked_fill(~mine, -torch.inf)], dim=1)
+        over_texts = torch.cat([logits, _of_owners(extra, hard.owners)], dim=1)
+    if mirror is not None:
+        extra = logit_scale * text_features @ mirror.image_features.T  # [N, M]
+        over_images = torch.cat([logits.T, _of_owners(extra, mirror.owners)], dim=1)
     to_text = -(target * F.log_softmax(over_texts, dim=1)[:, : len(logits)]).sum(dim=1).mean()
-    to_image = -(target * F.log_softmax(logits.T, dim=1)).sum(dim=1).mean()
+    to_image = -(target * F.log_softmax(over_images, dim=1)[:, : len(logits)]).sum(dim=1).mean()
     return (to_text + to_image) / 2
+
+
+def _of_owners(extra: torch.Tensor, owners: torch.Tensor) -> torch.Tensor:
+    """Logits [N, K] with minus infinity where a column's owner is not the row."""
+    mine = owners[None, :] == torch.arange(len(extra), device=extra.device)[:, None]
+    return extra.masked_fill(~mine, -torch.inf)
 
 
 def pairwise_sigmoid(
@@ -64,6 +82,7 @@ def pairwise_sigmoid(
     logit_bias: torch.Tensor,
     positive: torch.Tensor,
     hard: HardNegatives | None = None,
+    mirror: Mirrored | None = None,
 ) -> torch.Tensor:
     """SigLIP's loss (Zhai et al. 2023): every pair is right or wrong by itself, the sum over pairs by image.
 
@@ -74,6 +93,9 @@ def pairwise_sigmoid(
     total = -F.logsigmoid(sign * logits).sum()
     if hard is not None:
         cosines = (image_features[hard.owners] * hard.text_features).sum(dim=-1)
+        total = total - F.logsigmoid(-(logit_scale * cosines + logit_bias)).sum()
+    if mirror is not None:
+        cosines = (text_features[mirror.owners] * mirror.image_features).sum(dim=-1)
         total = total - F.logsigmoid(-(logit_scale * cosines + logit_bias)).sum()
     return total / len(logits)
 

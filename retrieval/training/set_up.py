@@ -35,7 +35,7 @@ def set_up(context: TrainingContext) -> Loop:
     model, tokenizer = build_model(config, work)
     encode_texts = TextEncoder(texts, tokenizer, device)
     if config.continue_from is not None:
-        load_weights(model, config.continue_from)
+        load_weights(model, config.continue_from, work / "text")
     elif config.image.start is not None:
         load_start(model.visual.trunk, find_weights(config.image.start))
     locked_norms = lock_groups(model.visual.trunk, config.image.locked_groups)
@@ -47,7 +47,7 @@ def set_up(context: TrainingContext) -> Loop:
     ema = AveragedModel(model, multi_avg_fn=warmed_ema(config.schedule.ema)).requires_grad_(False)
     optimizer = make_optimizer(model, config)
     if config.text.locked:
-        encode_texts.lock(model, context.on_progress)
+        encode_texts.lock(model, work / "texts.npy", context.on_progress)
 
     train_numbers = corpus.of_split("train")
     train = [corpus.rows[i] for i in train_numbers]

@@ -80,16 +80,44 @@ def write_text_tower(tower: TextTower, texts: Iterable[str], out: Path) -> None:
 
     out.mkdir(parents=True, exist_ok=True)
     save_file(state, out / "model.safetensors")
+    _write_files(out, config, tokenizer, new_ids)
+
+
+def write_smaller_vocabulary(folder: Path, texts: Iterable[str], limit: int, out: Path) -> None:
+    """Write config.json and tokenizer of the text tower in `folder` with at most `limit` word pieces into `out`.
+
+    All that the texts use stay. `rows_of_pieces` takes the rows of its weights that go with them.
+    """
+    config: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    tokenizer: dict[str, Any] = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
+    kept = _kept_pieces(tokenizer["model"]["vocab"], _used_pieces(folder, texts), limit)
+    new_ids = {piece: i for i, piece in enumerate(kept)}
+    logger.info("vocabulary: %d of %d word pieces kept", len(kept), len(tokenizer["model"]["vocab"]))
+    config.update(vocab_size=len(kept), pad_token_id=new_ids["[PAD]"])
+    out.mkdir(parents=True, exist_ok=True)
+    _write_files(out, config, tokenizer, new_ids)
+
+
+def rows_of_pieces(folder: Path, smaller: Path) -> list[int]:
+    """Where in the vocabulary of `folder` each word piece of the smaller one stands."""
+    old, new = (
+        json.loads((place / "tokenizer.json").read_text(encoding="utf-8"))["model"]["vocab"]
+        for place in (folder, smaller)
+    )
+    return [old[piece] for piece in sorted(new, key=new.__getitem__)]
+
+
+def _write_files(out: Path, config: dict[str, Any], tokenizer: dict[str, Any], ids: dict[str, int]) -> None:
     (out / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-    (out / "tokenizer.json").write_text(json.dumps(_renumbered(tokenizer, new_ids)), encoding="utf-8")
+    (out / "tokenizer.json").write_text(json.dumps(_renumbered(tokenizer, ids)), encoding="utf-8")
     settings = {
         "tokenizer_class": "BertTokenizer",
         "do_lower_case": True,
-        "model_max_length": positions,
+        "model_max_length": config["max_position_embeddings"],
         **{f"{name}_token": f"[{name.upper()}]" for name in ("pad", "unk", "cls", "sep", "mask")},
     }
     (out / "tokenizer_config.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
-    (out / "vocab.txt").write_text("\n".join(kept) + "\n", encoding="utf-8")
+    (out / "vocab.txt").write_text("\n".join(ids) + "\n", encoding="utf-8")
 
 
 def lock_text_groups(text: Any, count: int) -> None:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
 
 from retrieval.language.captions import exchanged, mirrored, negated, sides_and_negations
+from retrieval.on_disk import written_whole
 from retrieval.training.config import TrainingConfig
 from retrieval.training.data import Corpus, Progress
 from retrieval.zeroshot.labels import LabelSet
@@ -21,8 +25,9 @@ class Texts:
     """Every text that training or evaluation can ask for, each once, by number (`ids`).
 
     `mirrored` maps a training text to the text of the mirrored image, where there is one. `hard` maps a text to its
-    versions that are almost the same and wrong. `assertions` gives each text a number: texts with the same sides and
-    the same count of negations share one. Each is empty unless the configuration needs it.
+    versions that are almost the same and wrong. `sided` are the texts that a mirrored image makes wrong. `assertions`
+    gives each text a number: texts with the same sides and the same count of negations share one. Each is empty unless
+    the configuration needs it.
     """
 
     def __init__(self, corpus: Corpus, label_sets: Sequence[LabelSet], config: TrainingConfig) -> None:
@@ -34,12 +39,15 @@ class Texts:
             mirror = {text: other for text in trained if (other := mirrored(text)) is not None}
             trained |= dict.fromkeys(mirror.values())
         versions = [_VERSIONS[kind] for kind in config.objective.hard_negatives if kind in _VERSIONS]
+        asked = "mirror" in config.objective.hard_negatives
+        sided = [text for text in trained if asked and exchanged(text) is not None]
         hard = {text: [other for version in versions if (other := version(text)) is not None] for text in trained}
         all_texts |= dict.fromkeys([*mirror.values(), *(other for others in hard.values() for other in others)])
         self.all = list(all_texts)
         self.ids = {text: i for i, text in enumerate(self.all)}
         self.mirrored = {self.ids[text]: self.ids[other] for text, other in mirror.items()}
         self.hard = {self.ids[text]: [self.ids[other] for other in others] for text, others in hard.items() if others}
+        self.sided = {self.ids[text] for text in sided}
         self.assertions: list[int] = []
         if config.objective.near_equal is not None:
             kinds: dict[object, int] = {}
@@ -54,23 +62,35 @@ class TextEncoder:
         self.pooled: torch.Tensor | None = None
         self._tokenizer = tokenizer
 
-    def lock(self, model: Any, progress: Progress) -> None:
-        """Compute the transformer's output for every text: from here on only the projection is asked."""
+    def lock(self, model: Any, cache: Path, progress: Progress) -> None:
+        """Compute the transformer's output for every text: from here on only the projection is asked.
+
+        `cache` keeps it for a run that is resumed, as long as texts, tokens and transformer are the same.
+        """
         encoder = model.text.eval()
-        pooled: dict[int, torch.Tensor] = {}
         texts = self.texts.all
-        by_length = sorted(range(len(texts)), key=lambda i: len(texts[i]))  # batches with little padding
+        tokens = self._tokens(texts).cpu()
+        key, stamp = _key(encoder.transformer, tokens), cache.with_suffix(".key")
+        if cache.is_file() and stamp.is_file() and stamp.read_text(encoding="utf-8") == key:
+            self.pooled = torch.from_numpy(np.load(cache, allow_pickle=False)).to(self.device)
+            return
+        pooled: dict[int, torch.Tensor] = {}
+        lengths = (tokens != encoder.config.pad_token_id).sum(dim=1)
+        by_length = torch.argsort(lengths, stable=True).tolist()  # batches with little padding
         with torch.inference_mode():
             for start in range(0, len(texts), BATCH):
                 batch = by_length[start : start + BATCH]
-                tokens = self._tokens([texts[i] for i in batch])
-                mask = (tokens != encoder.config.pad_token_id).long()
-                longest = int(mask.sum(dim=1).max())
-                tokens, mask = tokens[:, :longest], mask[:, :longest]
-                out = encoder.pooler(encoder.transformer(input_ids=tokens, attention_mask=mask), mask)
+                longest = int(lengths[batch].max())
+                part = tokens[batch, :longest].to(self.device)
+                mask = (part != encoder.config.pad_token_id).long()
+                out = encoder.pooler(encoder.transformer(input_ids=part, attention_mask=mask), mask)
                 pooled.update(zip(batch, out, strict=True))
                 progress("encoding texts", min(start + BATCH, len(texts)), len(texts))
         self.pooled = torch.stack([pooled[i] for i in range(len(texts))]).clone()
+        stamp.unlink(missing_ok=True)
+        with written_whole(cache, alone=True) as made, made.open("wb") as file:
+            np.save(file, self.pooled.cpu().numpy(), allow_pickle=False)
+        stamp.write_text(key, encoding="utf-8")
 
     def __call__(self, model: Any, ids: list[int]) -> torch.Tensor:
         """[len(ids), D] float32 of unit norm, also under autocast."""
@@ -88,3 +108,12 @@ class TextEncoder:
     def _tokens(self, texts: list[str]) -> torch.Tensor:
         tokens: torch.Tensor = self._tokenizer(texts).to(self.device)
         return tokens
+
+
+def _key(transformer: torch.nn.Module, tokens: torch.Tensor) -> str:
+    """What decides the transformer's outputs: its weights and the tokens."""
+    digest = hashlib.sha256(tokens.numpy().tobytes())
+    for name, value in transformer.state_dict().items():
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()

@@ -52,13 +52,16 @@ class Label(BaseModel):
 
 
 class LabelSet(BaseModel):
-    """Labels with a name and a title. `kind`: exactly one of them holds, or each is a question of its own."""
+    """Labels with a name and a title. `kind`: exactly one of them holds, or each is a question of its own.
+
+    `modalities` are DICOM's codes of the pictures that the set is meant for, none if it is meant for all."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: NonEmpty
     title: str = ""
     kind: Literal["exclusive", "independent"] = "exclusive"
+    modalities: tuple[NonEmpty, ...] = ()
     labels: tuple[Label, ...] = Field(min_length=1)
 
     @property

@@ -29,7 +29,7 @@ import parsy
 
 from retrieval.errors import QueryError
 
-MAX_DEPTH = 30  # brackets in brackets; each costs the parser ten Python calls of the thousand
+MAX_DEPTH = 30  # nested brackets; each costs the parser ten Python calls of the thousand that Python allows
 MAX_CONDITIONS = 400  # SQLite's expressions are at most 1,000 deep
 MAX_VALUES = 30_000  # SQLite takes 32,766 parameters
 MAX_LENGTH = 1024  # of one value; the longest attribute kept (LO) has 64 characters
@@ -43,7 +43,7 @@ _QUOTED_OR_BRACKET = re.compile(r"""'(?:[^']|'')*'|"(?:[^"]|"")*"|[()]""")
 
 @dataclass(frozen=True)
 class Span:
-    """Where in the filter something stands: [start, end), from 0."""
+    """A part of the filter's text: [start, end), counted from 0."""
 
     start: int
     end: int
@@ -51,7 +51,7 @@ class Span:
 
 @dataclass(frozen=True)
 class Field:
-    """What is compared: a DICOM keyword or a column, or a dotted path such as ("label", "pneumothorax")."""
+    """The left side of a comparison: a DICOM keyword, a column, or a dotted path such as ("label", "pneumothorax")."""
 
     path: tuple[str, ...]
     span: Span | None = None  # None if it was not written in a filter's text
@@ -71,7 +71,7 @@ class Value:
 
 @dataclass(frozen=True)
 class Condition:
-    """A field and a test. `!=`, `not in` and the like are a Not around one; `is present` is one around "missing"."""
+    """A field and a test. `!=`, `not in` and others are a Not around one; `is present` is a Not around "missing"."""
 
     field: Field
     operator: str  # =, <, <=, >, >=, in, between, contains, starts with, ends with, like, missing
@@ -99,7 +99,7 @@ Node = Condition | Not | All | AnyOf
 
 @lru_cache(maxsize=64)
 def parse_filter(text: str) -> Node:
-    """The syntax tree of a filter. Raises QueryError that points at the column and says what was expected there."""
+    """The syntax tree of a filter. Raises QueryError with the column of the error and what was expected there."""
     require_sound(text)
     try:
         tree: Node = _FILTER.parse(text)
@@ -109,17 +109,18 @@ def parse_filter(text: str) -> Node:
     if len(conditions) > MAX_CONDITIONS:
         span = conditions[MAX_CONDITIONS].field.span
         raise QueryError(
-            pointed(f"the filter has {len(conditions)} conditions, at most {MAX_CONDITIONS} are taken", text, span),
-            hint="Values of one attribute can stand in one condition: Modality in (CT, MR).",
+            pointed(f"the filter has {len(conditions)} conditions; expected at most {MAX_CONDITIONS}", text, span),
+            hint="Write several values of one attribute as one condition: Modality in (CT, MR).",
         )
     if (count := sum(len(c.values) for c in conditions)) > MAX_VALUES:
-        raise QueryError(f"the filter has {count} values, at most {MAX_VALUES} are taken")
+        raise QueryError(f"the filter has {count} values; expected at most {MAX_VALUES}")
     return tree
 
 
 def pointed(message: str, text: str, span: Span | None) -> str:
-    """The message with the filter up to the place and a caret under it. What follows the place is left out: a filter
-    can name a person.
+    """The message with the filter up to the place and a caret under it.
+
+    What follows the place is left out: a filter can name a person.
     """
     if span is None:
         return message
@@ -136,18 +137,22 @@ def require_sound(text: str) -> None:
     """QueryError for what no database takes, and for brackets too deep to follow."""
     for at, c in enumerate(text):
         if 0xD800 <= ord(c) <= 0xDFFF or (unicodedata.category(c) == "Cc" and c not in "\t\n\r"):
-            raise QueryError(pointed("the filter holds a character that no attribute can", text[:at], Span(at, at + 1)))
+            raise QueryError(
+                pointed("the filter contains a character that no attribute can contain", text[:at], Span(at, at + 1))
+            )
     depth = 0
     for match in _QUOTED_OR_BRACKET.finditer(text):
         depth += {"(": 1, ")": -1}.get(match[0], 0)
         if depth > MAX_DEPTH:
-            message = f"the filter has more than {MAX_DEPTH} brackets inside each other"
+            message = f"the filter has more than {MAX_DEPTH} nested brackets"
             raise QueryError(pointed(message, text, Span(match.start(), match.end())))
 
 
 def _syntax_error(text: str, at: int, expected: Set[str]) -> QueryError:
     if not text.strip():
-        return QueryError("the filter is empty", hint="For example: --where 'Modality = CT and PatientAge > 60'.")
+        return QueryError(
+            "the filter is empty", hint="Write, for example: --where 'Modality = CT and PatientAge > 60'."
+        )
     found = re.compile(rf"\s*({_WORD}|[=<>!]+|.)?", re.DOTALL).match(text, at)
     end = found.end() if found and found[1] else at
     start = found.start(1) if found and found[1] else at
@@ -161,7 +166,7 @@ def _syntax_error(text: str, at: int, expected: Set[str]) -> QueryError:
         seen = f"{found[1]!r}" if found and found[1] else "the end"
     hint = ""
     if seen.strip("'").lower() in _RESERVED and "a value" in expected:
-        hint = f'A value that is a word of the grammar stands in quotes: "{seen.strip(chr(39))}".'
+        hint = f'To use this word as a value, write it in quotes: "{seen.strip(chr(39))}".'
     return QueryError(
         pointed(f"the filter can't be read: expected {last}, found {seen}", text, Span(start, end)), hint=hint
     )
@@ -184,7 +189,7 @@ def _conditions(node: Node) -> list[Condition]:
     return [condition for part in parts for condition in _conditions(part)]
 
 
-# -- the grammar. Every rule eats the blanks behind it.
+# -- the grammar. Every rule consumes the blanks after it.
 
 
 def _any_case(word: str) -> str:

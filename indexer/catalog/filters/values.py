@@ -19,7 +19,7 @@ EXPECTED: dict[ValueKind, str] = {
     ValueKind.TEXT: "a text",
 }
 _FLAGS = {"yes": True, "true": True, "1": True, "no": False, "false": False, "0": False}
-_PER_YEAR = {"y": 1.0, "m": 12.0, "w": 365.25 / 7, "d": 365.25}  # PS3.5 6.2, AS; as the reader has them
+_PER_YEAR = {"y": 1.0, "m": 12.0, "w": 365.25 / 7, "d": 365.25}  # PS3.5 6.2, AS; as the reader converts ages
 _AGE = re.compile(r"(\d+(?:\.\d+)?)\s*(?:(y|m|w|d)|(year|month|week|day)s?)?", re.IGNORECASE | re.ASCII)
 _DATE = re.compile(r"(\d{4})(?:-(\d{1,2})(?:-(\d{1,2}))?)?|(\d{4})(\d{2})(\d{2})", re.ASCII)
 

@@ -1,1 +1,1 @@
-"""Alembic migrations of the catalog, run by `indexer.catalog.database` on the connection that it hands over."""
+"""Alembic migrations of the catalog. `indexer.catalog.database` runs them on its own connection."""

@@ -1,4 +1,4 @@
-"""Work that processes have claimed, what was erased for good, and moved files found by size and time."""
+"""Tables of claimed work and of erased data, and columns to recognise moved files by size and time."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ BIG_ID = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 
 def upgrade() -> None:
     op.create_index("ix_files_size", "files", ["size", "mtime_ns"], unique=False)
-    if op.get_bind().dialect.name == "postgresql":  # the walk and the catalog are read side by side, by code point
+    if op.get_bind().dialect.name == "postgresql":  # the walk and the catalog are compared side by side, by code point
         op.execute('ALTER TABLE files ALTER COLUMN path TYPE TEXT COLLATE "C"')
     op.create_table(
         "erasures",

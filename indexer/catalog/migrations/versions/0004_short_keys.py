@@ -1,4 +1,4 @@
-"""Short keys of frames, by which people name them."""
+"""Short keys of frames, which people use to name them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def upgrade() -> None:
 
 
 def _fill(connection: sa.Connection) -> None:
-    """Give every frame its short key, some at a time."""
+    """Give every frame its short key, in chunks."""
     frames = sa.table("frames", *(sa.column(name) for name in ("id", "instance_id", "frame_number", "short_key")))
     instances = sa.table("instances", sa.column("id"), sa.column("sop_instance_uid"))
     query = (

@@ -1,4 +1,4 @@
-"""Whether text may be burned into the pixels: for rows of before, by what the catalog kept of them."""
+"""Whether text may be burned into the pixels; older rows get it from the attributes in the catalog."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def upgrade() -> None:
 
 
 def _fill(connection: sa.Connection) -> None:
-    """Give every image its value, some at a time."""
+    """Give every image its value, in chunks."""
     names = ("id", "kind", "burned_in_annotation", "modality", "sop_class_uid", "image_type", "burned_in_text")
     columns = [sa.column(name, sa.Boolean() if name == "burned_in_annotation" else None) for name in names]
     instances = sa.table("instances", *columns)
