@@ -21,7 +21,7 @@ from indexer.output_formats import OutputFormat
 from indexer.store.place import enclosing_store
 from indexer.store.store import Store
 from retrieval.errors import OutputError
-from retrieval.on_disk import unfinished_name
+from retrieval.on_disk import advice, unfinished_beside
 
 _DEVICES = ("null", "full", "tty", "stdout", "stderr")  # in /dev, where people write on purpose
 _OWN_STREAMS = ("/dev/fd/", "/proc/self/fd/", "/dev/std")
@@ -100,7 +100,7 @@ class Output:
                 with self._renamed() as place:
                     yield place
         except OSError as exc:
-            raise OutputError(f"{self.path.name!r} can't be written: {exc.strerror or exc}") from exc
+            raise not_written(self.path, exc) from exc
 
     def write_text(self, text: str) -> None:
         """Write text in UTF-8."""
@@ -113,8 +113,7 @@ class Output:
     @contextmanager
     def _renamed(self) -> Iterator[Path]:
         place = self.path.parent.resolve() / self.path.name
-        temporary = unfinished_name(place)
-        try:
+        with unfinished_beside(place) as temporary:
             yield temporary
             try:
                 self.require()
@@ -127,8 +126,6 @@ class Output:
             if place.exists():
                 shutil.copymode(place, temporary)  # a file that was made private stays so
             temporary.replace(place)
-        finally:
-            temporary.unlink(missing_ok=True)
 
     def _require_replaceable(self, name: str) -> None:
         status = self.path.stat()
@@ -145,6 +142,12 @@ class Output:
                 f"{name} exists already, and it is not {self.form.name} that medlens wrote",
                 hint="Name another file, or add --force to replace this one.",
             )
+
+
+def not_written(path: Path, exc: OSError) -> OutputError:
+    """The OutputError for what the system says while a file is written, and what to do where the disk is full."""
+    why = os.strerror(exc.errno) if exc.errno else exc  # other libraries tell more than that around it
+    return OutputError(f"{path.name!r} can't be written: {why}", hint=advice(exc))
 
 
 def require_not_of_archive(store: Store, *outputs: Output | None) -> None:

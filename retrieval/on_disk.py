@@ -1,18 +1,23 @@
 """How files come to be: made beside their place under a name of their own, then renamed.
 
-So a reader sees the old file, the new one or none, and what a killed process leaves is known by its name.
+So a reader sees the old file, the new one or none. What is unfinished is locked by the process that makes it: a lock
+goes with its process, so what a killed one has left is known, and is removed when the same file is next written.
 """
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
+import re
 import shutil
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 UNFINISHED = ".*.tmp"  # the names of what is not finished
+_NEXT_TO_NOTHING = 1 << 16  # bytes; SQLite takes 32 KiB at once for the index of its log
 
 
 def unfinished_name(path: Path) -> Path:
@@ -23,14 +28,29 @@ def unfinished_name(path: Path) -> Path:
 
 
 @contextmanager
+def unfinished_beside(path: Path, *, folder: bool = False, private: bool = False) -> Iterator[Path]:
+    """An empty file or folder beside `path`, locked, under a name of its own; what is left of it at the end goes.
+
+    What killed processes have left of the same `path` goes, too. `private`: its owner's alone, whatever the umask.
+    """
+    _remove_dead(path)
+    made, lock = _made_and_locked(path, folder, private)
+    try:
+        yield made
+    finally:
+        os.close(lock)
+        remove(made)
+
+
+@contextmanager
 def written_whole(
-    path: Path, *, durable: bool = False, alone: bool = False, like: Path | None = None
+    path: Path, *, durable: bool = False, alone: bool = False, private: bool = False, like: Path | None = None
 ) -> Iterator[Path]:
-    """A name to write to, whose file becomes `path` when the block ends well, and goes if it doesn't.
+    """An empty file to write to, which becomes `path` when the block ends well, and goes if it doesn't.
 
     With `durable`, it survives a power cut from then on. With `alone`, nobody else writes this file at the same time:
-    what a killed process has left of it is overwritten, where nothing else clears the folder. With `like`, a file or a
-    folder, it may be read by the same users, in place of whom the umask allows; one that is there keeps its own.
+    its unfinished name is always the same. It is its owner's alone if it is `private`. With `like`, a file or a folder,
+    it may be read by the same users, in place of whom the umask allows; one that is there keeps its own.
 
     What a link leads to is replaced, not the link. A pipe or a device can't be replaced and is written to as it is.
     """
@@ -38,18 +58,13 @@ def written_whole(
     if place.exists() and not place.is_file():
         yield place
         return
-    temporary = place.with_name(f".{place.name}.tmp") if alone else unfinished_name(place)
-    try:
-        if like is not None:
-            make_private(temporary)
+    with _lone(place) if alone else unfinished_beside(place, private=private or like is not None) as temporary:
         yield temporary
         if like is not None:
             share(temporary, place if place.exists() else like)
         if durable:
             sync(temporary)
         temporary.replace(place)
-    finally:
-        temporary.unlink(missing_ok=True)
     if durable:
         sync(place.parent)
 
@@ -61,20 +76,63 @@ def folder_written_whole(path: Path, *, replace: bool = True, like: Path | None 
     What was there goes; without `replace`, OSError if anything is there by then but an empty folder. Until then it is
     its owner's alone; `like` is as for `written_whole`, for what is in it, too.
     """
-    made, old = unfinished_name(path), unfinished_name(path)
-    try:
-        made.mkdir(0o777 if like is None else 0o700)
+    old = unfinished_name(path)
+    with unfinished_beside(path, folder=True, private=like is not None) as made:
         yield made
         if like is not None:
             share(made, path if path.is_dir() else like)
             for inner in made.iterdir():
                 share(inner, path / inner.name if (path / inner.name).exists() else made)
-        if replace and path.exists():
-            path.rename(old)
-        made.rename(path)
+        try:
+            if replace and path.exists():
+                path.rename(old)
+            made.rename(path)
+        finally:
+            remove(old)
+
+
+@contextmanager
+def _lone(place: Path) -> Iterator[Path]:
+    temporary = place.with_name(f".{place.name}.tmp")
+    try:
+        yield temporary
     finally:
-        remove(made)
-        remove(old)
+        temporary.unlink(missing_ok=True)
+
+
+def _made_and_locked(path: Path, folder: bool, private: bool) -> tuple[Path, int]:
+    """A new file or folder, and the open handle that holds its lock."""
+    while True:
+        made = unfinished_name(path)
+        if folder:
+            made.mkdir(0o700 if private else 0o777)
+        elif private:
+            make_private(made)
+        else:
+            os.close(os.open(made, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+        try:
+            lock = os.open(made, os.O_RDONLY)
+        except FileNotFoundError:
+            continue  # taken for a dead process's before it was locked
+        with suppress(OSError):  # a file system without locks: then nobody takes it for a dead process's
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        if made.exists():
+            return made, lock
+        os.close(lock)
+
+
+def _remove_dead(path: Path) -> None:
+    """Remove what nobody holds any more of the unfinished files or folders of `path`, as far as that is possible."""
+    name = re.compile(rf"\.{re.escape(path.name)}\.[0-9a-f]{{16}}\.tmp")
+    with suppress(OSError):
+        for left in [entry.path for entry in os.scandir(path.parent) if name.fullmatch(entry.name)]:
+            with suppress(OSError):  # it is locked, not ours, or gone
+                lock = os.open(left, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    remove(Path(left))
+                finally:
+                    os.close(lock)
 
 
 def make_private(path: Path) -> None:
@@ -109,6 +167,24 @@ def share(path: Path, like: Path) -> None:
     except OSError:
         mode &= ~0o2070
     path.chmod(mode)
+
+
+def is_full(folder: Path) -> bool:
+    """Whether there is next to no room for files in a folder, as far as the system says."""
+    try:
+        found = os.statvfs(folder)
+    except OSError:
+        return False
+    return found.f_bavail * found.f_frsize < _NEXT_TO_NOTHING or (found.f_files > 0 and found.f_favail == 0)
+
+
+def advice(error: OSError) -> str:
+    """What to do about a disk without room, or a quota or limit that was reached; empty for another error."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return "Free disk space, then run the same command again."
+    if error.errno == errno.EFBIG:
+        return "Raise the limit on the size of files (ulimit -f), then run the same command again."
+    return ""
 
 
 def remove(path: Path) -> None:

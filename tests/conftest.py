@@ -6,7 +6,6 @@ import atexit
 import os
 import shutil
 import signal
-import subprocess
 import tempfile
 import uuid
 from collections.abc import Iterator
@@ -58,31 +57,15 @@ def shared_tools() -> Path:
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator[str]:
     """A PostgreSQL server of our own on a UNIX socket, as a URL to fill in: `.format(database=...)`."""
-    pytest.importorskip("psycopg")
-    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"))
-    on_path = shutil.which("postgres")
-    if not (found or on_path):
-        pytest.skip("PostgreSQL is not installed (Debian: apt-get install postgresql)")
-    binaries = (found[-1] if found else Path(str(on_path))).parent
-    folder = Path(tempfile.mkdtemp(prefix="medlens-pg-"))
-    as_user: list[str] = []
-    if os.geteuid() == 0:  # the server refuses to run as root
-        shutil.chown(folder, "postgres")
-        as_user = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"]
-    data = folder / "data"
-    options = f"-c listen_addresses='' -c unix_socket_directories={folder} -c fsync=off"
+    import postgres
 
-    def pg_ctl(*arguments: str) -> None:
-        command = [*as_user, str(binaries / "pg_ctl"), "-D", str(data), "-w", "-s", *arguments]
-        subprocess.run(command, check=True, cwd=folder, stdout=subprocess.DEVNULL, timeout=120)
-
-    pg_ctl("initdb", "-o", "-A trust -U medlens -N -E UTF8 --locale=C.UTF-8")
-    pg_ctl("start", "-l", str(folder / "log"), "-o", options)
+    if lacks := postgres.missing():
+        pytest.skip(lacks)
+    server = postgres.Server()
     try:
-        yield f"postgresql+psycopg://medlens@/{{database}}?host={folder}"
+        yield server.url("{database}")
     finally:
-        pg_ctl("stop", "-m", "immediate")
-        shutil.rmtree(folder, ignore_errors=True)
+        server.remove()
 
 
 @pytest.fixture

@@ -21,6 +21,8 @@ from typing import Any
 import numpy as np
 import sqlalchemy as sa
 from fake_encoder import FakeEncoder
+from pydicom import dcmread
+from pydicom.data import get_testdata_file
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage
 
@@ -85,6 +87,21 @@ def make_archive(folder: Path, files: int, *, rivals: bool = True) -> Path:
             ds.PixelData = bytes(len(ds.PixelData))
             ds.save_as(folder / f"z{n}.dcm", enforce_file_format=True)
     return folder
+
+
+def make_report(folder: Path, number: int) -> Path:
+    """A structured report of a study of its own."""
+    ds = dcmread(str(get_testdata_file("reportsi.dcm")))
+    ds.SOPInstanceUID = ds.file_meta.MediaStorageSOPInstanceUID = f"1.2.6.{number}"
+    ds.StudyInstanceUID, ds.SeriesInstanceUID = f"1.2.4.{number}", f"1.2.7.{number}"
+    ds.PatientID = f"patient {number}"
+    item = Dataset()
+    item.RelationshipType, item.ValueType = "CONTAINS", "TEXT"
+    item.TextValue = f"Pleural effusion of {number + 1} cm. No pneumothorax."
+    ds.ContentSequence = [item]
+    path = folder / f"report{number}.dcm"
+    ds.save_as(path)
+    return path
 
 
 def contents(store: Store) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from indexer.output_formats import json_lines
-from indexer.outputs import Output
+from indexer.outputs import Output, not_written
 from retrieval.errors import OutputError
 
 Row = Mapping[str, Any]
@@ -26,7 +26,7 @@ class Spool:
         self._path = output.path.with_name(f".{output.path.name}.partial.jsonl")
         Output(self._path, json_lines("rows of a run that was stopped", ("stamp",)), force=True).require()
         with self._os_errors():
-            self._file = self._path.open("a+b")
+            self._file = self._path.open("a+b", buffering=0)  # what did not fit on the disk is not tried again
         try:
             with self._os_errors():
                 try:
@@ -56,7 +56,11 @@ class Spool:
         except (ValueError, LookupError, TypeError):
             pass  # empty, or not a spool
         self._file.truncate(0)
-        self._append([{"stamp": stamp}])
+        try:
+            self._append([{"stamp": stamp}])
+        except OSError:
+            self.drop()
+            raise
         return set()
 
     def __enter__(self) -> Spool:
@@ -74,15 +78,16 @@ class Spool:
 
     def _append(self, rows: Iterable[Row]) -> None:
         for row in rows:
-            self._file.write(json.dumps(row).encode() + b"\n")
+            line = json.dumps(row).encode() + b"\n"
+            while line:
+                line = line[self._file.write(line) :]
             self._empty = False
-        self._file.flush()
 
     def rows(self) -> Iterator[Row]:
         """Yield all rows so far, in the order in which they were added."""
-        self._file.seek(0)
-        self._file.readline()
-        yield from map(json.loads, self._file)
+        with self._path.open("rb") as file:
+            file.readline()
+            yield from map(json.loads, file)
 
     def drop(self) -> None:
         """Remove the spool, because the output is complete."""
@@ -93,4 +98,4 @@ class Spool:
         try:
             yield
         except OSError as exc:
-            raise OutputError(f"{self._path.name!r} can't be written: {exc.strerror or exc}") from exc
+            raise not_written(self._path, exc) from exc

@@ -81,6 +81,10 @@ class Database:
             return repr(path.parent.name or path.name)
         return repr(f"{self.url.host or 'local'}/{self.url.database}")
 
+    @property
+    def _folder(self) -> Path | None:
+        return Path(str(self.url.database)).parent if self.is_sqlite else None
+
     @contextmanager
     def reading(self) -> Iterator[sa.Connection]:
         """A read-only transaction. On SQLite it sees one state, on PostgreSQL one state per statement."""
@@ -105,7 +109,7 @@ class Database:
         try:
             yield
         except (sa.exc.SQLAlchemyError, sqlite3.Error) as exc:
-            raise translate(exc, self.label) from exc
+            raise translate(exc, self.label, self._folder) from exc
 
     def checkpoint(self) -> bool:
         """On SQLite, empty the write-ahead log, which contains copies of pages that were erased since.
@@ -247,9 +251,10 @@ class Database:
                 closing(sqlite3.connect(source)) as old,
                 closing(sqlite3.connect(temporary)) as new,
             ):
+                new.execute("PRAGMA journal_mode = OFF").close()  # no file beside it that a kill would leave
                 old.backup(new)
         except sqlite3.Error as exc:
-            raise translate(exc, self.label) from exc
+            raise translate(exc, self.label, self._folder) from exc
         except OSError as exc:
             raise StoreError(
                 f"the catalog of {self.label} could not be backed up before its migration: {exc.strerror}",

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import sqlalchemy as sa
 
 from retrieval.errors import StoreCorrupt, StoreError, StoreNotFound
+from retrieval.on_disk import is_full
 
 CORRUPT_HINT = "Restore the store from a backup, or index the archive into a new store."
 _SQLITE: dict[str, tuple[type[StoreError], str, str]] = {
@@ -39,6 +42,7 @@ _SQLITE: dict[str, tuple[type[StoreError], str, str]] = {
     "SQLITE_CANTOPEN": (StoreError, "can't be opened", "Get permission on the folder of the store and its files."),
     "SQLITE_AUTH": (StoreError, "can't be accessed", "Get permission on the folder of the store and its files."),
 }
+_PERHAPS_FULL = ("SQLITE_IOERR", "SQLITE_CANTOPEN")
 _POSTGRES: dict[str, tuple[type[StoreError], str, str]] = {
     "3D000": (StoreNotFound, "does not exist", "Create the database with `createdb`, or check its name."),
     "28": (StoreError, "refuses the login", "Check the user and the password in the URL or in ~/.pgpass."),
@@ -66,11 +70,17 @@ _POSTGRES: dict[str, tuple[type[StoreError], str, str]] = {
 }
 
 
-def translate(exc: Exception, label: str) -> StoreError:
-    """The StoreError for an error of SQLAlchemy or its driver. `label` names the store; parameters are never shown."""
+def translate(exc: Exception, label: str, folder: Path | None = None) -> StoreError:
+    """The StoreError for an error of SQLAlchemy or its driver. `label` names the store; parameters are never shown.
+
+    `folder` is where a SQLite database lies: some errors of a full disk do not say that it is full.
+    """
     orig = getattr(exc, "orig", None) or exc
     text = str(orig).strip().splitlines()[0] if str(orig).strip() else type(orig).__name__
     name = str(getattr(orig, "sqlite_errorname", "") or "")
+    if name.startswith(_PERHAPS_FULL) and folder is not None and is_full(folder):
+        kind, what, hint = _SQLITE["SQLITE_FULL"]
+        return kind(f"the catalog of {label} {what} ({name})", hint=hint)
     for prefix, (kind, what, hint) in _SQLITE.items():
         if name.startswith(prefix):
             return kind(f"the catalog of {label} {what} ({name})", hint=hint)

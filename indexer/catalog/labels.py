@@ -46,15 +46,16 @@ class Labels:
 
         Returns the frame count.
 
-        Saved labels of the set are removed first if other labels, another model, other prompts or another calibration
-        made them. Each batch is one transaction; run it again to complete a stopped run. Frames that were deleted
-        meanwhile are left out. Raises StoreIncompatible if another process has changed the store's model.
+        Saved labels of the set are removed with the first batch if other labels, another model, other prompts or
+        another calibration made them. Each batch is one transaction; run it again to complete a stopped run. Frames
+        that were deleted meanwhile are left out. Raises StoreIncompatible if another process has changed the store's
+        model.
         """
-        ids_of = self._label_ids(saved)
         count = 0
         for frame_ids, scores in values:
             with self._database.writing() as connection:
                 self._in_use.require(connection)
+                ids_of = _label_ids(connection, saved)
                 there = _still_there(connection, frame_ids)
                 for column, label_id in enumerate(ids_of):
                     keep = there & ~np.isnan(scores[:, column])
@@ -122,22 +123,6 @@ class Labels:
         with self._database.writing() as connection:
             return _forgotten(connection, label_set)
 
-    def _label_ids(self, saved: SavedSet) -> list[int]:
-        mine = labels.c.label_set == saved.label_set
-        wanted = [(name, saved.made_by, saved.is_probability, None) for name in saved.labels]
-        with self._database.writing() as connection:
-            self._in_use.require(connection)
-            columns = (labels.c.label, labels.c.made_by, labels.c.is_probability, labels.c.former_model)
-            query = sa.select(*columns).where(mine).order_by(labels.c.id)
-            if [tuple(row) for row in connection.execute(query)] != wanted:
-                _forgotten(connection, saved.label_set)
-                rows = [
-                    {"label_set": saved.label_set, "label": n, "made_by": m, "is_probability": p}
-                    for n, m, p, _ in wanted
-                ]
-                connection.execute(sa.insert(labels), rows)
-            return list(connection.execute(sa.select(labels.c.id).where(mine).order_by(labels.c.id)).scalars())
-
 
 def label_score(connection: sa.Connection, path: Sequence[str]) -> sa.ScalarSelect[Any]:
     """Return the SQL for a filter on `instances`: the highest score of the instance's frames, NULL without one.
@@ -182,6 +167,22 @@ def mark_former(connection: sa.Connection, former: Mapping[str, Any], present: M
     ]
     for part in chunks(back):
         connection.execute(sa.update(labels).where(labels.c.id.in_(part)).values(former_model=None))
+
+
+def _label_ids(connection: sa.Connection, saved: SavedSet) -> list[int]:
+    """The ids of a set's labels, in its order; what something else made of the set is replaced."""
+    mine = labels.c.label_set == saved.label_set
+    wanted = [(name, saved.made_by, saved.is_probability, None) for name in saved.labels]
+    columns = (labels.c.label, labels.c.made_by, labels.c.is_probability, labels.c.former_model)
+    query = sa.select(*columns).where(mine).order_by(labels.c.id)
+    if [tuple(row) for row in connection.execute(query)] != wanted:
+        _forgotten(connection, saved.label_set)
+        rows = [
+            {"label_set": saved.label_set, "label": name, "made_by": made_by, "is_probability": probability}
+            for name, made_by, probability, _ in wanted
+        ]
+        connection.execute(sa.insert(labels), rows)
+    return list(connection.execute(sa.select(labels.c.id).where(mine).order_by(labels.c.id)).scalars())
 
 
 def _insert(connection: sa.Connection, table: sa.Table) -> Any:

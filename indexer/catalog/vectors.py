@@ -93,8 +93,8 @@ class VectorSets:
         count, bad = 0, list[int]()
         for rows in self._pages(kind, 0, 4096):
             count += len(rows)
-            right = [row for row in rows if len(row.vector) == 2 * dim]
-            bad += [row.id for row in rows if len(row.vector) != 2 * dim]
+            right = [row for row in rows if _size(row.vector) == 2 * dim]
+            bad += [row.id for row in rows if _size(row.vector) != 2 * dim]
             array = np.frombuffer(b"".join(row.vector for row in right), dtype="<f2").reshape(len(right), dim)
             norms = np.linalg.norm(array.astype(np.float32), axis=1)
             wrong = ~(np.abs(norms - 1) <= NORM_TOLERANCE)  # true for NaN
@@ -124,7 +124,7 @@ class VectorSets:
 
 def unpacked(rows: Sequence[Any], kind: VectorKind) -> tuple[Ids, Vectors]:
     """(ids, vectors) of rows that have an `id` and a `vector`. Raises StoreCorrupt for vectors of different sizes."""
-    sizes = {len(row.vector) for row in rows}
+    sizes = {_size(row.vector) for row in rows}
     if len(sizes) != 1 or 0 in sizes or sizes.pop() % 2:
         raise StoreCorrupt(
             f"the {kind} rows {rows[0].id} to {rows[-1].id} of the catalog have vectors of different sizes",
@@ -133,6 +133,11 @@ def unpacked(rows: Sequence[Any], kind: VectorKind) -> tuple[Ids, Vectors]:
     ids = np.array([row.id for row in rows], dtype=np.int64)
     vectors = np.frombuffer(b"".join(row.vector for row in rows), dtype="<f2").reshape(len(rows), -1)
     return ids, vectors
+
+
+def _size(vector: object) -> int:
+    """Of a vector in bytes; 0 for what is none: SQLite keeps a text or a number in such a column, too."""
+    return len(vector) if isinstance(vector, bytes) else 0
 
 
 def _no_vectors(dim: int | None) -> tuple[Ids, Vectors]:

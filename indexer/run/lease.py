@@ -38,7 +38,8 @@ class Lease:
         try:
             self._catalog.claims.end_lease(self.id)
         except StoreError as exc:  # it must not hide the error that ended the run; the lease expires by itself
-            log.warning("this process could not release its claims; they expire with its lease: %s", exc)
+            level = logging.WARNING if error is None else logging.INFO  # that error says what is wrong
+            log.log(level, "this process could not release its claims; they expire with its lease: %s", exc)
 
     def _renew(self) -> None:
         while not self._ended.wait(self._lease_s / 3):

@@ -13,7 +13,8 @@ from typing import Any
 from indexer.outputs import require_folder
 from indexer.sources.opening import locate, opened
 from indexer.sources.source import Where
-from retrieval.errors import DicomError, FileUnreadable, MedlensError
+from retrieval.errors import DicomError, FileUnreadable, MedlensError, OutputError
+from retrieval.on_disk import advice
 
 
 @dataclass(frozen=True)
@@ -46,38 +47,46 @@ def copy_files(instances: Iterable[Mapping[str, Any]], folder: Path) -> CopiedFi
 
     `instances` are attributes of hits, or rows of `select`. The files are copied unchanged, with all that they state
     about the patient; their names state nothing. Nothing is overwritten. Raises MedlensError if the folder can't be
-    created, OutputError if it is in a store.
+    created, OutputError if it is in a store, or if there is no room for all files; then no copy is kept.
     """
     require_folder(folder)
+    is_new = not folder.exists()
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as exc:
-        raise MedlensError(f"the folder {folder.name!r} can't be created: {exc.strerror}") from exc
+        raise MedlensError(f"the folder {folder.name!r} can't be created: {exc.strerror}", hint=advice(exc)) from exc
     by_uid: dict[str, Mapping[str, Any]] = {}
     for instance in instances:
         by_uid.setdefault(str(instance["sop_instance_uid"]), instance)
-    copied, problems = 0, []
+    copied, problems = list[Path](), []
     for number, (uid, instance) in enumerate(by_uid.items(), 1):
         target = folder / f"{number:04d}_{re.sub('[^0-9A-Za-z.-]', '_', uid)[:64]}.dcm"
         try:
             _copy(locate(instance["archive_root"], instance["file_path"]), target)
         except DicomError as error:
             problems.append((uid, str(error)))
+        except OutputError:
+            for copy in copied:
+                copy.unlink(missing_ok=True)
+            if is_new:
+                folder.rmdir()
+            raise
         else:
-            copied += 1
-    return CopiedFiles(copied, tuple(problems))
+            copied.append(target)
+    return CopiedFiles(len(copied), tuple(problems))
 
 
 def _copy(where: Where, target: Path) -> None:
     """Copy one file.
 
-    Raises FileUnreadable if it is missing or the copy exists already, NotDicomError if it is not a regular file.
+    Raises FileUnreadable if it is missing or the copy exists already, NotDicomError if it is not a regular file,
+    OutputError if there is no room for it.
     """
     with _as_unreadable("the file can't be read"), opened(where) as data:
         with _as_unreadable(f"{target.name!r} can't be created"):
             copy = target.open("xb")
         try:
-            with copy, _as_unreadable("the file can't be copied"):
+            with _as_unreadable("the file can't be copied"), copy:
                 shutil.copyfileobj(data, copy, 1 << 20)
         except BaseException:
             target.unlink(missing_ok=True)
@@ -89,4 +98,6 @@ def _as_unreadable(what: str) -> Iterator[None]:
     try:
         yield
     except OSError as exc:
+        if hint := advice(exc):
+            raise OutputError(f"{what}: {exc.strerror}", hint=hint) from exc
         raise FileUnreadable(f"{what}: {exc.strerror or type(exc).__name__}") from exc

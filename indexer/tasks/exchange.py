@@ -102,8 +102,7 @@ def import_frames(store: Store, path: Path, *, any_model: bool = False) -> Impor
             hint="Divide each vector by its length.",
         )
     replaced = store.catalog.frames.replace_vectors(rows.uids, rows.frame_numbers, rows.vectors)
-    if replaced:
-        store.refresh()
+    store.refresh()  # also after an import that was stopped before
     return ImportResult(replaced, len(rows.uids) - replaced)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -44,8 +43,7 @@ def optimize_store(
         )
         if outcome is None:
             continue
-        found = asdict(outcome[1])
-        measured[vectors] = {name: value for name, value in found.items() if value is not None}
+        measured[vectors] = outcome[1].figures()
         measured[vectors]["measured_at"] = datetime.now(UTC).isoformat(timespec="seconds")
         if memory is not None:
             memory = max(0, memory - outcome[1].memory_bytes)
@@ -69,8 +67,9 @@ def index_facts(store: Store) -> dict[str, dict[str, Any]]:
             continue
         kind = "ivf-rabitq" if "compressed_at" in meta else "flat"
         figures = measured.get(vectors, {})
-        if figures.get("kind") != kind:
-            figures = {}
+        with_it = meta.get("measured", {})  # of an `optimize` that was stopped before it wrote the manifest
+        if figures.get("kind") != kind or any(figures.get(name) != value for name, value in with_it.items()):
+            figures = with_it
         then = {"rows_measured" if name == "rows" else name: value for name, value in figures.items()}
         facts[vectors] = {"kind": kind, "rows": meta["count"]} | then
     return facts

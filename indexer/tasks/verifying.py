@@ -196,9 +196,10 @@ def _report_index(store: Store, repair: bool) -> Check:
 
 
 def _leftovers(store: Store, repair: bool) -> Check:
+    """A repair leaves the files of the indexes as the catalog has them, also where one before it was stopped."""
     found = store.derived.leftovers()
     if repair:
-        store.derived.remove_leftovers()
+        store.refresh()
     detail = "unfinished files of a process that was killed; they may contain vectors and words of reports"
     return Check("leftovers", len(found), len(found), detail if found else "", repaired=repair)
 

@@ -12,7 +12,7 @@ import logging
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -52,6 +52,10 @@ class Measured:
     nlist: int | None = None
     nprobe: int | None = None
     per_answer: int | None = None
+
+    def figures(self) -> dict[str, Any]:
+        """All that is known of it, by name."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
 
 
 @dataclass(frozen=True)
@@ -113,6 +117,7 @@ def optimize(
                 hint="Allow more with --memory, or leave out --kind. Nothing was changed.",
             )
         if had or chosen.kind != "flat":
+            index.measured = chosen.figures()
             index.save(file.path)
     return open_index(file, catalog), chosen
 

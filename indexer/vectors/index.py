@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -64,6 +64,7 @@ class CatalogIndex:
     """
 
     renew: Callable[[], CatalogIndex] | None = None
+    measured: Mapping[str, Any] | None = None  # what was found of the compressed index; kept in its file
 
     def __init__(self, dim: int, kind: VectorKind = "frame", store_id: str = "") -> None:
         if dim < 1:
@@ -263,6 +264,7 @@ class CatalogIndex:
             meta = write_flat(file, self._dim, ids, vectors) | asdict(state.mark)
             if compressed is not None and len(compressed):
                 meta |= write_compressed(file, compressed)
+                meta |= {"measured": dict(self.measured)} if self.measured else {}
             return meta | {"kind": self.kind, "store_id": self.store_id}
 
         try:
@@ -284,6 +286,7 @@ class CatalogIndex:
         index = cls(meta["dim"], meta["kind"], meta["store_id"])
         mapped = read_part(path, opened)
         index._state = State(mapped, empty_part(index.dim), Mark(meta["last_id"], meta["seq"]))
+        index.measured = meta.get("measured")
         return index
 
     def compress(self, nlist: int | None = None, on_progress: Callable[[int], None] | None = None) -> None:

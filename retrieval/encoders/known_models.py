@@ -149,7 +149,5 @@ def _alone() -> Iterator[None]:
 
 def _write(path: Path, text: str) -> None:
     """Whole or not at all, readable by its owner alone."""
-    with written_whole(path, durable=True) as temporary:
-        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
+    with written_whole(path, durable=True, private=True) as temporary:
+        temporary.write_text(text, encoding="utf-8")

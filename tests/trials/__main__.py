@@ -37,6 +37,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     reports = []
     print("  ".join(f"{column:>15}" for column in COLUMNS), flush=True)
     for name in asked.names or trials:
+        if lacks := trials[name].missing():
+            print(f"{name} is not run: {lacks}", flush=True)
+            continue
         # Each in a process of its own: the peak of memory is then the trial's.
         with ProcessPoolExecutor(1, get_context("spawn")) as alone:
             report = alone.submit(run_by_name, name, asked.share, asked.seed).result()

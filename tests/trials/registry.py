@@ -53,6 +53,10 @@ class Tally:
         self.outcomes["failed"] += 1
         self.failures.append(how)
 
+    def note(self, what: str) -> None:
+        """Count something besides the outcomes; told among the reasons."""
+        self.reasons[what] += 1
+
     def require(self, holds: bool, otherwise: str) -> None:
         """A condition on the whole trial, such as that not all attempts came to nothing."""
         if not holds:
@@ -70,6 +74,7 @@ class Trial:
     attempts: int  # of the whole trial
     share: float  # of it in `make test`
     run: Callable[[int, int, Path, Tally], None]
+    missing: Callable[[], str] = lambda: ""  # what the machine lacks for it
 
 
 @dataclass(frozen=True)
@@ -95,12 +100,17 @@ class Report:
 TRIALS: dict[str, Trial] = {}
 
 
-def trial(*, attempts: int, share: float) -> Callable[[Callable[[int, int, Path, Tally], None]], Trial]:
-    """Register a function as the trial of its name; the first line of its docstring says what is tried."""
+def trial(
+    *, attempts: int, share: float, missing: Callable[[], str] = lambda: ""
+) -> Callable[[Callable[[int, int, Path, Tally], None]], Trial]:
+    """Register a function as the trial of its name; the first line of its docstring says what is tried.
+
+    `missing` says what the machine lacks for it, if anything: then it is not run.
+    """
 
     def register(run: Callable[[int, int, Path, Tally], None]) -> Trial:
         about = (run.__doc__ or "").strip().partition("\n")[0]
-        made = Trial(run.__name__, about, attempts, share, run)
+        made = Trial(run.__name__, about, attempts, share, run, missing)
         if made.name in TRIALS:
             raise ValueError(f"there are two trials of the name {made.name}")
         TRIALS[made.name] = made
