@@ -40,7 +40,8 @@ def encode_whole(encoder: Encoder, texts: Sequence[str]) -> tuple[Embeddings, tu
 
 def _pooled(vectors: Embeddings) -> Embedding:
     if len(vectors) == 1:
-        return vectors[0]
+        only: Embedding = vectors[0]
+        return only
     mean = vectors.mean(axis=0)
     pooled: Embedding = mean / np.linalg.norm(mean)
     return pooled
