@@ -95,6 +95,11 @@ def beside(name: str, magic: bytes, ending: str, other: OutputFormat) -> OutputF
     return OutputFormat(name, is_one)
 
 
+def beginning(name: str, magic: bytes) -> OutputFormat:
+    """Return the format of a file that begins with these bytes."""
+    return OutputFormat(name, lambda path: _head(path).startswith(magic))
+
+
 def _are(found: Sequence[str], wanted: Collection[str], values: tuple[str, ...]) -> bool:
     others = [name for name in found if name not in wanted]
     return {*wanted} <= {*found} and all(name.startswith(values) for name in others)

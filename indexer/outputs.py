@@ -31,11 +31,16 @@ _SQLITE_COMPANIONS = ("-wal", "-shm", "-journal")
 
 @dataclass(frozen=True)
 class Output:
-    """A file to be written, its kind, and whether it may replace a file that medlens did not write."""
+    """A file to be written, its kind, and whether it may replace a file that medlens did not write.
+
+    A `private` file can be read by its owner only, whoever could read the one it replaces. `whole` then yields an empty
+    file that exists.
+    """
 
     path: Path
     form: OutputFormat
     force: bool = False
+    private: bool = False
 
     def require(self) -> None:
         """Raise OutputError, naming the file without its folders, unless it can be written."""
@@ -113,17 +118,17 @@ class Output:
     @contextmanager
     def _renamed(self) -> Iterator[Path]:
         place = self.path.parent.resolve() / self.path.name
-        with unfinished_beside(place) as temporary:
+        with unfinished_beside(place, private=self.private) as temporary:
             yield temporary
             try:
                 self.require()
             except OutputError as exc:
-                kept = place.with_name(f"{place.stem}.{temporary.suffixes[-2].removeprefix('.')}{place.suffix}")
-                temporary.replace(kept)
+                saved_as = place.with_name(f"{place.stem}.{temporary.suffixes[-2].removeprefix('.')}{place.suffix}")
+                temporary.replace(saved_as)
                 raise OutputError(
-                    f"{exc}; another program created it meanwhile, so the output was saved as {kept.name!r}"
+                    f"{exc}; another program created it meanwhile, so the output was saved as {saved_as.name!r}"
                 ) from exc
-            if place.exists():
+            if place.exists() and not self.private:
                 shutil.copymode(place, temporary)  # a file that was made private stays so
             temporary.replace(place)
 

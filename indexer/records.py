@@ -101,7 +101,8 @@ class IndexedFile:
 class Tally:
     """Counts of what happened to files: in one commit, for files that need no reading, or in a run so far.
 
-    Counts are files; `frames`, `reports` and `sentences` are those added, `removed` and `moved` are instances.
+    Counts are files; `frames`, `reports` and `sentences` are those added, `removed`, `moved` and `vanished` are
+    instances.
     """
 
     indexed: int = 0
@@ -111,6 +112,9 @@ class Tally:
     erased: int = 0  # left out, because of their content
     removed: int = 0  # with their file, or by its rejection
     moved: int = 0  # known by the path of another copy now, because the indexed file is gone
+    adopted: int = 0  # known by content: the indexed file is gone from its place
+    relocated: int = 0  # in an archive that is known by another root now
+    vanished: int = 0  # without a file in the archive; kept until they are pruned
     frames: int = 0
     reports: int = 0
     sentences: int = 0
@@ -122,7 +126,7 @@ class Tally:
     @property
     def files(self) -> int:
         """How many files are done."""
-        done = self.indexed + self.updated + self.unchanged + self.duplicates + self.erased
+        done = self.indexed + self.updated + self.unchanged + self.duplicates + self.adopted + self.erased
         return done + len(self.rejected)
 
     def reject(self, rejection: Rejection) -> None:
@@ -140,13 +144,15 @@ class Tally:
 
 @dataclass(frozen=True)
 class IndexReport:
-    """What an indexing run did; the fields are those of Tally."""
+    """What an indexing run did; the fields are those of Tally, and `moved` includes `adopted`."""
 
     indexed: int = 0
     unchanged: int = 0
     updated: int = 0
     removed: int = 0
     moved: int = 0
+    relocated: int = 0
+    vanished: int = 0
     erased: int = 0
     duplicates: int = 0
     frames: int = 0

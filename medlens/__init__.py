@@ -20,6 +20,7 @@ from indexer.run.options import Shard
 from indexer.run.reembedding import ReembedProgress, ReembedReport
 from indexer.store.store import Store
 from indexer.tasks.answers import HitPicture, best_sentences, hit_pictures
+from indexer.tasks.backing_up import Backup, backup, write_erasures
 from indexer.tasks.calibrating import calibrate_files, calibrate_store
 from indexer.tasks.classifying import (
     FileLabeller,
@@ -32,20 +33,24 @@ from indexer.tasks.classifying import (
     classify_studies,
 )
 from indexer.tasks.copying import CohortMember, CopiedFiles, cohort, copy_files
-from indexer.tasks.erasing import ErasurePlan, erase, plan_erasure
+from indexer.tasks.erasing import ErasurePlan, erase, erase_again, plan_erasure
 from indexer.tasks.evaluating import EvaluationSettings, evaluate_pairs, evaluate_store
 from indexer.tasks.exchange import export_frames, import_frames
 from indexer.tasks.facts import StoreFacts, store_facts
 from indexer.tasks.indexing import index
 from indexer.tasks.optimizing import optimize_store
 from indexer.tasks.reembedding import abandon_reembedding, reembed
+from indexer.tasks.relocating import Relocation, relocate
 from indexer.tasks.rendering import render_file, render_stored
+from indexer.tasks.restoring import Restored, restore
 from indexer.tasks.selecting import select
 from indexer.tasks.showing import FrameFacts, show
 from indexer.tasks.training import train
 from indexer.tasks.training_pairs import ExportSettings, export_pairs
 from indexer.tasks.verifying import Check, verify_store
+from retrieval.encoders.model_check import Judgement, ModelCheck, check_model
 from retrieval.encoders.model_list import ListedModel, add_model, list_models
+from retrieval.encoders.public_models import PublicModel, public_models
 from retrieval.errors import (
     CalibrationError,
     DecodeGuardError,
@@ -87,6 +92,7 @@ migrate = Store.upgrade
 Holder = OnePer  # its name in 0.1.0
 
 __all__ = [
+    "Backup",
     "Calibration",
     "CalibrationError",
     "Check",
@@ -112,6 +118,7 @@ __all__ = [
     "ImagePart",
     "IndexReport",
     "InvalidImage",
+    "Judgement",
     "LabelRequest",
     "LabelSet",
     "LabelSetError",
@@ -121,18 +128,22 @@ __all__ = [
     "Level",
     "ListedModel",
     "MedlensError",
+    "ModelCheck",
     "NonFiniteEmbedding",
     "NotDicomError",
     "OnePer",
     "OutputError",
     "PixelDecodeError",
     "Pooling",
+    "PublicModel",
     "Query",
     "QueryError",
     "Ranker",
     "ReembedProgress",
     "ReembedReport",
     "Rejection",
+    "Relocation",
+    "Restored",
     "SearchFilter",
     "SearchResults",
     "SentenceHit",
@@ -153,16 +164,19 @@ __all__ = [
     "WeightsNotFound",
     "abandon_reembedding",
     "add_model",
+    "backup",
     "best_sentences",
     "calibrate_files",
     "calibrate_store",
     "check_labels",
+    "check_model",
     "classify_files",
     "classify_frames",
     "classify_studies",
     "cohort",
     "copy_files",
     "erase",
+    "erase_again",
     "evaluate_pairs",
     "evaluate_store",
     "export_frames",
@@ -178,15 +192,19 @@ __all__ = [
     "optimize_store",
     "parse_ref",
     "plan_erasure",
+    "public_models",
     "read_calibration",
     "read_truth",
     "reembed",
+    "relocate",
     "render_file",
     "render_stored",
+    "restore",
     "select",
     "shipped_label_sets",
     "show",
     "store_facts",
     "train",
     "verify_store",
+    "write_erasures",
 ]

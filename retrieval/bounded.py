@@ -1,7 +1,7 @@
-"""Reading files that a stranger made: regular files only, never more bytes than a bound, JSON of bounded nesting.
+"""Reads files from strangers safely: regular files only, with a limit on bytes and on the nesting of JSON.
 
-What is refused is an OSError whose `strerror` says why, as for a file that can't be read, so that whoever reads has
-one kind of failure to translate. JSON that can't be parsed is a ValueError.
+A refused file raises OSError, whose `strerror` gives the reason, like a file that can't be read. Callers therefore have
+one kind of failure to translate. JSON that can't be parsed raises ValueError.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ import stat
 from pathlib import Path
 from typing import Any, NoReturn
 
-_NO_WAITING = getattr(os, "O_NONBLOCK", 0)  # opening a pipe without a writer would wait for ever
+_NO_WAITING = getattr(os, "O_NONBLOCK", 0)  # opening a pipe without a writer would block
 _BINARY = getattr(os, "O_BINARY", 0)
-_MOST_CONTAINERS = 2_000_000  # lists and objects in one text: each takes 60 bytes for two written
+_MOST_CONTAINERS = 2_000_000  # lists and objects in one text; each needs 60 bytes of memory for 2 bytes of text
 
 
 def read_bytes(path: Path, most: int) -> bytes:
-    """The content of a regular file of at most `most` bytes. Links are followed: what they lead to counts."""
+    """The content of a regular file of at most `most` bytes. Links are followed."""
     with open_file(path, most) as file:
-        content = file.read(most + 1)  # it may have grown since
+        content = file.read(most + 1)  # the file may have grown since it was opened
     if len(content) > most:
         raise OSError(errno.EFBIG, f"it has more than {most:,} bytes")
     return content

@@ -1,4 +1,4 @@
-"""float16 to float32, several times as fast as NumPy, which widens one number after the other."""
+"""Converts float16 to float32, several times faster than NumPy, which converts one number at a time."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-_BLOCK = 2**16  # numbers at a time: they stay in the processor's cache
+_BLOCK = 2**16  # numbers at a time, so that they stay in the processor's cache
 _RAISE = np.float32(2.0**112)  # float32's exponents begin 112 below float16's
 
 

@@ -1,7 +1,8 @@
-"""How files come to be: made beside their place under a name of their own, then renamed.
+"""Writes files atomically: a temporary file is written beside the target and then renamed.
 
-So a reader sees the old file, the new one or none. What is unfinished is locked by the process that makes it: a lock
-goes with its process, so what a killed one has left is known, and is removed when the same file is next written.
+A reader therefore sees the old file, the new file or none. A temporary file is locked by the process that writes it.
+The lock ends with the process, so the leftovers of a killed process are known, and are removed when the same file is
+next written.
 """
 
 from __future__ import annotations
@@ -16,13 +17,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-UNFINISHED = ".*.tmp"  # the names of what is not finished
+UNFINISHED = ".*.tmp"  # the pattern of temporary names
 _NEXT_TO_NOTHING = 1 << 16  # bytes; SQLite takes 32 KiB at once for the index of its log
 
 
 def unfinished_name(path: Path) -> Path:
-    """A free name in the folder of `path`. What is made there has the permissions that the umask gives: no `mkstemp`,
-    whose files nobody else may read once they are renamed.
+    """A free temporary name in the folder of `path`.
+
+    A file with this name gets the permissions of the umask. `mkstemp` would make it unreadable for other users.
     """
     return path.with_name(f".{path.name}.{os.urandom(8).hex()}.tmp")
 
@@ -46,13 +48,15 @@ def unfinished_beside(path: Path, *, folder: bool = False, private: bool = False
 def written_whole(
     path: Path, *, durable: bool = False, alone: bool = False, private: bool = False, like: Path | None = None
 ) -> Iterator[Path]:
-    """An empty file to write to, which becomes `path` when the block ends well, and goes if it doesn't.
+    """A temporary path to write to. Its file replaces `path` when the block ends, and is removed if the block raises.
 
-    With `durable`, it survives a power cut from then on. With `alone`, nobody else writes this file at the same time:
-    its unfinished name is always the same. It is its owner's alone if it is `private`. With `like`, a file or a folder,
-    it may be read by the same users, in place of whom the umask allows; one that is there keeps its own.
+    - `durable`: the new file survives a power cut.
+    - `alone`: no other process writes the same file. A fixed temporary name is used, so that the leftover of a killed
+      process is overwritten.
+    - `private`: only the owner can read the new file.
+    - `like`: a file or folder whose readers may read the new file. An existing file keeps its permissions.
 
-    What a link leads to is replaced, not the link. A pipe or a device can't be replaced and is written to as it is.
+    The target of a link is replaced, not the link. A pipe or a device is written to directly.
     """
     place = path.resolve()
     if place.exists() and not place.is_file():
@@ -71,10 +75,10 @@ def written_whole(
 
 @contextmanager
 def folder_written_whole(path: Path, *, replace: bool = True, like: Path | None = None) -> Iterator[Path]:
-    """The same for a folder: a new one, to be filled, which becomes `path` when the block ends well.
+    """As `written_whole`, for a folder: the block fills a new folder, which becomes `path` when the block ends.
 
-    What was there goes; without `replace`, OSError if anything is there by then but an empty folder. Until then it is
-    its owner's alone; `like` is as for `written_whole`, for what is in it, too.
+    An existing folder is replaced. Without `replace`, OSError is raised if `path` exists and is not an empty folder.
+    Only the owner can read the new folder until then. `like` also applies to the files in the folder.
     """
     old = unfinished_name(path)
     with unfinished_beside(path, folder=True, private=like is not None) as made:
@@ -136,14 +140,14 @@ def _remove_dead(path: Path) -> None:
 
 
 def make_private(path: Path) -> None:
-    """Make an empty file that nobody but its owner can open, whatever the umask. OSError if it is there."""
+    """Create an empty file that only its owner can open, whatever the umask. Raises OSError if the file exists."""
     handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
     os.fchmod(handle, 0o600)
     os.close(handle)
 
 
 def make_folder_like_its_parent(folder: Path) -> None:
-    """Make a folder that the same users may look into as the one it lies in. It may be there already."""
+    """Create a folder with the readers of its parent folder. The folder may exist."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     try:
         folder.mkdir(0o700)
@@ -188,7 +192,7 @@ def advice(error: OSError) -> str:
 
 
 def remove(path: Path) -> None:
-    """Remove a file, or a folder with all in it; nothing if it is gone already."""
+    """Remove a file, or a folder with its content. Does nothing if it does not exist."""
     if path.is_dir():
         shutil.rmtree(path, ignore_errors=True)
     else:
@@ -196,7 +200,7 @@ def remove(path: Path) -> None:
 
 
 def sync(path: Path) -> None:
-    """Make a file, or what was created or renamed in a folder, survive a power cut."""
+    """Make a file, or the names in a folder, survive a power cut."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

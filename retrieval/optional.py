@@ -1,4 +1,4 @@
-"""Packages that come with an extra of medlens. Whoever needs one asks here, so that its lack is told in one way."""
+"""Optional packages, which the extras of medlens install, and one error for all missing ones."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from importlib.util import find_spec
 
 from retrieval.errors import MedlensError
 
-# What is imported: the package that has it, and the extra of pyproject.toml that brings it.
+# By module: the package with the module, and the extra of pyproject.toml that installs it.
 EXTRAS = {
     "matplotlib": ("matplotlib", "evaluate"),
     "pandas": ("pandas", "pandas"),
@@ -20,7 +20,7 @@ EXTRAS = {
 
 
 def require_optional(module: str, purpose: str, error: type[MedlensError] = MedlensError) -> None:
-    """Raise `error` if the package that has `module` is not installed; `purpose` says what needs it, as a noun.
+    """Raise `error` if the package with `module` is not installed. `purpose` names what needs it, as a noun.
 
     Nothing is imported: it is asked before minutes of work, and beside each import.
     """

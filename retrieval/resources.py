@@ -1,4 +1,4 @@
-"""Where the files that ship with medlens lie: label sets and the default model."""
+"""The location of the files that are part of medlens: label sets and the default model."""
 
 from __future__ import annotations
 
@@ -15,5 +15,5 @@ def data_folder() -> Path:
         return checkout
     spec = find_spec("medlens_data")
     if spec is None or not spec.submodule_search_locations:
-        raise FileNotFoundError("medlens is installed without its data folder (package medlens_data); install it again")
+        raise FileNotFoundError("the data folder of medlens (package medlens_data) is missing; install medlens again")
     return Path(next(iter(spec.submodule_search_locations)))

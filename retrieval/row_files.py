@@ -1,9 +1,9 @@
-"""Files of rows, as JSON lines or CSV: pairs files, lists of images and truth files are all read here.
+"""Reads files of rows, as JSON lines or CSV: pairs files, lists of images and truth files.
 
 A row of a pairs file names its `image` (a path relative to the file) and its `group`, the patient or case. Its `split`
-says what it is for: "train" where it is missing or empty, since rows that nobody held out are for training.
+says what it is for. A row without a split is for training ("train").
 
-A file is a stranger's: it is bounded, and read in time linear in its size.
+The files come from strangers, so their size is bounded, and they are read in time linear in their size.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ TRAIN = "train"
 
 @dataclass(frozen=True)
 class FileLine:
-    """One row as it stands in its file. `number` counts the file's lines from 1."""
+    """One row of a file. `number` is its line, counted from 1."""
 
     file: str
     number: int
@@ -36,12 +36,12 @@ class FileLine:
         return f"{self.file}, line {self.number}"
 
     def text(self, name: str) -> str:
-        """A field's value with its blanks made single; empty where the row has none."""
+        """The value of a field, with single blanks; "" if the row does not have the field."""
         return plain(self.values.get(name))
 
     @property
     def split(self) -> str:
-        """What the row is for."""
+        """The split of the row."""
         return self.text("split") or TRAIN
 
     def require(self, *names: str, error: type[MedlensError]) -> None:
@@ -49,7 +49,7 @@ class FileLine:
         if missing:
             raise error(
                 f"{self} has no {' and no '.join(missing)}",
-                hint="Every row needs an image and its group: the patient or case that it belongs to.",
+                hint="Every row needs an image and a group: the patient or case that the image belongs to.",
             )
 
 
@@ -69,10 +69,11 @@ class RowFile:
 def read_row_file(
     path: Path, *, what: str, error: type[MedlensError], name: str = "", hint: str = "", takes_csv: bool = False
 ) -> RowFile:
-    """Read a file of rows. In messages `what` is its kind ("pairs file") and `name` says which it is, else its name
-    without folders; `hint` says where such files are looked for.
+    """Read a file of rows.
 
-    Raises `error` for a file that is missing, too large, not UTF-8, or has a row that can't be read, by its line.
+    In messages, `what` is the kind of the file ("pairs file"), `name` its name (by default without folders), and `hint`
+    says where such files are searched. Raises `error` for a file that is missing, too large or not UTF-8, or that has a
+    row that can't be read.
     """
     name = name or path.name
     try:
@@ -81,7 +82,7 @@ def read_row_file(
     except OSError as exc:
         raise error(f"the {what} {name!r} can't be read: {exc.strerror}", hint=hint) from exc
     if len(content) > MOST_BYTES:
-        raise error(f"the {what} {name!r} has more than {MOST_BYTES:,} bytes", hint="Split it.")
+        raise error(f"the {what} {name!r} has more than {MOST_BYTES:,} bytes", hint="Split the file.")
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as exc:
@@ -93,7 +94,7 @@ def read_row_file(
 
 
 def plain(text: object) -> str:
-    """A text with its blanks made single; empty for None."""
+    """The text with single blanks; "" for None."""
     return "" if text is None else " ".join(str(text).split())
 
 
@@ -120,8 +121,8 @@ def _json_lines(text: str, name: str, error: type[MedlensError]) -> Iterator[Fil
 
 def _too_long(name: str, number: int, error: type[MedlensError]) -> MedlensError:
     return error(
-        f"{name}, line {number}: a row has more than {LONGEST_ROW:,} characters",
-        hint="One row is one line; a cell that holds line breaks stands in double quotes, which have to end.",
+        f"the row in {name}, line {number} has more than {LONGEST_ROW:,} characters",
+        hint="Write one row per line. Check that the quotes around cells with line breaks are closed.",
     )
 
 
@@ -130,7 +131,7 @@ class _RowTooLong(Exception):
 
 
 class _RowLines:
-    """The lines of a text, as long as a row has not taken too many characters of them."""
+    """The lines of a text. Raises _RowTooLong once a row has too many characters."""
 
     def __init__(self, text: str) -> None:
         self._lines = io.StringIO(text, newline="")
@@ -158,13 +159,13 @@ def _csv_lines(text: str, name: str, error: type[MedlensError]) -> Iterator[File
             lines.next_row()
             if None in row or None in row.values():
                 raise error(
-                    f"{name}, line {reader.line_num} has another number of cells than the header",
-                    hint="A cell that holds a comma or a line break stands in double quotes.",
+                    f"the number of cells in {name}, line {reader.line_num} differs from the header",
+                    hint="Put cells with a comma or a line break in double quotes.",
                 )
             yield FileLine(name, reader.line_num, {column.strip(): value for column, value in row.items()})
     except _RowTooLong as exc:
         raise _too_long(name, reader.line_num + 1, error) from exc
     except csv.Error as exc:
         raise error(
-            f"{name}, line {reader.line_num} is not CSV: {exc}", hint="Save it as plain CSV, in UTF-8."
+            f"{name}, line {reader.line_num} is not CSV: {exc}", hint="Save the file as plain CSV in UTF-8."
         ) from exc

@@ -25,8 +25,11 @@ DOORS = {
         "retrieval/encoders/model_source.py",
         "retrieval/encoders/model_parts.py",
         "retrieval/encoders/torch_model.py",
+        "retrieval/encoders/original_library.py",
     ],
     "torch": [
+        "retrieval/encoders/original_library.py",
+        "retrieval/encoders/transformers_model.py",
         "retrieval/encoders/torch_model.py",
         "retrieval/encoders/clip.py",
         "retrieval/encoders/faster.py",
@@ -47,7 +50,7 @@ DOORS = {
 LAZY = {
     "torch": [
         "retrieval/training/*",
-        *(f"retrieval/encoders/{name}.py" for name in ("faster", "image_tower", "lanes")),
+        *(f"retrieval/encoders/{name}.py" for name in ("faster", "image_tower", "lanes", "transformers_model")),
     ],
     "open_clip": [],
     "transformers": [],

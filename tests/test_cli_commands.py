@@ -125,7 +125,7 @@ def test_a_store_whose_vectors_are_a_file_says_so(store, tmp_path):
     shutil.rmtree(copy / "vectors")
     (copy / "vectors").write_text("")
     for command in (["search", "x"], ["info"], ["verify", "--repair"]):
-        assert "'vectors' in the store 'store' is no folder" in medlens(*command, "--store", copy, code=1).stderr
+        assert "'vectors' in the store 'store' is not a folder" in medlens(*command, "--store", copy, code=1).stderr
     (copy / "vectors").unlink()
     medlens("search", "x", "--store", copy)
 
@@ -218,8 +218,8 @@ def test_indexing_again_says_unchanged_and_the_report_lists_what_was_rejected(st
         (["search", "x", "--montage", "nowhere/hits.png"], "no folder 'nowhere'"),
         (["search", "x", "--cohort", "nowhere/hits.csv"], "no folder 'nowhere'"),
         (["search", "x", "-o", "empty"], "it is a folder"),
-        (["search", "--image", "{empty}"], "a directory, expected a regular file"),
-        (["search", "--image", "/dev/null"], "a device, expected a regular file"),
+        (["search", "--image", "{empty}"], "the file is a directory; expected a regular file"),
+        (["search", "--image", "/dev/null"], "the file is a device; expected a regular file"),
         (["delete", "--patient", "", "--yes", "--store", "{store}"], "compared with an empty text"),
         (["index", "{archive}", "--store", "{empty}/new", "--report", "nowhere/r.jsonl"], "no folder 'nowhere'"),
         (["search", "x", "--exclude-same-patient"], "no image in the query"),
@@ -232,7 +232,7 @@ def test_indexing_again_says_unchanged_and_the_report_lists_what_was_rejected(st
         (["search", "x", "--where", "Modalty = CT"], "Did you mean 'Modality'?"),
         (["search", "x", "--where", "PatientAge > 60 and"], "^"),
         (["search", "x", "--where", " "], "the filter is empty"),
-        (["select", "--where", "Modality < CT", "--store", "{store}"], "it takes"),
+        (["select", "--where", "Modality < CT", "--store", "{store}"], "modality is text; expected one of =, !="),
         (["search", "--image", "missing.dcm"], "missing.dcm"),
         (["classify", "missing.dcm"], "missing.dcm"),
         (["classify", "{archive}/CT_small.dcm", "--labels", "modalty"], "modality"),
@@ -323,7 +323,7 @@ def test_no_hits_are_an_answer_in_every_format(store, tmp_path):
         assert empty.splitlines() == full.splitlines()[:1] and len(full.splitlines()) == 2, command
     sheet = tmp_path / "hits.png"
     result = medlens("search", "x", *none, "--montage", sheet, "--store", store)
-    assert "hits.png is not written" in result.stderr and not sheet.exists() and result.stdout == ""
+    assert "no results, so hits.png was not written" in result.stderr and not sheet.exists() and result.stdout == ""
 
 
 def test_an_erasure_that_finds_nothing_says_so(store):

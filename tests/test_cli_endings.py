@@ -52,7 +52,7 @@ def test_a_reader_that_has_enough_is_no_error(store: Path) -> None:
 def test_a_full_disk_behind_stdout_is_one_line(store: Path, level: str) -> None:
     with Path("/dev/full").open("w") as full:
         code, said = ended(started("select", "--level", level, "--store", store, stdout=full))
-    assert (code, said) == (1, "medlens: the output can't be written: No space left on device\n")
+    assert (code, said) == (1, "medlens: the output could not be written: No space left on device\n")
 
 
 def test_closed_streams_are_no_reason_to_fail(store: Path, tmp_path: Path) -> None:

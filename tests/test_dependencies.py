@@ -21,8 +21,9 @@ from retrieval.optional import EXTRAS, missing, require_optional
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("retrieval", "indexer", "cli", "medlens", "server")
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
-# Declared and imported by nothing of ours: open_clip imports them for some models only, and its own bounds are looser.
-FOR_OTHERS = {"torchvision", "transformers"}
+# Declared and imported by nothing of ours: open_clip imports torchvision, with looser bounds, and transformers imports
+# the other two for SigLIP's tokenizer.
+FOR_OTHERS = {"torchvision", "sentencepiece", "protobuf"}
 
 
 class Import(NamedTuple):

@@ -45,7 +45,7 @@ def test_frames_are_paired_with_the_sentences_of_their_study(store: Store) -> No
     assert rows.fields["modality"] == ("CT",) * 4 + ("MR",) * 2
     assert rows.fields["plane"] == ("axial", "axial", None, None, None, None)
     assert rows.fields["body_part_examined"][4] == "KNEE"
-    assert any("2 of 8 frames are of studies without a report" in note for note in rows.notes)
+    assert any("2 of 8 frames are left out because their studies have no report" in note for note in rows.notes)
     # The longest sentence asks, the rest is what a text engine reads; a report of one sentence leaves nothing to read.
     assert rows.queries == (a[1],) * 4 + (None,) * 2
     assert rows.documents == ("Short. Clear lungs.",) * 4 + ("",) * 2
@@ -76,7 +76,7 @@ def test_whole_patients_are_drawn(store: Store) -> None:
     assert len(data.rows) == 4 and len(set(data.rows.groups)) == 2
     assert len(data.images) == len(data.places) == 4
     assert any("4 of 6 frames were drawn" in note for note in data.rows.notes)
-    with pytest.raises(EvaluationError, match="as few as 1 images"):
+    with pytest.raises(EvaluationError, match="every patient has more than 1 images"):
         store_evaluation_data(store, limit=1)
 
 

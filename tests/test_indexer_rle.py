@@ -102,7 +102,7 @@ def test_what_does_not_matter_does_no_harm(frame: bytes) -> None:
         (framed(HIGH, LOW, offsets=(64, 0xFFFFFFFF)), "segments at [64, 4294967295]"),
         (framed(HIGH), "segments at [64, 0]"),
         (framed(HIGH, LOW[:3]), "ImcdError"),
-        (framed(HIGH, bytes([0xFE, 1])), "an RLE segment holds 3 bytes, expected 4"),
+        (framed(HIGH, bytes([0xFE, 1])), "an RLE segment has 3 bytes; expected 4"),
     ],
     ids=range(12),
 )

@@ -145,7 +145,7 @@ def test_what_cant_be_trained_on_is_said(store: Store, tmp_path: Path) -> None:
     assert export_pairs(store, tmp_path / "b", ExportSettings(where="Modality = MR")).rows == 1
     with pytest.raises(QueryError):
         export_pairs(store, tmp_path / "c", ExportSettings(where="Modality ="))
-    with pytest.raises(TrainingError, match="none of the 2 frames can be read: 1 not-dicom, 1 unreadable"):
+    with pytest.raises(TrainingError, match="none of the 2 frames could be read: 1 not-dicom, 1 unreadable"):
         export_pairs(store, tmp_path / "d", ExportSettings(where="Modality is missing"))
 
 
@@ -229,14 +229,14 @@ def test_what_a_store_and_a_pairs_file_may_say(world: Path) -> None:
     for source, said in (
         ({"pairs": "shapes/pairs.jsonl"}, "either pairs: FILE or store: PLACE"),
         ({"store": None}, "either pairs"),
-        ({"store": None, "pairs": "shapes/pairs.jsonl"}, "dev_share are for a store"),
+        ({"store": None, "pairs": "shapes/pairs.jsonl"}, "dev_share belong to a store"),
         ({"dev_share": 2}, "dev_share"),
     ):
         with pytest.raises(TrainingError, match=said):
             load_config(settings(world, "odd", **source))
     config = load_config(settings(world, "library"))
     assert config.data[0].store == str(world / "site")
-    with pytest.raises(TrainingError, match="a store is no pairs file"):
+    with pytest.raises(TrainingError, match="a store can't be read as a pairs file"):
         train(config)
     url = load_config(settings(world, "url", store="postgresql+psycopg://me@host/db"))
     assert url.data[0].store == "postgresql+psycopg://me@host/db"

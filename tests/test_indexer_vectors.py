@@ -227,11 +227,11 @@ def test_bad_calls_name_both_numbers() -> None:
         index.search(np.full((1, DIM), np.nan, np.float32), 1)
     with pytest.raises(ValueError, match="NaN"):
         index.add(np.array([2], dtype=np.int64), np.full((1, DIM), np.inf, np.float32))
-    with pytest.raises(ValueError, match="as float16, hold NaN or infinity in 1 rows"):
+    with pytest.raises(ValueError, match="1 rows of the vectors as float16 contain NaN or infinity"):
         index.add(np.array([2], dtype=np.int64), np.full((1, DIM), 1e6, np.float32))
     with pytest.raises(ValueError, match="id 1 is in the index already"):
         index.add(np.array([1], dtype=np.int64), one)
-    with pytest.raises(ValueError, match="id 3 is given twice"):
+    with pytest.raises(ValueError, match="the id 3 occurs twice"):
         index.add(np.array([3, 3], dtype=np.int64), vectors("b", 2, DIM))
     with pytest.raises(ValueError, match="2 ids for 1 vectors"):
         index.add(np.array([3, 4], dtype=np.int64), one)

@@ -213,10 +213,10 @@ def test_another_model_or_label_set_is_refused(choice: Calibration) -> None:
     with pytest.raises(CalibrationError, match="other weights"):
         Labeller(ZeroShotClassifier(label_set(), other, SCALE), other.spec.to_json(), choice)
     Labeller(ZeroShotClassifier(label_set(), ENCODER, SCALE), MODEL | {"name": "renamed", "source": "x"}, choice)
-    with pytest.raises(CalibrationError, match="another wording"):
+    with pytest.raises(CalibrationError, match="with prompts that have changed since"):
         Labeller(ZeroShotClassifier(label_set(wording="the {}"), ENCODER, SCALE), MODEL, choice)
     renamed = label_set(names=("CT", "MR")).model_copy(update={"name": "two"})
-    with pytest.raises(CalibrationError, match="not for 'two'"):
+    with pytest.raises(CalibrationError, match="not to 'two'"):
         Labeller(ZeroShotClassifier(renamed, ENCODER, SCALE), MODEL, choice)
 
 
@@ -226,7 +226,7 @@ def test_requests_without_a_calibration_are_refused(choice: Calibration) -> None
         with pytest.raises(CalibrationError, match="need a calibration") as caught:
             Labeller(classifier, MODEL, None, request)
         assert "medlens calibrate" in caught.value.hint
-    with pytest.raises(CalibrationError, match="a choice of one label"):
+    with pytest.raises(CalibrationError, match="are exclusive"):
         Labeller(classifier, MODEL, choice, LabelRequest(sensitivity=0.9))
     with pytest.raises(CalibrationError, match=r"1\.5"):
         Labeller(classifier, MODEL, choice, LabelRequest(coverage=1.5)).label(images(1))
@@ -236,7 +236,7 @@ def test_requests_without_a_calibration_are_refused(choice: Calibration) -> None
 
 def test_too_little_to_calibrate_is_refused() -> None:
     classifier, rows = made("exclusive", n=12)
-    with pytest.raises(CalibrationError, match="12 labelled rows of 6 patients"):
+    with pytest.raises(CalibrationError, match="12 labelled rows are of 6 patients"):
         fit_calibration(classifier, rows, MODEL)
     classifier, rows = made("exclusive", n=60)
     one_label = LabelledRows(rows.images, np.zeros(60, np.int64), rows.groups, "t", "0")
@@ -262,7 +262,7 @@ def test_a_finding_that_nobody_labelled_has_no_probability() -> None:
 @pytest.mark.parametrize("content", [b"", b"{}", b"[1]", b'{"format": "medlens calibration 2"}', b"\xff"])
 def test_a_file_that_is_no_calibration(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "c.json").write_bytes(content)
-    with pytest.raises(CalibrationError, match=r"'c\.json' is not what"):
+    with pytest.raises(CalibrationError, match=r"'c\.json' is not a file that `medlens calibrate` writes"):
         read_calibration(tmp_path / "c.json")
     with pytest.raises(CalibrationError, match="can't be read"):
         read_calibration(tmp_path / "missing.json")

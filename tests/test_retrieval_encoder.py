@@ -239,7 +239,7 @@ def test_unknown_devices_and_precisions(device: str, precision: str, said: str) 
 @pytest.mark.parametrize("device", ["cuda", "cuda:0"])
 def test_a_missing_gpu(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(EncoderError, match="sees no CUDA device") as caught:
+    with pytest.raises(EncoderError, match="torch finds no CUDA device") as caught:
         choose_device(device)
     assert "--device cpu" in caught.value.hint
     assert choose_device("auto", "fp32") == Device("cpu", "fp32", "no CUDA device found; precision as asked")

@@ -222,7 +222,7 @@ def test_findings_are_judged_each_alone() -> None:
     assert [one.rows for one in found.per_label] == [3, 3, 0]
     assert found.per_label[2].auroc is None and found.confusion is None and found.changed is None
     assert "accuracy" not in found.estimates
-    with pytest.raises(EvaluationError, match="0 of the findings both present and absent"):
+    with pytest.raises(EvaluationError, match="none of the findings as both present and absent"):
         evaluate(
             made([["t"]] * 2, fields={"findings": ("fracture", "fracture")}),
             Scaled(said=said),
@@ -295,14 +295,14 @@ def test_two_models_on_the_same_rows(rows: EvaluationRows, judged: Evaluation, t
     same = compare(judged, judged).differences["zero-shot modality"]["accuracy"]
     assert (same.value, same.low, same.high, same.differs) == (0, 0, 0, False)
     assert {r["figure"] for r in difference_rows(comparison)} >= {"R@1", "R@10", "ECE"}
-    assert "worse less fake" in tables(judged, comparison)[0][0]
+    assert "worse minus fake" in tables(judged, comparison)[0][0]
     with pytest.raises(ValueError, match="different rows"):
         compare(judged, evaluate(rows, encoder, vectors(rows, encoder, 1.0), options=Options(resamples=5)))
     files = report_files(replace(judged, retrieval=[]), replace(comparison, first=replace(judged, retrieval=[])))
     saved = json.loads(files[METRICS])
     assert saved["compared_with"]["model"] == "worse"
     assert saved["compared_with"]["differences"]["image to text, dense"]["R@5"]["value"] == pytest.approx(found.value)
-    assert "worse less fake" in files[REPORT]
+    assert "worse minus fake" in files[REPORT]
 
 
 def test_the_report_stands_alone_and_names_no_patient(judged: Evaluation) -> None:
@@ -350,7 +350,7 @@ def test_rows_that_can_not_be_judged_are_refused(rows: EvaluationRows, monkeypat
         ([["a"], ["a"]], "2 images with 1"),
         ([[], []], "0 images with 0"),
     ):
-        with pytest.raises(EvaluationError, match=f"{said} different texts: there is nothing to rank"):
+        with pytest.raises(EvaluationError, match=f"{said} different texts can't be ranked"):
             evaluate(made(texts), encoder, np.ones((len(texts), DIM), np.float32), options=QUICK)
     images = vectors(rows, encoder, 0.3)
     broken = images.copy()
@@ -362,11 +362,11 @@ def test_rows_that_can_not_be_judged_are_refused(rows: EvaluationRows, monkeypat
     with pytest.raises(ValueError, match="47 vectors for 48 rows"):
         evaluate(rows, encoder, images[1:], options=QUICK)
     silent = made([["a"], ["b"]], fields={"modality": ("CT", None)})
-    with pytest.raises(EvaluationError, match=r"says 1 of the labels of 'modality' \(1 of 2") as caught:
+    with pytest.raises(EvaluationError, match=r"has 1 of the labels of 'modality' \(1 of 2") as caught:
         evaluate(silent, encoder, images[:2], label_sets=[(load_labels("modality"), "modality")], options=QUICK)
     assert "--labels modality=FIELD" in caught.value.hint
     monkeypatch.setattr("retrieval.evaluation.evaluate.MOST_ENTRIES", 10)
-    with pytest.raises(EvaluationError, match="48 entries, at most 10"):
+    with pytest.raises(EvaluationError, match="48 entries, expected at most 10"):
         evaluate(rows, encoder, images, options=QUICK)
 
 

@@ -128,7 +128,7 @@ def test_a_model_that_has_moved(tmp_path: Path) -> None:
     spec = spec_in(folder)
     add_model(str(folder))
     folder.rename(tmp_path / "moved")
-    with pytest.raises(WeightsNotFound, match="not where it was") as caught:
+    with pytest.raises(WeightsNotFound, match="is no longer at the location where it was added") as caught:
         find_model(spec)
     assert "models add" in caught.value.hint
     add_model(str(tmp_path / "moved"))
@@ -270,7 +270,7 @@ def test_a_store_that_names_a_place_is_not_followed_there(tmp_path: Path, archiv
             manifest(store, **({"source": place, "name": "model"} | altered))
             for arguments in (("search", "a chest"), ("search", "a chest", "--ranker", "hybrid"), ("index", archive)):
                 failed = medlens(*arguments, "--store", store, code=1)
-                expected = "names no model" if altered.get("name", "") in (7, [str(evil)]) else "models add"
+                expected = "does not name a model" if altered.get("name", "") in (7, [str(evil)]) else "models add"
                 assert expected in failed.stderr
                 assert not (tmp_path / SENTINEL).exists()
 
@@ -282,7 +282,7 @@ def test_another_activation_is_another_model(tmp_path: Path, archive: Path) -> N
     store = tmp_path / "store"
     medlens("index", archive, "--store", store, "--model", gelu)
     failed = medlens("search", "a chest", "--store", store, "--model", quick, code=1)
-    assert "they differ in configuration" in failed.stderr
+    assert "the models differ in configuration" in failed.stderr
     with Store.open(store) as opened, pytest.raises(StoreIncompatible, match="configuration"):
         opened.require_model(spec_in(quick))
 
@@ -302,7 +302,7 @@ def test_a_store_of_0_1_0_is_completed_once(tmp_path: Path, archive: Path, caplo
     medlens("search", "a chest", "--store", store)
     assert "0.1.0" not in caplog.text
     quick = write_wide_clip(tmp_path / "quick", quick_gelu=True)
-    assert "they differ in configuration" in medlens(
+    assert "the models differ in configuration" in medlens(
         "search", "a chest", "--store", store, "--model", quick, code=1
     ).stderr  # fmt: skip
 
@@ -387,5 +387,5 @@ def test_what_describes_no_model_is_said(tmp_path: Path, archive: Path, changes:
     manifest(store, **changes)
     for arguments in (("search", "a chest"), ("info",), ("index", archive)):
         failed = medlens(*arguments, "--store", store, code=1)
-        assert "names no model" in failed.stderr
+        assert "does not name a model" in failed.stderr
         assert "\x1b" not in failed.stderr

@@ -76,7 +76,7 @@ def test_a_list_longer_than_any_path_is_inline() -> None:
     [
         (GOOD + "tilte: x\n", "tilte: unknown key"),
         (GOOD.replace("values:", "valeus:"), "labels.0.valeus: unknown key"),
-        (GOOD.replace("name: MR", "name: ct"), "given twice: ct"),
+        (GOOD.replace("name: MR", "name: ct"), "these labels occur twice: ct"),
         (GOOD.replace("name: MR,", "name: MR, values: [pt/ct],"), "means both 'CT' and 'MR'"),
         (GOOD.replace("prompts: [an MR image]", "prompts: []"), "labels.1.prompts"),
         (GOOD.replace("prompts: [an MR image]", "prompts: ['  ']"), "labels.1.prompts.0"),
@@ -84,10 +84,10 @@ def test_a_list_longer_than_any_path_is_inline() -> None:
         ("name: s\nlabels:\n  - {name: CT, prompts: [a]}\n", "labels: "),
         ("name: s\nlabels: []\n", "labels: "),
         ("name: s\n", "labels: "),
-        ("[1, 2]\n", "holds list"),
-        ("", "holds NoneType"),
-        ("{", "no YAML"),
-        ("when: 2001-13-01\n", "no YAML"),
+        ("[1, 2]\n", "contains a list"),
+        ("", "contains a NoneType"),
+        ("{", "not valid YAML"),
+        ("when: 2001-13-01\n", "not valid YAML"),
         ("1: 2\n", "set.yaml"),
     ],
 )
@@ -103,7 +103,7 @@ def test_a_bad_file_is_refused_with_what_is_wrong(tmp_path: Path, text: str, sai
 
 def test_bytes_that_are_no_text(tmp_path: Path) -> None:
     (tmp_path / "set.yaml").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(LabelSetError, match="no YAML"):
+    with pytest.raises(LabelSetError, match="not valid YAML"):
         load_labels(str(tmp_path / "set.yaml"))
 
 
@@ -140,7 +140,7 @@ def test_one_label_is_no_choice(text: str) -> None:
 
 
 def test_an_inline_label_twice() -> None:
-    with pytest.raises(LabelSetError, match="given twice: ct"):
+    with pytest.raises(LabelSetError, match="these labels occur twice: ct"):
         load_labels("CT, MR, ct")
 
 
@@ -161,7 +161,7 @@ def test_a_label_file_that_has_no_end(tmp_path: Path, made: Callable[[Path], obj
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        ("a: &a [x]\nname: m\nlabels: *a\n", r"aliases \(\*a\) are not taken"),
+        ("a: &a [x]\nname: m\nlabels: *a\n", r"the alias \*a is not allowed"),
         ("[" * 20_000, "nested too deeply"),
         ("#" * 1_000_001, "more than 1,000,000 bytes"),
     ],

@@ -273,7 +273,7 @@ BERT_CHANGES: dict[str, tuple[Callable[[Path], None], str]] = {
     "fewer weights": (without_a_tensor, "have no text.transformer.encoder.layer.1.output.dense.bias"),
     "damaged": (
         lambda f: (f / "open_clip_model.safetensors").write_bytes(b"\xff" * 100),  # type: ignore[dict-item]
-        "no safetensors file",
+        "is neither a safetensors file nor a torch archive",
     ),
     "empty": (lambda f: (f / "open_clip_model.safetensors").write_bytes(b""), "is empty"),  # type: ignore[dict-item]
 }

@@ -117,13 +117,13 @@ def test_an_architecture_with_a_file(tmp_path: Path, extension: str, monkeypatch
     ("name", "said", "hint"),
     [
         ("no-such-model", "there is no model 'no-such-model'", "hf-hub:ORG/REPO"),
-        ("x" * 5000, "can be no path", ""),
+        ("x" * 5000, "can't be a path", ""),
         ("ViT-B-32", "there is no model 'ViT-B-32'", "ARCHITECTURE@CHECKPOINT"),
         ("ViT-B-33@openai", "no architecture 'ViT-B-33'; did you mean 'ViT-B-32'", "medlens models"),
         ("ViT-B-32@no_such_tag", "neither a file nor a tag of ViT-B-32 (tags: ", "medlens models"),
         ("ViT-B-32@missing.pt", "neither a file nor a tag", "medlens models"),
         ("local-dir:no/such/folder", "the model folder 'folder' does not exist", "medlens train"),
-        ("~nobody-by-this-name/model", "can be no path", ""),
+        ("~nobody-by-this-name/model", "can't be a path", ""),
     ],
 )
 def test_names_that_lead_nowhere(name: str, said: str, hint: str) -> None:
@@ -145,7 +145,7 @@ def test_a_near_miss_of_a_shipped_name_is_suggested(tmp_path: Path, monkeypatch:
 
 def test_without_a_shipped_model_the_default_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("retrieval.encoders.model_source.data_folder", lambda: tmp_path)
-    with pytest.raises(WeightsNotFound, match=r"'medlens-base': it is no shipped model \(none\)"):
+    with pytest.raises(WeightsNotFound, match=r"'medlens-base': it is neither a folder nor a shipped model \(none\)"):
         resolve_model()
 
 
@@ -157,7 +157,7 @@ def test_without_the_network_a_hub_says_so(name: str, tmp_path: Path, monkeypatc
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr("open_clip.pretrained.urllib.request.urlopen", refuse)
     monkeypatch.setattr("open_clip.pretrained._get_cache_dir", lambda *_: str(tmp_path), raising=False)
-    with pytest.raises(WeightsNotFound, match="could not be had from its hub") as caught:
+    with pytest.raises(WeightsNotFound, match="could not be downloaded from the Hugging Face hub") as caught:
         ClipEncoder.load(name, "cpu")
     assert "network" in caught.value.hint
     assert "--model" in caught.value.hint
@@ -301,7 +301,7 @@ def test_a_text_tower_that_is_no_bert_asks_for_its_configuration(tmp_path: Path)
     model = write_biomedclip(folder, tmp_path / "bert", vision="vit_tiny_patch16_224", hidden=128, layers=1)
     state = {k: v for k, v in model.state_dict().items() if "word_embeddings" not in k}
     torch.save(state, folder / "open_clip_pytorch_model.bin")
-    with pytest.raises(EncoderError, match="no BERT"):
+    with pytest.raises(EncoderError, match="is not a BERT"):
         ClipEncoder.load(str(folder), "cpu", "fp32")
 
 

@@ -200,9 +200,9 @@ def test_what_cant_be_trained_is_said_before_it_starts(world: Path) -> None:
     fixed = {"timm_model": "vit_tiny_patch16_224", "image_size": 32}
     with pytest.raises(TrainingError, match="can't be built"):
         train(write_run(world, "size", image=fixed))
-    with pytest.raises(TrainingError, match="72 images, fewer than one batch of 100"):
+    with pytest.raises(TrainingError, match="72 images, expected at least one batch of 100"):
         train(write_run(world, "batch", schedule={"batch_size": 100}))
-    with pytest.raises(TrainingError, match="reads 48 word pieces at most, context_length is 96"):
+    with pytest.raises(TrainingError, match="context_length is 96, but the text encoder reads at most 48 word pieces"):
         train(write_run(world, "context", text={"start": "start"}))
     with pytest.raises(EncoderError, match="device 'tpu'"):
         train(write_run(world, "device"), device="tpu")
@@ -462,8 +462,8 @@ def _set(values: dict[str, Any], place: str, value: Any) -> None:
         ("data.0.templates", {"a {": 1}, "data.0.templates"),
         ("data", [{"pairs": "a"}, {"pairs": "a"}], "named twice"),
         ("data", [], "data"),
-        ("text.locked_groups", 2, "locked_groups of the text tower: that is for one that is trained"),
-        ("text.layer_decay", 0.5, "layer_decay of the text tower: that is for one that is trained"),
+        ("text.locked_groups", 2, "the text tower has locked_groups, which needs locked: false"),
+        ("text.layer_decay", 0.5, "the text tower has layer_decay, which needs locked: false"),
     ],
 )
 def test_wrong_keys_are_refused_by_name(tmp_path: Path, place: str, value: Any, said: str) -> None:
@@ -476,7 +476,9 @@ def test_wrong_keys_are_refused_by_name(tmp_path: Path, place: str, value: Any, 
     assert said in str(caught.value)
 
 
-@pytest.mark.parametrize(("text", "said"), [("[]", "holds list"), ("{", "no YAML"), ("a: 2001-13-01", "no YAML")])
+@pytest.mark.parametrize(
+    ("text", "said"), [("[]", "contains a list"), ("{", "not valid YAML"), ("a: 2001-13-01", "not valid YAML")]
+)
 def test_a_configuration_that_is_none(tmp_path: Path, text: str, said: str) -> None:
     (tmp_path / "run.yaml").write_text(text)
     with pytest.raises(TrainingError, match=said):
@@ -561,14 +563,14 @@ def test_captions_of_figures_are_drawn_whole_and_by_the_sentence(tmp_path: Path)
 @pytest.mark.parametrize(
     ("rows", "source", "said"),
     [
-        ([GOOD, GOOD | {"split": "dev"}], {}, r"1 groups lie on both sides of the split \(the first: lines 1 and 2\)"),
-        ([GOOD | {"split": "dev"}], {}, "no row with a text whose split is 'train'"),
-        ([GOOD], {"texts": {"caption": 1.0}}, "no row with a text"),
+        ([GOOD, GOOD | {"split": "dev"}], {}, r"1 groups are on both sides of the split \(the first: lines 1 and 2\)"),
+        ([GOOD | {"split": "dev"}], {}, "no row of the split 'train' with a text"),
+        ([GOOD], {"texts": {"caption": 1.0}}, "no row of the split 'train' with a text"),
         ([GOOD | {"split": "Train"}], {}, "line 1 has the split 'Train'"),
         ([GOOD, {"image": "b.png", "text": "t"}], {}, "line 2 has no group"),
         ([GOOD, 3], {}, "line 2 is not a JSON object but of type int"),
-        ([GOOD], {"attributes": {"modalty": "modality"}}, "modalty, which is none of the run's label sets"),
-        ([GOOD], {"constants": {"plane": "Axial"}}, "plane, which is none"),
+        ([GOOD], {"attributes": {"modalty": "modality"}}, "modalty, which is not a label set of the run"),
+        ([GOOD], {"constants": {"plane": "Axial"}}, "plane, which is not a label set of the run"),
     ],
 )
 def test_bad_pairs_are_refused(tmp_path: Path, rows: list[Any], source: dict[str, Any], said: str) -> None:
@@ -601,7 +603,7 @@ def _sixteen_bits(path: Path) -> None:
 @pytest.mark.parametrize(
     ("make", "said"),
     [
-        (_sixteen_bits, "8 bits a channel"),
+        (_sixteen_bits, "8 bits per channel"),
         (lambda path: path.write_bytes(b"no picture"), "can't be read"),
         (lambda path: None, "can't be read"),
     ],

@@ -123,10 +123,10 @@ def test_a_killed_run_chooses_as_one_that_was_not(world: Path) -> None:
 
 
 def test_what_cant_choose_is_refused(world: Path) -> None:
-    with pytest.raises(TrainingError, match=r"dev rows of 'medpix', found: shapes"):
+    with pytest.raises(TrainingError, match=r"dev rows of 'medpix'; the sources with dev rows are: shapes"):
         train(config_of(world, "unknown", 1, judged_by="medpix"))
     write_rows(world / "shapes", [{"image": f"{i}.png", "text": "a", "group": str(i)} for i in range(24)], "no.jsonl")
-    with pytest.raises(TrainingError, match="needs dev rows, found: none"):
+    with pytest.raises(TrainingError, match="needs dev rows; the sources with dev rows are: none"):
         train(
             write_run(
                 world,
@@ -136,5 +136,5 @@ def test_what_cant_choose_is_refused(world: Path) -> None:
                 schedule={"epochs": 1, "batch_size": 24, "keep_best": True},
             )
         )
-    with pytest.raises(TrainingError, match="patience says how the best weights are found"):
+    with pytest.raises(TrainingError, match="patience needs keep_best: true"):
         write_run(world, "odd", schedule=settings_of_run()["schedule"] | {"patience": 2})

@@ -110,15 +110,15 @@ def test_a_smaller_vocabulary_keeps_what_its_words_meant(world: Path, base: Trai
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"embed_dim": 32}, "embed_dim is 32, but the model 'base' that the run goes on from has 16"),
+        ({"embed_dim": 32}, "embed_dim is 32, but the model 'base' that the run continues has 16"),
         ({"image": {"timm_model": "test_vit"}}, r"image\.timm_model is 'test_vit', but"),
         ({"image": {"image_size": 64}}, r"image\.image_size is 64, but .* has 32"),
         ({"text": {"context_length": 24}}, r"text\.context_length is 24, but"),
-        ({"text": {"start": "start"}}, r"text\.start says what to start with"),
-        ({"image": {"start": "x.pth"}}, r"image\.start says"),
-        ({"objective": {"initial_temperature": 0.1}}, r"objective\.initial_temperature says"),
-        ({"gate": {"most_lost": 1.0}}, "marked as rehearsal, and there is none"),
-        ({"continue_from": "nowhere"}, "'nowhere' to go on from has no open_clip_config.json"),
+        ({"text": {"start": "start"}}, r"text\.start can't be set"),
+        ({"image": {"start": "x.pth"}}, r"image\.start can't be set"),
+        ({"objective": {"initial_temperature": 0.1}}, r"objective\.initial_temperature can't be set"),
+        ({"gate": {"most_lost": 1.0}}, "gate needs at least one source with rehearsal: true"),
+        ({"continue_from": "nowhere"}, "the model to continue, 'nowhere', has no open_clip_config.json"),
         ({"image": 3}, "image: "),
     ],
 )
@@ -151,7 +151,9 @@ def test_models_that_cant_be_gone_on_from(world: Path, base: TrainingResult) -> 
         state = load_file(copy / "open_clip_model.safetensors")
         save_file({name: v for name, v in state.items() if name != "logit_scale"}, copy / "open_clip_model.safetensors")
 
-    with pytest.raises(TrainingError, match=r"built otherwise .*vision_cfg\.timm_pool"):
+    with pytest.raises(
+        TrainingError, match=r"differs from what `medlens train` would build in: .*vision_cfg\.timm_pool"
+    ):
         train(load_config(spoilt(pool)))
     with pytest.raises(TrainingError, match=r"1 tensors of 'copy' are missing, .* the first logit_scale"):
         train(load_config(spoilt(tensor)))
@@ -223,7 +225,7 @@ def test_it_goes_on_bit_for_bit_but_not_from_another_model(world: Path, base: Tr
 
 def test_a_rehearsal_that_nothing_can_judge_is_refused(world: Path, base: TrainingResult) -> None:
     write_rows(world / "old", [{"image": f"{i}.png", "text": "tonea", "group": str(i)} for i in range(24)], "no.jsonl")
-    with pytest.raises(TrainingError, match="no rehearsal source has dev rows: old"):
+    with pytest.raises(TrainingError, match="none of the rehearsal sources has dev rows: old"):
         train(config_of(world, "blind", [NEW, {"pairs": "old/no.jsonl", "rehearsal": True}]))
 
 
@@ -257,7 +259,7 @@ def test_unknown_words_are_said(world: Path, base: TrainingResult, caplog: pytes
     write_rows(world / "new", rows, "kanji.jsonl")
     schedule = {"epochs": 1, "batch_size": 24, "evaluate_every": 1}
     result = train(config_of(world, "kanji", [{"pairs": "new/kanji.jsonl"}], schedule=schedule))
-    assert "new: 24 of 24 texts hold a word with a character that the model's vocabulary lacks" in caplog.text
+    assert "new: 24 of 24 texts have a word with a character that is not in the vocabulary of the model" in caplog.text
     assert "| new | 24 |" in (result.folder / "README.md").read_text().split("spells the texts")[1]
 
 

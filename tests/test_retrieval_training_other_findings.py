@@ -162,7 +162,7 @@ def test_without_a_region_or_a_caption_to_draw_it_is_refused(
     world: Path, regions: dict[str, Any], tmp_path: Path
 ) -> None:
     config = write_run(world, "nowhere", objective={"hard_negatives": ["finding"], "region": "organ"}, **regions)
-    with pytest.raises(TrainingError, match="'organ', which is none of the run's label sets \\(body_region\\)"):
+    with pytest.raises(TrainingError, match="'organ', expected a label set of the run \\(body_region\\)"):
         train(config)
     objective = {"hard_negatives": ["finding"], "region": "shape"}
     config = write_run(world, "nothing", objective=objective, schedule=SCHEDULE)

@@ -238,12 +238,12 @@ def test_another_teacher_is_another_run(world: Path, teacher: TrainingResult, tm
     config = configured(world, "changed", teacher.folder)
     train(config)
     other = f"local-dir:{write_clip(tmp_path / 'other')}"
-    with pytest.raises(TrainingError, match="was written under another configuration"):
+    with pytest.raises(TrainingError, match="was written with another configuration"):
         train(with_teacher(config, other))
 
 
 def test_no_teacher_and_one_that_is_not_there(world: Path) -> None:
-    with pytest.raises(TrainingError, match="names no model") as caught:
+    with pytest.raises(TrainingError, match="the section teacher has no model") as caught:
         train(write_run(world, "nameless", teacher={"embedding_weight": 2}))
     assert "--teacher" in caught.value.hint
     with pytest.raises(WeightsNotFound, match="no model 'professor'"):

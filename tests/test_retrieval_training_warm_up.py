@@ -95,7 +95,7 @@ def test_held_out_images_their_copies_and_their_patients_stay_out(world: Path) -
     ]
     write_rows(folder, rows, "more.jsonl")
     assert seen(world, ["leaky", "leaky/more.jsonl"]) == [["copy-of-0.png"], ["m6.png", "m8.png"]]
-    with pytest.raises(TrainingError, match="'shapes' gives no image that the run does not hold out"):
+    with pytest.raises(TrainingError, match="'shapes' has no new image; all are held out or already part of the run"):
         seen(world, ["shapes"])
 
 
@@ -134,7 +134,7 @@ def test_what_gives_no_images_is_said(world: Path, content: str | None, said: st
 
 
 def test_too_few_images_for_a_batch_and_one_that_is_none(world: Path) -> None:
-    with pytest.raises(TrainingError, match="the warm-up has 102 images, fewer than one batch of 103"):
+    with pytest.raises(TrainingError, match="the warm-up has 102 images, expected at least one batch of 103"):
         train(configured(world, "few", batch_size=103))
     (world / "torn").mkdir()
     (world / "torn" / "x.png").write_bytes(b"PNG")

@@ -55,7 +55,7 @@ def test_frames(tmp_path: Path) -> None:
     [
         ("", "no rows"),
         ("file,label\n", "no rows"),
-        ("file,label\na,\n", "which label holds"),
+        ("file,label\na,\n", "no row of the truth file"),
         ("path,label\na,CT\n", "no column sop_instance_uid or file"),
         ("file,modality\na,CT\n", "no column label"),
         ("file,label\na,CT\nb,ultrasound\nc,ultrasound\n", "'ultrasound' (2 rows)"),

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from cli.medlens_commands._errors import reporting_errors
+from cli.medlens_commands._errors import reporting_errors, usage
 from cli.medlens_commands._options import DEFAULT_STORE, FormatOption, StoreOption, open_store
 from cli.medlens_output.formats import write_rows
 from cli.medlens_output.lines import say
@@ -53,16 +54,34 @@ def delete(
             "--keep-out/--no-keep-out", help="Whether `medlens index` leaves out the erased files from now on."
         ),
     ] = True,
+    erasures: Annotated[
+        Path | None,
+        typer.Option(
+            "--erasures",
+            metavar="FILE",
+            help="Erase again what a list of `medlens backup --erasures` names. No other option may name anything.",
+        ),
+    ] = None,
     style: FormatOption = None,
 ) -> None:
     """Erase patients, studies, series, or everything that a filter matches, from a store and from all copies inside it.
 
     The files of the archive are not touched. Only keyed digests of the erased files are kept, so that the next `medlens
-    index` leaves these files out; `medlens index --readmit` indexes them again.
+    index` leaves these files out; `medlens index --readmit` indexes them again. With --erasures, what this store had
+    erased before it was restored from a backup is erased again.
     """
-    from indexer.tasks.erasing import erase, plan_erasure
+    from indexer.tasks.erasing import erase, erase_again, plan_erasure
 
+    with reporting_errors(style), usage(style):
+        if erasures is not None and (study or series or patient or where or dry_run):
+            raise QueryError(
+                "--erasures can't be combined with options that name what to erase or with --dry-run",
+                hint="Use --erasures alone.",
+            )
     with reporting_errors(style) as chosen, open_store(store) as opened:
+        if erasures is not None:  # decided before, in this very store
+            write_rows([{"erased": erase_again(opened, erasures)}], chosen)
+            return
         plan = plan_erasure(opened, patients=patient or (), studies=study or (), series=series or (), where=where)
         for note in opened.notes_on(plan.where):
             say(note, err=True)

@@ -21,7 +21,9 @@ def summary(report: IndexReport) -> list[str]:
         (report.unchanged, "unchanged"),
         (report.updated, "updated"),
         (report.removed, "removed"),
+        (report.relocated, "in an archive that has moved; known by its new place"),
         (report.moved, "moved; their vectors were kept"),
+        (report.vanished, "vanished from the archive; they stay in the store until you add --prune"),
         (report.erased, "left out because they were erased before (add --readmit to index them)"),
         (report.duplicates, "copies of indexed files"),
     ):

@@ -22,7 +22,7 @@ FOLDER = ROOT / "docs" / "reference"
 
 COMMAND_GROUPS = {
     "Build a store": ("index", "import", "migrate", "optimize"),
-    "Ask": ("search", "describe", "select", "info", "render"),
+    "Search": ("search", "describe", "select", "info", "render"),
     "Label": ("classify", "calibrate", "labels"),
     "Train and judge": ("train", "evaluate", "models"),
     "Look after a store": ("verify", "delete", "export", "reembed"),
@@ -190,6 +190,46 @@ def licences_page() -> str:
     return "\n".join(lines) + "\n"
 
 
+def public_models_page() -> str:
+    """Public models of medical images, from the table in data/: what each has seen, terms, size, speed, command."""
+    from retrieval.encoders.public_models import checked_on, public_models
+
+    found = public_models()
+    lines = [
+        "# Public models\n",
+        f"`medlens models --known` prints the same. The facts were read on {checked_on()} on the pages that are named; "
+        "an empty cell could not be checked. **Nobody has run these published weights with medlens yet**: their "
+        "layouts are tested with random weights against the libraries they come from ({doc}`../models`). Run "
+        "`medlens models check MODEL` after the download.\n",
+        "| model | for | licence | gated | MB to download | MB in memory | pixels | tokens | images a second | speed |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for one in found:
+        cells = (
+            one.name,
+            one.subject,
+            one.licence,
+            "yes" if one.gated else "no",
+            f"{one.megabytes:g}" if one.megabytes else "",
+            f"{one.float32_megabytes:g}" if one.float32_megabytes else "",
+            one.side or "",
+            one.context or "",
+            one.images_per_second or "",
+            one.speed or "",
+        )
+        lines.append(f"| {' | '.join(_cell(str(cell)) for cell in cells)} |")
+    lines.append(
+        "\nGated: its makers give the weights to those who accept their terms on its page. Accept them, then run "
+        "`hf auth login` once. Speed is that of the architecture with random weights in float32 "
+        "(`benchmarks/model_speed.py`): fast from 5 images a second of one CPU core, slow below one in two seconds.\n"
+    )
+    for one in found:
+        lines += [f"## {one.name}\n", f"Has seen: {one.seen}. Licence: {one.licence}.\n"]
+        lines += [f"```text\n{one.command}\n```\n" if one.command else f"medlens does not load it: {one.why}.\n"]
+        lines += [f"Read on: {', '.join(f'<{source}>' for source in one.sources)}\n"]
+    return "\n".join(lines)
+
+
 def _closure(name: str) -> set[str]:
     """A distribution and all that it requires here, extras left out."""
     from packaging.requirements import Requirement
@@ -250,6 +290,7 @@ PAGES = {
     "errors": errors_page,
     "extras": extras_page,
     "licences": licences_page,
+    "public-models": public_models_page,
 }
 
 

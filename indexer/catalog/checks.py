@@ -33,9 +33,9 @@ class CatalogChecks:
         if not self._database.is_sqlite:
             return []
         with self._database.reading() as connection:
-            said = connection.exec_driver_sql("PRAGMA integrity_check(10)").scalars().all()
-            if said != ["ok"]:
-                return [str(line).splitlines()[-1] for line in said]
+            findings = connection.exec_driver_sql("PRAGMA integrity_check(10)").scalars().all()
+            if findings != ["ok"]:
+                return [str(line).splitlines()[-1] for line in findings]
             broken = connection.exec_driver_sql("PRAGMA foreign_key_check").all()
         return [f"{len(broken)} rows refer to rows that do not exist"] if broken else []
 

@@ -135,7 +135,7 @@ def claim(
         connection.execute(sa.insert(claims), rows)
     granted = free + [stat for stat in to_read if claimed_by.get(stat.path) == lease_id]
     return Claimed(
-        granted=candidate_hashes(connection, archive_id, granted),
+        granted=candidate_hashes(connection, granted),
         busy=[stat for stat in to_read if claimed_by.get(stat.path, lease_id) != lease_id],
         current=current,
         erased=sorted(left_out, key=lambda stat: stat.path),

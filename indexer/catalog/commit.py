@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,8 +11,9 @@ import sqlalchemy as sa
 from indexer.catalog.batching import rows_where_in
 from indexer.catalog.claims import release
 from indexer.catalog.erasure import Erasures, any_erased, keep_out, let_in, which_erased
+from indexer.catalog.moves import Where, adopt
 from indexer.catalog.new_rows import PackedFile, file_row, insert_files, pack
-from indexer.catalog.removal import CONFLICT, DUPLICATE, detach, forget
+from indexer.catalog.removal import CONFLICT, detach, forget
 from indexer.catalog.schema import files, instances
 from indexer.records import FileStat, IndexedFile, Rejection, Tally
 
@@ -32,15 +33,22 @@ class Commit:
     """Adds files of one archive within a transaction that the caller opened for writing and ends.
 
     With `erased`, erased files stay out; with `readmit` as well, they are added and no longer kept out.
+    `lost` are places where the file that the catalog knows there is gone.
     """
 
     def __init__(
-        self, connection: sa.Connection, archive_id: int, erased: Erasures | None = None, readmit: bool = False
+        self,
+        connection: sa.Connection,
+        archive_id: int,
+        erased: Erasures | None = None,
+        readmit: bool = False,
+        lost: Collection[Where] = (),
     ) -> None:
         self._db = connection
         self._archive = archive_id
         self._erasures = erased
         self._readmit = readmit
+        self._lost = lost
         self._tally = Tally()
 
     def take(
@@ -77,6 +85,13 @@ class Commit:
         adopted = self._adopt(copies)  # last, because a copy may be of a file in this commit
         return CommitOutcome(self._tally, tuple(stat for stat, _ in copies if stat.path not in adopted))
 
+    def _adopt(self, copies: Sequence[tuple[FileStat, str]]) -> set[str]:
+        """Record files with the content of an indexed file.
+
+        Returns the paths of those for which there is such a file.
+        """
+        return adopt(self._db, self._archive, copies, self._lost, self._tally)
+
     # -- one file
 
     def _take(self, item: PackedFile) -> None:
@@ -87,7 +102,7 @@ class Commit:
         owner = self._owner(instances.c.sop_instance_uid == uid)
         same = owner is not None and bool(file.content_hash) and owner.content_hash == file.content_hash
         if owner is not None and same:
-            self._note_copy(stat, file.content_hash, owner)
+            self._adopt([(stat, file.content_hash)])
             return
         if owner is not None and (known is None or owner.file_id != known):
             self._conflict(file)
@@ -105,32 +120,6 @@ class Commit:
         else:
             self._tally.indexed += 1
         insert_files(self._db, self._archive, [item], self._tally)
-
-    def _adopt(self, candidates: Sequence[tuple[FileStat, str]]) -> set[str]:
-        """Record files with the content of an indexed file.
-
-        Returns the paths of those for which there is such a file.
-        """
-        adopted = set()
-        for stat, content_hash in candidates:
-            owner = self._owner(files.c.content_hash == content_hash) if content_hash else None
-            if owner is not None:
-                self._note_copy(stat, content_hash, owner)
-                adopted.add(stat.path)
-        return adopted
-
-    def _note_copy(self, stat: FileStat, content_hash: str, owner: Any) -> None:
-        known = self._file(stat.path)
-        if known is not None and known == owner.file_id:
-            version = {"size": stat.size, "mtime_ns": stat.stamp}
-            self._db.execute(sa.update(files).where(files.c.id == known).values(**version))
-            self._tally.unchanged += 1
-            return
-        note = Rejection(
-            stat.path, DUPLICATE, f"the file is a byte-for-byte copy of another file of {owner.sop_instance_uid}"
-        )
-        self._put_file(known, file_row(self._archive, stat, "indexed", note, content_hash, owner.sop_instance_uid))
-        self._tally.duplicates += 1
 
     def _conflict(self, file: IndexedFile) -> None:
         uid = file.record.sop_instance_uid

@@ -21,6 +21,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import URL, make_url
 
 from indexer.catalog import read_only
+from indexer.catalog.copies import copy_state, require_sound
 from indexer.catalog.errors import CORRUPT_HINT, translate
 from indexer.catalog.schema import SCHEMA_REVISION
 from retrieval.errors import StoreCorrupt, StoreError, StoreIncompatible, StoreNotFound
@@ -146,6 +147,51 @@ class Database:
                 hint="Stop the other medlens processes and run the same command again; it then empties the log.",
             )
 
+    def copy_to(self, path: Path) -> None:
+        """On SQLite, write one state of the catalog to a new file that only its owner can read. Others may write.
+
+        Raises StoreError if it can't be read or written, StoreCorrupt if it is damaged.
+        """
+        if not self.is_sqlite or not self.url.database:
+            raise ValueError("copy_to was called for a catalog that is not in SQLite")
+        file = Path(self.url.database)
+        lent = nullcontext() if self._lent is None else read_only.unchanged(file, self.label)
+        try:
+            with (
+                lent,
+                self._translated(),
+                closing(
+                    sqlite3.connect(file, timeout=BUSY_TIMEOUT_S)
+                    if self._lent is None
+                    else read_only.connect(file, BUSY_TIMEOUT_S)
+                ) as source,
+            ):
+                copy_state(source, path)
+        except OSError as exc:
+            raise StoreError(
+                f"the catalog of {self.label} can't be copied: {exc.strerror or exc}",
+                hint="Make room and check permissions.",
+            ) from exc
+        require_sound(path, self.label)
+
+    def require_unused(self) -> None:
+        """On SQLite, raise StoreError if another process, or another connection of this one, has the catalog open.
+
+        Every open connection holds a lock that prevents a change of the journal mode. The next connection changes the
+        mode back.
+        """
+        self.close()
+        try:
+            with closing(sqlite3.connect(str(self.url.database), timeout=1.0)) as connection:
+                connection.execute("PRAGMA journal_mode=DELETE").close()
+        except sqlite3.OperationalError as exc:
+            if exc.sqlite_errorname.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
+                raise StoreError(
+                    f"another process has the store {self.label} open",
+                    hint="Stop the other medlens processes, or wait until they have ended.",
+                ) from exc
+            raise translate(exc, self.label) from exc
+
     def state(self) -> Hashable:
         """Return a value that changes with every commit, in this process or another. Reading it is cheap.
 
@@ -198,11 +244,18 @@ class Database:
     def require_current(self) -> None:
         """On SQLite, migrate an older schema after a backup.
 
-        Raises StoreIncompatible for an unknown schema, and for an older one on PostgreSQL: there, backups are the
-        administrator's task, and other machines may still use the older medlens.
+        Raises StoreIncompatible for an unknown schema, for an older one that this user may not write, and for an older
+        one on PostgreSQL: there, backups are the administrator's task, and other machines may still use the older
+        medlens.
         """
         if not self.outdated():
             return
+        if self._lent is not None:
+            raise StoreIncompatible(
+                f"the catalog of {self.label} has schema {self.revision()}, expected {SCHEMA_REVISION}, "
+                "and can't be migrated: this user may not write it",
+                hint="Copy the store to a folder that you may write to, or ask its owner to run `medlens migrate`.",
+            )
         if self.is_sqlite:
             self.migrate()
             return

@@ -12,12 +12,13 @@ instance, series, study or patient.
 from __future__ import annotations
 
 import hmac
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from functools import lru_cache
 
 import sqlalchemy as sa
 
-from indexer.catalog.batching import delete_where_in, rows_where_in
-from indexer.catalog.schema import erasures
+from indexer.catalog.batching import CHUNK, delete_where_in, rows_where_in
+from indexer.catalog.schema import erasures, instances
 from indexer.records import FileStat, InstanceRecord
 
 SCOPES = ("patient", "study", "series", "instance", "file")
@@ -57,6 +58,32 @@ def any_erased(connection: sa.Connection) -> bool:
 def which_erased(connection: sa.Connection, digests: Sequence[str]) -> set[str]:
     query = sa.select(erasures.c.digest)
     return {row[0] for row in rows_where_in(connection, query, erasures.c.digest, digests)}
+
+
+def all_erased(connection: sa.Connection) -> dict[str, str]:
+    """Return all digests with their scopes."""
+    return {row.digest: row.scope for row in connection.execute(sa.select(erasures))}
+
+
+def instances_erased(connection: sa.Connection, digests: Collection[str], erased: Erasures) -> list[int]:
+    """Return the ids of the instances that match these digests by themselves, their series, study or patient."""
+    columns = {
+        "patient": instances.c.patient_pseudonym,
+        "study": instances.c.study_instance_uid,
+        "series": instances.c.series_instance_uid,
+        "instance": instances.c.sop_instance_uid,
+    }
+    query = sa.select(instances.c.id, *columns.values()).order_by(instances.c.id).limit(CHUNK)
+    digest = lru_cache(CHUNK)(erased.digest)
+    found: list[int] = []
+    last = 0
+    while rows := connection.execute(query.where(instances.c.id > last)).all():
+        last = rows[-1][0]
+        for number, *values in rows:
+            named = zip(columns, values, strict=True)
+            if any(value and digest(scope, value) in digests for scope, value in named):
+                found.append(number)
+    return found
 
 
 def keep_out(connection: sa.Connection, digests: Mapping[str, str]) -> None:

@@ -6,17 +6,20 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
 import sqlalchemy as sa
 
+from indexer.catalog import moves
 from indexer.catalog.batching import rows_where_in
 from indexer.catalog.commit import Commit, CommitOutcome
 from indexer.catalog.database import Database
 from indexer.catalog.erasure import Erasures
 from indexer.catalog.known import ROW, KnownFile, current_files
+from indexer.catalog.moves import Owner, Where
 from indexer.catalog.removal import DUPLICATE, forget, hand_over
 from indexer.catalog.schema import PathText, archives, files, instances
 from indexer.catalog.vectors_in_use import VectorsInUse
 from indexer.records import FileStat, IndexedFile, Rejection
 
 _PAGE = 10_000  # files read at a time: a few MB
+_TAKEN_AT_ONCE = 2000  # instances per transaction
 
 
 class Files:
@@ -78,6 +81,32 @@ class Files:
         with self._database.reading() as connection:
             return {row[0] for row in rows_where_in(connection, query, files.c.content_hash, wanted)}
 
+    def owners(self, hashes: Iterable[str]) -> list[Owner]:
+        """Return the indexed files that have one of these content hashes."""
+        with self._database.reading() as connection:
+            return moves.owners_of(connection, hashes)
+
+    def sample(self, archive_id: int, count: int) -> list[Owner]:
+        """Return at most `count` indexed files of an archive, spread over all that have a content hash."""
+        with self._database.reading() as connection:
+            return moves.sample_of(connection, archive_id, count)
+
+    def count(self, archive_id: int) -> int:
+        """Return the number of indexed files of an archive, duplicates included."""
+        mine = (files.c.archive_id == archive_id, files.c.status == "indexed")
+        with self._database.reading() as connection:
+            return int(connection.execute(sa.select(sa.func.count()).select_from(files).where(*mine)).scalar_one())
+
+    def count_owning(self, archive_id: int, paths: Sequence[str]) -> int:
+        """Return how many of the files at these paths have an instance."""
+        with self._database.reading() as connection:
+            return moves.count_owning(connection, archive_id, paths)
+
+    def relocate(self, archive_id: int, root: str) -> bool:
+        """Change the root of an archive. Returns False if another archive has that root."""
+        with self._database.writing() as connection:
+            return moves.relocate(connection, archive_id, root)
+
     def commit(
         self,
         archive_id: int,
@@ -87,6 +116,7 @@ class Files:
         *,
         erased: Erasures | None = None,
         readmit: bool = False,
+        lost: Collection[Where] = (),
     ) -> CommitOutcome:
         """Add files with their frames, sentences and vectors, and rejected files, in one transaction.
 
@@ -95,7 +125,8 @@ class Files:
           duplicate, else it is rejected as a conflict and nothing is overwritten.
         - A rejected file that was indexed before loses its instance.
         - `copies` are files with the content hash of an indexed file, because they were moved, copied or only touched;
-          its instance and vectors are kept. If there is no such file any more, they are `stale` in the outcome.
+          its instance and vectors are kept. The indexed file has moved if its place is in `lost`; otherwise the new one
+          is recorded as a duplicate. If there is no such file any more, they are `stale` in the outcome.
         - With `erased`, erased files are left out; with `readmit` they are added and no longer kept out.
 
         Claims on the files end. Raises ValueError for vectors that are not finite, not of unit norm, or of another size
@@ -104,7 +135,7 @@ class Files:
         dim = self._embed_dim()
         with self._database.writing() as connection:
             self._in_use.require(connection)
-            return Commit(connection, archive_id, erased, readmit).take(indexed, rejected, copies, dim)
+            return Commit(connection, archive_id, erased, readmit, lost).take(indexed, rejected, copies, dim)
 
     def forget(self, archive_id: int, paths: Sequence[str]) -> int:
         """Remove files that are gone, with their instances, frames and sentences.
@@ -138,3 +169,25 @@ class Files:
             return 0
         with self._database.writing() as connection:
             return hand_over(connection, archive_id, list(found), gone)
+
+    def take_from_lost(self, archive_id: int, lost: Collection[int], gone: Collection[str]) -> int:
+        """Give the instances of archives that are gone to duplicates in this one, except those at a path in `gone`.
+
+        Some at a time, so that other processes get their turn. Returns the number of instances.
+        """
+        taken, after = 0, 0
+        while True:
+            with self._database.writing() as connection:
+                given, last = moves.take_from_lost(connection, archive_id, lost, gone, after, _TAKEN_AT_ONCE)
+            taken += given
+            if last is None:
+                return taken
+            after = last
+
+    def drop_without_instances(self, archive_ids: Collection[int]) -> None:
+        """Remove the files, rejected ones and duplicates, of those archives that have no instance."""
+        with self._database.reading() as connection:
+            none = [each for each in archive_ids if moves.owns_nothing(connection, each)]
+        if none:
+            with self._database.writing() as connection:
+                moves.drop_without_instances(connection, none)

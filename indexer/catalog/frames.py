@@ -212,8 +212,8 @@ def _changed(
         found += 1
         new = vector.astype("<f2").tobytes()
         if new != row.vector:
-            kept = {name: row._mapping[name] for name in ("instance_id", "frame_number", "short_key")}
-            changed.append((row.id, kept | {"vector": new}))
+            unchanged = {name: row._mapping[name] for name in ("instance_id", "frame_number", "short_key")}
+            changed.append((row.id, unchanged | {"vector": new}))
     if found < len(wanted):
         raise StoreError(
             f"{len(wanted) - found} of {len(wanted)} frames are not in the store; nothing was replaced",

@@ -12,7 +12,7 @@ from indexer.catalog import claims
 from indexer.catalog.batching import rows_where_in
 from indexer.catalog.conditions import column_named, conditions
 from indexer.catalog.database import Database
-from indexer.catalog.erasure import Erasures
+from indexer.catalog.erasure import Erasures, all_erased, instances_erased, keep_out
 from indexer.catalog.removal import erase
 from indexer.catalog.schema import frames, instances, reports, sentences
 from indexer.catalog.selection import SELECT, SelectionLevel
@@ -81,11 +81,13 @@ class Instances:
                 ).where(*chosen)
             ).one()
             held = sa.select(sa.func.count()).select_from(frames.join(instances)).where(*chosen)
-            said = sa.select(sa.func.count()).select_from(sentences.join(reports).join(instances)).where(*chosen)
+            sentence_count = (
+                sa.select(sa.func.count()).select_from(sentences.join(reports).join(instances)).where(*chosen)
+            )
             return {
                 **row._mapping,
                 "frames": connection.execute(held).scalar_one(),
-                "sentences": connection.execute(said).scalar_one(),
+                "sentences": connection.execute(sentence_count).scalar_one(),
             }
 
     def delete_matching(self, where: SearchFilter, erased: Erasures | None = None) -> int:
@@ -110,4 +112,22 @@ class Instances:
             erase(connection, ids, scope or "instance", erased)
             claims.drop_expired_leases(connection)
         self._database.scrub()
+        return len(ids)
+
+    def erasures(self) -> dict[str, str]:
+        """Return the digests of what was erased and is kept out, with their scopes."""
+        with self._database.reading() as connection:
+            return all_erased(connection)
+
+    def erase_again(self, digests: Mapping[str, str], erased: Erasures) -> int:
+        """Erase what another state of this store had erased, by its digests, and keep it out.
+
+        Copies are removed as by `delete_matching`. Returns the number of instances that were erased.
+        """
+        with self._database.writing() as connection:
+            keep_out(connection, digests)
+            ids = instances_erased(connection, digests.keys(), erased)
+            erase(connection, ids, "instance", erased)
+        if ids:
+            self._database.scrub()
         return len(ids)

@@ -96,29 +96,29 @@ def insert_files(connection: sa.Connection, archive_id: int, items: Sequence[Pac
 
 
 def _insert_reports(connection: sa.Connection, ids: Sequence[int], items: Sequence[PackedFile], tally: Tally) -> None:
-    said = [
+    with_report = [
         (instance_id, item)
         for instance_id, item in zip(ids, items, strict=True)
         if item.file.record.report_text or item.file.sentences
     ]
-    if not said:
+    if not with_report:
         return
-    report_ids = _new_ids(connection, reports, len(said))
+    report_ids = _new_ids(connection, reports, len(with_report))
     connection.execute(
         sa.insert(reports),
         [
             {"id": report_id, "instance_id": instance_id, "text": _storable(item.file.record.report_text)}
-            for report_id, (instance_id, item) in zip(report_ids, said, strict=True)
+            for report_id, (instance_id, item) in zip(report_ids, with_report, strict=True)
         ],
     )
     sentence_rows = [
         {"report_id": report_id, "position": position, "text": _storable(text), "vector": vector}
-        for report_id, (_, item) in zip(report_ids, said, strict=True)
+        for report_id, (_, item) in zip(report_ids, with_report, strict=True)
         for position, (text, vector) in enumerate(zip(item.file.sentences, item.sentence_vectors, strict=True))
     ]
     if sentence_rows:
         connection.execute(sa.insert(sentences), sentence_rows)
-    tally.reports += len(said)
+    tally.reports += len(with_report)
     tally.sentences += len(sentence_rows)
 
 

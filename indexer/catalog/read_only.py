@@ -1,8 +1,10 @@
 """An SQLite catalog that may be read but not written: shared with a group by its owner, or on read-only media.
 
 SQLite reads a database in WAL mode only with its log and the log's index beside it. They are there while its owner
-works. Otherwise nobody writes, and the file is opened as one that does not change (`immutable`); after reading, it is
-checked that it did not. https://sqlite.org/wal.html#read_only_databases
+works. Otherwise nobody writes. A log that still holds commits (its owner was killed, or only the log was copied) is
+then read with an index in memory, which needs exclusive locking mode and therefore no locks at all. Without such a log
+the file is opened as one that does not change (`immutable`). After reading, it is checked that nobody has written.
+https://sqlite.org/wal.html#read_only_databases https://sqlite.org/wal.html#noshm
 """
 
 from __future__ import annotations
@@ -24,9 +26,18 @@ def may_be_written(path: Path) -> bool:
 
 def connect(path: Path, timeout_s: float) -> sqlite3.Connection:
     """Return a connection that can't write."""
-    immutable = "" if path.with_name(f"{path.name}-wal").exists() else "&immutable=1"
-    place = f"file:{quote(str(path.absolute()))}?mode=ro{immutable}"
-    return sqlite3.connect(place, timeout=timeout_s, check_same_thread=False, uri=True)
+    log, index = (_stat(path.with_name(f"{path.name}{end}")) for end in ("-wal", "-shm"))
+    if log is not None and index is not None:
+        how = ""
+    elif log is not None and log.st_size:
+        how = "&vfs=unix-none"
+    else:
+        how = "&immutable=1"
+    place = f"file:{quote(str(path.absolute()))}?mode=ro{how}"
+    connection = sqlite3.connect(place, timeout=timeout_s, check_same_thread=False, uri=True)
+    if how == "&vfs=unix-none":
+        connection.execute("PRAGMA locking_mode=EXCLUSIVE").close()
+    return connection
 
 
 def stamp(path: Path) -> Hashable:

@@ -44,7 +44,7 @@ def hand_over(connection: sa.Connection, archive_id: int, paths: Sequence[str], 
         heirs = _heirs(connection, owned, lambda row: row.archive_id != archive_id or row.path not in gone)
         given = [row for row in owned if (row.sop_instance_uid, row.content_hash) in heirs]
         for row in given:
-            _inherit(connection, row.id, heirs[row.sop_instance_uid, row.content_hash])
+            inherit(connection, row.id, heirs[row.sop_instance_uid, row.content_hash])
         connection.execute(sa.delete(files).where(files.c.id.in_([row.file_id for row in given])))
         moved += len(given)
     return moved
@@ -89,7 +89,7 @@ def detach(connection: sa.Connection, file_ids: Sequence[int]) -> int:
         if heir is None:
             gone.append(row.id)
         else:
-            _inherit(connection, row.id, heir)
+            inherit(connection, row.id, heir)
     _delete_instances(connection, gone)
     return len(gone)
 
@@ -125,7 +125,8 @@ def _heirs(
     return {(row.sop_instance_uid, row.content_hash): row.id for row in copies if may_be(row)}
 
 
-def _inherit(connection: sa.Connection, instance_id: int, file_id: int) -> None:
+def inherit(connection: sa.Connection, instance_id: int, file_id: int) -> None:
+    """Give an instance to a duplicate of its file."""
     connection.execute(sa.update(instances).where(instances.c.id == instance_id).values(file_id=file_id))
     connection.execute(sa.update(files).where(files.c.id == file_id).values(reason="", detail=""))
 

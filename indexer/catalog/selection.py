@@ -16,7 +16,9 @@ from retrieval.types import SearchFilter
 SelectionLevel = Literal["study", "series", "instance"]
 _STUDY = ("patient_pseudonym", *(name for name, k in COLUMNS.items() if k.level is AttributeLevel.STUDY))
 _SERIES = tuple(name for name, k in COLUMNS.items() if k.level is AttributeLevel.SERIES)
-_STUDY_SAID, _SERIES_SAID = (tuple(n for n in names if not n.endswith("_uid")) for names in (_STUDY, _SERIES))
+_STUDY_ATTRIBUTES, _SERIES_ATTRIBUTES = (
+    tuple(n for n in names if not n.endswith("_uid")) for names in (_STUDY, _SERIES)
+)
 _BATCH = 10_000
 
 
@@ -40,11 +42,11 @@ def select_instances(connection: sa.Connection, where: SearchFilter) -> Iterator
 
 def select_series(connection: sa.Connection, where: SearchFilter) -> Iterator[dict[str, Any]]:
     """Return every series with a matching instance: the attributes of study and series, and the number of matches."""
-    said = [sa.func.min(instances.c[name]).label(name) for name in (*_STUDY_SAID, *_SERIES_SAID)]
+    attributes = [sa.func.min(instances.c[name]).label(name) for name in (*_STUDY_ATTRIBUTES, *_SERIES_ATTRIBUTES)]
     by = [instances.c.study_instance_uid, instances.c.series_instance_uid]
     per_instance = sa.select(sa.func.count()).where(frames.c.instance_id == instances.c.id).scalar_subquery()
     query = (
-        sa.select(*by, *said, sa.func.count().label("instances"), sa.func.sum(per_instance).label("frames"))
+        sa.select(*by, *attributes, sa.func.count().label("instances"), sa.func.sum(per_instance).label("frames"))
         .where(*conditions(connection, where))
         .group_by(*by)
         .order_by(*by)
@@ -62,7 +64,7 @@ def select_studies(connection: sa.Connection, where: SearchFilter) -> Iterator[d
         modalities = {str(row["modality"]) for row in rows if row["modality"]}
         yield {
             "study_instance_uid": uid,
-            **{name: next((r[name] for r in rows if r[name] is not None), None) for name in _STUDY_SAID},
+            **{name: next((r[name] for r in rows if r[name] is not None), None) for name in _STUDY_ATTRIBUTES},
             "modalities": sorted(modalities),
             "series": len(rows),
             "instances": sum(row["instances"] for row in rows),
@@ -71,8 +73,15 @@ def select_studies(connection: sa.Connection, where: SearchFilter) -> Iterator[d
 
 
 SELECTED: dict[SelectionLevel, tuple[str, ...]] = {  # the names in a row
-    "study": ("study_instance_uid", *_STUDY_SAID, "modalities", "series", "instances", "frames"),
-    "series": ("study_instance_uid", "series_instance_uid", *_STUDY_SAID, *_SERIES_SAID, "instances", "frames"),
+    "study": ("study_instance_uid", *_STUDY_ATTRIBUTES, "modalities", "series", "instances", "frames"),
+    "series": (
+        "study_instance_uid",
+        "series_instance_uid",
+        *_STUDY_ATTRIBUTES,
+        *_SERIES_ATTRIBUTES,
+        "instances",
+        "frames",
+    ),
     "instance": (*OWN_COLUMNS, *COLUMNS),
 }
 SELECT = {"study": select_studies, "series": select_series, "instance": select_instances}

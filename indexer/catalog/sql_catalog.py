@@ -15,6 +15,7 @@ import sqlalchemy as sa
 
 from indexer.catalog.checks import CatalogChecks
 from indexer.catalog.claims import Claims
+from indexer.catalog.copies import require_sound
 from indexer.catalog.database import Database, parse_url
 from indexer.catalog.files import Files
 from indexer.catalog.frames import Frames
@@ -146,6 +147,34 @@ class SqlCatalog:
     def state(self) -> Hashable:
         """Return a value that changes with every commit. Reading it is cheap."""
         return self._database.state()
+
+    @property
+    def in_sqlite(self) -> bool:
+        """Whether the catalog is in SQLite, and not in PostgreSQL."""
+        return self._database.is_sqlite
+
+    @property
+    def schema(self) -> str:
+        """The revision of the schema."""
+        return str(self._database.revision())
+
+    def copy_to(self, path: Path) -> None:
+        """Write one state of a catalog in SQLite to a new file. See `Database.copy_to`."""
+        self._database.copy_to(path)
+
+    @staticmethod
+    def require_sound(path: Path, label: str) -> None:
+        """Raise StoreCorrupt unless an SQLite file is sound, whoever made it. See `copies.require_sound`."""
+        require_sound(path, label)
+
+    def require_unused(self) -> None:
+        """Raise StoreError if another process has a catalog in SQLite open. See `Database.require_unused`."""
+        self._database.require_unused()
+
+    def drop_backups(self) -> None:
+        """Remove the backups that migrations left beside a catalog in SQLite."""
+        for path in self._database.backups():
+            path.unlink(missing_ok=True)
 
     def counts(self) -> Counts:
         def distinct(column: sa.Column[Any]) -> sa.ScalarSelect[int]:

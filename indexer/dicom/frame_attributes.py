@@ -49,7 +49,7 @@ def with_frames(record: InstanceRecord, ds: Dataset, numbers: Iterable[int], war
     attributes = dict(record.attributes)
     frames: dict[int, dict[str, AttributeValue]] = {number: {} for number in own}
     for name in BY_FRAME:
-        values = {number: said.get(name, attributes[name]) for number, said in own.items()}
+        values = {number: own_values.get(name, attributes[name]) for number, own_values in own.items()}
         if len(set(values.values())) > 1:
             attributes[name] = None
             for number, value in values.items():
@@ -78,10 +78,10 @@ def _of_group(group: Dataset, warn: Warn) -> dict[str, AttributeValue]:
 
 def _frame_side(anatomy: Dataset, warn: Warn) -> str | None:
     label = "(0020,9072) FrameLaterality"
-    said = read_attribute(anatomy, _FRAME_LATERALITY, ValueKind.TEXT, label, warn)
-    if said is None:
+    laterality = read_attribute(anatomy, _FRAME_LATERALITY, ValueKind.TEXT, label, warn)
+    if laterality is None:
         return None
-    code = closed_code(str(said), CLOSED["image_laterality"])
+    code = closed_code(str(laterality), CLOSED["image_laterality"])
     if code.was_cut:
         warn(f"{label} contains identifying text or is not a code; that part was removed")
     return code.value

@@ -170,8 +170,8 @@ def _is_private_name(element: Element) -> bool:
 def _key(ds: Dataset, found: list[Found]) -> bytes:
     """Return a digest of the bytes that the values are made from."""
     charset = ds.get_item(_CHARACTER_SET).value if _CHARACTER_SET in ds else None
-    said = repr((charset, [(kind, tag, element.value) for kind, _, tag, element in found]))
-    return hashlib.blake2b(said.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+    content = repr((charset, [(kind, tag, element.value) for kind, _, tag, element in found]))
+    return hashlib.blake2b(content.encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
 def _decoded(found: list[Found]) -> Identity:

@@ -12,8 +12,8 @@ itself, without a thread to hand results over; while it works on one, a thread l
   they stay light even when the caller has loaded torch.
 - Their stdout and stderr go nowhere: decoders write warnings there that quote values of the file.
 
-It contains crashes and exhaustion; it is no sandbox against code execution. POSIX only. On macOS the memory cap is not
-enforced by the system (see `guard_worker`), all else holds.
+It contains crashes and exhaustion; it is not a sandbox against code execution. POSIX only. On macOS the memory cap is
+not enforced by the system (see `guard_worker`), all else holds.
 """
 
 from __future__ import annotations

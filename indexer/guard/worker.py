@@ -145,7 +145,7 @@ def _run(function: Callable[[Any], Any], item: Any, deadline_s: float) -> tuple[
         return ERROR, exc
     except MemoryError:
         return OUT_OF_MEMORY, None
-    except BaseException as exc:  # noqa: BLE001 - the outermost guard: Rust's PanicException is no Exception
+    except BaseException as exc:  # noqa: BLE001 - the outermost guard: Rust's PanicException is not an Exception
         return ERROR, _unexpected(exc)
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)

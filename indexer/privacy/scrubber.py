@@ -18,7 +18,7 @@ class Scrubber:
 
     def __init__(self, identity: Identity) -> None:
         self._known = forms_of(identity)
-        # A place is no reason to remove a code: a station may have the name of its model.
+        # A code is not removed for a place name: a station may have the name of its model.
         self._of_people = forms_of(replace(identity, places=()))
         self._texts: dict[str, str] = {}
         self._codes: dict[tuple[str, bool], Code] = {}

@@ -94,16 +94,18 @@ def slice_positions(records: Iterable[Slice]) -> dict[str, SlicePosition]:
     keys: dict[tuple[Any, ...], tuple[Any, ...]] = {}
     for record in records:
         values = record.attributes
-        said = tuple(map(values.get, ("series_instance_uid", "image_orientation_patient", "image_type")))
-        if said not in planes:
-            planes[said], keys[said] = _plane(*said)
-        normal = planes[said]
+        geometry = tuple(map(values.get, ("series_instance_uid", "image_orientation_patient", "image_type")))
+        if geometry not in planes:
+            planes[geometry], keys[geometry] = _plane(*geometry)
+        normal = planes[geometry]
         position = _numbers(values.get("image_position_patient"), 3)
         if normal is None or position is None:
             continue
         place = normal[0] * position[0] + normal[1] * position[1] + normal[2] * position[2]
         number = values.get("instance_number")
-        stacks[keys[said]].append((round(place, 3), math.inf if number is None else number, record.sop_instance_uid))
+        stacks[keys[geometry]].append(
+            (round(place, 3), math.inf if number is None else number, record.sop_instance_uid)
+        )
     places = {}
     for stack in stacks.values():
         for i, (_, _, uid) in enumerate(sorted(stack), start=1):

@@ -198,14 +198,14 @@ def _decoded(frame: bytes, info: Codestream, photometric: str, warn: Warn) -> tu
         return values, photometric
     if info.transformed:
         return values, "RGB"  # the component transform is undone by the decoder, PS3.3 C.7.6.3.1.2
-    said = {"RGB": "RGB", "YBR_FULL": "YBR_FULL", "YBR_FULL_422": "YBR_FULL"}.get(photometric, info.colour or "RGB")
-    if info.colour and info.colour != said:
-        said = "YBR_FULL" if looks_ybr(values, info.precision) else "RGB"
+    actual = {"RGB": "RGB", "YBR_FULL": "YBR_FULL", "YBR_FULL_422": "YBR_FULL"}.get(photometric, info.colour or "RGB")
+    if info.colour and info.colour != actual:
+        actual = "YBR_FULL" if looks_ybr(values, info.precision) else "RGB"
         warn(
             "(0028,0004) PhotometricInterpretation and the JP2 boxes contradict each other; judging "
-            f"by the colours, it is {said}"
+            f"by the colours, it is {actual}"
         )
-    return values, said
+    return values, actual
 
 
 def _conform(values: Array, info: Codestream, layout: Layout) -> Array:

@@ -38,7 +38,7 @@ def library_errors(action: str) -> Iterator[None]:
     except DicomError:
         raise
     except LIBRARY_ERRORS as exc:
-        said = (exc.strerror or "") if isinstance(exc, OSError) else " ".join(str(exc).split())[:160]
+        text = (exc.strerror or "") if isinstance(exc, OSError) else " ".join(str(exc).split())[:160]
         raise PixelDecodeError(
-            f"{action}: {type(exc).__name__}{': ' + said if said else ''}; the file is probably truncated or corrupt"
+            f"{action}: {type(exc).__name__}{': ' + text if text else ''}; the file is probably truncated or corrupt"
         ) from exc

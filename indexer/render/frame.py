@@ -176,9 +176,9 @@ def _range(
     If the percentiles are equal (a mask that is mostly background), the whole range is used.
     """
     values, counts = _counted(stored)
-    kept = ~_padding(values, ds, stored.dtype) & np.isfinite(values)
-    if kept.any():
-        values, counts = values[kept], counts[kept]
+    is_valid = ~_padding(values, ds, stored.dtype) & np.isfinite(values)
+    if is_valid.any():
+        values, counts = values[is_valid], counts[is_valid]
     shown = modality(values)
     order = np.argsort(shown, kind="stable")
     shown, cumulated = shown[order], np.cumsum(counts[order])

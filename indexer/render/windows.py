@@ -4,9 +4,10 @@ PS3.3 C.11.1 (modality LUT), C.11.2 (VOI LUT), C.7.6.16.2.9 and .10 (the same in
 enhanced file's per-frame group win over its shared group, that over the dataset itself.
 
 Real headers hold windows that the standard forbids. They are read for what they mean, and never cost the picture:
-a width of zero or less, or no number, is no window; a LINEAR width below 1 (its formula would divide by a negative
-number) is taken as LINEAR_EXACT; an unknown VOI function is LINEAR, the default; a slope of 0 is no transform; a LUT
-whose descriptor or data can't be used is no LUT, and one that is shorter than declared comes after the windows.
+a width of zero or less, or not a number, is not a window; a LINEAR width below 1 (its formula would divide by a
+negative number) is taken as LINEAR_EXACT; an unknown VOI function is LINEAR, the default; a slope of 0 is not a
+transform; a LUT whose descriptor or data can't be used is not a LUT, and one that is shorter than declared comes after
+the windows.
 """
 
 from __future__ import annotations
@@ -127,7 +128,10 @@ def vois_of(ds: Dataset, frame_number: int, *, signed: bool, warn: Warn = ignore
     for source in (group, ds):
         if source is None:
             continue
-        luts = [Voi(lut=lut, explanation=said) for lut, said in _luts(source, "VOILUTSequence", warn, signed=signed)]
+        luts = [
+            Voi(lut=lut, explanation=explanation)
+            for lut, explanation in _luts(source, "VOILUTSequence", warn, signed=signed)
+        ]
         whole = [voi for voi in luts if voi.lut and voi.lut.complete]
         if found := whole + _windows(source) + [voi for voi in luts if voi not in whole]:
             return found
@@ -188,8 +192,8 @@ def _luts(ds: Dataset, keyword: str, warn: Warn, *, signed: bool) -> list[tuple[
         try:
             lut = read_lut(item, "LUTDescriptor", "LUTData", signed=signed)
         except (PixelDecodeError, TypeError, ValueError, AttributeError) as exc:
-            said = str(exc) if isinstance(exc, PixelDecodeError) else "its values can't be read"
-            warn(f"an item of {keyword} can't be used and is ignored: {said}")
+            reason = str(exc) if isinstance(exc, PixelDecodeError) else "its values can't be read"
+            warn(f"an item of {keyword} can't be used and is ignored: {reason}")
             continue
         if not lut.data.any():
             warn(f"an item of {keyword} can't be used and is ignored: all its entries are zero")

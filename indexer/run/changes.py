@@ -14,11 +14,13 @@ from collections.abc import Iterator, Sequence
 from indexer.catalog.batching import chunks
 from indexer.catalog.erasure import Erasures
 from indexer.catalog.known import KnownFile
+from indexer.catalog.removal import DUPLICATE
 from indexer.catalog.sql_catalog import SqlCatalog
 from indexer.reading.files import FileToRead
 from indexer.records import FileStat, Rejection, Tally
 from indexer.run.lease import Lease
 from indexer.run.options import Shard
+from indexer.sources.opening import is_gone
 from indexer.sources.source import Source
 from retrieval.errors import MedlensError
 
@@ -51,6 +53,7 @@ class ArchiveChanges:
         self._shard = shard
         self._erased = erased
         self._met_any = False
+        self._met_copies = False  # files that the catalog has as second copies
         self._walked = False
         self._busy: list[FileStat] = []
         self._gone: list[str] = []
@@ -72,8 +75,8 @@ class ArchiveChanges:
         self._busy += stats
 
     def finish(self, prune: bool) -> None:
-        """Finish after the last round: move instances whose files were moved, and with `prune` remove files that are
-        gone.
+        """Finish after the last round: move instances whose files were moved, also from archives that are gone; with
+        `prune` remove files that are gone from this archive, otherwise count them.
 
         The tally counts both. Files in folders that the walk could not read are kept. Raises MedlensError if the walk
         found nothing where there were files, because the disk may not be mounted.
@@ -90,12 +93,18 @@ class ArchiveChanges:
                     "`medlens delete`."
                 ),
             )
-        all_gone = set(gone)
+        files, all_gone = self._catalog.files, set(gone)
+        roots = files.archive_roots().items()
+        lost = [other for other, root in roots if other != self.archive_id and is_gone(root)]
+        if lost and self._met_copies:
+            self.tally.moved += files.take_from_lost(self.archive_id, lost, all_gone)
+        files.drop_without_instances(lost)
         for chunk in chunks(gone, _FORGOTTEN_AT_ONCE):
-            self.tally.moved += self._catalog.files.hand_over(self.archive_id, chunk, all_gone)
-        if prune:
-            for chunk in chunks(gone, _FORGOTTEN_AT_ONCE):
-                self.tally.removed += self._catalog.files.forget(self.archive_id, chunk)
+            self.tally.moved += files.hand_over(self.archive_id, chunk, all_gone)
+            if prune:
+                self.tally.removed += files.forget(self.archive_id, chunk)
+            else:
+                self.tally.vanished += files.count_owning(self.archive_id, chunk)
 
     # -- rounds
 
@@ -160,6 +169,7 @@ class ArchiveChanges:
             self.tally.reject(Rejection(path, file.reason, file.detail))
         else:
             self.tally.unchanged += 1
+            self._met_copies |= file.reason == DUPLICATE
 
     def _not_seen(self, rejection: Rejection) -> None:
         self._unseen.add(rejection.path.rstrip("/"))

@@ -20,6 +20,7 @@ from indexer.records import FileStat, IndexedFile, IndexReport, Tally
 from indexer.run.batches import Batch, batches, encoded
 from indexer.run.changes import ArchiveChanges, CountedFiles
 from indexer.run.lease import Lease
+from indexer.run.moves import LostFiles, note_vanished, relocated
 from indexer.run.options import IndexOptions, OnProgress, Progress
 from indexer.run.stages import Clock, StagePipeline
 from indexer.sources.folders import Folder
@@ -38,9 +39,9 @@ def index_archive(
 ) -> IndexReport:
     """Update the store from archives, folders or other sources, and return a report.
 
-    Files whose version is known are not opened; moved files keep their vectors. Files that can't be used become
-    Rejections, and the run continues. Other processes may index the same archive into the same store at the same time
-    and share the work.
+    Files whose version is known are not opened; moved files keep their vectors, and an archive that has moved is known
+    by its new root. Files that can't be used become Rejections, and the run continues. Other processes may index the
+    same archive into the same store at the same time and share the work.
 
     Raises StoreIncompatible before any work if the store belongs to another model, and MedlensError for an archive that
     can't be read or, with `prune`, is empty. On KeyboardInterrupt the current batch is encoded and committed before it
@@ -55,7 +56,7 @@ def index_archive(
     sources = [Folder(archive) if isinstance(archive, Path) else archive for archive in archives]
     for source in sources:
         source.walk(lambda rejection: None)  # one that can't be read is refused here
-    run = _Run(store, encoder, options, on_progress, CountedFiles(sources, options.shard))
+    run = _Run(store, encoder, options, on_progress, sources)
     count = options.workers or max(os.cpu_count() or 1, 1)
     with (
         Lease(store.catalog) as lease,
@@ -76,7 +77,7 @@ class _Run:
         encoder: IndexingEncoder,
         options: IndexOptions,
         on_progress: OnProgress,
-        counted: CountedFiles,
+        sources: Sequence[Source],
     ) -> None:
         self.tally = Tally()
         self._commits = 0
@@ -86,11 +87,13 @@ class _Run:
         self._encoder = encoder
         self._options = options
         self._on_progress = on_progress
-        self._counted = counted
+        self._counted = CountedFiles(sources, options.shard)
+        self._lost = LostFiles(store.catalog, sources)
 
     def index(self, source: Source, pool: GuardedPool[FileToRead, ReadFile | SameBytes], lease: Lease) -> None:
         options = self._options
         erased = None if options.readmit else self._erasures
+        self.tally.relocated += relocated(self._catalog, source)
         changes = ArchiveChanges(self._catalog, source, lease, shard=options.shard, erased=erased)
         stale: list[FileStat] = []
 
@@ -112,6 +115,8 @@ class _Run:
                 changes.put_back(stale)
                 stale.clear()
             changes.finish(options.prune)
+            if options.shard.total == 1:
+                note_vanished(self._catalog, changes.archive_id, changes.tally.vanished)
         finally:
             self.tally.add(changes.tally)
         self._report_progress()
@@ -119,9 +124,8 @@ class _Run:
     def report(self, seconds: float) -> IndexReport:
         names = {field.name for field in fields(IndexReport)}
         done = {name: value for name, value in vars(self.tally).items() if name in names}
-        return IndexReport(
-            **done | {"rejected": tuple(self.tally.rejected)}, loads=self._clock.loads(), seconds=seconds
-        )
+        done |= {"rejected": tuple(self.tally.rejected), "moved": self.tally.moved + self.tally.adopted}
+        return IndexReport(**done, loads=self._clock.loads(), seconds=seconds)
 
     def _report_progress(self, in_hand: Tally | None = None) -> None:
         """Report the progress. `in_hand` counts the files of the current archive that needed no reading."""
@@ -141,8 +145,15 @@ class _Run:
 
     def _commit(self, archive_id: int, batch: Batch, files: Sequence[IndexedFile]) -> Sequence[FileStat]:
         """Commit a batch in one transaction. Returns the files that have to be read again."""
+        lost = self._lost.places({(archive_id, stat.path): content_hash for stat, content_hash in batch.copies})
         outcome = self._catalog.files.commit(
-            archive_id, files, batch.refused, batch.copies, erased=self._erasures, readmit=self._options.readmit
+            archive_id,
+            files,
+            batch.refused,
+            batch.copies,
+            erased=self._erasures,
+            readmit=self._options.readmit,
+            lost=lost,
         )
         self.tally.add(outcome.tally)
         self._commits += 1

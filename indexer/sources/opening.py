@@ -27,6 +27,24 @@ def source_at(root: str) -> Source:
     return Folder(Path(root))
 
 
+def is_gone(root: str) -> bool:
+    """Return whether nothing is left at the root of an archive: no folder or file, or an empty folder.
+
+    A disk that is not mounted leaves an empty folder. False for a root that this medlens can't read from.
+    """
+    if "://" in root:
+        return False
+    try:
+        with os.scandir(root) as listing:
+            return next(listing, None) is None
+    except NotADirectoryError:
+        return not Path(root).exists()  # a file is an archive too
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False  # it exists, but can't be listed
+
+
 def locate(archive_root: str, path: str) -> Where:
     """Where the bytes of a file are now, from its row in the catalog. Raises FileUnreadable for an invalid path."""
     return source_at(archive_root).locate(path)

@@ -146,7 +146,7 @@ class StorePlace:
                 f"the pseudonym key of {self.label} can't be read: {exc.strerror}",
                 hint="Run medlens as the owner of the key; only the owner may read it (mode 0600).",
             ) from exc
-        if not hmac.compare_digest(_key_check(key), str(self.manifest.get("pseudonym_key_check"))):
+        if not hmac.compare_digest(key_check(key), str(self.manifest.get("pseudonym_key_check"))):
             raise StoreIncompatible(
                 f"the pseudonym key is not the one that {self.label} was made with; patients would be mixed up",
                 hint=remedy,
@@ -303,7 +303,7 @@ def _create_in_folder(path: Path, spec: dict[str, Any], gid: int | None) -> None
         parent = path.absolute().parent
         parent.mkdir(parents=True, exist_ok=True)
         with folder_written_whole(path.absolute(), replace=False) as made:  # refused if another process was faster
-            key = _write_key(made / KEY_FILE)
+            key = write_key(made / KEY_FILE)
             SqlCatalog.create(made / CATALOG_FILE, _first_manifest(spec, key)).close()
             (made / VECTORS_FOLDER).mkdir()
             _limit(made, gid)
@@ -347,7 +347,7 @@ def _create_in_database(url: str, spec: dict[str, Any], local_dir: Path | None, 
         if enclosing_store(folder) is not None:
             raise StoreError(f"the local folder {folder.name!r} is inside a store", hint="Name another local folder.")
         alone = not any(folder.iterdir())  # otherwise it belongs to somebody who has set its permissions
-        _write_key(folder / KEY_FILE, key)
+        write_key(folder / KEY_FILE, key)
         (folder / VECTORS_FOLDER).mkdir(exist_ok=True)
         _limit(folder if alone else folder / VECTORS_FOLDER, gid)
         try:
@@ -358,10 +358,11 @@ def _create_in_database(url: str, spec: dict[str, Any], local_dir: Path | None, 
 
 
 def _first_manifest(spec: dict[str, Any], key: bytes) -> dict[str, Any]:
-    return {"store_id": uuid.uuid4().hex, "model": spec, "pseudonym_key_check": _key_check(key)}
+    return {"store_id": uuid.uuid4().hex, "model": spec, "pseudonym_key_check": key_check(key)}
 
 
-def _write_key(path: Path, key: bytes | None = None) -> bytes:
+def write_key(path: Path, key: bytes | None = None) -> bytes:
+    """Write a key, a new one if none is given, to a new file that only its owner can read."""
     key = key or secrets.token_bytes(KEY_BYTES)
     handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(handle, "wb") as file:
@@ -371,7 +372,7 @@ def _write_key(path: Path, key: bytes | None = None) -> bytes:
     return key
 
 
-def _key_check(key: bytes) -> str:
+def key_check(key: bytes) -> str:
     """Return a value that detects a wrong key and reveals nothing about the right one."""
     return hmac.new(key, b"medlens pseudonym key check", hashlib.sha256).hexdigest()
 

@@ -155,8 +155,8 @@ class StoreSearch:
     def _placed(self, encoder: Encoder | None, device: str | None) -> tuple[Encoder, str]:
         """The encoder, by default the store's own, and the device of the index, by default that of the encoder."""
         if encoder is None:
-            asked = device or "auto"
-            encoder = self._encoders.setdefault(asked, StoreEncoder(self._place, device=asked))
+            device_name = device or "auto"
+            encoder = self._encoders.setdefault(device_name, StoreEncoder(self._place, device=device_name))
         return encoder, device or _device_of(encoder)
 
     def _shown(self, images: Sequence[ImagePart]) -> list[tuple[Uint8Image | Embedding, Origin]]:
@@ -214,9 +214,9 @@ class StoreSearch:
         self, frames: VectorIndex, vector: npt.NDArray[np.float32], own: str | None, count: int
     ) -> list[Neighbour]:
         """The studies with a report whose best picture is most similar to a vector, except the picture's own study."""
-        asked = 16 * count
+        limit = 16 * count
         while True:
-            ranked = frames.search(vector[None, :], asked)[0]
+            ranked = frames.search(vector[None, :], limit)[0]
             lineage = self._catalog.frames.lineage(i for i, _ in ranked)
             best: dict[str, float] = {}
             for i, score in ranked:
@@ -226,9 +226,9 @@ class StoreSearch:
             found = [
                 Neighbour(s, score, np.array(sentences[s], np.int64)) for s, score in best.items() if s in sentences
             ]
-            if len(found) >= count or len(ranked) < asked:
+            if len(found) >= count or len(ranked) < limit:
                 return found[:count]
-            asked *= 4
+            limit *= 4
 
 
 def _device_of(encoder: Encoder) -> str:

@@ -169,8 +169,8 @@ class Store:
         """
         from retrieval.search.query import Query
 
-        asked = query if isinstance(query, Query) else Query(query)
-        return self._searching().search(asked, encoder, device, steps)
+        request = query if isinstance(query, Query) else Query(query)
+        return self._searching().search(request, encoder, device, steps)
 
     def describe(
         self,

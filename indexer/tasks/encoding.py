@@ -30,14 +30,14 @@ def encode_pictures(
     """
     read_ahead: deque[Key] = deque()  # keys of pictures that the workers have in hand
 
-    def asked() -> Iterator[PictureRequest]:
+    def remembered_requests() -> Iterator[PictureRequest]:
         for key, request in requests:
             read_ahead.append(key)
             yield request
 
     keys: list[Key] = []
     pictures: list[Uint8Image] = []
-    for _, outcome in load_pictures(asked()):
+    for _, outcome in load_pictures(remembered_requests()):
         key = read_ahead.popleft()
         if isinstance(outcome, DicomError):
             on_unreadable(key, outcome)

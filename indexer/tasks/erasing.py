@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from indexer.catalog.conditions import require_valid
+from indexer.store.erasure_list import read_erasures
 from indexer.store.store import Store
-from retrieval.errors import QueryError
+from retrieval.errors import QueryError, StoreIncompatible
 from retrieval.types import SearchFilter
 
 
@@ -49,6 +51,23 @@ def plan_erasure(
         )
     require_valid(chosen)
     return ErasurePlan(chosen, store.catalog.instances.count_matching(chosen))
+
+
+def erase_again(store: Store, path: Path) -> int:
+    """Erase what a list of `write_erasures` names, for a store that was restored by other means than `restore`.
+
+    Returns the number of instances that were erased. Raises StoreError if the list can't be read, StoreIncompatible if
+    it belongs to another store.
+    """
+    listed = read_erasures(path)
+    if listed.key_check != store.manifest.get("pseudonym_key_check"):
+        raise StoreIncompatible(
+            f"the list of erasures {path.name!r} belongs to another store than {store.label}",
+            hint="Use the list that `medlens backup --erasures` wrote for this store.",
+        )
+    gone = store.catalog.instances.erase_again(listed.digests, store.erasures)
+    store.refresh()
+    return gone
 
 
 def erase(store: Store, plan: ErasurePlan, *, keep_out: bool = True) -> int:

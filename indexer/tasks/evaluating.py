@@ -240,7 +240,11 @@ def _calibrations(
 
     Raises CalibrationError for another set.
     """
-    found = {labels.fingerprint: kept for labels in judged if (kept := subject.calibration_of(labels)) is not None}
+    found = {
+        labels.fingerprint: calibration
+        for labels in judged
+        if (calibration := subject.calibration_of(labels)) is not None
+    }
     for one in given:
         calibration = read_calibration(one) if isinstance(one, Path) else one
         if calibration.labels_sha256 not in {labels.fingerprint for labels in judged}:

@@ -60,46 +60,50 @@ def store_evaluation_data(store: Store, *, limit: int, seed: int = 0) -> StoreEv
     ids = catalog.frames.ids_matching(SearchFilter())
     if not len(ids):
         raise EvaluationError("the store has no frames to evaluate a model on", hint="Index an archive into it first.")
-    said = sentences_by_study(store)
+    sentences_of = sentences_by_study(store)
     frames = frame_rows(store, ids)
-    with_report = {i for i, attributes in frames.items() if attributes["study_instance_uid"] in said}
+    with_report = {i for i, attributes in frames.items() if attributes["study_instance_uid"] in sentences_of}
     chosen = [i for i in frames if i in with_report] if with_report else list(frames)
     groups = {i: str(frames[i]["patient_pseudonym"] or frames[i]["study_instance_uid"]) for i in chosen}
     drawn = draw_groups([groups[i] for i in chosen], limit, seed)
-    kept = [chosen[i] for i in drawn]
+    drawn_ids = [chosen[i] for i in drawn]
     notes = []
     if with_report and len(with_report) < len(frames):
         notes.append(
             f"{len(frames) - len(with_report)} of {len(frames)} frames are left out because their "
             "studies have no report"
         )
-    if len(kept) < len(chosen):
-        notes.append(f"{len(kept)} of {len(chosen)} frames were drawn, as whole patients; use --limit to draw more")
-    nameless = sum(frames[i]["patient_pseudonym"] is None for i in kept)
+    if len(drawn_ids) < len(chosen):
+        notes.append(
+            f"{len(drawn_ids)} of {len(chosen)} frames were drawn, as whole patients; use --limit to draw more"
+        )
+    nameless = sum(frames[i]["patient_pseudonym"] is None for i in drawn_ids)
     if nameless:
         notes.append(
             f"{nameless} frames do not name a patient; their study is used instead, so the intervals may be too narrow"
         )
 
-    found, vectors = catalog.frames.vectors_of(kept)
-    order = np.searchsorted(found, kept)
-    studies = [str(frames[i]["study_instance_uid"]) for i in kept]
-    texts = {study: tuple(dict.fromkeys(text for _, text in said.get(study, ()))) for study in set(studies)}
-    asking = {study: max(own, key=len) for study, own in texts.items() if len(own) > 1}
-    wanted = {i: text for study in texts for i, text in said.get(study, ())}
-    sentence_ids, sentence_vectors = catalog.vectors.vectors_of(wanted, "sentence")
-    known = {wanted[int(i)]: v for i, v in zip(sentence_ids, unit(sentence_vectors), strict=True)}
+    found_ids, vectors = catalog.frames.vectors_of(drawn_ids)
+    order = np.searchsorted(found_ids, drawn_ids)
+    studies = [str(frames[i]["study_instance_uid"]) for i in drawn_ids]
+    texts = {study: tuple(dict.fromkeys(text for _, text in sentences_of.get(study, ()))) for study in set(studies)}
+    query_texts = {study: max(own, key=len) for study, own in texts.items() if len(own) > 1}
+    text_of_id = {i: text for study in texts for i, text in sentences_of.get(study, ())}
+    sentence_ids, sentence_vectors = catalog.vectors.vectors_of(text_of_id, "sentence")
+    vector_of_text = {text_of_id[int(i)]: v for i, v in zip(sentence_ids, unit(sentence_vectors), strict=True)}
     rows = EvaluationRows(
         name=store.label.strip("'"),
         texts=tuple(texts[study] for study in studies),
-        groups=tuple(groups[i] for i in kept),
+        groups=tuple(groups[i] for i in drawn_ids),
         fields={
-            **{name: tuple(_said(frames[i][name]) for i in kept) for name in FIELDS},
-            "plane": tuple(plane_of(frames[i]["image_orientation_patient"]) for i in kept),
+            **{name: tuple(_text_or_none(frames[i][name]) for i in drawn_ids) for name in FIELDS},
+            "plane": tuple(plane_of(frames[i]["image_orientation_patient"]) for i in drawn_ids),
         },
-        queries=tuple(asking.get(study) for study in studies) if asking else None,
-        documents=tuple(" ".join(t for t in texts[s] if t != asking.get(s)) if s in asking else "" for s in studies)
-        if asking
+        queries=tuple(query_texts.get(study) for study in studies) if query_texts else None,
+        documents=tuple(
+            " ".join(t for t in texts[s] if t != query_texts.get(s)) if s in query_texts else "" for s in studies
+        )
+        if query_texts
         else None,
         facts={
             "store": store.label.strip("'"),
@@ -109,8 +113,8 @@ def store_evaluation_data(store: Store, *, limit: int, seed: int = 0) -> StoreEv
         },
         notes=tuple(notes),
     )
-    places = tuple((frames[i]["archive_root"], frames[i]["file_path"], frames[i]["frame_number"]) for i in kept)
-    return StoreEvaluationData(rows, unit(vectors[order]), known, places)
+    places = tuple((frames[i]["archive_root"], frames[i]["file_path"], frames[i]["frame_number"]) for i in drawn_ids)
+    return StoreEvaluationData(rows, unit(vectors[order]), vector_of_text, places)
 
 
 def plane_of(orientation: object) -> str | None:
@@ -163,5 +167,5 @@ def sentences_by_study(store: Store) -> dict[str, list[tuple[int, str]]]:
     return out
 
 
-def _said(value: object) -> str | None:
+def _text_or_none(value: object) -> str | None:
     return plain(value) or None

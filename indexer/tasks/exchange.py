@@ -128,8 +128,8 @@ def _batches(store: Store) -> Iterator[tuple[Any, Any, list[tuple[str, int, dict
 
 def _shown(attributes: Mapping[str, Any]) -> dict[str, Any]:
     """Return the attributes without control characters, as in any output. UIDs are keys and are not changed."""
-    kept = {name: attributes.get(name) for name in _KEPT}
-    return {name: value if name.endswith("_uid") else neutral_values(value) for name, value in kept.items()}
+    exported = {name: attributes.get(name) for name in _KEPT}
+    return {name: value if name.endswith("_uid") else neutral_values(value) for name, value in exported.items()}
 
 
 def _json(value: Any) -> str:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from indexer.catalog.model_change import ModelChanges
 from indexer.catalog.sql_catalog import Counts
+from indexer.run.moves import VANISHED
+from indexer.sources.opening import is_gone
 from indexer.store.store import Store
 from indexer.tasks.optimizing import index_facts
+from indexer.tasks.restoring import RESTORED
 from retrieval.encoders.released import title
 from retrieval.encoders.terms import terms_of_model
 
@@ -26,6 +29,10 @@ class StoreFacts:
       `of_sentences`
     - `indexes`: the measured properties of each index that has a file, by `frame` and `sentence`
     - `model_terms`: the terms of the model's weights in one line, or "terms unknown"
+    - `archives`: how many archives it was made from; at the roots of `archives_not_found` of them there is nothing now
+    - `vanished`: the number of instances whose files the last indexing run did not find
+    - `restored`: if it was restored from a backup, when (`at`), the time of the backup (`backup_of`), and how many
+      erasures were applied again (`erasures`, None if no list was at hand)
     """
 
     model: Mapping[str, Any]
@@ -35,11 +42,16 @@ class StoreFacts:
     next_model: Mapping[str, Any] | None
     indexes: Mapping[str, Mapping[str, Any]]
     model_terms: str
+    archives: int = 0
+    archives_not_found: int = 0
+    vanished: int = 0
+    restored: Mapping[str, Any] = field(default_factory=dict)
 
 
 def store_facts(store: Store) -> StoreFacts:
     """Count and describe what a store holds. Reads the catalog and the heads of the index files; loads no model."""
     saved_sets = store.catalog.labels.saved_sets()
+    roots = store.catalog.files.archive_roots().values()
     return StoreFacts(
         model=store.model,
         counts=store.catalog.counts(),
@@ -48,6 +60,10 @@ def store_facts(store: Store) -> StoreFacts:
         next_model=_next_model(store.catalog.model_changes),
         indexes=index_facts(store),
         model_terms=terms_of_model(store.model),
+        archives=len(roots),
+        archives_not_found=sum(map(is_gone, roots)),
+        restored=store.manifest.get(RESTORED, {}),
+        vanished=sum(store.manifest.get(VANISHED, {}).values()),
     )
 
 

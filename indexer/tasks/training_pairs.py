@@ -110,11 +110,11 @@ def _plan(store: Store, settings: ExportSettings) -> tuple[list[_Frame], int]:
     chosen = SearchFilter(where=settings.where)
     require_valid(chosen)
     ids = store.catalog.frames.ids_matching(chosen)
-    said = sentences_by_study(store)
+    sentences_of = sentences_by_study(store)
     frames, without = [], 0
     for number, values in frame_rows(store, ids).items():
         study = str(values["study_instance_uid"])
-        sentences = list(dict.fromkeys(text for _, text in said.get(study, ())))
+        sentences = list(dict.fromkeys(text for _, text in sentences_of.get(study, ())))
         if not sentences:
             without += 1
             continue
@@ -141,9 +141,9 @@ def _plan(store: Store, settings: ExportSettings) -> tuple[list[_Frame], int]:
 def _write(
     frames: list[_Frame], out: Path, settings: ExportSettings, workers: int, progress: Callable[[int, int], None]
 ) -> dict[str, Any]:
-    kept: list[dict[str, Any]] = []
+    readable_rows: list[dict[str, Any]] = []
     unreadable: Counter[str] = Counter()
-    requests, asked = [], []
+    requests, requested_rows = [], []
     for frame in frames:
         root, path, number = frame.place
         try:
@@ -152,16 +152,16 @@ def _write(
             unreadable[NOWHERE] += 1
             continue
         requests.append(PictureRequest(place, settings.profile, number, longest=settings.longest))
-        asked.append(frame.row)
+        requested_rows.append(frame.row)
     pictures = load_pictures(requests, workers=workers)
-    for done, (row, (_, outcome)) in enumerate(zip(asked, pictures, strict=True), 1):
+    for done, (row, (_, outcome)) in enumerate(zip(requested_rows, pictures, strict=True), 1):
         if isinstance(outcome, DicomError):
             unreadable[outcome.code] += 1
         else:
             _grey(outcome).save(out / row["image"], compress_level=1)
-            kept.append(row)
-        progress(done, len(asked))
-    if not kept:
+            readable_rows.append(row)
+        progress(done, len(requested_rows))
+    if not readable_rows:
         why = ", ".join(f"{number} {code}" for code, number in unreadable.items())
         raise TrainingError(
             f"none of the {len(frames)} frames could be read: {why}",
@@ -170,9 +170,13 @@ def _write(
                 "find missing files."
             ),
         )
-    lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in kept)
+    lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in readable_rows)
     (out / PAIRS_NAME).write_text("".join(lines), encoding="utf-8")
-    return {"rows": len(kept), "patients": len({row["group"] for row in kept}), "unreadable": dict(unreadable)}
+    return {
+        "rows": len(readable_rows),
+        "patients": len({row["group"] for row in readable_rows}),
+        "unreadable": dict(unreadable),
+    }
 
 
 def _grey(picture: Uint8Image) -> Image.Image:

@@ -79,8 +79,8 @@ def read_vectors(path: Path, bounds: Bounds) -> VectorRows:
 
 def _require_rows(count: int, bounds: Bounds) -> None:
     if count > bounds.rows:
-        told = count if count < 10**15 else "over 10^15"
-        raise UnsuitableFile(f"the file has {told} vectors, but the store has {bounds.rows} frames")
+        shown = count if count < 10**15 else "over 10^15"
+        raise UnsuitableFile(f"the file has {shown} vectors, but the store has {bounds.rows} frames")
 
 
 def _model(text: str | bytes | None) -> dict[str, Any] | None:

@@ -132,9 +132,9 @@ class Compressed:
             if not size:
                 continue
             places = new_places[faiss.rev_swig_ptr(old.invlists.get_ids(number), size)]
-            kept = places >= 0
+            retained = places >= 0
             codes = faiss.rev_swig_ptr(old.invlists.get_codes(number), size * old.code_size).reshape(size, -1)
-            places, codes = np.ascontiguousarray(places[kept]), np.ascontiguousarray(codes[kept])
+            places, codes = np.ascontiguousarray(places[retained]), np.ascontiguousarray(codes[retained])
             new.invlists.add_entries(number, len(places), faiss.swig_ptr(places), faiss.swig_ptr(codes))
         new.ntotal = int((new_places >= 0).sum())
         _add(new, added)

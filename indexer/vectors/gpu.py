@@ -113,8 +113,8 @@ class ListGpuSearch:
         rows = np.sort(np.random.default_rng(0).choice(len(part.ids), min(_TRIED, len(part.ids)), replace=False))
         own, queries = part.ids[rows].tolist(), part.gather(rows).astype(np.float32)
 
-        def answers(asked: Part, exact: bool) -> list[set[int]]:
-            hits = search_part(asked, queries, _K + 1, None, exact)
+        def answers(searched_part: Part, exact: bool) -> list[set[int]]:
+            hits = search_part(searched_part, queries, _K + 1, None, exact)
             return [{i for i, _ in found if i != mine} for found, mine in zip(hits, own, strict=True)]
 
         truth = answers(part, True)

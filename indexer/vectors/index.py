@@ -155,7 +155,7 @@ class CatalogIndex:
             there = [part.ids[part.rows_of(new)] for part in state.parts]
             known = np.concatenate(there)
             if len(known):
-                raise ValueError(f"the id {known[0]} and {len(known) - 1} more are in the index already")
+                raise ValueError(f"the id {known[0]} is in the index already, and so are {len(known) - 1} others")
             if not len(new):
                 return
             highest = max((int(part.ids[-1]) for part in state.parts if len(part.ids)), default=-(2**63))

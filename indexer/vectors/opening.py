@@ -8,6 +8,7 @@ has written; readers need none, because they keep the file that they opened.
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -37,15 +38,16 @@ def open_index(file: IndexFile, catalog: VectorSource) -> CatalogIndex:
     """Open the index, update it from the catalog and write it back if that pays; rebuild it if it can't be used.
 
     Deletions are always written back, so that erased vectors leave the file; additions once they are a twentieth of it.
+    Raises StoreError if deletions can't be written although this user may write there; otherwise the owner writes them.
     """
     before = _signature(file.path)
     index, caught = _caught_up(file, catalog)
-    if caught.removed:
-        index = _written(file, catalog, index, before)
-    elif caught.anew or caught.added > max(1000, len(index) // 20):
+    if caught.removed or caught.anew or caught.added > max(1000, len(index) // 20):
         try:
             index = _written(file, catalog, index, before)
         except StoreError as exc:
+            if caught.removed and os.access(file.path.parent, os.W_OK):
+                raise
             log.warning("%s; the search continues without the file", exc)
     return _renewable(index, file, catalog)
 

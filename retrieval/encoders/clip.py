@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from retrieval.encoders.model_source import ModelSource, resolve_model
 from retrieval.encoders.spec import EncoderSpec
@@ -50,13 +51,13 @@ def choose_device(device: str = "auto", precision: str = "auto") -> Device:
     cuda = torch.cuda.is_available()
     if device.startswith("cuda") and not cuda:
         raise EncoderError(
-            f"device {device!r} was asked for, but torch sees no CUDA device",
+            f"device {device!r} is not available: torch finds no CUDA device",
             hint="Use --device cpu, or check the driver with nvidia-smi.",
         )
     if device.startswith("cuda:") and device.removeprefix("cuda:") not in map(str, range(torch.cuda.device_count())):
         raise EncoderError(
-            f"device {device!r} was asked for, but torch sees {torch.cuda.device_count()} CUDA devices, from cuda:0 on",
-            hint="`nvidia-smi` lists them; --device cuda takes the first.",
+            f"device {device!r} is not available: torch finds {torch.cuda.device_count()} CUDA devices, from cuda:0 on",
+            hint="`nvidia-smi` lists the devices. --device cuda uses the first one.",
         )
     if device == "auto":
         name, reason = ("cuda", "a CUDA device was found") if cuda else ("cpu", "no CUDA device found")
@@ -120,9 +121,23 @@ class ClipEncoder:
         return self._images.batch_size
 
     @property
+    def visual(self) -> Any:
+        """The image tower as a module of torch: pixels of `spec.preprocess` in, features out."""
+        return self._images.visual
+
+    @property
     def logit_scale(self) -> float:
         """The learned inverse temperature that turns cosine similarities into logits (already exponentiated)."""
         return float(self._model.logit_scale.exp().item())
+
+    def image_features(self, images: Sequence[Uint8Image]) -> Embeddings:
+        """[N, embed_dim] float32, not normalised."""
+        return self._images.features(images)
+
+    def tokens(self, texts: Sequence[str]) -> npt.NDArray[np.int64]:
+        """[N, context length]: the ids that a model's tokenizer gives for texts."""
+        ids: npt.NDArray[np.int64] = self._tokenizer(list(texts)).numpy()
+        return ids
 
     def encode_images(self, images: Sequence[Uint8Image]) -> Embeddings:
         """[N, embed_dim] float32, unit norm. Pictures are uint8 [H, W] or [H, W, 3] of any size.
@@ -138,7 +153,7 @@ class ClipEncoder:
         import torch
 
         if isinstance(texts, str):
-            raise TypeError("encode_text takes a list of texts, and got one text")
+            raise TypeError("encode_text got a single text, expected a list of texts")
         if not texts:
             return np.zeros((0, self.embed_dim), np.float32)
         tokens = self._tokenizer(list(texts))

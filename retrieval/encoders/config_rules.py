@@ -275,7 +275,7 @@ TOKENIZER_CLASSES = frozenset(
     f"{name}Tokenizer"
     for name in (
         "Albert", "Bert", "Camembert", "CLIP", "DebertaV2", "DistilBert", "Electra", "GPT2", "Gemma", "Llama", "MPNet",
-        "Nllb", "Qwen2", "Roberta", "Siglip", "T5", "XLMRoberta", "M2M100",
+        "Nllb", "Qwen2", "Roberta", "Siglip", "Siglip2", "T5", "XLMRoberta", "M2M100",
     )
 ) | {"PreTrainedTokenizer", "TokenizersBackend"}  # fmt: skip
 
@@ -318,6 +318,12 @@ TOKENIZER: dict[str, Rule] = {
         f"one of transformers' own: {', '.join(sorted(TOKENIZER_CLASSES))}",
         lambda v: v is None or (isinstance(v, str) and v.removesuffix("Fast") in TOKENIZER_CLASSES),
     ),
+    "model_input_names": Rule(  # counts where it decides: see transformers_config
+        "a list of at most 10 names",
+        lambda v: (
+            v is None or (isinstance(v, list) and len(v) <= 10 and all(isinstance(n, str) and len(n) <= 40 for n in v))
+        ),
+    ).passive(),
     "model_max_length": maybe(number(1, 1e31, None)).passive(),  # the configuration's context_length decides
     "do_lower_case": maybe(flag(None)),
     "do_basic_tokenize": maybe(flag(None)),

@@ -1,6 +1,6 @@
-"""Copies of an image tower that compute the same with less: with folded normalisation, or partly in bfloat16.
+"""Faster copies of an image tower: with folded batch normalisation, or partly in bfloat16.
 
-Whether they do is for the caller to see: by what they make of pictures.
+The caller must check that a copy gives the same embeddings.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ import torch
 
 
 def folded(visual: Any) -> Any:
-    """A copy in which each BatchNorm2d that directly follows a Conv2d among its parent's children is part of it.
+    """A copy in which each BatchNorm2d that follows a Conv2d among its parent's children is folded into the Conv2d.
 
-    Whether the parent calls them one after the other can't be seen here: compare the outcome.
+    This function can't see whether the parent calls the two in a row, so compare the results.
     """
     from torch.nn.utils.fusion import fuse_conv_bn_eval
 
@@ -24,7 +24,7 @@ def folded(visual: Any) -> Any:
         for (name, first), (next_name, second) in pairwise(list(parent.named_children())):
             if not isinstance(first, torch.nn.Conv2d) or not isinstance(second, torch.nn.BatchNorm2d):
                 continue
-            # timm's normalisations hold an activation, which stays.
+            # A normalisation of timm contains an activation, which is kept.
             rest = [module for _, module in second.named_children() if not isinstance(module, torch.nn.Identity)]
             setattr(parent, name, fuse_conv_bn_eval(first, second))
             setattr(parent, next_name, torch.nn.Sequential(*rest))

@@ -1,8 +1,8 @@
-"""The SHA-256 of a model's files, remembered between runs: hashing 800 MB on every search would cost half a second.
+"""The SHA-256 of a model's files, cached between runs: hashing 800 MB on every search would cost half a second.
 
-What is remembered lies in the user's cache, by path. It counts only while size, inode and both times of the file are
-the same: the time of change (ctime) is set by the system at every write and by no copying tool. A file that changed
-less than two seconds before it was read is not remembered, since a write within the clock's grain would go unseen.
+The cache is in the user's cache folder, by path. An entry is valid only while size, inode and both times of the file
+are unchanged: the system sets the time of change (ctime) at every write, and no copying tool can set it. A file that
+changed less than two seconds before it was read is not cached, because a later write could have the same time.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _WORTH_BYTES = 1 << 20  # a smaller file is hashed sooner than the note on it is
 
 
 def sha256_of(path: Path) -> str:
-    """Hexadecimal. An OSError is passed on; a cache that can't be read or written only costs time."""
+    """The SHA-256 of a file, in hexadecimal. Raises OSError for the file, but not for an unusable cache."""
     path = path.resolve()
     state = _state(path)
     if state["size"] < _WORTH_BYTES:
@@ -44,7 +44,7 @@ def sha256_of(path: Path) -> str:
         try:
             _write(note, {"state": state, "sha256": digest})
         except OSError as exc:
-            logger.debug("the hash of the weights is not remembered: %s", exc.strerror)
+            logger.debug("the hash of the weights can't be cached: %s", exc.strerror)
     return digest
 
 

@@ -1,6 +1,6 @@
-"""Models on the Hugging Face hub: what its cache on this machine has, and what has to be downloaded.
+"""Models on the Hugging Face hub: the local cache, and downloads of missing files.
 
-Only files whose names are known are asked for, and only data. Without the network, what is in the cache is enough.
+Only files with known names are downloaded, and only data. Without a network, the cache is used.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ PREFIX = "hf-hub:"
 
 
 def some_files(repository: str, names: Sequence[str], *, download: bool) -> Path | None:
-    """A folder with those of the named files that a repository has; None if nothing of it is at hand.
+    """A folder with those of the named files that a repository has; None if the repository is not in the cache.
 
-    With `download`, what is missing is fetched; an OSError or a ValueError says that the hub is out of reach.
+    With `download`, missing files are downloaded. Raises OSError or ValueError if the hub can't be reached.
     """
     if not download:
         return cached_folder(repository)
@@ -25,7 +25,7 @@ def some_files(repository: str, names: Sequence[str], *, download: bool) -> Path
 
 
 def first_file(repository: str, names: Sequence[str], *, download: bool) -> Path | None:
-    """The first of the named files that a repository has, None if it has none. Raises as `some_files`."""
+    """The first of the named files that a repository has; None if it has none of them. Raises as `some_files`."""
     if not download:
         folder = cached_folder(repository)
         return next((folder / name for name in names if (folder / name).is_file()), None) if folder else None
@@ -36,7 +36,7 @@ def first_file(repository: str, names: Sequence[str], *, download: bool) -> Path
     for name in names:
         try:
             return Path(hf_hub_download(repository, name))
-        except LocalEntryNotFoundError as exc:  # no network, and not in the cache: another may be
+        except LocalEntryNotFoundError as exc:  # no network, and this file is not in the cache
             out_of_reach = exc
         except EntryNotFoundError:
             continue

@@ -97,7 +97,7 @@ class ImageTower:
         parts_ = [images[i : i + _CUDA_BATCH] for i in range(0, len(images), _CUDA_BATCH)]
         with torch.inference_mode():
             # Nothing here waits for the device before the last line: the next batch is fitted and sent meanwhile.
-            out = [self._visual(self._pixels(self._stacked(part).pin_memory())).float() for part in parts_]
+            out = [self._embedded(self._pixels(self._stacked(part).pin_memory())).float() for part in parts_]
             features: Features = torch.cat(out).cpu().numpy()
         return features
 
@@ -107,8 +107,12 @@ class ImageTower:
 
     def _on_cpu(self, images: Sequence[Uint8Image]) -> Features:
         with torch.inference_mode():
-            features: Features = self._visual(self._pixels(self._stacked(images))).float().numpy()
+            features: Features = self._embedded(self._pixels(self._stacked(images))).float().numpy()
         return features
+
+    def _embedded(self, pixels: torch.Tensor) -> torch.Tensor:
+        out: torch.Tensor | tuple[torch.Tensor, ...] = self._visual(pixels)
+        return out[0] if isinstance(out, tuple) else out  # a CoCa's gives the tokens of its patches, too
 
     def _stacked(self, images: Sequence[Uint8Image]) -> torch.Tensor:
         """[N, 1 or 3, height, width] uint8, fitted to the model's size."""

@@ -1,8 +1,9 @@
-"""The models that this user knows: fingerprint and place, in a file of the user's own.
+"""The list of the models that this user knows: the fingerprint and the location of each.
 
-A store says which model its vectors are of, never where that lies: whoever sends a store must not choose what is
-loaded. `medlens index --model`, `train` and `models add` write a place down here, in
-`$XDG_DATA_HOME/medlens/models.json` (mode 0600). A store's model is looked for here and among the shipped models only.
+A store names the model of its vectors by fingerprint and not by location, so that a store from a stranger can't choose
+what is loaded. `medlens index --model`, `train` and `models add` save locations here, in
+`$XDG_DATA_HOME/medlens/models.json` (mode 0600). The model of a store is searched only here and among the shipped
+models.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ _FORMAT = 1
 
 @dataclass(frozen=True)
 class KnownModel:
-    """A model that the user named once: what it is, and where it lay then."""
+    """A model that the user added: its description, and its location at that time."""
 
     place: str
     model: Mapping[str, Any]  # EncoderSpec.to_json()
@@ -44,7 +45,7 @@ class KnownModel:
 
 
 def known_models() -> dict[str, KnownModel]:
-    """By fingerprint, in the order in which they were added. EncoderError for a file that can't be read."""
+    """The models by fingerprint, in the order of their addition. Raises EncoderError for a file that can't be read."""
     path = _file()
     try:
         values = read_json(path, _MOST_BYTES)
@@ -61,12 +62,12 @@ def known_models() -> dict[str, KnownModel]:
         why = exc.strerror if isinstance(exc, OSError) else exc
         raise EncoderError(
             f"the list of known models, {path.name}, can't be read: {why}",
-            hint="Remove it, and add your models again with `medlens models add PLACE`.",
+            hint="Remove the file, and add your models again with `medlens models add PLACE`.",
         ) from exc
 
 
 def remember_model(spec: EncoderSpec, source: ModelSource) -> bool:
-    """Write down where a model lies; whether there was anything to write. Shipped models need not be written down.
+    """Save the location of a model. Returns whether the list changed; shipped models are never saved.
 
     Raises EncoderError if the list can't be read or written.
     """
@@ -82,14 +83,14 @@ def remember_model(spec: EncoderSpec, source: ModelSource) -> bool:
             _write(_file(), json.dumps({"format": _FORMAT, "models": listed}, indent=1))
     except OSError as exc:
         raise EncoderError(
-            f"the place of the model {spec.name!r} can't be written down: {exc.strerror or type(exc).__name__}",
+            f"the location of the model {spec.name!r} can't be saved: {exc.strerror or type(exc).__name__}",
             hint="Check the permissions of $XDG_DATA_HOME/medlens, or name the model with --model each time.",
         ) from exc
     return True
 
 
 def try_to_remember(spec: EncoderSpec, source: ModelSource) -> None:
-    """The same where it is not what the user asked for: a list that can't be written is a warning."""
+    """As `remember_model`, but log a warning if the list can't be written."""
     try:
         remember_model(spec, source)
     except EncoderError as exc:
@@ -97,25 +98,25 @@ def try_to_remember(spec: EncoderSpec, source: ModelSource) -> None:
 
 
 def find_model(model: Mapping[str, Any]) -> ModelSource:
-    """Where a model lies, by its description in a store. Places that the description names are not followed.
+    """The location of a model, by its description in a store. Locations in the description are ignored.
 
     Raises WeightsNotFound if neither the shipped models nor the user's list have it.
     """
     for name in shipped_models():
         source = resolve_model(name)
-        with contextlib.suppress(EncoderError):  # an incomplete installation: then it is not this one
+        with contextlib.suppress(EncoderError):  # an incomplete installation
             if not differing(model, spec_of(source).to_json()):
                 return source
     known = [one for one in reversed(known_models().values()) if not differing(model, one.model)]
-    if known:  # several only of a description that 0.1.0 wrote, which tells less
+    if known:  # several only for a description of 0.1.0, which has fewer fields
         return _where_it_was(next((one for one in known if one.name == model.get("name")), known[0]))
     weights = str(model.get("weights_sha256", "?"))[:12]
     which = f"weights {weights}" if older(model) else f"fingerprint {str(model.get('fingerprint', '?'))[:12]}"
     raise WeightsNotFound(
-        f"the model {title(model)!r} ({which}) is not known on this machine: it did not come with this medlens, and a "
-        "store does not say where a model lies",
-        hint="If you have it, run `medlens models add PLACE` once: a folder, hf-hub:ORG/REPO or "
-        "ARCHITECTURE@CHECKPOINT. Or name it with --model PLACE.",
+        f"the model {title(model)!r} ({which}) is not known on this machine: it is not a "
+        "shipped model, and a store does not name the location of its model",
+        hint="If you have the model, run `medlens models add PLACE` once: a folder, hf-hub:ORG/REPO or "
+        "ARCHITECTURE@CHECKPOINT. Or use --model PLACE.",
     )
 
 
@@ -124,8 +125,8 @@ def _where_it_was(known: KnownModel) -> ModelSource:
         return resolve_model(known.place)
     except WeightsNotFound as exc:
         raise WeightsNotFound(
-            f"the model {known.name!r} is not where it was when it was added: {exc}",
-            hint="If it has moved, run `medlens models add PLACE` with its new place.",
+            f"the model {known.name!r} is no longer at the location where it was added: {exc}",
+            hint="If the model has moved, run `medlens models add PLACE` with its new location.",
         ) from exc
 
 
@@ -136,7 +137,7 @@ def _file() -> Path:
 
 @contextlib.contextmanager
 def _alone() -> Iterator[None]:
-    """One process at a time changes the list."""
+    """Lock the list, so that one process at a time changes it."""
     folder = _file().parent
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     handle = os.open(folder, os.O_RDONLY)

@@ -1,7 +1,7 @@
 """Threads for a model on a CPU, each with its share of torch's threads.
 
-One operation split over all cores makes every core wait for the slowest, dozens of times per picture, and with the
-decoding workers on the same cores there always is a slow one. So whole pieces of work go to lanes instead.
+If one operation is split over all cores, every core waits for the slowest one, dozens of times per image; with decoding
+workers on the same cores, one core is always slow. Each lane therefore gets whole pieces of work.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _MOST = 8
 
 
 class Lanes:
-    """`count` threads, started when there first is more than one piece of work."""
+    """`count` threads, which start with the first call that has more than one piece of work."""
 
     def __init__(self) -> None:
         threads = torch.get_num_threads()

@@ -6,7 +6,7 @@ Cheap on purpose: a search in words reads it from cold, without torch, open_clip
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,7 @@ class ModelConfig:
     preprocess: Preprocess
     name: str = ""
     render_profile: RenderProfile = RenderProfile()
+    stated_preprocess: Mapping[str, Any] = field(default_factory=dict)  # `preprocess_cfg` as it is written, checked
 
     @property
     def embed_dim(self) -> int:
@@ -119,8 +120,8 @@ def config_from(values: Mapping[str, Any], model: str) -> ModelConfig:
     size = vision.get("image_size", rules.VISION_OWN["image_size"].default)  # the tower's, whatever else is stated
     kept = {key: one for key, one in stated.items() if one is not None}
     preprocess = Preprocess.from_open_clip(_PREPROCESS | kept | {"size": size})
-    name, profile = _medlens(values.get("medlens", {}), model)
-    return ModelConfig(cfg, preprocess, name, profile)
+    name, profile = medlens_part(values.get("medlens", {}), model)
+    return ModelConfig(cfg, preprocess, name, profile, stated)
 
 
 def checked(values: Any, table: Mapping[str, Rule], model: str, where: str) -> dict[str, Any]:
@@ -154,7 +155,7 @@ def refusal(model: str, where: str, seen: Any, expected: str, *, what: str = "is
     shown = shown if len(shown) <= _MOST_SHOWN else f"{shown[:_MOST_SHOWN]}..."
     return EncoderError(
         f"the model {model!r} can't be loaded: {where} {what} {shown}, expected {expected[:400]}",
-        hint="A model's files are read as data, within bounds. Check where they come from, or mend this value.",
+        hint="The files of a model are data with limits. Check where they come from, or correct this value.",
     )
 
 
@@ -168,7 +169,7 @@ def _require_bounded_places(vision: Mapping[str, Any], model: str) -> None:
         raise refusal(model, "vision_cfg.patch_size", patch, f"at most {rules.MOST_PLACES:,} patches in {size} pixels")
 
 
-def _medlens(info: Any, model: str) -> tuple[str, RenderProfile]:
+def medlens_part(info: Any, model: str) -> tuple[str, RenderProfile]:
     """Name and render profile: what medlens adds to a configuration."""
     if not isinstance(info, dict):
         raise refusal(model, "medlens", info, "an object")

@@ -6,19 +6,16 @@ with torch or without, takes the parts from here, so that both agree on its fing
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from retrieval.bounded import require_file
 from retrieval.encoders import hub
 from retrieval.encoders.config_rules import PREPROCESS, is_repository
-from retrieval.encoders.fingerprint import MOST_BYTES, sha256_of
 from retrieval.encoders.model_config import CONFIG_NAME, ModelConfig, config_from, read_config
-from retrieval.encoders.model_source import WEIGHTS_NAMES, ModelSource, load_error, weights_in
+from retrieval.encoders.model_source import WEIGHTS_NAMES, ModelSource, load_error
 from retrieval.encoders.spec import EncoderSpec
-from retrieval.encoders.tensors import open_tensors
 from retrieval.encoders.text_files import (
     TEXT_CONFIG,
     TOKENIZER_FILES,
@@ -29,6 +26,13 @@ from retrieval.encoders.text_files import (
     read_tokenizer,
     text_config_from,
 )
+from retrieval.encoders.transformers_config import (
+    PROCESSOR_FILES,
+    TransformersConfig,
+    is_transformers,
+    read_transformers_config,
+)
+from retrieval.encoders.weight_files import INDEX, TRANSFORMERS_WEIGHTS, WeightFiles, shards, weights_beside
 from retrieval.errors import EncoderError, WeightsNotFound
 
 # Hidden sizes of Devlin et al. 2018 and Turc et al. 2019, all with 64 per head. Others differ: MiniLM has 384 in 12.
@@ -37,11 +41,12 @@ BERT_SIZES = (128, 256, 512, 768, 1024)
 
 @dataclass(frozen=True)
 class ModelParts:
-    """The parts of a model, checked. `tokenizer` is None for CLIP's byte pairs, `text` for a tower of open_clip's."""
+    """The parts of a model, checked. `tokenizer` is None for CLIP's byte pairs as open_clip has them, `text` for a
+    tower of open_clip's own and for a model of transformers, whose configuration has both towers."""
 
     source: ModelSource
-    config: ModelConfig
-    weights: Path
+    config: ModelConfig | TransformersConfig
+    weights: WeightFiles
     tokenizer: TokenizerFiles | None
     text: TextConfig | None
 
@@ -53,7 +58,7 @@ class ModelParts:
             configuration["text_model"] = self.text.identity()
         return EncoderSpec(
             name=self.config.name or self.source.name,
-            weights_sha256=sha256_of(self.weights),
+            weights_sha256=self.weights.sha256(),
             embed_dim=self.config.embed_dim,
             preprocess=self.config.preprocess,
             render_profile=self.config.render_profile,
@@ -76,7 +81,7 @@ def model_parts(source: ModelSource, *, download: bool = True) -> ModelParts:
     else:
         raise WeightsNotFound(f"the model {source.name!r} is an architecture of open_clip with a checkpoint")
     try:
-        require_file(parts.weights, MOST_BYTES)
+        parts.weights.require()
     except OSError as exc:
         raise EncoderError(f"the model {source.name!r} can't be loaded: {parts.weights.name}: {exc.strerror}") from exc
     return parts
@@ -91,27 +96,58 @@ def spec_of(source: ModelSource) -> EncoderSpec:
 
 
 def _of_folder(source: ModelSource, folder: Path) -> ModelParts:
+    if not (folder / CONFIG_NAME).is_file():
+        weights = weights_beside(folder, TRANSFORMERS_WEIGHTS)
+        if weights is None:
+            raise WeightsNotFound(f"the weights of {source.name!r} are gone")
+        return _of_transformers(source, folder, weights, folder.name)
     config = read_config(folder)
-    weights = weights_in(folder)
+    weights = weights_beside(folder, WEIGHTS_NAMES)
     if weights is None:
-        raise WeightsNotFound(f"the weights of {source.name!r} are gone")
+        raise WeightsNotFound(f"the weights of {source.name!r} no longer exist")
     text = None
     if config.hugging_face_text:
-        path = folder / TEXT_CONFIG
-        there = path.is_symlink() or path.exists()
-        text = read_text_config(path, folder.name) if there else _bert_of(weights, folder.name)
-    tokenizer = None if config.own_tokenizer else read_tokenizer(folder, folder.name)
+        path = _beside(folder, config.text["hf_model_name"], TEXT_CONFIG)
+        text = read_text_config(path, folder.name) if path is not None else _bert_of(weights, folder.name)
+    tokenizer = None
+    if not config.own_tokenizer:
+        place = next((f for f in _places(folder, config.text["hf_tokenizer_name"]) if has_tokenizer(f)), folder)
+        tokenizer = read_tokenizer(place, folder.name)
     return ModelParts(source, config, weights, tokenizer, text)
+
+
+def _places(folder: Path, name: str) -> tuple[Path, ...]:
+    """Where the files of a text model may lie that a folder's configuration names: in the folder, in one of that name
+    within, or in one of that name beside it. Of a path, only the last part counts: it is the maker's machine's."""
+    last = name.replace("\\", "/").rstrip("/").rpartition("/")[2]
+    named = (folder / last, folder.parent / last) if last not in ("", ".", "..") and is_repository(last) else ()
+    return (folder, *(place for place in named if place.is_dir() and place != folder))
+
+
+def _beside(folder: Path, name: str, file: str) -> Path | None:
+    paths = (place / file for place in _places(folder, name))
+    return next((path for path in paths if path.is_symlink() or path.exists()), None)
+
+
+def _of_transformers(source: ModelSource, folder: Path, weights: WeightFiles, model: str) -> ModelParts:
+    config = read_transformers_config(folder, model)
+    tokenizer = read_tokenizer(folder, model, default=config.tokenizer_class)
+    return ModelParts(source, config, weights, tokenizer, None)
 
 
 def _of_repository(source: ModelSource, repository: str, download: bool) -> ModelParts:
     """Its own files are what counts, as in a folder; what it lacks comes from the repositories that it names."""
-    folder = hub.some_files(repository, (CONFIG_NAME, TEXT_CONFIG, *TOKENIZER_FILES), download=download)
+    names = (CONFIG_NAME, TEXT_CONFIG, *PROCESSOR_FILES, *TOKENIZER_FILES)
+    folder = hub.some_files(repository, names, download=download)
+    if folder is not None and not (folder / CONFIG_NAME).is_file() and is_transformers(folder):
+        weights = _hub_weights(source, repository, TRANSFORMERS_WEIGHTS, download)
+        return _of_transformers(source, folder, weights, source.name)
     if folder is None or not (folder / CONFIG_NAME).is_file():
-        raise WeightsNotFound(f"{CONFIG_NAME} of the model {source.name!r} is not in the hub's cache")
-    weights = hub.first_file(repository, WEIGHTS_NAMES, download=download)
-    if weights is None:
-        raise WeightsNotFound(f"the model {source.name!r} has no weights, expected one of {', '.join(WEIGHTS_NAMES)}")
+        raise WeightsNotFound(
+            f"{CONFIG_NAME} of the model {source.name!r} is not in the hub's cache, nor is a {TEXT_CONFIG} that says "
+            "its model_type"
+        )
+    weights = _hub_weights(source, repository, WEIGHTS_NAMES, download)
     config = read_config(folder)
     text = None
     if config.hugging_face_text and (folder / TEXT_CONFIG).is_file():
@@ -125,15 +161,24 @@ def _of_repository(source: ModelSource, repository: str, download: bool) -> Mode
     return ModelParts(source, config, weights, tokenizer, text)
 
 
+def _hub_weights(source: ModelSource, repository: str, names: Sequence[str], download: bool) -> WeightFiles:
+    found = hub.first_file(repository, names, download=download)
+    if found is None:
+        raise WeightsNotFound(f"the model {source.name!r} has no weights, expected one of {', '.join(names)}")
+    if not found.name.endswith(INDEX):
+        return WeightFiles((found,))
+    return shards(found, lambda name: hub.first_file(repository, (name,), download=download))
+
+
 def _of_architecture(source: ModelSource) -> ModelParts:
     import open_clip
 
     stated: Mapping[str, Any] = {}
     if source.checkpoint is not None and Path(source.checkpoint).is_file():
-        weights = Path(source.checkpoint)
+        weights = WeightFiles((Path(source.checkpoint),))
     else:
         tag = open_clip.get_pretrained_cfg(source.architecture, source.checkpoint)
-        weights = Path(open_clip.download_pretrained(tag))
+        weights = WeightFiles((Path(open_clip.download_pretrained(tag)),))
         stated = {key: list(v) if isinstance(v, tuple) else v for key, v in tag.items() if key in PREPROCESS}
     values = {"model_cfg": open_clip.get_model_config(source.architecture), "preprocess_cfg": stated}
     config = config_from(values, source.name)
@@ -159,9 +204,9 @@ def _named_tokenizer(config: ModelConfig, model: str, download: bool) -> Tokeniz
     return read_tokenizer(folder, model)
 
 
-def _bert_of(weights: Path, model: str) -> TextConfig:
+def _bert_of(weights: WeightFiles, model: str) -> TextConfig:
     """The text model that the weights show: BiomedCLIP's repository carries no config.json."""
-    shapes = {name: tensor.shape for name, tensor in open_tensors(weights).items()}
+    shapes = {name: tensor.shape for name, tensor in weights.tensors().items()}
     return text_config_from(bert_config(model, shapes), model)
 
 
@@ -177,7 +222,7 @@ def bert_config(model: str, state: Mapping[str, tuple[int, ...]]) -> dict[str, A
         layers = 1 + max(int(k.removeprefix(in_layer).split(".")[0]) for k in state if k.startswith(in_layer))
     except (LookupError, ValueError) as exc:
         raise EncoderError(
-            f"model {model!r} has a text tower that is no BERT, and no {TEXT_CONFIG} that describes it",
+            f"the text tower of model {model!r} is not a BERT, and there is no {TEXT_CONFIG} that describes it",
             hint=f"Put the text model's {TEXT_CONFIG} into the folder.",
         ) from exc
     if hidden not in BERT_SIZES:

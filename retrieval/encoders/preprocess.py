@@ -21,11 +21,15 @@ if TYPE_CHECKING:
 
 _INTERPOLATION = ("bicubic", "bilinear")
 _RESIZE_MODES = ("shortest", "longest", "squash")
+_CROPS = ("round", "floor")
 
 
 @dataclass(frozen=True)
 class Preprocess:
-    """open_clip's `preprocess_cfg`. `size` is (height, width); `mean` and `std` are per RGB channel on [0, 1]."""
+    """open_clip's `preprocess_cfg`. `size` is (height, width); `mean` and `std` are per RGB channel on [0, 1].
+
+    `crop` says how the corner of a centred crop is rounded: as torchvision does ("round"), or as transformers does.
+    """
 
     size: tuple[int, int]
     mean: tuple[float, float, float]
@@ -33,12 +37,15 @@ class Preprocess:
     interpolation: str = "bicubic"
     resize_mode: str = "shortest"
     fill_color: int = 0
+    crop: str = "round"
 
     def __post_init__(self) -> None:
         if self.interpolation not in _INTERPOLATION:
             raise ValueError(f"interpolation {self.interpolation!r}, expected one of {_INTERPOLATION}")
         if self.resize_mode not in _RESIZE_MODES:
             raise ValueError(f"resize_mode {self.resize_mode!r}, expected one of {_RESIZE_MODES}")
+        if self.crop not in _CROPS:
+            raise ValueError(f"crop {self.crop!r}, expected one of {_CROPS}")
         if min(self.size) < 1:
             raise ValueError(f"size is {self.size}, expected (height, width) of at least 1")
 
@@ -57,6 +64,7 @@ class Preprocess:
             interpolation="bilinear" if cfg.get("interpolation") == "bilinear" and not always_bicubic else "bicubic",
             resize_mode=resize_mode,
             fill_color=int(cfg.get("fill_color") or 0),
+            crop=cfg.get("crop", "round"),
         )
 
     @classmethod
@@ -66,7 +74,10 @@ class Preprocess:
         return cls(**arguments)
 
     def to_json(self) -> dict[str, Any]:
-        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+        values = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+        if self.crop == "round":  # stores that were made before there was another know no such key
+            del values["crop"]
+        return values
 
     def fit(self, image: Uint8Image) -> Uint8Image:
         """Resize and crop or pad to `size`. Grey [H, W] stays grey, RGB [H, W, 3] stays RGB, both uint8.
@@ -84,7 +95,7 @@ class Preprocess:
         if self.resize_mode == "squash":
             return np.asarray(picture.resize((width, height), resample))
         picture = picture.resize(self._resized(picture.width, picture.height), resample)
-        return np.asarray(_center_crop_or_pad(picture, width, height, self.fill_color))
+        return np.asarray(_center_crop_or_pad(picture, width, height, self.fill_color, self.crop))
 
     def batch(self, images: Sequence[Uint8Image]) -> npt.NDArray[np.float32]:
         """Fit, scale to [0, 1] and normalise. Returns [N, 3, height, width] float32, contiguous."""
@@ -109,14 +120,15 @@ class Preprocess:
         return max(round(width / ratio), 1), max(round(height / ratio), 1)
 
 
-def _center_crop_or_pad(picture: Image.Image, width: int, height: int, fill: int) -> Image.Image:
+def _center_crop_or_pad(picture: Image.Image, width: int, height: int, fill: int, rounding: str) -> Image.Image:
     from PIL import ImageOps
 
     pad_x, pad_y = max(width - picture.width, 0), max(height - picture.height, 0)
     if pad_x or pad_y:
         border = (pad_x // 2, pad_y // 2, (pad_x + 1) // 2, (pad_y + 1) // 2)
         picture = ImageOps.expand(picture, border, fill=(fill,) * 3 if picture.mode == "RGB" else fill)
-    left, top = round((picture.width - width) / 2), round((picture.height - height) / 2)
+    corner = round if rounding == "round" else int
+    left, top = corner((picture.width - width) / 2), corner((picture.height - height) / 2)
     return picture.crop((left, top, left + width, top + height))
 
 

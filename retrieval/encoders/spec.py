@@ -1,4 +1,4 @@
-"""What a model is, without loading it: the identity that a store is bound to."""
+"""The identity of a model, without loading it. Each store belongs to one identity."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from retrieval.types import Encoder, RenderProfile, Window
 
 @dataclass(frozen=True)
 class EncoderSpec:
-    """A model's identity. Two specs whose `fingerprint` is equal put images and texts in the same space.
+    """The identity of a model. Models with equal fingerprints embed images and texts in the same space.
 
-    `weights_sha256` is over the weights file. `configuration` and `tokenizer` hold what else changes an embedding:
-    towers, pooling, activation, vocabulary. Where a model lies is no part of what it is.
+    `weights_sha256` is the SHA-256 of the weights file. `configuration` and `tokenizer` have all else that changes an
+    embedding: towers, pooling, activation, vocabulary. The location of a model is not part of its identity.
     """
 
     name: str
@@ -30,7 +30,7 @@ class EncoderSpec:
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 over all that changes an embedding: see `identity`."""
+        """SHA-256 over everything that changes an embedding. See `identity`."""
         return fingerprint_of(self._values())
 
     def to_json(self) -> dict[str, Any]:
@@ -63,7 +63,7 @@ class EncoderSpec:
 
 @runtime_checkable
 class IndexingEncoder(Encoder, Protocol):
-    """What an indexing run asks of an encoder, besides vectors: which model it is, and its batch size."""
+    """An encoder for an indexing run, which also needs the identity of the model and the batch size."""
 
     @property
     def spec(self) -> EncoderSpec: ...
@@ -90,7 +90,8 @@ def profile_from_json(values: Mapping[str, Any]) -> RenderProfile:
 
 
 def identity(model: Mapping[str, Any]) -> dict[str, Any]:
-    """All in a model's description (`EncoderSpec.to_json`) that changes an embedding: its name does not count."""
+    """The parts of a model's description (`EncoderSpec.to_json`) that change an embedding. The name is not one of
+    them."""
     values: dict[str, Any] = json.loads(json.dumps(dict(model), allow_nan=False))  # tuples are lists
     return {key: value for key, value in values.items() if key not in _NOT_IDENTITY}
 
@@ -101,8 +102,7 @@ def fingerprint_of(model: Mapping[str, Any]) -> str:
 
 
 def is_description(values: Any) -> TypeGuard[Mapping[str, Any]]:
-    """Whether values, which anybody may have written into a store, describe a model: plain JSON, with a name to show
-    and a size to reckon with."""
+    """Whether values from an untrusted store describe a model: plain JSON with a printable name and a bounded size."""
     if not isinstance(values, Mapping):
         return False
     name, size = values.get("name"), values.get("embed_dim")
@@ -115,19 +115,19 @@ def is_description(values: Any) -> TypeGuard[Mapping[str, Any]]:
 
 
 def older(model: Mapping[str, Any]) -> bool:
-    """Whether a description is one that medlens 0.1.0 wrote: it knew neither configuration nor tokenizer."""
+    """Whether medlens 0.1.0 wrote the description, which then has neither configuration nor tokenizer."""
     return not any(key in model for key in _NOT_IN_0_1_0)
 
 
 def as_older(model: Mapping[str, Any]) -> dict[str, Any]:
-    """What medlens 0.1.0 would have said of the same model."""
+    """The description that medlens 0.1.0 would have written for the same model."""
     return {key: value for key, value in model.items() if key not in _NOT_IN_0_1_0}
 
 
 def differing(mine: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
-    """In what the identities of two models differ; nothing if their vectors can be compared.
+    """The keys in which the identities of two models differ; empty if their vectors can be compared.
 
-    Of a description that 0.1.0 wrote, what it has is compared.
+    If 0.1.0 wrote one of the descriptions, only the keys that it has are compared.
     """
     if older(mine) or older(other):
         mine, other = as_older(mine), as_older(other)
@@ -137,4 +137,4 @@ def differing(mine: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
 
 _NOT_IN_0_1_0 = ("configuration", "tokenizer", "fingerprint")
 _MOST_NAME, _MOST_SIZE = 1000, 65_536
-_NOT_IDENTITY = ("name", "source", "fingerprint")  # 0.1.0 wrote a source: where the model lay
+_NOT_IDENTITY = ("name", "source", "fingerprint")  # 0.1.0 wrote a source: the location of the model

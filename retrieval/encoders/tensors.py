@@ -1,8 +1,9 @@
 """The tensors of a weights file, memory-mapped, without torch: opening costs the header, reading what is touched.
 
 Two formats: safetensors, and the zip that `torch.save` writes (its entries are stored, not packed). The pickle in that
-zip is read by an unpickler that knows the four things a state dict is made of and refuses every other: that of torch,
-asked for weights only, also makes byte arrays of any size. No tensor has more values than the file has room for.
+zip is read by an unpickler that knows the four things a state dict is made of, leaves out a few that stand beside one
+in a training checkpoint, and refuses every other: that of torch, asked for weights only, also makes byte arrays of any
+size. No tensor has more values than the file has room for.
 """
 
 from __future__ import annotations
@@ -44,6 +45,19 @@ _STORAGES = {
 }
 _MOST_HEADER = 100_000_000  # bytes, as the safetensors library has it
 _MOST_PICKLE = 100_000_000
+# Where training scripts keep a model, in the order of preference: the average over the steps is what they judge.
+STATE_KEYS = ("state_dict_ema", "model_ema", "ema_state_dict", "ema", "state_dict", "model_state_dict", "model")
+_MOST_NESTED = 3
+# What checkpoints hold beside tensors: arguments, losses as NumPy's numbers. Read as nothing.
+_BESIDE = {
+    ("argparse", "Namespace"),
+    ("numpy", "dtype"),
+    ("numpy.core.multiarray", "scalar"),
+    ("numpy._core.multiarray", "scalar"),
+    ("_codecs", "encode"),
+    ("torch", "Size"),
+    ("torch", "device"),
+}
 _MALFORMED = (
     ValueError,
     LookupError,
@@ -98,7 +112,7 @@ def open_tensors(path: Path) -> dict[str, Tensor]:
         try:
             return _of_torch_zip(file, data) if start == b"PK\x03\x04" else _of_safetensors(data)
         except _MALFORMED as exc:
-            raise UnusableWeights(f"{path.name} is no safetensors file and no archive of torch: {exc}") from exc
+            raise UnusableWeights(f"{path.name} is neither a safetensors file nor a torch archive: {exc}") from exc
 
 
 def _of_safetensors(data: memoryview) -> dict[str, Tensor]:
@@ -134,11 +148,20 @@ def _of_torch_zip(file: io.BufferedReader, data: memoryview) -> dict[str, Tensor
             return data[begin : begin + entry.file_size]
 
         state = _StateDict(io.BytesIO(archive.read(pickled)), storage).load()
-    if isinstance(state, Mapping) and isinstance(state.get("state_dict"), Mapping):
-        state = state["state_dict"]
-    if not isinstance(state, Mapping):
-        raise ValueError(f"it holds a {type(state).__name__}, expected a state dict")
+    state = _innermost(state)
     return {str(name): value for name, value in state.items() if isinstance(value, Tensor)}
+
+
+def _innermost(state: Any) -> Mapping[Any, Any]:
+    """The state dict in what was saved: itself, or in a training checkpoint, under one of the usual keys."""
+    for _ in range(_MOST_NESTED):
+        if not isinstance(state, Mapping):
+            raise ValueError(f"it holds a {type(state).__name__}, expected a state dict")
+        key = next((key for key in STATE_KEYS if isinstance(state.get(key), Mapping) and state[key]), None)
+        if key is None:
+            break
+        state = state[key]
+    return dict(state)
 
 
 class _StateDict(pickle.Unpickler):
@@ -157,6 +180,8 @@ class _StateDict(pickle.Unpickler):
             return lambda tensor, _requires_grad, _hooks: tensor
         if module == "torch" and name in _STORAGES:
             return _STORAGES[name]
+        if (module, name) in _BESIDE:
+            return _Nothing
         raise pickle.UnpicklingError(f"it needs {module}.{name}")
 
     def persistent_load(self, pid: Any) -> tuple[memoryview, str]:
@@ -164,6 +189,14 @@ class _StateDict(pickle.Unpickler):
         if kind != "storage" or dtype not in _STORAGES.values():
             raise pickle.UnpicklingError(f"it refers to a {kind!r}")
         return self._storage(str(key)), str(dtype)
+
+
+class _Nothing:
+    """In the place of what is no tensor."""
+
+    def __init__(self, *_: Any) -> None: ...
+
+    def __setstate__(self, _: Any) -> None: ...
 
 
 def _rebuilt(

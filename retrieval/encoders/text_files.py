@@ -29,16 +29,18 @@ SETTINGS = "tokenizer_config.json"
 _SPECIAL, _ADDED = "special_tokens_map.json", "added_tokens.json"
 _MOST_SETTINGS = 4 << 20  # bytes
 MOST_TOKENIZER = 64 << 20  # that of Gemma, 256,000 pieces, has 34 MB
+_PIECES = "spiece.model"
 # What holds a vocabulary where there is no tokenizer.json.
 _VOCABULARIES = (
     "vocab.txt",
     "vocab.json",
     "merges.txt",
-    "spiece.model",
+    _PIECES,
     "sentencepiece.bpe.model",
     "tokenizer.model",
     "spm.model",
 )
+SENTENCE_PIECES = frozenset({"SiglipTokenizer"})  # read spiece.model, whatever else there is
 TOKENIZER_FILES = (TOKENIZER, SETTINGS, _SPECIAL, _ADDED, *_VOCABULARIES)
 _MOST_PADDED = 1 << 16  # tokens
 _MOST_PATTERN = 1000  # characters
@@ -90,10 +92,10 @@ class TokenizerFiles:
                 (folder / path.name).write_bytes(content)
 
 
-def read_tokenizer(folder: Path, model: str) -> TokenizerFiles:
+def read_tokenizer(folder: Path, model: str, default: str | None = None) -> TokenizerFiles:
     """The tokenizer in a folder. EncoderError if there is none, or if it asks for more than transformers' own classes.
 
-    Its large files are not read yet. `model` is for errors.
+    Its large files are not read yet. `model` is for errors, `default` the class where none is named.
     """
     settings = _read_checked(folder / SETTINGS, rules.TOKENIZER, model)
     if settings.get("tokenizer_class") is None and _raw(folder / SETTINGS, model).get("auto_map"):
@@ -102,7 +104,11 @@ def read_tokenizer(folder: Path, model: str) -> TokenizerFiles:
     if not rules.ADDED_TOKENS.holds(added):
         raise refusal(model, _ADDED, added, rules.ADDED_TOKENS.expected)
     found = {name: values for name, values in ((SETTINGS, settings), (_SPECIAL, special), (_ADDED, added)) if values}
-    names = (TOKENIZER,) if _there(folder / TOKENIZER) else tuple(n for n in _VOCABULARIES if _there(folder / n))
+    if default is not None and settings.get("tokenizer_class") is None:
+        found[SETTINGS] = {**settings, "tokenizer_class": default}
+    in_pieces = found.get(SETTINGS, {}).get("tokenizer_class") in SENTENCE_PIECES
+    whole = _there(folder / TOKENIZER) and not (in_pieces and _there(folder / _PIECES))
+    names = (TOKENIZER,) if whole else tuple(n for n in _VOCABULARIES if _there(folder / n))
     if not names:
         raise EncoderError(
             f"the model {model!r} can't be loaded: it has no tokenizer, expected {TOKENIZER} or a vocabulary file",

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,9 @@ from retrieval.encoders.model_config import ModelConfig
 from retrieval.encoders.model_parts import ModelParts, model_parts
 from retrieval.encoders.model_source import ModelSource, load_error
 from retrieval.encoders.spec import EncoderSpec
-from retrieval.encoders.tensors import BFLOAT16, Tensor, UnusableWeights, open_tensors
+from retrieval.encoders.tensors import BFLOAT16, Tensor, UnusableWeights
 from retrieval.encoders.text_files import staged
+from retrieval.encoders.transformers_config import TransformersConfig
 from retrieval.errors import EncoderError
 
 logger = logging.getLogger(__name__)
@@ -36,8 +37,11 @@ def open_model(source: ModelSource) -> tuple[Any, Any, EncoderSpec]:
     try:
         parts = model_parts(source)
         with staged(parts.tokenizer, parts.text) as folder:
-            tokenizer = open_tokenizer(parts.config, folder)
-            model = _filled(parts, folder)
+            if isinstance(parts.config, TransformersConfig):
+                model, tokenizer = _of_transformers(parts, parts.config, folder)
+            else:
+                tokenizer = open_tokenizer(parts.config, folder)
+                model = _filled(parts, parts.config, folder)
         _require_embedding(model, tokenizer, parts)
         return model, tokenizer, parts.spec
     except _MISFIT as exc:
@@ -95,18 +99,31 @@ def require_known(model: Any, token: int, name: str) -> None:
         )
 
 
-def _filled(parts: ModelParts, folder: Path) -> Any:
-    tensors = open_tensors(parts.weights)
-    _require_room(parts, folder, tensors)
-    model = build_network(parts.config, folder)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")  # it is mapped, and copied
-        state = {name.removeprefix("module."): _as_torch(tensor) for name, tensor in tensors.items()}
-    model.load_state_dict(_fitted(state, model))
+def _of_transformers(parts: ModelParts, config: TransformersConfig, folder: Path) -> tuple[Any, Any]:
+    from retrieval.encoders.transformers_model import DualEncoder, Tokenizer, empty_network, filled_network
+
+    tokenizer = Tokenizer(config, folder)
+    tensors = parts.weights.tensors()
+    _require_room(parts, tensors, lambda: empty_network(config))
+    return DualEncoder(filled_network(config, as_state(tensors)), config, tokenizer.padding), tokenizer
+
+
+def _filled(parts: ModelParts, config: ModelConfig, folder: Path) -> Any:
+    tensors = parts.weights.tensors()
+    _require_room(parts, tensors, lambda: build_network(config, folder))
+    model = build_network(config, folder)
+    model.load_state_dict(_fitted(as_state(tensors), model))
     return model
 
 
-def _require_room(parts: ModelParts, folder: Path, tensors: Mapping[str, Tensor]) -> None:
+def as_state(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Tensors of a file as torch's, in their own number format."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")  # it is mapped, and copied
+        return {name: _as_torch(tensor) for name, tensor in tensors.items()}
+
+
+def _require_room(parts: ModelParts, tensors: Mapping[str, Tensor], build: Callable[[], Any]) -> None:
     """EncoderError for a model of many more numbers than its weights have."""
     import torch
 
@@ -114,7 +131,7 @@ def _require_room(parts: ModelParts, folder: Path, tensors: Mapping[str, Tensor]
         raise UnusableWeights(f"{parts.weights.name} holds no tensors")
     try:
         with torch.device("meta"):
-            empty = build_network(parts.config, folder)
+            empty = build()
     except (RuntimeError, NotImplementedError) as exc:  # a network that looks at its numbers while it is built
         logger.debug("model %s can't be counted before it is built: %s", parts.source.name, exc)
         return

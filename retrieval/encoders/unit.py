@@ -1,4 +1,4 @@
-"""Embeddings of unit norm, or an error: what every encoder ends with."""
+"""Scales embeddings to unit norm: the last step of every encoder."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ def unit(features: npt.NDArray[np.float32], what: str) -> Embeddings:
     bad = np.flatnonzero(~np.isfinite(norms[:, 0]) | (norms[:, 0] == 0))
     if bad.size:
         raise NonFiniteEmbedding(
-            f"the model gave no usable embedding for {bad.size} of {len(features)} {what}s (first at index {bad[0]})",
-            hint="The weights may be damaged or not fit the architecture; try --device cpu, or another model.",
+            f"the model returned no valid vector for {bad.size} of {len(features)} {what}s (first at index {bad[0]})",
+            hint="The weights may be damaged or belong to another architecture. Try --device cpu or another model.",
         )
     rows: Embeddings = (features / norms).astype(np.float32)
     return rows

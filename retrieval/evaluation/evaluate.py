@@ -1,8 +1,8 @@
-"""The yardstick: one model on one set of rows, or two models on the same.
+"""Evaluates one model on one set of rows, or compares two models on the same rows.
 
-Retrieval runs both ways over the whole gallery. A text baseline answers the same second texts that the model answers.
-Zero-shot labels are set beside the plain softmax over the labels' bare names. Sentences with one word changed show what
-the model hears of sides and denials. Every figure has an interval over patients, and what guessing gives.
+Retrieval is evaluated in both directions over the whole gallery. A text baseline gets the same queries as the model.
+Zero-shot labels are compared with the plain softmax over the labels' bare names. Sentences with one changed word show
+how well the model distinguishes sides and negations. Every figure has an interval over patients and its chance level.
 """
 
 from __future__ import annotations
@@ -37,15 +37,18 @@ from retrieval.zeroshot.labels import LabelSet
 
 IMAGE_TO_TEXT, TEXT_TO_IMAGE, SECOND_TEXT_TO_IMAGE = "image to text", "text to image", "second text to image"
 DENSE, TEXT, HYBRID = RANKERS = ("dense", "text", "hybrid")
-MOST_ENTRIES = 20_000  # of a gallery; scores are a full matrix
+MOST_ENTRIES = 20_000  # the size of a gallery, since scores are a full matrix
 
 Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
 class Options:
-    """`rankers` answer the second texts (`EvaluationRows.queries`); `grade_by` names the fields whose agreement grades
-    nDCG; `shuffles` is how often the control pairs at random."""
+    """Options of an evaluation.
+
+    `rankers` answer the second texts (`EvaluationRows.queries`). `grade_by` names the fields whose agreement is the
+    gain of nDCG. `shuffles` is the number of random pairings in the control.
+    """
 
     rankers: tuple[str, ...] = RANKERS
     grade_by: tuple[str, ...] = ()
@@ -56,7 +59,8 @@ class Options:
 
 @dataclass(frozen=True)
 class RetrievalResult:
-    """One way of asking, by one ranker. `control` is least, mean and greatest of figures with shuffled pairs."""
+    """The figures of one retrieval task with one ranker. `control` has the spread of the figures with shuffled
+    pairs."""
 
     name: str
     ranker: str
@@ -80,7 +84,7 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two models on the same rows. Differences are the second's less the first's, by task and figure."""
+    """Two models on the same rows. Differences are the second model's figures minus the first's, by task and figure."""
 
     first: Evaluation
     second: Evaluation
@@ -99,11 +103,13 @@ def evaluate(
     options: Options = Options(),
     progress: Progress = lambda what, done, total: None,
 ) -> Evaluation:
-    """Judge a model. `images` are its vectors of the rows [N, D], unit norm; `label_sets` come with the field that says
-    the truth; `known_texts` are vectors that need no encoding; `calibrations` are of this model, by the label sets'
-    fingerprints.
+    """Evaluate a model on rows.
 
-    Raises EvaluationError for rows that can't be judged, NonFiniteEmbedding for vectors that are not finite.
+    `images` are the model's vectors of the rows: [N, D], unit norm. Each of `label_sets` comes with the field that has
+    its ground truth. `known_texts` are vectors of texts that need not be encoded. `calibrations` of this model are by
+    the fingerprint of their label set.
+
+    Raises EvaluationError for rows that can't be evaluated, NonFiniteEmbedding for vectors that are not finite.
     """
     if len(images) != len(rows):
         raise ValueError(f"{len(images)} vectors for {len(rows)} rows")
@@ -113,9 +119,9 @@ def evaluate(
     steps = 3 * bool(retrieval) + len(label_sets)
     vectors = TextVectors(encoder, known_texts)
     if retrieval:
-        results += _both_ways(rows, images, vectors, options, notes, lambda done: progress("judging", done, steps))
+        results += _both_ways(rows, images, vectors, options, notes, lambda done: progress("evaluating", done, steps))
         results += _second_text_to_image(rows, images, vectors, options, notes)
-        progress("judging", 3, steps)
+        progress("evaluating", 3, steps)
     zero_shot = []
     for labels, truth in label_sets:
         settings = {"resamples": options.resamples, "seed": options.seed}
@@ -123,24 +129,24 @@ def evaluate(
         found = judge_labels(rows, encoder, images, labels, truth, calibration=kept, **settings)
         if found.calibrated and not found.calibrated.estimates:
             notes.append(
-                f"no figures of calibrated probabilities of {labels.name!r}: only {found.calibrated.rows} of "
+                f"calibrated probabilities of {labels.name!r} have no figures: only {found.calibrated.rows} of "
                 f"{found.rows} images are of patients that the calibration has not seen"
             )
         zero_shot.append(found)
-        progress("judging", steps - len(label_sets) + len(zero_shot), steps)
+        progress("evaluating", steps - len(label_sets) + len(zero_shot), steps)
     wordings = judge_wordings(rows, images, vectors.of, resamples=options.resamples, seed=options.seed)
     notes += vectors.notes()
     return Evaluation(encoder.name, rows, options, results, zero_shot, wordings, notes)
 
 
 def compare(first: Evaluation, second: Evaluation) -> Comparison:
-    """Paired differences of every figure that a model has a part in."""
+    """Compare two models by the paired differences of every figure that depends on the model."""
     if first.rows != second.rows or first.options != second.options:
-        raise ValueError("the two models were judged on different rows or in different ways")
+        raise ValueError("the two models were evaluated on different rows or with different options")
     settings = {"resamples": first.options.resamples, "seed": first.options.seed}
     found = {}
     for a, b in zip(first.retrieval, second.retrieval, strict=True):
-        if a.ranker != TEXT:  # sees no image: the same for both
+        if a.ranker != TEXT:  # depends on no image, so it is the same for both models
             found[f"{a.name}, {a.ranker}"] = differences(a.direction.judgement, b.direction.judgement, **settings)
     for x, y in zip(first.zero_shot, second.zero_shot, strict=True):
         found[f"zero-shot {x.labels.name}"] = differences(x.judgement, y.judgement, **settings)
@@ -150,7 +156,7 @@ def compare(first: Evaluation, second: Evaluation) -> Comparison:
 
 
 class TextVectors:
-    """A model's vectors of texts, each encoded once."""
+    """A model's vectors of texts. Each text is encoded once."""
 
     def __init__(self, encoder: Encoder, known: Mapping[str, npt.NDArray[np.float32]]) -> None:
         self._encoder = encoder
@@ -186,20 +192,19 @@ def _both_ways(
 ) -> list[RetrievalResult]:
     chosen = rows.with_text
     if len(chosen) < len(rows):
-        notes.append(f"{len(rows) - len(chosen)} of {len(rows)} images have no text: left out of retrieval")
+        notes.append(f"{len(rows) - len(chosen)} of {len(rows)} images have no text and are left out of retrieval")
     pairing = Pairing.of([rows.texts[int(i)] for i in chosen], of_rows(rows.groups, chosen)) if len(chosen) else None
     if pairing is None or len(pairing.texts) < LEAST:
         texts = 0 if pairing is None else len(pairing.texts)
         raise EvaluationError(
-            f"{len(chosen)} images with {texts} different texts: there is nothing to rank",
-            hint=f"Retrieval needs at least {LEAST} different texts: name their field with --text, or judge labels "
-            "alone with --zero-shot.",
+            f"{len(chosen)} images with {texts} different texts can't be ranked, expected at least {LEAST} texts",
+            hint="Name the field with the texts with --text, or evaluate labels alone with --zero-shot.",
         )
     most = max(pairing.images, len(pairing.texts))
     if most > MOST_ENTRIES:
         raise EvaluationError(
-            f"the gallery has {most} entries, at most {MOST_ENTRIES} can be judged",
-            hint="Judge a sample of whole patients with --limit.",
+            f"the gallery has {most} entries, expected at most {MOST_ENTRIES}",
+            hint="Evaluate a sample of whole patients with --limit.",
         )
     mine, theirs = images[chosen], vectors.of(pairing.texts)
     fields = {name: [rows.fields[name][int(i)] for i in chosen] for name in options.grade_by}
@@ -215,15 +220,17 @@ def _both_ways(
 def _second_text_to_image(
     rows: EvaluationRows, images: Embeddings, vectors: TextVectors, options: Options, notes: list[str]
 ) -> list[RetrievalResult]:
-    """Second texts ask for the images: the model by what the images show, BM25 by what is written of them."""
+    """Retrieve images by their second texts: the model compares images, BM25 compares what is written about them."""
     if rows.queries is None or rows.documents is None:
-        notes.append("no text baseline: the rows have no second text that asks for the first")
+        notes.append("there is no text baseline: the rows have no second text that could be a query for the first")
         return []
     chosen = np.array([i for i, document in enumerate(rows.documents) if document], np.int64)
     queries = [rows.queries[int(i)] for i in chosen]
     pairing = Pairing.of([[text] if text else [] for text in queries], of_rows(rows.groups, chosen))
     if len(pairing.texts) < LEAST:
-        notes.append(f"no text baseline: {len(pairing.texts)} different queries with a text to be found")
+        notes.append(
+            f"there is no text baseline: only {len(pairing.texts)} different queries have a text that can be found"
+        )
         return []
     back = pairing.turned()
     dense = CosineScores(vectors.of(pairing.texts), images[chosen])
@@ -252,7 +259,7 @@ def _retrieval_result(
 
 
 def curve_depths(gallery: int) -> tuple[int, ...]:
-    """The depths at which recall is drawn: those of the table, and some to half the gallery."""
+    """The depths at which recall is plotted: those of the table, and more up to half the gallery."""
     steps = np.unique(np.geomspace(1, max(2, gallery // 2), 16).round().astype(int))
     return tuple(sorted({*RECALL_AT, *map(int, steps)}))
 
@@ -262,5 +269,5 @@ def _require_finite(vectors: Embeddings, model: str, what: str) -> None:
     if bad:
         raise NonFiniteEmbedding(
             f"{bad} of {len(vectors)} vectors of {what} by {model} are not finite",
-            hint="The weights may be damaged; nothing can be judged by them.",
+            hint="The weights may be damaged. Download or export the model again.",
         )

@@ -1,4 +1,4 @@
-"""One label set, judged on rows whose fields say the truth: by its prompts, by single ones, and as peers do it."""
+"""Evaluates one label set on rows with a ground truth: with all prompts, single prompts, and the plain softmax."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ OWN, PLAIN, CALIBRATED = "medlens", "plain softmax", "calibrated"
 
 
 class ScaledEncoder(Encoder, Protocol):
-    """An encoder that knows its learned inverse temperature."""
+    """An encoder with its learned inverse temperature."""
 
     @property
     def logit_scale(self) -> float: ...
@@ -47,11 +47,11 @@ class ScaledEncoder(Encoder, Protocol):
 
 @dataclass(frozen=True)
 class ZeroShot:
-    """One label set, judged against what the rows' field `truth` says.
+    """The figures of one label set. `truth` is the field of the rows with the ground truth.
 
-    `plain` is the softmax over the labels' bare names that is commonly done; `phrasings` the figures when each label is
-    said in one way, and `changed` the mean share of answers that then differ. Findings, of which any number may hold,
-    have no single answer: `changed` and `confusion` are None.
+    `plain` has the figures of the softmax over the labels' bare names, which is common practice. `phrasings` has the
+    spread of the figures with one prompt per label, and `changed` the mean share of answers that change with it.
+    Independent findings have no single answer, so `changed` and `confusion` are None.
     """
 
     labels: LabelSet
@@ -72,8 +72,11 @@ class ZeroShot:
 
 @dataclass(frozen=True)
 class CalibratedFigures:
-    """The rows of patients of whom the calibration has no image: figures of its probabilities, of the scores and of the
-    plain softmax, by who says them. None are told of rows that leave nothing to tell apart."""
+    """Figures on the rows of patients that the calibration has not seen.
+
+    `estimates` has the figures of the calibrated probabilities, the scores and the plain softmax, by method. It is
+    empty if the rows do not have at least two different labels.
+    """
 
     calibrated_on: str
     rows: int
@@ -82,8 +85,10 @@ class CalibratedFigures:
 
 @dataclass(frozen=True)
 class _Method:
-    """How one kind of label set is judged. `known`: the rows [n] whose truth is said, and what makes the judged of some
-    of those and their scores."""
+    """The functions that evaluate one kind of label set.
+
+    `known` are the rows [n] with a ground truth. `made` combines some of these rows with their scores.
+    """
 
     known: Ints
     made: Callable[[Floats, Ints], Any]
@@ -91,7 +96,7 @@ class _Method:
     statistics: Callable[[Any], Mapping[str, Statistic]]
     figures: Callable[..., list[LabelFigures]]
     reliability: Callable[[Any], list[ReliabilityBin]]
-    lacking: Callable[[Any], str]  # what leaves nothing to tell apart, or nothing
+    lacking: Callable[[Any], str]  # why the rows can't be evaluated; "" if they can
     spread: tuple[str, ...]
 
 
@@ -106,22 +111,24 @@ def judge_labels(
     resamples: int = 2000,
     seed: int = 0,
 ) -> ZeroShot:
-    """`images` are vectors of the rows [N, D]; `calibration` is of this model and label set. Raises EvaluationError
-    where fewer than two labels occur."""
+    """Evaluate a label set. `images` are the vectors of the rows [N, D].
+
+    `calibration` must belong to this model and label set. Raises EvaluationError if fewer than two labels occur.
+    """
     method = (_findings if labels.independent else _choice)(rows, labels, field)
     mine, all_rows = images[method.known], np.arange(len(method.known))
     settings = {"resamples": resamples, "seed": seed}
 
-    def scores(said: LabelSet) -> Floats:
-        return ZeroShotClassifier(said, encoder, encoder.logit_scale).scores(mine)
+    def scores(variant: LabelSet) -> Floats:
+        return ZeroShotClassifier(variant, encoder, encoder.logit_scale).scores(mine)
 
     by = {OWN: scores(labels), PLAIN: scores(plain_softmax(labels))}
     own, plain = (method.made(of, all_rows) for of in by.values())
     if what := method.lacking(own):
         raise EvaluationError(
-            f"the field {field!r} says {what} of {labels.name!r} ({len(method.known)} of {len(rows)} rows say one that "
-            "it knows), which leaves nothing to tell apart",
-            hint=f"`medlens labels show {labels.name}` lists what its labels are called; another field is named with "
+            f"the field {field!r} has {what} of {labels.name!r} ({len(method.known)} of {len(rows)} rows have a label "
+            "of the set); an evaluation needs two different ones",
+            hint=f"`medlens labels show {labels.name}` lists the labels and their values. Name another field with "
             f"--labels {labels.name}=FIELD.",
         )
     judged, judged_plain = method.judge(own), method.judge(plain)
@@ -159,7 +166,7 @@ def _calibrated(
     settings: Mapping[str, int],
 ) -> CalibratedFigures:
     held = np.flatnonzero(~np.isin(groups, groups[calibration.fitted_on(images)]))
-    fitted = np.isfinite(by[CALIBRATED]).all(axis=0)  # all judge the labels that could be calibrated
+    fitted = np.isfinite(by[CALIBRATED]).all(axis=0)  # every method is evaluated on the labels that could be calibrated
     estimates: dict[str, dict[str, Estimate]] = {}
     if fitted.all() or (calibration.independent and fitted.any()):
         judged = {name: method.made(np.where(fitted, scores, np.nan)[held], held) for name, scores in by.items()}
@@ -205,18 +212,18 @@ def _findings(rows: EvaluationRows, labels: LabelSet, field: str) -> _Method:
         findings_statistics,
         finding_figures,
         _pooled,
-        lambda own: "" if own.judged else "0 of the findings both present and absent",
+        lambda own: "" if own.judged else "none of the findings as both present and absent",
         (AUROC, ECE),
     )
 
 
-def _spreads(told: Sequence[Mapping[str, Statistic]], rows: int, names: Sequence[str]) -> dict[str, Spread]:
-    """The figures over all rows, each phrasing alone, spread out."""
+def _spreads(phrasings: Sequence[Mapping[str, Statistic]], rows: int, names: Sequence[str]) -> dict[str, Spread]:
+    """The spread of each figure over the phrasings, on all rows."""
     whole = np.ones((1, rows))
-    return {name: Spread.of([float(one[name](whole)[0]) for one in told]) for name in names}
+    return {name: Spread.of([float(one[name](whole)[0]) for one in phrasings]) for name in names}
 
 
 def _pooled(findings: FindingScores) -> list[ReliabilityBin]:
-    """All findings that can be judged in one diagram."""
+    """The bins of one reliability diagram for all findings that can be evaluated."""
     judged = findings.judged
     return reliability(findings.scores[:, judged].ravel(), findings.truth[:, judged].ravel(), BINS)

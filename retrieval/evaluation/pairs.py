@@ -1,8 +1,8 @@
-"""Rows out of a pairs file, checked for leakage: what a model is judged on must not be what it was trained on.
+"""Reads the rows of a pairs file and checks them for leakage: no model is evaluated on its training images.
 
-A pairs file has one JSON object a line: `image` (a path relative to the file), a text, `group` (the patient or case),
-`split`, and whatever else is known. Patients on both sides of a split are refused, and so are equal files; pictures
-that look the same (a figure that two collections share) are counted and said, since a threshold may err.
+A pairs file has one JSON object per line: `image` (a path relative to the file), a text, `group` (the patient or case),
+`split`, and any other fields. Patients on both sides of a split are refused, and so are equal files. Images that only
+look the same (a figure that two collections share) are counted and reported, because a threshold can be wrong.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from retrieval.row_files import TRAIN, FileLine, plain, read_row_file
 FILE_NAMES = ("pairs.jsonl", "labels.jsonl")
 ALL = "all"
 THUMBNAIL = 32  # pixels along an edge
-ALIKE = 0.99  # correlation of two thumbnails, from which two pictures are taken to be one
+ALIKE = 0.99  # two images whose thumbnails have at least this correlation count as the same image
 _OWN = ("image", "group", "split")
 
 Progress = Callable[[str, int, int], None]
@@ -33,7 +33,7 @@ Fingerprint = tuple[str, npt.NDArray[np.float32]]
 
 @dataclass(frozen=True)
 class Pair:
-    """One row of a pairs file and where its image lies."""
+    """One row of a pairs file, with the path of its image."""
 
     line: FileLine
     image: Path
@@ -62,7 +62,7 @@ class PairsFile:
         return [pair for pair in self.pairs if pair.split == TRAIN]
 
     def of_split(self, split: str) -> list[Pair]:
-        """Raises EvaluationError, naming the splits that there are, if no row has it."""
+        """The rows of a split. Raises EvaluationError, which lists the splits of the file, if no row has it."""
         if split == ALL:
             return list(self.pairs)
         found = [pair for pair in self.pairs if pair.split == split]
@@ -70,17 +70,19 @@ class PairsFile:
             there = sorted({pair.line.text("split") or "none (for training)" for pair in self.pairs})
             raise EvaluationError(
                 f"{self.name} has no row of the split {split!r}; its splits are: {', '.join(there)}",
-                hint=f"Name another with --split, or --split {ALL} for every row.",
+                hint=f"Name another split with --split, or use --split {ALL} for all rows.",
             )
         return found
 
 
 def read_pairs(path: Path) -> PairsFile:
-    """Read a pairs file, or the one in a folder. Raises EvaluationError for a file that is missing or malformed."""
+    """Read a pairs file, or the pairs file of a folder. Raises EvaluationError if it is missing or malformed."""
     if path.is_dir():
         inside = [path / name for name in FILE_NAMES if (path / name).is_file()]
         if not inside:
-            raise EvaluationError(f"the folder {path.absolute().name!r} holds none of {', '.join(FILE_NAMES)}")
+            raise EvaluationError(
+                f"the folder {path.absolute().name!r} has no pairs file, expected {' or '.join(FILE_NAMES)}"
+            )
         path = inside[0]
     file = read_row_file(path, what="pairs file", error=EvaluationError)
     if not file.lines:
@@ -103,11 +105,11 @@ def evaluation_rows(
     seed: int = 0,
     progress: Progress = lambda what, done, total: None,
 ) -> tuple[EvaluationRows, list[Path]]:
-    """The rows of a split and where their images lie.
+    """The rows of a split, and the paths of their images.
 
-    `text` names the field with an image's own words, `query` another that asks for it. `trained_on` are other files
-    whose training rows the model has seen. Raises EvaluationError for a field that no row has, images that are missing,
-    and patients or files that are on both sides.
+    `text` names the field with the text of an image, `query` another field whose text is a query for the image.
+    `trained_on` are other files whose training rows the model has seen. Raises EvaluationError for a field that no row
+    has, for missing images, and for patients or files that are on both sides.
     """
     whole = pairs.of_split(split)
     kept = draw_groups([pair.group for pair in whole], limit or len(whole), seed)
@@ -127,7 +129,7 @@ def evaluation_rows(
     own = [pair.line.text(text) for pair in chosen]
     names = dict.fromkeys(name for pair in chosen for name in pair.line.values if name not in (*_OWN, text, query))
     if len(chosen) < len(whole):
-        notes.append(f"{len(chosen)} of {len(whole)} rows were drawn, by whole groups")
+        notes.append(f"{len(chosen)} of {len(whole)} rows were drawn, in whole groups")
     rows = EvaluationRows(
         name=pairs.path.absolute().parent.name,
         texts=tuple((t,) if t else () for t in own),
@@ -151,7 +153,7 @@ def evaluation_rows(
 
 
 def _value(value: object) -> str | None:
-    """What a field says; several values are joined."""
+    """The value of a field as text; several values are joined."""
     if isinstance(value, list):
         value = SEVERAL.join(plain(one) for one in value)
     return None if isinstance(value, dict) else plain(value) or None
@@ -161,9 +163,9 @@ def _require_images(pairs: PairsFile, rows: Sequence[Pair]) -> None:
     gone = [pair for pair in rows if not pair.image.is_file()]
     if gone:
         raise EvaluationError(
-            f"{len(gone)} of {len(rows)} images of {pairs.name} are missing, the first of line {gone[0].number}",
-            hint="Images are looked for relative to the pairs file. Take the rows out, or bring the images back: "
-            "a gallery without them would be an easier one.",
+            f"{len(gone)} of {len(rows)} images of {pairs.name} are missing, the first in line {gone[0].number}",
+            hint="Paths are relative to the pairs file. Restore the images, or remove their rows: a smaller gallery is "
+            "easier.",
         )
 
 
@@ -171,8 +173,8 @@ def _require_field(pairs: PairsFile, rows: Sequence[Pair], name: str, option: st
     if not any(pair.line.text(name) for pair in rows):
         there = dict.fromkeys(key for pair in rows for key in pair.line.values if key not in _OWN)
         raise EvaluationError(
-            f"no row of {pairs.name} has the field {name!r}; there are: {', '.join(there)}",
-            hint=f"Name one of them with {option}.",
+            f"no row of {pairs.name} has the field {name!r}; its fields are: {', '.join(there)}",
+            hint=f"Name one of these fields with {option}.",
         )
 
 
@@ -184,14 +186,14 @@ def _refuse_shared_groups(pairs: PairsFile, chosen: Sequence[Pair], others: Sequ
     if shared:
         group, elsewhere = next(iter(shared.items()))
         raise EvaluationError(
-            f"{len(shared)} of {len(set(mine))} groups of {pairs.name} that are to be judged are in {where} too "
+            f"{len(shared)} of the {len(set(mine))} groups of {pairs.name} to evaluate are also in {where} "
             f"(the first: lines {mine[group]} and {elsewhere})",
-            hint="Split by patient: all rows of a group belong to one side. Figures on shared patients would flatter.",
+            hint="Split by patient: all rows of a group belong to one split. Shared patients make figures too good.",
         )
 
 
 def _check_pictures(pairs: PairsFile, chosen: Sequence[Pair], seen: Sequence[Pair], progress: Progress) -> list[str]:
-    """Refuse equal files among what the model has seen; say how many look alike."""
+    """Refuse files that the model has seen, and return a note about images that look like one it has seen."""
     if not seen:
         return []
     total = len(chosen) + len(seen)
@@ -204,8 +206,8 @@ def _check_pictures(pairs: PairsFile, chosen: Sequence[Pair], seen: Sequence[Pai
     equal = [pair for pair, (digest, _) in zip(chosen, mine, strict=True) if digest in known]
     if equal:
         raise EvaluationError(
-            f"{len(equal)} images of {pairs.name} are training images too, the first of line {equal[0].number}",
-            hint="Take them out of one side: a model is not judged on pictures that it has seen.",
+            f"{len(equal)} images of {pairs.name} are also training images, the first in line {equal[0].number}",
+            hint="Remove them from one split: a model must not be evaluated on images that it has seen.",
         )
     most = (np.stack([t for _, t in mine]) @ np.stack([t for _, t in theirs]).T).max(axis=1)
     alike = [pair.number for pair, value in zip(chosen, most, strict=True) if value >= ALIKE]
@@ -214,12 +216,13 @@ def _check_pictures(pairs: PairsFile, chosen: Sequence[Pair], seen: Sequence[Pai
     shown = ", ".join(map(str, alike[:5])) + (" ..." if len(alike) > 5 else "")
     return [
         f"{len(alike)} of {len(chosen)} images look like a training image of another patient or set "
-        f"(lines {shown}): perhaps the same picture twice"
+        f"(lines {shown}) and may be copies of it"
     ]
 
 
 def _fingerprint(pair: Pair) -> Fingerprint:
-    """SHA-256 of the file, and a thumbnail of zero mean and unit norm [THUMBNAIL * THUMBNAIL]; zeros if it is none."""
+    """SHA-256 of the file, and a thumbnail of zero mean and unit norm [THUMBNAIL * THUMBNAIL]; zeros if Pillow can't
+    read the file."""
     content = pair.image.read_bytes()
     digest = hashlib.sha256(content).hexdigest()
     try:
@@ -227,7 +230,7 @@ def _fingerprint(pair: Pair) -> Fingerprint:
             picture.draft("L", (2 * THUMBNAIL, 2 * THUMBNAIL))
             small = picture.convert("L").resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX)
     except (OSError, ValueError, Image.DecompressionBombError):
-        # DICOM, or broken: compared by its bytes alone. Whoever encodes it says what is wrong with it.
+        # DICOM or damaged: compared by its bytes alone. Encoding it raises the error.
         return digest, np.zeros(THUMBNAIL**2, np.float32)
     values = np.asarray(small, np.float32).ravel()
     values = values - values.mean()

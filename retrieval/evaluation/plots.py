@@ -1,4 +1,4 @@
-"""Plots as SVG. The only module that knows matplotlib, which comes with `pip install medlens[evaluate]`."""
+"""Plots as SVG. Only this module uses matplotlib, which `pip install medlens[evaluate]` installs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Okabe and Ito's colours, which the colour-blind tell apart.
+# Okabe and Ito's colours, which colour-blind people can distinguish.
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#777777"
 COLOURS = (BLUE, ORANGE, GREEN)
 STYLE: dict[Any, Any] = {
@@ -37,12 +37,12 @@ STYLE: dict[Any, Any] = {
 
 
 def require_matplotlib() -> None:
-    """Raises EvaluationError where it is not installed."""
+    """Raise EvaluationError unless matplotlib is installed."""
     require_optional("matplotlib", "the report", EvaluationError)
 
 
 def recall_curves(title: str, results: Sequence[RetrievalResult]) -> str:
-    """Recall over the depth, one line for each ranker with its interval, and chance."""
+    """Recall over depth: one line per ranker with its interval, and the chance level."""
     with _axes(6.0, 3.4) as (figure, axes):
         for result, colour in zip(results, COLOURS, strict=False):
             ks = sorted(result.direction.figures.hits)
@@ -54,18 +54,18 @@ def recall_curves(title: str, results: Sequence[RetrievalResult]) -> str:
             ks, [results[0].estimates[f"R@{k}"].chance for k in ks], color=GREY, linestyle="--", label="random ranking"
         )
         ticks = [k for k in (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000) if k <= ks[-1]]
-        axes.set(xscale="log", ylim=(0, 1.02), xlabel="k: how many answers are looked at", title=title)
+        axes.set(xscale="log", ylim=(0, 1.02), xlabel="k: number of answers considered", title=title)
         axes.set_xticks(ticks, [str(k) for k in ticks])
         axes.minorticks_off()
         _percent(axes, "y")
-        axes.set_ylabel("queries answered within k")
+        axes.set_ylabel("queries with a right answer within k")
         _legend(axes)
         axes.grid(alpha=0.2)
         return _svg(figure)
 
 
 def rank_histogram(title: str, result: RetrievalResult) -> str:
-    """Where the first right answer stands, in tenths of the gallery; a random ranking as a line."""
+    """The rank of the first right answer, in tenths of the gallery, with a random ranking as a line."""
     with _axes(5.2, 3.4) as (figure, axes):
         share = (result.direction.figures.rank - 0.5) / result.direction.gallery
         counts, edges = np.histogram(share, bins=10, range=(0, 1))
@@ -98,9 +98,9 @@ def confusion_matrix(title: str, names: Sequence[str], counts: Ints) -> str:
 
 
 def reliability_diagram(found: ZeroShot) -> str:
-    """How often answers of a confidence are right; the diagonal means what it says. Larger dots hold more answers."""
+    """The share of right answers by confidence. The diagonal is perfect; larger dots have more answers."""
     with _axes(6.0, 3.4) as (figure, axes):
-        axes.plot([0, 1], [0, 1], color=GREY, linestyle="--", label="means what it says")
+        axes.plot([0, 1], [0, 1], color=GREY, linestyle="--", label="perfectly calibrated")
         for name, bins, ece, colour in (
             ("prompts of the set", found.reliability, found.estimates["ECE"].value, BLUE),
             ("plain softmax", found.plain_reliability, found.plain_estimates["ECE"].value, ORANGE),
@@ -114,7 +114,7 @@ def reliability_diagram(found: ZeroShot) -> str:
 
 
 def difference_plot(title: str, figures: Mapping[str, Difference]) -> str:
-    """Each difference with its interval; where it does not cross 0 the models differ on these rows."""
+    """Each difference with its interval. If the interval excludes 0, the models differ on these rows."""
     with _axes(5.4, 0.9 + 0.34 * len(figures)) as (figure, axes):
         for y, d in enumerate(figures.values()):
             colour = BLUE if d.differs else GREY
@@ -123,7 +123,7 @@ def difference_plot(title: str, figures: Mapping[str, Difference]) -> str:
         axes.axvline(0, color="black", lw=0.8)
         axes.set_yticks(range(len(figures)), list(figures))
         axes.invert_yaxis()
-        axes.set(title=title, xlabel="second model less the first")
+        axes.set(title=title, xlabel="second model minus the first")
         return _svg(figure)
 
 
@@ -134,7 +134,7 @@ def _dots(axes: Axes, label: str, bins: Sequence[ReliabilityBin], colour: str) -
 
 
 def _legend(axes: Axes, scale: float = 1) -> None:
-    """Beside the plot, where it hides nothing."""
+    """A legend beside the plot."""
     axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), markerscale=scale)
 
 
@@ -145,7 +145,7 @@ def _percent(axes: Axes, which: str) -> None:
 
 
 class _axes:  # noqa: N801 - read like a function
-    """A figure of so many inches with one pair of axes, in medlens's style, without a window."""
+    """A figure with one pair of axes, in medlens's style, without a window. The size is in inches."""
 
     def __init__(self, width: float, height: float) -> None:
         self._size = width, height

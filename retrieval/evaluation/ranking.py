@@ -1,9 +1,9 @@
-"""How good rankings are, per query, over a whole gallery.
+"""Ranking measures per query over a whole gallery.
 
-Equal scores have no order. Every figure is its expected value over all orders of what is tied, in closed form (McSherry
+Equal scores have no order. Every figure is the expected value over all orders of tied items, in closed form (McSherry
 and Najork 2008, "Computing information retrieval performance measures efficiently in the presence of tied scores"). A
-model that gives one vector for everything is thus exactly at chance, whatever the order of the files; and chance, what
-a random ranking gives, is the same computation with everything tied.
+model that returns one vector for everything is therefore exactly at chance, whatever the order of the files. The chance
+level itself is the same computation with all items tied.
 """
 
 from __future__ import annotations
@@ -15,15 +15,17 @@ import numpy.typing as npt
 
 from retrieval.statistics.measures import Bools, Floats, Ints
 
-DEPTH = 10  # of nDCG
-DECIMALS = 7  # of a score: what float32 can't tell apart is tied
+DEPTH = 10  # the depth of nDCG
+DECIMALS = 7  # scores are rounded: scores that float32 can't distinguish are tied
 
 
 @dataclass(frozen=True)
 class QueryFigures:
-    """Figures per query, [Q] each; `hits[k]` is recall as the cross-modal literature has it: 1 if a relevant item is
-    among the first k. `rank` counts from 1, of the best relevant item. `ndcg` is graded by labels, NaN for a query
-    without any."""
+    """Figures per query, [Q] each.
+
+    `hits[k]` is recall as defined in the cross-modal literature: 1 if a relevant item is among the first k. `rank` is
+    the rank of the best relevant item, from 1. `ndcg` is graded by labels; NaN for a query without labels.
+    """
 
     hits: dict[int, Floats]
     reciprocal_rank: Floats
@@ -32,7 +34,7 @@ class QueryFigures:
     ndcg: Floats | None = None
 
     def named(self) -> dict[str, Floats]:
-        """By the name that people know."""
+        """The figures by their common names."""
         out = {f"R@{k}": found for k, found in self.hits.items()}
         out |= {"MRR": self.reciprocal_rank, "mAP": self.average_precision, "median rank": self.rank}
         return out if self.ndcg is None else out | {f"nDCG@{DEPTH}": self.ndcg}
@@ -41,8 +43,11 @@ class QueryFigures:
 def judge(
     scores: npt.NDArray[np.floating], relevant: Bools, ks: tuple[int, ...], grades: Floats | None = None
 ) -> QueryFigures:
-    """`scores`, `relevant` and `grades` (0 or more) are [queries, gallery]; a higher score is nearer. Every query needs
-    a relevant item. Raises ValueError for shapes that differ, scores that are not finite, or a k below 1."""
+    """Compute the figures of each query.
+
+    `scores`, `relevant` and `grades` (0 or more) are [queries, gallery]; a higher score is better. Every query needs a
+    relevant item. Raises ValueError for different shapes, scores that are not finite, or a k below 1.
+    """
     _check(scores, relevant, ks)
     rounded = np.round(scores.astype(np.float64), DECIMALS)
     queries, gallery = rounded.shape
@@ -75,8 +80,10 @@ def judge(
 
 
 def chance_median(gallery: int, relevant: Ints) -> float:
-    """The median rank of a random ranking for queries with so many relevant items, [Q]: the smallest rank within which
-    at least half of all (query, ranking) pairs have found one."""
+    """The median rank of a random ranking. `relevant` [Q] has the number of relevant items of each query.
+
+    It is the smallest rank within which at least half of all (query, ranking) pairs have a relevant item.
+    """
     whole = np.full(len(relevant), gallery)
     low, high = 1, gallery
     while low < high:
@@ -89,7 +96,7 @@ def chance_median(gallery: int, relevant: Ints) -> float:
 
 
 def _none_drawn(size: Ints, relevant: Ints, drawn: Ints) -> Floats:
-    """C(size - relevant, drawn) / C(size, drawn): none of the relevant is among the drawn."""
+    """C(size - relevant, drawn) / C(size, drawn): the probability that no relevant item is drawn."""
     table = np.r_[0.0, np.cumsum(np.log(np.arange(1, int(size.max(initial=1)) + 1)))]  # ln n!
     rest = size - relevant
     possible = rest >= drawn
@@ -112,7 +119,7 @@ def _reciprocal_rank(before: Ints, size: Ints, relevant: Ints) -> Floats:
 
 
 def _average_precision(found: Floats, size: Ints, inside: Floats, before: Ints, above: Floats) -> Floats:
-    """Per place: the chance that a relevant item is there, times the precision expected if one is."""
+    """For each place: the probability of a relevant item, times the expected precision if the item is relevant."""
     shape = found.shape
     place = np.tile(np.arange(1, shape[1] + 1), shape[0])
     within = place - np.repeat(before, size) - 1  # items of the same block ahead of the place
@@ -124,7 +131,8 @@ def _average_precision(found: Floats, size: Ints, inside: Floats, before: Ints, 
 
 
 def _ndcg(ranked: Floats, starts: Ints, size: Ints) -> Floats:
-    """Jarvelin and Kekalainen 2002, gains as they are, discount log2(rank + 1); tied items share their mean gain."""
+    """nDCG (Jarvelin and Kekalainen 2002) with linear gains and the discount log2(rank + 1). Tied items share their
+    mean gain."""
     if (ranked < 0).any():
         raise ValueError("a grade is below 0")
     shared = np.repeat(np.add.reduceat(ranked.ravel(), starts) / size, size).reshape(ranked.shape)

@@ -30,7 +30,7 @@ td small { color: #666; } .plots { display: flex; flex-wrap: wrap; gap: 1rem; al
 
 
 def report_files(evaluation: Evaluation, comparison: Comparison | None = None) -> dict[str, str]:
-    """metrics.json and report.html: what stands in them by their names. Raises EvaluationError without matplotlib."""
+    """The contents of metrics.json and report.html, by file name. Raises EvaluationError without matplotlib."""
     plots.require_matplotlib()
     figures = neutral_values(document(evaluation, comparison))
     text = json.dumps(figures, indent=1, ensure_ascii=False) + "\n"
@@ -38,7 +38,7 @@ def report_files(evaluation: Evaluation, comparison: Comparison | None = None) -
 
 
 def report_page(evaluation: Evaluation, comparison: Comparison | None = None) -> str:
-    """The whole document; nothing in it is loaded from elsewhere."""
+    """The whole page, which loads nothing from elsewhere."""
     rows = evaluation.rows
     title = f"{evaluation.model} on {rows.name}"
     against = f" against {comparison.second.model}" if comparison else ""
@@ -91,7 +91,7 @@ def _summary(evaluation: Evaluation) -> str:
 
 
 def _notes(notes: Sequence[str]) -> list[str]:
-    return ["<h2>To be borne in mind</h2>", _list(notes)] if notes else []
+    return ["<h2>Notes</h2>", _list(notes)] if notes else []
 
 
 def _retrieval(evaluation: Evaluation) -> list[str]:
@@ -142,22 +142,22 @@ def _zero_shot(found: ZeroShot) -> list[str]:
     ]
     held_out: list[str] = []
     if found.calibrated and found.calibrated.estimates:
-        told = held_out_rows(found.calibrated)
+        table = held_out_rows(found.calibrated)
         held_out = [
             f'<p class="small">{found.calibrated.rows} images of patients that the calibration (on '
             f"{_text(found.calibrated.calibrated_on)}) has not seen.</p>",
-            _table([*told[0]], [[*map(str, row.values())] for row in told]),
+            _table([*table[0]], [[*map(str, row.values())] for row in table]),
         ]
     changed, pictures = "", {}
     if found.changed is not None:
-        changed = f"Said in one phrasing instead of all, {100 * found.changed:.1f} % of the answers change."
+        changed = f"With one prompt per label instead of all, {100 * found.changed:.1f} % of the answers change."
     if found.confusion is not None:
         title = f"{found.labels.name}: {found.rows} images"
         pictures[title] = plots.confusion_matrix(title, found.labels.names, found.confusion)
     pictures[f"{found.labels.name}: reliability"] = plots.reliability_diagram(found)
     return [
         f"<h2>Zero-shot: {name}</h2>",
-        f'<p class="small">{found.rows} images whose field {_text(repr(found.truth))} says the truth. {changed}</p>',
+        f'<p class="small">{found.rows} images; ground truth: the field {_text(repr(found.truth))}. {changed}</p>',
         _table(["figure", "prompts of the set", "plain softmax", "single phrasings", "guessing"], rows),
         *held_out,
         _table(["label", "images", "answers", "recall", "precision", "AUROC"], labels),
@@ -171,16 +171,16 @@ def _wordings(evaluation: Evaluation) -> list[str]:
     rows = wording_rows(evaluation)
     return [
         "<h2>One changed word</h2>",
-        '<p class="small">The share of sentences that lie nearer to their image than with left and right exchanged, or '
-        "with their first finding denied; taken apart: as search hears them.</p>",
+        '<p class="small">The share of sentences that lie nearer to their image than the same sentence with left and '
+        "right exchanged, or with its first finding negated. Taken apart: embedded as search does it.</p>",
         _table([*rows[0]], [["" if value is None else str(value) for value in row.values()] for row in rows]),
     ]
 
 
 def _comparison(comparison: Comparison) -> list[str]:
     first, second = _text(comparison.first.model), _text(comparison.second.model)
-    out = [f"<h2>{second} less {first}</h2>"]
-    out.append('<p class="small">Paired over the same patients. Bold where the interval does not hold 0.</p>')
+    out = [f"<h2>{second} minus {first}</h2>"]
+    out.append('<p class="small">Paired over the same patients. Bold: the interval excludes 0.</p>')
     pictures = {}
     for task, figures in comparison.differences.items():
         shown = {name: d for name, d in figures.items() if not name.startswith("R@") or name in SHOWN}
@@ -190,7 +190,7 @@ def _comparison(comparison: Comparison) -> list[str]:
             words = f'<span class="differs">{words}</span>' if d.differs else words
             rows.append([name, one_figure(name, d.first), one_figure(name, d.second), words])
         out += [f"<h3>{_text(task)}</h3>", _table(["figure", first, second, "difference"], rows)]
-        bounded = {name: d for name, d in shown.items() if name != "median rank"}  # its unit is another
+        bounded = {name: d for name, d in shown.items() if name != "median rank"}  # it has another unit
         pictures[task] = plots.difference_plot(task, bounded)
     return [*out, _pictures(pictures)]
 
@@ -202,26 +202,26 @@ def _how_to_read(evaluation: Evaluation) -> str:
         "R@k: the share of queries with a right answer among the first k. Equal texts are one entry of the gallery, "
         "and every image with that text is right. MRR: mean reciprocal rank of the first right answer. mAP: mean "
         "average precision over all right answers.",
-        "nDCG@10 takes the share of known labels in which query and answer agree as the gain, so that an answer of the "
-        "right kind counts for something though it is not the very one.",
-        "Equal scores have no order: figures are the expectation over all orders of what is tied.",
-        "Random ranking: the exact expectation. Shuffled pairs: the same scores with texts dealt out at random, least "
-        "and greatest of several times; it should lie around the random ranking, else something leaks.",
-        "Plain softmax: the labels' bare names, without phrasings. ECE: expected calibration error, "
-        f"{BINS} equal bins; under guessing stands what a perfectly calibrated model would show on so few rows.",
-        "The figures hold for these rows. Other hospitals, devices and patients give others.",
+        "nDCG@10: the gain is the share of known labels in which query and answer agree, so an answer of the right "
+        "kind counts although it is not the exact one.",
+        "Equal scores have no order: figures are the expectation over all orders of tied items.",
+        "Random ranking: the exact expectation. Shuffled pairs: the same scores with randomly assigned texts, the "
+        "least and greatest of several runs. They should lie around the random ranking; otherwise something leaks.",
+        "Plain softmax: the labels' bare names as prompts. ECE: expected calibration error, "
+        f"{BINS} equal bins; its value under guessing is that of a perfectly calibrated model on as few rows.",
+        "The figures are valid for these rows. Other hospitals, devices and patients give other figures.",
     ]
     return "<h2>How to read it</h2>" + _list(lines)
 
 
 def _marked(name: str, value: Estimate) -> str:
-    """The figure, its interval in small letters."""
+    """The figure, with its interval in small letters."""
     figure, _, rest = with_interval(name, value).partition(" (")
     return f"{figure} <small>({rest}</small>" if rest else figure
 
 
 def _text(text: str) -> str:
-    """As it is shown: neutral, and no markup."""
+    """The text as HTML: neutral and escaped."""
     return html.escape(neutral(text))
 
 
@@ -237,7 +237,7 @@ def _list(lines: Sequence[str]) -> str:
 
 
 def _pictures(svgs: Mapping[str, str]) -> str:
-    """Plots by what they show."""
+    """The plots, by what they show."""
     images = []
     for name, svg in svgs.items():
         data = base64.b64encode(svg.encode()).decode("ascii")

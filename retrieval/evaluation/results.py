@@ -1,4 +1,4 @@
-"""Figures as plain values: rows for a table, and one document for a file."""
+"""Figures as plain values: rows for tables, and one JSON document for a file."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SHOWN = (*(f"R@{k}" for k in RECALL_AT), "MRR", "mAP", "nDCG@10", MEDIAN)
 
 
 def figure_rows(evaluation: Evaluation) -> list[JsonObject]:
-    """One row a figure. Shares are 0 to 1; the median rank counts from 1."""
+    """One row per figure. Shares are 0 to 1; the median rank counts from 1."""
     rows = []
     for result in evaluation.retrieval:
         for name in (n for n in SHOWN if n in result.estimates):
@@ -38,7 +38,7 @@ def figure_rows(evaluation: Evaluation) -> list[JsonObject]:
 
 
 def difference_rows(comparison: Comparison) -> list[JsonObject]:
-    """One row a figure: both models, and the second less the first."""
+    """One row per figure: both models, and the second minus the first."""
     rows = []
     for task, figures in comparison.differences.items():
         for name, d in figures.items():
@@ -48,14 +48,14 @@ def difference_rows(comparison: Comparison) -> list[JsonObject]:
 
 
 def is_share(figure: str) -> bool:
-    """Whether a figure is said in percent."""
+    """Whether a figure is shown in percent."""
     return figure not in (MEDIAN, AUROC, ECE, "MRR", "mAP", "nDCG@10")
 
 
 def tables(evaluation: Evaluation, comparison: Comparison | None = None) -> list[tuple[str, list[JsonObject]]]:
-    """For people: titles and rows with figures as words, a column each. Of two models, the differences."""
+    """Tables for display: titles, and rows with formatted figures. For two models, the differences."""
     if comparison is not None:
-        title = f"{comparison.second.model} less {comparison.first.model}"
+        title = f"{comparison.second.model} minus {comparison.first.model}"
         return [(title, [_words(row) for row in difference_rows(comparison)])]
     out = []
     size = f"{len(evaluation.rows)} images of {len(set(evaluation.rows.groups))} patients or cases"
@@ -92,7 +92,7 @@ def tables(evaluation: Evaluation, comparison: Comparison | None = None) -> list
 
 
 def wording_rows(evaluation: Evaluation) -> list[JsonObject]:
-    """A row a kind of change, a column for each method of embedding the sentence."""
+    """One row per kind of change, one column per method of embedding the sentence."""
     return [
         {"changed": one.name, "sentences": one.sentences}
         | {
@@ -105,7 +105,7 @@ def wording_rows(evaluation: Evaluation) -> list[JsonObject]:
 
 
 def held_out_rows(calibrated: CalibratedFigures) -> list[JsonObject]:
-    """A row a figure, a column for each who says it."""
+    """One row per figure, one column per method."""
     names = dict.fromkeys(name for estimates in calibrated.estimates.values() for name in estimates)
     return [
         {"figure": name} | {by: with_interval(name, found[name]) for by, found in calibrated.estimates.items()}
@@ -114,7 +114,7 @@ def held_out_rows(calibrated: CalibratedFigures) -> list[JsonObject]:
 
 
 def with_interval(figure: str, value: Estimate) -> str:
-    """`38.1 % (27.6 % to 50.6 %)`; the interval only where there is one."""
+    """`38.1 % (27.6 % to 50.6 %)`; without the interval if there is none."""
     if not math.isfinite(value.low):
         return one_figure(figure, value.value)
     return f"{one_figure(figure, value.value)} ({one_figure(figure, value.low)} to {one_figure(figure, value.high)})"
@@ -134,7 +134,7 @@ def signed(figure: str, value: float) -> str:
 
 
 def document(evaluation: Evaluation, comparison: Comparison | None = None) -> JsonObject:
-    """Everything but the single queries, as JSON takes it; what has no value is null."""
+    """Everything except the single queries, as a JSON object. A figure without a value is null."""
     first = evaluation
     out: JsonObject = {
         "model": first.model,

@@ -1,4 +1,4 @@
-"""Retrieval both ways over a whole gallery: which text belongs to an image, and which images to a text."""
+"""Retrieval in both directions over a whole gallery: the texts of an image, and the images of a text."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from retrieval.types import Embeddings
 
 RECALL_AT = (1, 5, 10)
 MEDIAN = "median rank"
-CELLS = 8_000_000  # scores judged at a time
+CELLS = 8_000_000  # scores processed at a time
 
 
 @dataclass(frozen=True)
 class Pairing:
-    """Which texts belong to which images. Equal texts are one entry, and each of their images is right for it."""
+    """Which texts belong to which images. Equal texts are one entry, and all images with that text are right."""
 
     texts: tuple[str, ...]  # each once
     image_of: Ints  # [pairs] of image and text, each pair once
@@ -30,11 +30,11 @@ class Pairing:
 
     @classmethod
     def of(cls, texts: Sequence[Sequence[str]], groups: Sequence[str]) -> Pairing:
-        """`texts` are those of each image, `groups` the patient (or case) of each image. An image without a text can't
-        ask; it may be in a gallery."""
+        """`texts` has the texts of each image, `groups` its patient or case. An image without a text can't be a query,
+        but it can be in a gallery."""
         if len(texts) != len(groups) or not texts:
             raise ValueError(
-                f"texts of {len(texts)} images and {len(groups)} groups, expected the same number, at least one"
+                f"{len(texts)} images have texts and {len(groups)} have groups, expected the same number, at least one"
             )
         ids: dict[str, int] = {}
         owners: list[str] = []
@@ -53,16 +53,17 @@ class Pairing:
         return len(self.image_groups)
 
     def shuffled(self, seed: int) -> Pairing:
-        """The control: every text goes to the images of another text, drawn at random. Its figures should be chance."""
+        """The control: each text is assigned to the images of a random other text. Figures should be at chance
+        level."""
         moved = np.random.default_rng(seed).permutation(len(self.texts))
         return Pairing(self.texts, self.image_of, moved[self.text_of], self.image_groups, self.text_groups)
 
     def turned(self) -> Pairing:
-        """Images and texts exchanged, to ask the other way round. What `texts` holds is then the images' groups."""
+        """The pairing with images and texts exchanged, for the other direction. `texts` then has the images' groups."""
         return Pairing(self.image_groups, self.text_of, self.image_of, self.text_groups, self.image_groups)
 
     def relevant(self, images: slice) -> Bools:
-        """[images of the slice, texts]."""
+        """Whether a text belongs to an image: [images of the slice, texts]."""
         start, stop, _ = images.indices(self.images)
         out = np.zeros((stop - start, len(self.texts)), bool)
         mine = (self.image_of >= start) & (self.image_of < stop)
@@ -72,10 +73,10 @@ class Pairing:
 
 @dataclass(frozen=True)
 class Grades:
-    """Label relevance: how far a gallery entry agrees with a query in its attributes (modality, region, label ...).
+    """Label relevance: how far a gallery entry and a query agree in their attributes (modality, region, label ...).
 
-    Per attribute one row of flags for each query and for each entry: the values it has. A grade is the share of the
-    query's known attributes in which the two have a value in common: 0 to 1.
+    For each attribute there is one row of flags per query and per entry, which mark the values it has. A grade (0 to 1)
+    is the share of the query's known attributes in which query and entry have a value in common.
     """
 
     queries: tuple[Bools, ...]
@@ -83,7 +84,7 @@ class Grades:
 
     @classmethod
     def of(cls, fields: Mapping[str, Sequence[str | None]], pairing: Pairing) -> Grades | None:
-        """For images asking for texts; a text has the values of all its images. None where no attribute is known."""
+        """Grades for images as queries. A text has the values of all its images. None if no attribute is known."""
         images, texts = [], []
         for values in fields.values():
             known = {value: i for i, value in enumerate(dict.fromkeys(v.casefold() for v in values if v))}
@@ -103,7 +104,7 @@ class Grades:
         return Grades(self.gallery, self.queries)
 
     def rows(self, queries: slice) -> Floats:
-        """[queries of the slice, gallery]; 0 throughout for a query of which nothing is known."""
+        """The grades [queries of the slice, gallery]; all 0 for a query without known attributes."""
         agreed = sum((q[queries] @ g.T).astype(np.float64) for q, g in zip(self.queries, self.gallery, strict=True))
         known = np.sum([q[queries].any(axis=1) for q in self.queries], axis=0, dtype=np.float64)
         share: Floats = agreed / np.maximum(known, 1)[:, None]
@@ -112,7 +113,7 @@ class Grades:
 
 @dataclass(frozen=True)
 class Direction:
-    """One way of asking: every query against the whole gallery."""
+    """One direction of retrieval: every query against the whole gallery."""
 
     queries: int
     gallery: int
@@ -134,7 +135,7 @@ class CosineScores:
 
 @dataclass(frozen=True)
 class PrecomputedScores:
-    """Scores that are there already, [queries, gallery]; higher is nearer."""
+    """Scores [queries, gallery] that were computed before; higher is better."""
 
     scores: npt.NDArray[np.floating]
 
@@ -149,7 +150,8 @@ def judge_direction(
     ks: Sequence[int] = RECALL_AT,
     grades: Grades | None = None,
 ) -> Direction:
-    """Images of `pairing` ask for its texts (turn it for the other way); `ks` are the depths of recall."""
+    """Evaluate retrieval of texts by images (turn the pairing for the other direction). `ks` are the depths of
+    recall."""
     depths = tuple(sorted(set(ks)))
     parts: list[QueryFigures] = []
     guesses: list[QueryFigures] = []
@@ -169,7 +171,7 @@ def judge_direction(
 def shuffled_control(
     scores: CosineScores | PrecomputedScores, pairing: Pairing, *, ks: Sequence[int] = RECALL_AT, times: int = 10
 ) -> dict[str, Spread]:
-    """Each figure when texts and images are paired at random, several times: should lie around chance."""
+    """The spread of each figure over several random pairings of texts and images. It should lie around chance."""
     depths = tuple(sorted(set(ks)))
     found: dict[str, list[float]] = {}
     for seed in range(times):
@@ -182,7 +184,7 @@ def shuffled_control(
 
 @dataclass(frozen=True)
 class RetrievalFigures:
-    """Recall both ways over a whole gallery: `image_to_text[k]`, `text_to_image[k]`. What a model card says."""
+    """Recall in both directions over a whole gallery, for a model card: `image_to_text[k]`, `text_to_image[k]`."""
 
     images: int
     texts: int
@@ -198,7 +200,7 @@ def evaluate_retrieval(
     *,
     resamples: int = 2000,
 ) -> RetrievalFigures:
-    """Rows are pairs: image i belongs to text i and to group (patient) i. Equal texts are one gallery entry."""
+    """Evaluate pairs: image i belongs to text i and to group (patient) i. Equal texts are one gallery entry."""
     directions = judge_pairs(image_features, text_features, texts, groups)
     found = [direction.judgement.estimates(resamples=resamples) for direction in directions]
     recall = [{k: figures[f"R@{k}"] for k in RECALL_AT} for figures in found]
@@ -208,7 +210,7 @@ def evaluate_retrieval(
 def judge_pairs(
     image_features: Embeddings, text_features: Embeddings, texts: Sequence[str], groups: Sequence[str]
 ) -> tuple[Direction, Direction]:
-    """Image to text and text to image, of rows as `evaluate_retrieval` takes them."""
+    """Both directions, image to text and text to image. Arguments are as for `evaluate_retrieval`."""
     counts = len(image_features), len(text_features), len(texts), len(groups)
     if len(set(counts)) > 1 or not texts:
         raise ValueError(
@@ -225,7 +227,7 @@ def _statistics(figures: QueryFigures) -> dict[str, Statistic]:
     out: dict[str, Statistic] = {}
     for name, values in figures.named().items():
         known = np.isfinite(values)
-        if known.any():  # nDCG: no label is known of some queries
+        if known.any():  # nDCG: some queries have no known label
             out[name] = median_of(values) if name == MEDIAN else mean_where(values, known)
     return out
 

@@ -1,4 +1,4 @@
-"""What a model is judged on: images with their texts, their patients, and what else is known of them."""
+"""The rows of an evaluation: images with their texts, patients and other fields."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from retrieval.errors import EvaluationError
 from retrieval.statistics.measures import Ints
 from retrieval.zeroshot.labels import LabelSet
 
-LEAST = 2  # entries of a gallery
-SEVERAL = "|"  # between the values of a field that has several, as ChestX-ray14 writes them
+LEAST = 2  # the least entries of a gallery
+SEVERAL = "|"  # separates the values of a field, as in ChestX-ray14
 NOTHING = ("no finding", "normal", "none")
 
 
@@ -20,10 +20,10 @@ NOTHING = ("no finding", "normal", "none")
 class EvaluationRows:
     """One row for each image, in the order of its vectors.
 
-    `texts` are an image's own words, none where it has none; `groups` its patient or case; `fields` what is known of
-    it by name (modality, label ...), None where it is not said. `queries` is another text about the image and
-    `documents` what a text engine may read of it: together they allow a text baseline. `facts` say where the rows come
-    from; nothing in them names a patient.
+    `texts` has the texts of each image, if any, and `groups` its patient or case. `fields` has other values by name
+    (modality, label ...); None where a value is unknown. `queries` has another text about each image, and `documents`
+    the text that a text search may read: together they allow a text baseline. `facts` say where the rows come from;
+    nothing in them names a patient.
     """
 
     name: str
@@ -39,7 +39,7 @@ class EvaluationRows:
         lengths = {len(self.texts), len(self.groups), *(len(values) for values in self.fields.values())}
         lengths |= {len(values) for values in (self.queries, self.documents) if values is not None}
         if len(lengths) > 1:
-            raise ValueError(f"columns of {sorted(lengths)} rows, expected the same number")
+            raise ValueError(f"the columns have {sorted(lengths)} rows, expected the same number")
 
     def __len__(self) -> int:
         return len(self.groups)
@@ -49,14 +49,17 @@ class EvaluationRows:
         return np.array([i for i, own in enumerate(self.texts) if own], np.int64)
 
     def truth(self, labels: LabelSet, name: str) -> Ints:
-        """Index of each row's label by the field `name`, -1 where it says nothing that the set knows."""
+        """The index of each row's label by the field `name`; -1 if the field has no value of the label set."""
         found = [labels.label_of(value) if value else None for value in self.fields[name]]
         return np.array([-1 if index is None else index for index in found], np.int64)
 
 
 def findings_of(labels: LabelSet, value: str | None) -> list[int] | None:
-    """Which findings of a set a field's value names; several are joined by "|". None where it says nothing, or
-    something that the set does not know: of such a row nothing is known to be absent."""
+    """The findings of a label set that a field names, separated by "|".
+
+    None for an empty field, and for a field with a value that the set does not define: then no finding is known to be
+    absent.
+    """
     if not value:
         return None
     named = [part.strip() for part in value.split(SEVERAL) if part.strip()]
@@ -71,8 +74,10 @@ def of_rows(values: Sequence[str], rows: Ints) -> list[str]:
 
 
 def draw_groups(groups: Sequence[str], limit: int, seed: int) -> list[int]:
-    """Row numbers of whole groups, in order, drawn at random as long as they fit into `limit` rows. Raises
-    EvaluationError if none does."""
+    """Draw whole groups at random, as long as they fit into `limit` rows. Returns their row numbers in order.
+
+    Raises EvaluationError if no group fits.
+    """
     if len(groups) <= limit:
         return list(range(len(groups)))
     names = sorted(set(groups))
@@ -84,6 +89,6 @@ def draw_groups(groups: Sequence[str], limit: int, seed: int) -> list[int]:
             left -= int(sizes[names[at]])
     if not kept:
         raise EvaluationError(
-            f"no patient has as few as {limit} images", hint="Raise --limit: whole patients are drawn."
+            f"every patient has more than {limit} images", hint="Use a greater --limit: whole patients are drawn."
         )
     return [i for i, group in enumerate(groups) if group in kept]

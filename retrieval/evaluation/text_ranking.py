@@ -1,4 +1,4 @@
-"""The text baseline: what search's BM25, which sees no image, makes of the same queries; its fusion with the model."""
+"""The text baseline: the BM25 ranker of the search, which sees no image, and its fusion with the model."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ DEPTH = Query.depth
 
 
 def bm25_scores(queries: Sequence[str], documents: Sequence[str]) -> npt.NDArray[np.float32]:
-    """[queries, documents], 0 and above: by the index that search has over reports, each document a study's report."""
+    """Scores [queries, documents], 0 or more, by the report index of the search with each document as one report."""
     index = build_report_index({f"{i:09d}": document for i, document in enumerate(documents)})
     columns = index.studies.astype(np.int64)
     out = np.zeros((len(queries), len(documents)), np.float32)

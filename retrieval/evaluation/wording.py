@@ -1,8 +1,8 @@
-"""One changed word: whether an image lies nearer to its own sentence than to the same with its sides exchanged, or with
-its first finding denied (or affirmed, if it was denied).
+"""One changed word: whether an image lies nearer to its own sentence than to a changed version of it.
 
-Sentences come from the rows' own texts. The denied ones are judged twice: embedded as they stand, as most image-text
-models are asked, and taken apart into what is present and absent, as search hears them.
+The version has its sides exchanged, or its first finding negated (or affirmed, if it was negated). Sentences come from
+the texts of the rows. Negated sentences are evaluated twice: embedded as they are written, which is how most image-text
+models are used, and separated into present and absent findings, which is how the search embeds them.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from retrieval.types import Embeddings
 
 SIDES, DENIAL = "sides exchanged", "a finding denied"
 AS_WRITTEN, TAKEN_APART = "right, as said", "right, taken apart"
-MOST = 1000  # sentences of each kind, drawn by the seed
+MOST = 1000  # sentences of each kind; more are sampled
 LEAST = 10
 
 TextsToVectors = Callable[[list[str]], Embeddings]
@@ -29,7 +29,7 @@ TextsToVectors = Callable[[list[str]], Embeddings]
 
 @dataclass(frozen=True)
 class Wording:
-    """`sentences` were judged; the figures are shares of them, and guessing gives a half."""
+    """The figures of one kind of change: shares of `sentences` sentences. Guessing gives 0.5."""
 
     name: str
     sentences: int
@@ -40,7 +40,8 @@ class Wording:
 def judge_wordings(
     rows: EvaluationRows, images: Embeddings, vectors: TextsToVectors, *, resamples: int = 2000, seed: int = 0
 ) -> list[Wording]:
-    """Both kinds, where the rows have at least LEAST sentences for it. `images` [N, D] of unit norm."""
+    """Evaluate both kinds of change, each if the rows have at least LEAST sentences for it. `images`: [N, D], unit
+    norm."""
     out = []
     for name, version in ((SIDES, exchanged), (DENIAL, negated)):
         pairs = _pairs(rows, version, seed)
@@ -61,7 +62,7 @@ def judge_wordings(
 
 
 def _pairs(rows: EvaluationRows, version: Callable[[str], str | None], seed: int) -> list[tuple[int, str, str]]:
-    """Row, sentence, and the sentence that is almost the same and wrong."""
+    """(row, sentence, wrong version of the sentence) for every sentence that has such a version."""
     found = [
         (row, sentence, other)
         for row, texts in enumerate(rows.texts)
@@ -75,7 +76,7 @@ def _pairs(rows: EvaluationRows, version: Callable[[str], str | None], seed: int
 
 
 def polarity_vectors(texts: list[str], vectors: TextsToVectors) -> Embeddings:
-    """Texts as search embeds them: a weighted sum of what is present and what is absent, of unit norm."""
+    """Embed texts as the search does: a weighted sum of present and absent findings, of unit norm."""
     parts = [weighted_texts(text) for text in texts]
     found = iter(vectors([text for part in parts for text, _ in part]))
     out = np.stack([sum(weight * next(found) for _, weight in part) for part in parts])

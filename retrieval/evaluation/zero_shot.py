@@ -1,4 +1,4 @@
-"""How good zero-shot labels are, how far the wording moves them, and whether a score means what it says."""
+"""Figures of zero-shot labels: accuracy, AUROC and calibration error, with intervals."""
 
 from __future__ import annotations
 
@@ -21,15 +21,18 @@ from retrieval.statistics.measures import (
 )
 from retrieval.statistics.reliability import calibration_error_of, calibration_floor
 
-BINS = 15  # of confidence, as Guo et al. 2017
+BINS = 15  # bins of confidence, as in Guo et al. 2017
 ACCURACY, BALANCED, AUROC, ECE = "accuracy", "balanced accuracy", "macro AUROC", "ECE"
 AMONG_OCCURRING = "accuracy among occurring"
 
 
 @dataclass(frozen=True)
 class LabelFigures:
-    """One label against the rest. `rows` have it, `answered` got it as their answer; `recall` and `precision` are of
-    the answers, NaN where there are none; `auroc` is None where every row has the label or none."""
+    """One label against the rest.
+
+    `rows` is the number of rows with the label, `answered` the number of rows with the label as answer. `recall` and
+    `precision` are NaN if they are not defined; `auroc` is None if all rows or no rows have the label.
+    """
 
     label: str
     rows: int
@@ -41,7 +44,7 @@ class LabelFigures:
 
 @dataclass(frozen=True)
 class ExclusiveScores:
-    """Scores of images whose true label is known: `scores` [N, labels], each row a distribution; `truth` [N]."""
+    """Scores of images with exclusive labels: `scores` [N, labels], each row a distribution, and `truth` [N]."""
 
     names: tuple[str, ...]
     scores: Floats
@@ -52,7 +55,7 @@ class ExclusiveScores:
     def known(
         cls, names: Sequence[str], scores: npt.NDArray[np.floating], labels: Ints, groups: Sequence[str]
     ) -> ExclusiveScores:
-        """`labels` [N] are indices, -1 for unknown: those rows are left out."""
+        """The rows with a known label. `labels` [N] are indices, or -1 for unknown; unknown rows are left out."""
         if not len(scores) == len(labels) == len(groups) or scores.shape[1] != len(names):
             raise ValueError(
                 f"scores are {scores.shape}, with {len(labels)} labels, {len(groups)} groups and {len(names)} names"
@@ -84,8 +87,11 @@ class ExclusiveScores:
 
 
 def judge_exclusive(labelled: ExclusiveScores) -> Judgement:
-    """All labels of the set are offered as answers, those that never occur too. Chance of ECE is what a perfectly
-    calibrated model with the same confidences would show on so few rows: less than that can't be told from perfect."""
+    """The statistics and chance levels of exclusive labels. All labels of the set are possible answers.
+
+    The chance level of ECE is the ECE of a perfectly calibrated model with the same confidences on as few rows. A lower
+    ECE can't be distinguished from a perfect one.
+    """
     offered = len(labelled.names)
     chance = {
         ACCURACY: 1 / offered,
@@ -100,7 +106,7 @@ def judge_exclusive(labelled: ExclusiveScores) -> Judgement:
 def exclusive_statistics(labelled: ExclusiveScores) -> dict[str, Statistic]:
     occurring = labelled.occurring
     if len(occurring) < 2:
-        raise ValueError(f"{len(occurring)} labels occur, expected at least 2")
+        raise ValueError(f"the rows have {len(occurring)} different labels, expected at least 2")
     among = occurring[labelled.scores[:, occurring].argmax(axis=1)] == labelled.truth
     statistics = {
         ACCURACY: mean_of(labelled.right.astype(np.float64)),
@@ -116,7 +122,7 @@ def exclusive_statistics(labelled: ExclusiveScores) -> dict[str, Statistic]:
 
 @dataclass(frozen=True)
 class FindingScores:
-    """Scores of findings of which any number may hold: `scores` [N, labels] 0 to 1, `truth` [N, labels] flags."""
+    """Scores of independent findings: `scores` [N, labels] 0 to 1, and `truth` [N, labels] flags."""
 
     names: tuple[str, ...]
     scores: Floats
@@ -125,22 +131,22 @@ class FindingScores:
 
     @property
     def judged(self) -> list[int]:
-        """The findings that some rows have and some have not, and that have scores."""
+        """The indices of the findings that have scores and are both present and absent in the rows."""
         present = self.truth.sum(axis=0)
-        scored = np.isfinite(self.scores)  # not: a finding that could not be calibrated
+        scored = np.isfinite(self.scores)  # a finding that could not be calibrated has no scores
         return [i for i in range(len(self.names)) if 0 < present[i] < len(self.truth) and scored[:, i].all()]
 
 
 def judge_findings(findings: FindingScores) -> Judgement:
-    """Each finding alone, then the mean over those that can be judged. There is no accuracy: 0.5 is no threshold."""
+    """The mean over the findings that can be evaluated. There is no accuracy, because 0.5 is not a threshold."""
     floor = float(np.mean([calibration_floor(findings.scores[:, i], BINS) for i in findings.judged]))
     return Judgement(findings.groups, findings_statistics(findings), {AUROC: 0.5, ECE: floor})
 
 
 def findings_statistics(findings: FindingScores) -> dict[str, Statistic]:
-    """ECE is taken of the score against whether the finding is there."""
+    """The macro AUROC, and the ECE of the scores against the presence of the findings."""
     if not findings.judged:
-        raise ValueError("no finding that some rows have and some have not")
+        raise ValueError("no finding is both present and absent in the rows")
     scores, truth = findings.scores, findings.truth
     return {
         AUROC: mean_statistic([auroc_of(scores[:, i], truth[:, i]) for i in findings.judged]),
@@ -149,7 +155,7 @@ def findings_statistics(findings: FindingScores) -> dict[str, Statistic]:
 
 
 def finding_figures(findings: FindingScores, *, resamples: int = 2000) -> list[LabelFigures]:
-    """A finding's recall and precision would need a threshold: they are NaN."""
+    """The AUROC of each finding. Recall and precision would need a threshold, so they are NaN."""
     areas = Judgement(
         findings.groups,
         {str(i): auroc_of(findings.scores[:, i], findings.truth[:, i]) for i in findings.judged},
@@ -187,7 +193,7 @@ def label_figures(labelled: ExclusiveScores, *, resamples: int = 2000) -> list[L
 
 
 def confusion(labelled: ExclusiveScores) -> Ints:
-    """[truth, answer] counts."""
+    """The confusion matrix: counts [truth, answer]."""
     n = len(labelled.names)
     counts: Ints = np.bincount(labelled.truth * n + labelled.answer, minlength=n * n).reshape(n, n).astype(np.int64)
     return counts
@@ -195,7 +201,7 @@ def confusion(labelled: ExclusiveScores) -> Ints:
 
 @dataclass(frozen=True)
 class ZeroShotFigures:
-    """Share of right answers over the rows whose label is known. `majority` is the share of the commonest label."""
+    """The share of right answers over the rows with a known label. `majority` is the share of the commonest label."""
 
     label_set: str
     rows: int
@@ -212,8 +218,10 @@ def evaluate_zero_shot(
     *,
     resamples: int = 2000,
 ) -> ZeroShotFigures | None:
-    """What a model card says. `scores` [N, labels], `labels` [N] with -1 for unknown. Only labels that occur are
-    offered as answers, as a question such as "CT or MR?" does. None where fewer than two labels occur."""
+    """The figures of a label set for a model card. `scores` is [N, labels], `labels` [N] with -1 for unknown.
+
+    Only labels that occur are possible answers, as in the question "CT or MR?". None if fewer than two labels occur.
+    """
     present = np.unique(labels[labels >= 0])
     if len(present) < 2:
         return None

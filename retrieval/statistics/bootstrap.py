@@ -126,7 +126,7 @@ class Difference:
 def differences(first: Judgement, second: Judgement, *, resamples: int = 2000, seed: int = 0) -> dict[str, Difference]:
     """The paired differences of two models on the same items. A figure that only one model has is left out."""
     if list(first.groups) != list(second.groups):
-        raise ValueError("the two models were judged on different items")
+        raise ValueError("the two models were evaluated on different items")
 
     def difference(name: str) -> Statistic:
         return lambda weights: second.statistics[name](weights) - first.statistics[name](weights)

@@ -1,4 +1,4 @@
-"""The tables of what each trick was worth, for the model card: what benchmarks/ablations.py measured and wrote down."""
+"""Tables of ablations for the model card, from the files that benchmarks/ablations.py writes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def ablation_lines(paths: Sequence[Path]) -> list[str]:
     """Markdown, a table for each file: the first variant's figures, what guessing would give, and how much the others
     differ from the first, with paired intervals. No lines for no files.
 
-    Raises TrainingError for a file that is none of that script's.
+    Raises TrainingError for a file that the script did not write.
     """
     if not paths:
         return []
@@ -49,11 +49,11 @@ def _table(path: Path) -> list[str]:
             cells = (_difference(*other["difference"][name]) for name in names)
             lines.append(f"| {_said(other['change'])} | {' | '.join(cells)} |")
     except OSError as exc:
-        raise TrainingError(f"the ablations {path.name!r} can't be read: {exc.strerror}") from exc
+        raise TrainingError(f"the ablations file {path.name!r} can't be read: {exc.strerror}") from exc
     except (KeyError, TypeError, ValueError) as exc:
         raise TrainingError(
-            f"{path.name!r} is no table of ablations: {type(exc).__name__}: {exc}",
-            hint="Write it anew with benchmarks/ablations.py, or leave it out of `ablations`.",
+            f"{path.name!r} is not a file that benchmarks/ablations.py writes: {type(exc).__name__}: {exc}",
+            hint="Write the file again with benchmarks/ablations.py, or remove it from `ablations`.",
         ) from exc
     return [*lines, ""]
 

@@ -1,5 +1,7 @@
-"""Random changes that keep what a text says of an image true: small turns, crops, contrast, noise, never a flip; and
-what hides the source an image is from: its resolution, its borders, its marks."""
+"""Random changes that keep the text of an image true: small rotations, crops, contrast and noise, but no flips.
+
+Other changes hide the source of an image: its resolution, its borders, its marks.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,7 @@ import torch.nn.functional as F  # noqa: N812 - the name everyone reads
 from retrieval.training.config import Augmentation
 
 STEPS = 4  # sizes of coarse images
-PIECE = 64  # images changed at a time: a large batch needs its own memory once, not that of each step on the way
+PIECE = 64  # images changed at a time, which limits the memory for intermediate values
 
 
 def augment(
@@ -19,7 +21,7 @@ def augment(
 ) -> torch.Tensor:
     """[N, 1, H, W] uint8, or float in [0, 1], to [N, 1, *size] on the same device, values around [0, 1].
 
-    Random numbers come from `generator`, which is the CPU's; a GPU draws the noise itself, from a seed of it."""
+    Random numbers come from `generator`, a generator on the CPU. A GPU draws the noise itself, from a seed of it."""
 
     def uniform(width: float) -> torch.Tensor:
         return (torch.rand(len(pixels), generator=generator) * 2 - 1) * width
@@ -60,8 +62,10 @@ def augment(
 
 
 class _Hiding:
-    """What is drawn for each image of a batch to hide its source. Nothing is drawn that no range asks for: what is
-    random in a run without them stays as it was."""
+    """The random changes of a batch that hide the source of its images.
+
+    Only changes with a range draw random numbers, so the random numbers of other runs stay the same.
+    """
 
     def __init__(self) -> None:
         self.coarse: dict[int, float] = {}  # share of the resolution by image

@@ -1,4 +1,4 @@
-"""What a run leaves behind: a state to go on from, and a model folder that open_clip opens with `local-dir:`."""
+"""Writes the output of a run: a state for resuming, and a model folder that open_clip opens with `local-dir:`."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ STATE_NAME = "state.pt"
 
 
 def work_folder(config: TrainingConfig) -> Path:
-    """Where a run keeps its state and what it has computed once."""
+    """The folder for the state of a run and for values that it computes once."""
     return config.output.parent / f"{config.output.name}.work"
 
 
 def save_state(work: Path, fingerprint: str, values: dict[str, Any]) -> None:
-    """Write the state atomically: a kill leaves the old one or the new one, never half of one."""
+    """Write the state atomically: after a crash, the file is the old state or the new one."""
     with written_whole(work / STATE_NAME, durable=True, alone=True) as made:
         torch.save(values | {"fingerprint": fingerprint}, made)
 
 
 def load_state(work: Path, fingerprint: str) -> dict[str, Any] | None:
-    """The state to go on from, None if there is none. Raises TrainingError if it is another configuration's."""
+    """The state to resume from; None if there is none. Raises TrainingError for a state of another configuration."""
     path = work / STATE_NAME
     if not path.is_file():
         return None
@@ -42,25 +42,25 @@ def load_state(work: Path, fingerprint: str) -> dict[str, Any] | None:
         found = values["fingerprint"]
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, KeyError, TypeError) as exc:
         raise TrainingError(
-            f"{path.parent.name}/{STATE_NAME} can't be read: {type(exc).__name__}", hint="Start anew with --restart."
+            f"{path.parent.name}/{STATE_NAME} can't be read: {type(exc).__name__}", hint="Start again with --restart."
         ) from exc
     if found != fingerprint:
         raise TrainingError(
-            f"{path.parent.name}/{STATE_NAME} was written under another configuration or other data",
-            hint="Name another output, or start anew with --restart.",
+            f"{path.parent.name}/{STATE_NAME} was written with another configuration or other data",
+            hint="Choose another output, or start again with --restart.",
         )
     return values
 
 
 def model_config(config: TrainingConfig, folder: Path) -> dict[str, Any]:
-    """open_clip_config.json of a model that lies, or will lie, in `folder`."""
+    """The content of open_clip_config.json for a model in `folder`."""
     size = config.image.image_size
     place = _place(folder)
     bias = {"init_logit_bias": config.objective.initial_bias} if config.objective.loss == "siglip" else {}
     return {
         "model_cfg": {
             "embed_dim": config.embed_dim,
-            **bias,  # open_clip makes the parameter only for a model that names its start
+            **bias,  # open_clip creates the parameter only if its initial value is given
             "vision_cfg": {
                 "timm_model_name": config.image.timm_model,
                 "timm_model_pretrained": False,
@@ -90,7 +90,7 @@ def model_config(config: TrainingConfig, folder: Path) -> dict[str, Any]:
 
 
 def preprocess_of(config: TrainingConfig, scale: float = 1.0) -> Preprocess:
-    """The model's preprocessing, or the same for a canvas that is `scale` times larger."""
+    """The preprocessing of the model, for images that are `scale` times larger than its input."""
     size = round(config.image.image_size * scale)
     mean, std = config.image.mean, config.image.std
     return Preprocess((size, size), (mean,) * 3, (std,) * 3, resize_mode=config.image.resize_mode)
@@ -114,7 +114,7 @@ def export(model: torch.nn.Module, config: TrainingConfig, tower: Path, card: st
 
 
 def _halved(values: torch.Tensor) -> torch.Tensor:
-    """In fp16, unless there are numbers that fp16 does not hold (over 65504: a variance can be)."""
+    """The tensor in fp16, unless a number is too large for fp16 (above 65504, which a variance can be)."""
     if not values.is_floating_point():
         return values.contiguous()
     half = values.half()
@@ -122,9 +122,9 @@ def _halved(values: torch.Tensor) -> torch.Tensor:
 
 
 def _place(folder: Path) -> str:
-    """How open_clip finds the folder: relative to where it is run if it lies below, else in full.
+    """The path by which open_clip finds the folder: relative to the current folder if it is below it, else absolute.
 
-    medlens itself looks beside the weights and does not need it.
+    medlens itself does not need the path: it looks beside the weights.
     """
     try:
         return folder.resolve().relative_to(Path.cwd()).as_posix()

@@ -1,10 +1,10 @@
-"""A large batch in small parts, one after the other or in several processes, with the gradients of the whole.
+"""Processes a large batch in small chunks, in one or several processes, with the gradients of the whole batch.
 
-A contrastive loss needs the features of the whole batch, but not at once what lies behind them (GradCache: Gao et al.
-2021). Features are made chunk by chunk without a graph, the loss gives each its gradient, and each chunk is encoded
-again to pass it on: time grows by one more forward pass, memory falls to that of a chunk. With several processes each
-encodes its share of the chunks, all see all features (so negatives are global), and the parameters' gradients are
-summed. Batch norm sees a chunk, or a process's share: with it, gradients are those of smaller statistics.
+A contrastive loss needs the features of the whole batch, but not all activations at the same time (GradCache: Gao et
+al. 2021). Features are computed chunk by chunk without a graph, the loss gives the gradient of each feature, and each
+chunk is encoded again to propagate its gradient. This costs one more forward pass, and the memory is that of a chunk.
+Several processes share the chunks; all processes get all features (so negatives are global), and the gradients of the
+parameters are summed. The statistics of batch norm are those of a chunk, or of the share of a process.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Encode = Callable[[slice], torch.Tensor]
 
 @dataclass(frozen=True)
 class _Part:
-    """A chunk that this process encodes. `graph` holds its features where they are not encoded twice."""
+    """A chunk that this process encodes. `graph` has its features if they are encoded only once."""
 
     items: slice
     seed: int
@@ -37,12 +37,12 @@ class _Pending:
 
 
 class Chunks:
-    """Encodes within one step. Without a size and in one process everything is encoded at once."""
+    """Encodes the items of one step in chunks. Without a size and in one process, all items are encoded at once."""
 
     def __init__(
         self, size: int | None, model: torch.nn.Module, seed_of: Callable[[int], int], processes: Processes
     ) -> None:
-        """`seed_of` numbers a chunk's random stream (dropout): both of its passes draw the same."""
+        """`seed_of` gives the seed of a chunk's random numbers (dropout), so that both passes draw the same."""
         self._size, self._model, self._seed_of, self._processes = size, model, seed_of, processes
         self._pending: list[_Pending] = []
         self._encoded = 0
@@ -71,7 +71,7 @@ class Chunks:
         self._encoded += -(-count // size)
         for module in tracking:
             setattr(module, TRACKING, True)
-        self._processes.all_reduce(leaf)  # each row is 0 but in one process
+        self._processes.all_reduce(leaf)  # each row is 0 in all processes but one
         leaf.requires_grad_()
         self._pending.append(_Pending(encode, leaf, parts))
         return leaf
@@ -83,7 +83,7 @@ class Chunks:
             self._model.zero_grad(set_to_none=True)
         for pending in self._pending:
             gradient = pending.leaf.grad
-            if gradient is None:  # the loss did not ask for them
+            if gradient is None:  # the loss does not depend on these features
                 continue
             for part in pending.parts:
                 found = part.graph

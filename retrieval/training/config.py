@@ -1,4 +1,4 @@
-"""The one file that describes a training run. Unknown keys are refused by name."""
+"""The configuration of a training run: one YAML file. Unknown keys are refused by name."""
 
 from __future__ import annotations
 
@@ -24,11 +24,12 @@ class _Strict(BaseModel):
 
 
 class ImageTower(_Strict):
-    """A timm architecture. `image_size` in pixels, square.
+    """A timm architecture. `image_size` is the edge length of the square input, in pixels.
 
-    It is trained from scratch, or from `start`: a file of weights of that architecture, or `package:NAME` for one that
-    a Python package carries. `locked_groups` of its layers, counted from the stem, then stay as they were.
-    With `layer_decay` each group learns at that share of the rate of the group above it, the last at the whole rate.
+    The tower is trained from scratch or from `start`: a weights file of the architecture, or `package:NAME` for weights
+    in a Python package. Then the first `locked_groups` groups of layers, counted from the stem, are not trained.
+    `layer_decay` multiplies the learning rate of each group of layers relative to the group above it; the last group
+    learns at the full rate.
     """
 
     timm_model: str = "tf_efficientnet_lite0"
@@ -43,12 +44,12 @@ class ImageTower(_Strict):
 
 
 class TextTower(_Strict):
-    """A BERT sentence encoder to start from: a folder, or `package:NAME` for one that a Python package carries.
+    """A BERT sentence encoder to start from: a folder, or `package:NAME` for an encoder in a Python package.
 
-    `vocabulary` keeps at most so many word pieces (all that the training texts use stay). `locked` trains only the
-    projection on top, on features computed once. Without it `locked_groups` (the embeddings are the first, then layer
-    by layer) stay as they were, and with `layer_decay` each group learns at that share of the rate of the group above
-    it; the projection, the last, learns at the whole rate.
+    `vocabulary` limits the number of word pieces; all pieces of the training texts are kept. `locked` trains only the
+    projection on top, on features that are computed once. With `locked: false`, the first `locked_groups` groups (the
+    embeddings, then layer by layer) are not trained, and `layer_decay` multiplies the learning rate of each group
+    relative to the group above it; the projection, the last group, learns at the full rate.
     """
 
     start: str
@@ -63,26 +64,28 @@ class TextTower(_Strict):
     def _layers_of_an_unlocked_tower(self) -> Self:
         given = sorted(self.model_fields_set & {"locked_groups", "layer_decay"})
         if self.locked and given:
-            raise ValueError(f"{' and '.join(given)} of the text tower: that is for one that is trained, locked: false")
+            raise ValueError(f"the text tower has {' and '.join(given)}, which needs locked: false")
         return self
 
 
 class Source(_Strict):
-    """One set of image-text pairs: `pairs`, a JSON-lines file with `image` (path beside the file), texts, `group`,
-    `split`; or `store`, a medlens store whose images and reports `medlens train` writes down as such a file: the
-    frames that pass the filter `where`, with `dev_share` of the patients as dev rows.
+    """One set of image-text pairs. Give either `pairs` or `store`.
 
-    `texts` maps fields, `templates` sentences with {field} in them, to how often they are drawn as the caption; the
-    first of them that a row has is the one that evaluation asks for.
-    `sentences` maps fields of several sentences to how often one of these is drawn.
-    `captions` maps fields that are captions of a publication's figures to how often they are drawn, as a whole or by
-    the sentence, without what they say of arrows, marks and panels.
-    `only` maps fields to the values of the rows that are taken (`licence: [CC BY, CC0]`).
-    `judged: false` leaves out the rows that are not for training: no figure is made where patients can't be told apart.
-    `attributes` maps a label set to the field that holds its value, or to a template of fields; `constants` gives the
-    value where all rows agree.
-    `sample` draws so many rows anew each epoch.
-    `rehearsal` marks, in a run that goes on from a model, a set that this model was trained on: the gate judges it.
+    `pairs` is a JSON-lines file with `image` (a path relative to the file), texts, `group` and `split`. `store` is a
+    medlens store: `medlens train` exports its images and reports as such a file. It exports the frames that pass the
+    filter `where`, and makes `dev_share` of the patients dev rows.
+
+    `texts` maps fields to the frequency with which they are drawn as the caption. `templates` does the same for
+    sentences with {field} in them. Evaluation uses the first of these texts that a row has.
+    `sentences` maps fields with several sentences to the frequency with which one of the sentences is drawn.
+    `captions` maps fields with captions of a publication's figures to the frequency with which they are drawn, whole or
+    by sentence, without the parts about arrows, marks and panels.
+    `only` maps fields to the values of the rows to use (`licence: [CC BY, CC0]`).
+    `judged: false` leaves out the rows that are not for training, for sets in which patients can't be told apart.
+    `attributes` maps a label set to the field with its value, or to a template of fields. `constants` gives the value
+    if all rows have the same.
+    `sample` draws this many rows anew each epoch.
+    `rehearsal` marks a set that the continued model was trained on; the gate measures how much of it is forgotten.
     """
 
     pairs: Path = Path()
@@ -105,9 +108,9 @@ class Source(_Strict):
     def _pairs_or_a_store(self) -> Self:
         given = self.model_fields_set
         if ("pairs" in given) == (self.store is not None):
-            raise ValueError("a set is either pairs: FILE or store: PLACE")
+            raise ValueError("a source needs either pairs: FILE or store: PLACE")
         if self.store is None and given & {"where", "dev_share"}:
-            raise ValueError("where and dev_share are for a store; a pairs file says the split of its rows")
+            raise ValueError("where and dev_share belong to a store; the rows of a pairs file have their own split")
         return self
 
     @field_validator("templates")
@@ -122,12 +125,15 @@ class Source(_Strict):
 
 
 class Augmentation(_Strict):
-    """Ranges of the random changes. Texts name sides: `flip` is the share of images that are mirrored with left and
-    right exchanged in their text; not those whose text names what lies on one side, such as the heart or the liver.
+    """Ranges of the random changes.
 
-    What tells a source and not what is shown is hidden: `coarse` of the images are read at a resolution down to
-    `coarsest` of theirs, `borders` get up to four bars of one grey along their edges, `marks` rectangles that cover
-    what may be burned in, and `inverted` have black and white exchanged."""
+    `flip` is the share of images that are mirrored, with left and right exchanged in their text. Images whose text
+    names an organ that lies on one side, such as the heart or the liver, are not mirrored.
+
+    Other changes hide the source of an image. `coarse` is the share of images that are read at a lower resolution, down
+    to `coarsest` of their own. `borders` is the share that gets up to four bars of one grey along the edges, `marks`
+    the share with rectangles over possible burned-in text, and `inverted` the share with black and white exchanged.
+    """
 
     rotation_degrees: Annotated[float, Field(ge=0, le=45)] = 10.0
     scale: tuple[Positive, Positive] = (0.8, 1.1)
@@ -146,16 +152,19 @@ class Augmentation(_Strict):
 
 
 class Unpaired(_Strict):
-    """Images without captions: a folder of pictures, or a JSON-lines file with `image`, and `group` and `split` where
-    it has them."""
+    """Images without captions: an image folder, or a JSON-lines file with `image`, and optionally `group` and
+    `split`."""
 
     path: Path
     terms: str = ""
 
 
 class WarmUp(_Strict):
-    """Training of the image tower without texts, before all else: each image is to be known again in another view of
-    it. It sees the training images of `data`, and `images`; `augmentation` makes the views."""
+    """Training of the image tower without texts, before the rest: the model learns to recognize an image in another
+    view.
+
+    It uses the training images of `data` and the additional `images`. `augmentation` makes the views.
+    """
 
     epochs: Count = 20
     batch_size: Annotated[int, Field(ge=4)] = 128
@@ -168,11 +177,11 @@ class WarmUp(_Strict):
 
 
 class Teacher(_Strict):
-    """A model that the trained one is to be like: any that medlens opens, by its name or folder.
+    """A model whose embeddings the trained model should reproduce: any model that medlens opens, by name or folder.
 
-    `embedding_weight` times 1 - cosine of the embeddings (through a linear head if widths differ) and
-    `similarity_weight` times the divergence of the similarities within a batch join the loss. The teacher's
-    similarities are taken at `temperature`, by default its own.
+    The loss gets two more terms: `embedding_weight` times 1 - cosine of the embeddings (through a linear head if the
+    widths differ), and `similarity_weight` times the divergence of the similarities within a batch. The teacher's
+    similarities use `temperature`, by default the teacher's own.
     """
 
     model: str | None = None
@@ -182,15 +191,19 @@ class Teacher(_Strict):
 
 
 class Objective(_Strict):
-    """A loss over a batch's images and texts, plus `prompt_weight` times cross-entropy over the prompts of each label
-    set. Equal texts are positives of all their images, and so are, with `near_equal`, texts whose features below the
-    locked tower's projection have at least that cosine (and the same sides and negations).
+    """A loss over the images and texts of a batch, plus `prompt_weight` times the cross-entropy over the prompts of
+    each label set.
 
-    `loss` is `infonce` (softmax over the batch) or `siglip` (each pair by itself, with a learned bias that starts at
-    `initial_bias`). `hard_negatives` adds for each image its own caption with left and right exchanged (`side`) or its
-    first finding denied (`negation`), as wrong; or the mirrored image as wrong of a text that names a side (`mirror`,
-    for at most an eighth of a batch); or another patient's caption that names other findings (`finding`),
-    drawn anew each step among those whose rows agree in the label set `region`.
+    Equal texts are positives of all their images. With `near_equal`, so are texts whose features below the locked
+    tower's projection have at least this cosine (and the same sides and negations).
+
+    `loss` is `infonce` (softmax over the batch) or `siglip` (each pair alone, with a learned bias that starts at
+    `initial_bias`).
+
+    `hard_negatives` adds wrong texts to each image: its own caption with left and right exchanged (`side`) or with its
+    first finding negated (`negation`), or another patient's caption with other findings (`finding`), drawn each step
+    among the rows with the same value of the label set `region`. `mirror` adds the mirrored image as a wrong image of a
+    text that names a side, for at most an eighth of a batch.
     """
 
     loss: Literal["infonce", "siglip"] = "infonce"
@@ -204,19 +217,20 @@ class Objective(_Strict):
 
 
 class Schedule(_Strict):
-    """AdamW, linear warm-up, cosine to `final_learning_rate`. `ema` averages the weights that are judged and saved.
+    """AdamW with linear warm-up, then cosine to `final_learning_rate`. `ema` averages the weights that are saved.
 
-    `chunk_size` encodes a batch so many items at a time, with one more forward pass and the memory of a chunk: a large
-    batch on a small device. Gradients are the batch's, but for batch norm, whose statistics are then a chunk's.
+    `chunk_size` encodes a batch in chunks of this size: a large batch fits on a small device, at the cost of one more
+    forward pass. Gradients are those of the whole batch, except for batch norm, whose statistics are those of a chunk.
 
-    `precision: bf16` runs the towers' forward passes in bfloat16 by autocast; weights, features, losses and evaluations
-    stay in float32.
+    `precision: bf16` runs the forward passes of the towers in bfloat16 by autocast; weights, features, losses and
+    evaluations stay in float32.
 
-    The first `small_share` of the epochs see images of `small_image_size` pixels: cheaper, and as good a start.
+    The first `small_share` of the epochs use images of `small_image_size` pixels, which is cheaper.
 
-    Every `evaluate_every` epochs the dev rows are judged and the state is saved. `keep_best` writes the weights of the
-    evaluation with the best R@10 (mean of both ways, of the source `judged_by`, else of all) in place of the last, and
-    `patience` ends the run after so many evaluations without a better one. Chosen so, the dev figures flatter.
+    Every `evaluate_every` epochs, the dev rows are evaluated and the state is saved. `keep_best` saves the weights with
+    the best R@10 (mean of both directions, of the source `judged_by`, by default of all sources) instead of the last
+    weights. `patience` ends the run after this many evaluations without an improvement. Weights chosen by the dev rows
+    make the figures on these rows slightly too good.
     """
 
     epochs: Count = 100
@@ -240,13 +254,13 @@ class Schedule(_Strict):
     def _best_is_kept(self) -> Self:
         for name in ("judged_by", "patience"):
             if getattr(self, name) is not None and not self.keep_best:
-                raise ValueError(f"{name} says how the best weights are found, and needs keep_best: true")
+                raise ValueError(f"{name} needs keep_best: true")
         return self
 
 
 class Gate(_Strict):
-    """How much a run that goes on from a model may forget: points of R@10 (mean of both ways) on the dev rows of each
-    source that is marked as rehearsal."""
+    """How much a run that continues a model may forget: percentage points of R@10 (mean of both directions), on the dev
+    rows of each source with rehearsal: true."""
 
     most_lost: Annotated[float, Field(ge=0, le=100)] = 2.0
 
@@ -255,8 +269,8 @@ class TrainingConfig(_Strict):
     """A whole run. `output` and label files are relative to the configuration's folder, pairs files too unless
     `load_config` is given another folder for them.
 
-    With `continue_from` (a shipped model, or a folder that `medlens train` wrote) the run goes on from that model: it
-    decides the architecture, the preprocessing and the vocabulary."""
+    With `continue_from` (a shipped model, or a folder that `medlens train` wrote), the run continues that model, which
+    decides the architecture and the preprocessing."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
     output: Path
@@ -279,15 +293,15 @@ class TrainingConfig(_Strict):
     @model_validator(mode="after")
     def _rehearsal_is_of_an_older_model(self) -> Self:
         if self.continue_from is None and any(source.rehearsal for source in self.data):
-            raise ValueError("data marked as rehearsal is for a run that goes on from a model, and needs continue_from")
+            raise ValueError("data with rehearsal: true needs continue_from, the model that was trained on it")
         if "gate" in self.model_fields_set and not any(source.rehearsal for source in self.data):
-            raise ValueError("the gate judges the sources that are marked as rehearsal, and there is none")
+            raise ValueError("gate needs at least one source with rehearsal: true")
         return self
 
     @model_validator(mode="after")
     def _near_texts_stay_where_they_are(self) -> Self:
         if self.objective.near_equal is not None and not self.text.locked:
-            raise ValueError("objective.near_equal compares the features of a locked text tower, and needs text.locked")
+            raise ValueError("objective.near_equal needs text.locked: true")
         return self
 
     @field_validator("data")
@@ -295,24 +309,26 @@ class TrainingConfig(_Strict):
     def _distinct(cls, data: tuple[Source, ...]) -> tuple[Source, ...]:
         places = [source.store or source.pairs for source in data]
         if len(set(places)) != len(places):
-            raise ValueError("a pairs file or a store is named twice")
+            raise ValueError("the same pairs file or store is named twice")
         return data
 
 
 def load_config(path: Path, data: Path | None = None, continue_from: str | None = None) -> TrainingConfig:
-    """Read and check a YAML file; relative pairs files are looked for in `data`, else beside the configuration.
+    """Read and validate a YAML file. Relative pairs files are searched in `data`, by default beside the configuration.
 
-    `continue_from` stands in for the file's: a model's name, or a path relative to where medlens runs.
-    Raises TrainingError naming each key that is wrong.
+    `continue_from` replaces the value of the file: the name of a model, or a path relative to the current folder.
+    Raises TrainingError, which names each wrong key.
     """
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as exc:
         raise TrainingError(f"the training configuration {path.name!r} can't be read: {exc.strerror}") from exc
-    except (yaml.YAMLError, ValueError) as exc:  # ValueError: no UTF-8, or a date such as 2001-13-01
-        raise TrainingError(f"{path.name!r} is no YAML: {' '.join(str(exc).split())}") from exc
+    except (yaml.YAMLError, ValueError) as exc:  # ValueError: not UTF-8, or a date such as 2001-13-01
+        raise TrainingError(f"{path.name!r} is not valid YAML: {' '.join(str(exc).split())}") from exc
     if not isinstance(values, dict):
-        raise TrainingError(f"{path.name!r} holds {type(values).__name__}, expected keys such as name, text and data")
+        raise TrainingError(
+            f"{path.name!r} contains a {type(values).__name__}, expected keys such as name, text and data"
+        )
     folder = path.resolve().parent
     if continue_from is not None:
         values = filled(values, find_folder(continue_from, Path.cwd()))
@@ -334,7 +350,7 @@ def _anchored_source(source: Source, data: Path) -> Source:
 
 
 def _anchored(config: TrainingConfig, folder: Path, data: Path) -> TrainingConfig:
-    """The same with relative paths made absolute."""
+    """The configuration with absolute paths."""
     sources = tuple(_anchored_source(source, data) for source in config.data)
 
     def start_of(start: str) -> str:
@@ -362,5 +378,5 @@ def _anchored(config: TrainingConfig, folder: Path, data: Path) -> TrainingConfi
 
 
 def with_teacher(config: TrainingConfig, model: str) -> TrainingConfig:
-    """The same with another teacher; the weights of what it teaches stay."""
+    """The configuration with another teacher model. The other settings of the teacher stay."""
     return config.model_copy(update={"teacher": (config.teacher or Teacher()).model_copy(update={"model": model})})

@@ -1,4 +1,4 @@
-"""What stays the same during a training run: what is trained on, where, and who is told."""
+"""The constants of a training run: its data, its device, and its callbacks."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ OnTeacher = Callable[[TeacherReport], None]
 
 
 def silent(*_: object) -> None:
-    """For whoever wants to be told nothing."""
+    """A callback that does nothing."""
 
 
 @dataclass(frozen=True)
 class TrainingContext:
-    """A run's surroundings. `work` is the folder of its state; the first process fills it before the others read it.
+    """The constants of a run. `work` is the folder of its state; the first process fills it before the others read it.
 
-    `restart` starts anew where a state is. `rehearsal` names the sources that the model which the run goes on from was
-    trained on. `tensorboard` is the folder for logs, None for no logs. `before_writing` raises where the model may not
-    be written. Only the first process calls what is told.
+    `restart` ignores an existing state. `rehearsal` names the sources that the continued model was trained on.
+    `tensorboard` is the folder for logs, None for no logs. `before_writing` raises if the model must not be written.
+    Only the first process calls the callbacks.
     """
 
     config: TrainingConfig

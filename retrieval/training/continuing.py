@@ -1,8 +1,8 @@
-"""Going on from a model that `medlens train` wrote, on other data.
+"""Continues training from a model that `medlens train` wrote, on other data.
 
-Weights (widened from fp16), tokenizer and vocabulary are those of its folder. A word that the vocabulary lacks is spelt
-with smaller pieces, at worst letter by letter, and one with a character that it lacks is [UNK]: the run counts both,
-since a text tower reads such texts worse.
+Weights (widened from fp16), tokenizer and vocabulary come from the folder of that model. A word that is not in the
+vocabulary is split into smaller pieces, at worst into letters; a word with an unknown character becomes [UNK]. The run
+counts both, because a text tower reads such texts worse.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ from retrieval.training.text_tower import rows_of_pieces, write_smaller_vocabula
 
 logger = logging.getLogger(__name__)
 
-OPTIONAL = "logit_bias"  # SigLIP's: a run may change the loss
+OPTIONAL = "logit_bias"  # the bias of SigLIP: a run may change the loss
 START_CARD = "START.md"
 WORDS = "text.transformer.embeddings.word_embeddings.weight"
-_NAMES = ("hf_model_name", "hf_tokenizer_name")  # where a model lies, not what it is
+_NAMES = ("hf_model_name", "hf_tokenizer_name")  # the location of a model, not a property of it
 
 
 @dataclass(frozen=True)
 class Spelling:
-    """How a vocabulary spells a source's texts: `unknown` of them hold an [UNK], `cut` are longer than is read."""
+    """How a vocabulary splits the texts of a source: `unknown` texts have an [UNK], `cut` texts are too long."""
 
     texts: int
     pieces_per_word: float
@@ -45,33 +45,33 @@ class Spelling:
 
 
 def require_same_model(config: TrainingConfig) -> None:
-    """Raises TrainingError unless the run would build the very model that it goes on from."""
+    """Raise TrainingError unless the run would build the same architecture as the model that it continues."""
     folder = config.continue_from
     if folder is None:
         return
     if config.output.resolve() == folder.resolve():
         raise TrainingError(
-            f"the output is the folder of the model {folder.name!r} that the run goes on from",
-            hint="Name another output: that model is judged again at the end.",
+            f"the output is the folder of the model {folder.name!r}, which the run continues",
+            hint="Choose another output: the run evaluates the old model again at the end.",
         )
     mine = config_from(model_config(config, folder), config.name)
     ours, theirs = _comparable(mine), _comparable(read_config(folder))
     unlike = sorted(key for key in ours.keys() | theirs.keys() if ours.get(key) != theirs.get(key))
     if unlike:
         raise TrainingError(
-            f"the model {folder.name!r} is built otherwise than `medlens train` would build it: {', '.join(unlike)}",
-            hint="A run goes on from a model that this version of medlens would train.",
+            f"the model {folder.name!r} differs from what `medlens train` would build in: {', '.join(unlike)}",
+            hint="A run can continue only a model that this version of medlens could have trained.",
         )
 
 
 def rehearsed(config: TrainingConfig, corpus: Corpus) -> list[str]:
-    """The names of the rehearsal sources, none without any. Raises TrainingError if none of them has a dev row."""
+    """The names of the rehearsal sources. Raises TrainingError if there are some and none has a dev row."""
     numbers = [number for number, source in enumerate(config.data) if source.rehearsal]
     names = source_names(config.data)
     if numbers and not any(row.split == "dev" and row.source in numbers for row in corpus.rows):
         raise TrainingError(
-            f"no rehearsal source has dev rows: {', '.join(names[number] for number in numbers)}",
-            hint="What is forgotten is judged on rows that the model was not trained on: give some the split 'dev'.",
+            f"none of the rehearsal sources has dev rows: {', '.join(names[number] for number in numbers)}",
+            hint="Set the split of some of their rows to 'dev': forgetting is measured on rows outside the training.",
         )
     return [names[number] for number in numbers]
 
@@ -90,8 +90,10 @@ def prepare_text_tower(config: TrainingConfig, texts: Iterable[str], out: Path) 
 
 
 def load_weights(model: torch.nn.Module, folder: Path, tower: Path) -> None:
-    """Fill the model from the folder's weights, of which those of a smaller vocabulary that the tokenizer in `tower`
-    has. Raises TrainingError if they are another architecture's."""
+    """Load the weights of the folder into the model. Of the word embeddings, load those in the vocabulary of `tower`.
+
+    Raises TrainingError if the weights belong to another architecture.
+    """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
@@ -108,7 +110,7 @@ def load_weights(model: torch.nn.Module, folder: Path, tower: Path) -> None:
     if unlike:
         raise TrainingError(
             f"{len(unlike)} tensors of {folder.name!r} are missing, unknown or of another shape, the first {unlike[0]}",
-            hint="Its configuration and its weights may be of two models.",
+            hint="Configuration and weights may belong to two different models.",
         )
     model.load_state_dict({name: value for name, value in given.items() if name in wanted}, strict=False)
 
@@ -121,7 +123,7 @@ def spelling_by_source(config: TrainingConfig, corpus: Corpus, tower: Path) -> d
         out[name] = spelling_of(tower / "tokenizer.json", texts, config.text.context_length)
         if out[name].unknown:
             logger.warning(
-                "%s: %d of %d texts hold a word with a character that the model's vocabulary lacks",
+                "%s: %d of %d texts have a word with a character that is not in the vocabulary of the model",
                 name,
                 out[name].unknown,
                 out[name].texts,

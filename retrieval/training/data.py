@@ -1,4 +1,4 @@
-"""Pairs files in, training rows out: texts, attributes, split by patient, and pixels in one memory-mapped file."""
+"""Reads pairs files into training rows (texts, attributes, split by patient) and caches their pixels in one file."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _READ_AHEAD = 256  # images
 
 @dataclass(frozen=True)
 class TrainingRow:
-    """One image and what is known of it. `texts` are (text, weight); `labels` an index per label set, -1 if unknown."""
+    """One image with its texts (text, weight) and labels: an index per label set, -1 if unknown."""
 
     image: Path
     group: str
@@ -38,17 +38,17 @@ class TrainingRow:
     source: int
     texts: tuple[tuple[str, float], ...]
     labels: tuple[int, ...] = ()
-    line: int = 0  # of its file, 0 for an image from a folder
+    line: int = 0  # the line in its file; 0 for an image from a folder
 
     @property
     def caption(self) -> str:
-        """The first text: the one that evaluation asks for."""
+        """The first text, which evaluation uses."""
         return self.texts[0][0]
 
 
 @dataclass(frozen=True)
 class Corpus:
-    """All rows of a run, with the SHA-256 of each pairs file by the source's name (`source_names`)."""
+    """All rows of a run, and the SHA-256 of each pairs file by the name of its source (`source_names`)."""
 
     rows: tuple[TrainingRow, ...]
     digests: dict[str, str] = field(default_factory=dict)
@@ -58,10 +58,11 @@ class Corpus:
 
 
 def read_corpus(sources: Sequence[Source], label_sets: Sequence[LabelSet]) -> Corpus:
-    """Read all pairs files; rows without any of the source's texts are left out.
+    """Read all pairs files. Rows without any of the texts of their source are left out.
 
-    Raises TrainingError for a file that is missing or malformed, a label set that a source names and the run does not
-    have, a source without a training row, or a group that lies on both sides of the split."""
+    Raises TrainingError for a missing or malformed file, for a label set that the run does not have, for a source
+    without a training row, and for a group that is on both sides of the split.
+    """
     rows: list[TrainingRow] = []
     digests: dict[str, str] = {}
     names = [label_set.name for label_set in label_sets]
@@ -69,14 +70,14 @@ def read_corpus(sources: Sequence[Source], label_sets: Sequence[LabelSet]) -> Co
         unknown = sorted({*source.attributes, *source.constants}.difference(names))
         if unknown:
             raise TrainingError(
-                f"{source.pairs.name} has attributes for {', '.join(unknown)}, which is none of the run's label sets "
-                f"({', '.join(names) or 'none'})",
-                hint="Name the label set under label_sets, or take its attribute out.",
+                f"{source.pairs.name} has attributes for {', '.join(unknown)}, which is not a label set of the run; "
+                f"its label sets are: {', '.join(names) or 'none'}",
+                hint="Add the label set under label_sets, or remove the attribute.",
             )
         if source.store is not None and source.pairs == Path():
             raise TrainingError(
-                "a store is no pairs file: its images and reports have to be written down as one first",
-                hint="`medlens train` does that; from Python, use indexer.tasks.training_pairs.export_pairs.",
+                "a store can't be read as a pairs file; its images and reports must be exported first",
+                hint="`medlens train` exports them. In Python, use medlens.export_pairs.",
             )
         file = read_pairs_file(source.pairs)
         digests[name] = file.sha256
@@ -84,8 +85,8 @@ def read_corpus(sources: Sequence[Source], label_sets: Sequence[LabelSet]) -> Co
         found = [row for line in taken if (row := _row(line, number, source, label_sets)).texts]
         if not any(row.split == "train" for row in found):
             raise TrainingError(
-                f"{source.pairs.name} has no row with a text whose split is 'train'",
-                hint=f"Texts are looked for in {', '.join([*source.texts, *source.templates]) or 'no field'}"
+                f"{source.pairs.name} has no row of the split 'train' with a text",
+                hint=f"The fields with texts are: {', '.join([*source.texts, *source.templates]) or 'none'}"
                 + (f", in rows whose {', '.join(source.only)} is one of `only`." if source.only else "."),
             )
         rows.extend(found)
@@ -96,9 +97,9 @@ def read_corpus(sources: Sequence[Source], label_sets: Sequence[LabelSet]) -> Co
 def cache_pixels(
     rows: Sequence[TrainingRow], preprocess: Preprocess, path: Path, progress: Progress
 ) -> npt.NDArray[np.uint8]:
-    """All images as grey uint8 [N, height, width], fitted as `preprocess` says, memory-mapped from `path`.
+    """All images as grey uint8 [N, height, width], fitted by `preprocess` and memory-mapped from `path`.
 
-    The file is made once per set of rows and size; a resumed run maps what is there.
+    The file is written once per set of rows and size. A resumed run maps the existing file.
     """
     height, width = preprocess.size
     shape = (len(rows), height, width)
@@ -109,9 +110,9 @@ def cache_pixels(
     if path.is_file() and stamp.is_file() and stamp.read_text(encoding="utf-8") == key:
         return np.memmap(path, np.uint8, "r", shape=shape)
     stamp.unlink(missing_ok=True)
-    with written_whole(path, alone=True) as made:  # a new file: to cut one that is mapped would kill its reader
+    with written_whole(path, alone=True) as made:  # a new file, because truncating a mapped file would crash its reader
         pixels = np.memmap(made, np.uint8, "w+", shape=shape)
-        with ThreadPoolExecutor() as threads:  # decoding and resizing let go of Python's lock
+        with ThreadPoolExecutor() as threads:  # decoding and resizing release the GIL
             for start in range(0, len(rows), _READ_AHEAD):
                 read = threads.map(lambda row: preprocess.fit(read_grey(row)), rows[start : start + _READ_AHEAD])
                 for i, picture in enumerate(read, start):
@@ -123,18 +124,18 @@ def cache_pixels(
 
 
 def read_grey(row: TrainingRow) -> npt.NDArray[np.uint8]:
-    """A row's image as it lies on disk, grey [H, W] uint8. Raises TrainingError if it can't be read."""
+    """The image of a row at its own size, grey [H, W] uint8. Raises TrainingError if it can't be read."""
     try:
         with Image.open(row.image) as picture:
-            if picture.mode[:1] in "IF":  # Pillow would clip them to white
-                raise ValueError(f"its pixels are of mode {picture.mode}, expected 8 bits a channel")
+            if picture.mode[:1] in "IF":  # Pillow would clip its values to white
+                raise ValueError(f"its pixels have the mode {picture.mode}, expected 8 bits per channel")
             return np.asarray(picture.convert("L"))
     except (OSError, ValueError, Image.DecompressionBombError) as exc:
         raise TrainingError(f"the training image {row.image.name!r} can't be read: {exc}") from exc
 
 
 def source_names(sources: Sequence[Source]) -> list[str]:
-    """A name for each source, none twice: its folder; with the file's name, and a number, where it takes them."""
+    """A distinct name for each source: its folder, with the file name and a number where needed."""
     names = [source.pairs.parent.name for source in sources]
     if len(set(names)) < len(names):
         names = ["/".join(source.pairs.parts[-2:]) for source in sources]
@@ -158,13 +159,13 @@ def epoch_order(corpus: Corpus, sources: Sequence[Source], seed: int, epoch: int
 
 
 def read_pairs_file(path: Path) -> RowFile:
-    """A source's rows, each with an image, a group and one of SPLITS. Raises TrainingError for any other."""
+    """Read the rows of a source. Raises TrainingError for a row without an image, a group or one of SPLITS."""
     file = read_row_file(
         path,
         what="pairs file",
         error=TrainingError,
         name="/".join(path.parts[-2:]),
-        hint="Pairs files are looked for in the folder given with --data, else beside the configuration.",
+        hint="Pairs files are searched in the folder of --data, by default beside the configuration.",
     )
     for line in file.lines:
         line.require("image", "group", error=TrainingError)
@@ -187,7 +188,7 @@ def _row(line: FileLine, number: int, source: Source, label_sets: Sequence[Label
     values = line.values
     texts = [(text, weight) for name, weight in source.texts.items() if (text := line.text(name))]
     lowered = {k: str(v).casefold() for k, v in values.items() if v not in (None, "")}
-    # A template that names a field which this row lacks says nothing about it.
+    # A template is left out if the row lacks one of its fields.
     texts += [(t.format(**lowered), w) for t, w in source.templates.items() if _fields_of(t) <= lowered.keys()]
     for name, weight in source.captions.items():
         texts += [(text, weight * share) for text, share in shares_of_caption(line.text(name))]
@@ -219,6 +220,6 @@ def _refuse_leaks(rows: Sequence[TrainingRow]) -> None:
     if held:
         group, line = next(iter(held.items()))
         raise TrainingError(
-            f"{len(held)} groups lie on both sides of the split (the first: lines {trained[group]} and {line})",
-            hint="Split by patient: all rows of a group belong to one side.",
+            f"{len(held)} groups are on both sides of the split (the first: lines {trained[group]} and {line})",
+            hint="Split by patient: all rows of a group belong to one split.",
         )

@@ -1,7 +1,7 @@
-"""The forgetting gate: what a model that went on to other data still knows of the old.
+"""The forgetting gate: how much a model that continued on other data has lost on its old data.
 
-The dev rows of each rehearsal source are judged by the same code before the first step and after the last. Patients are
-resampled, and both models see the same draws, so the interval is of their difference.
+The dev rows of each rehearsal source are evaluated before the first step and after the last one. Patients are resampled
+with the same draws for both models, so the interval belongs to the difference.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ _DEPTH = 10
 
 @dataclass(frozen=True)
 class Forgetting:
-    """R@10, the mean of both ways, of each rehearsal source with dev rows. `most_lost` is in points of it."""
+    """R@10 (mean of both directions) of each rehearsal source with dev rows. `most_lost` is in percentage points."""
 
     most_lost: float
     sources: dict[str, Difference]
 
     def lost(self, source: str) -> float:
-        """Points; below 0 if it knows more now."""
+        """The loss in percentage points; negative for a gain."""
         return -100 * self.sources[source].value
 
     @property
     def forgotten(self) -> list[str]:
-        """The sources that lost more than they may."""
+        """The sources that lost more than `most_lost`."""
         return [name for name in self.sources if self.lost(name) > self.most_lost + 1e-9]
 
     def line(self, source: str) -> str:
@@ -44,7 +44,7 @@ class Forgetting:
 
 
 def both_ways(forth: Direction, back: Direction) -> Judgement:
-    """The mean of both ways as one figure, resampled by patient."""
+    """The mean of both directions as one figure, resampled by patient."""
     hits = [way.figures.hits[_DEPTH].astype(np.float64) for way in (forth, back)]
     first = np.arange(len(hits[0]) + len(hits[1])) < len(hits[0])
     values = np.concatenate(hits)

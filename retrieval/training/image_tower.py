@@ -1,7 +1,7 @@
-"""The image tower's start: weights trained on ordinary photographs, where a configuration names them.
+"""Initial weights of the image tower, trained on ordinary photographs, if a configuration names them.
 
-A few thousand medical images teach a network of millions of weights little about edges and textures; photographs did
-that already. How many groups of layers stay as they were is the configuration's `locked_groups`.
+A few thousand medical images teach a network of millions of weights little about edges and textures; photographs teach
+it more. `locked_groups` of the configuration says how many groups of layers are not trained.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ _COUNTER = "num_batches_tracked"
 
 
 def find_weights(start: str) -> Path:
-    """The file of weights to start from. `package:NAME` looks into an installed Python package.
+    """The file of weights to start from. `package:NAME` names an installed Python package.
 
-    Raises TrainingError if there is none, or more than one.
+    Raises TrainingError if there is no such file, or more than one.
     """
     root = package_folder(start, "the weights of the image tower")
     if root is None:
         path = Path(start)
         if not path.is_file() or path.suffix not in SUFFIXES:
-            raise TrainingError(f"the image tower's start {path.name!r} is no file of weights ({', '.join(SUFFIXES)})")
+            raise TrainingError(f"image.start {path.name!r} is not a weights file, expected {' or '.join(SUFFIXES)}")
         return path
     found = sorted(path for path in root.rglob("*") if path.suffix in SUFFIXES)
     if len(found) != 1:
-        raise TrainingError(f"the Python package {root.name!r} carries {len(found)} files of weights, expected one")
+        raise TrainingError(f"the Python package {root.name!r} has {len(found)} weights files, expected one")
     return found[0]
 
 
@@ -54,8 +54,8 @@ def load_start(trunk: torch.nn.Module, path: Path) -> None:
         tensors = list(given.values())[: len(body)]
         if [t.shape for t in tensors] != [t.shape for _, t in body]:
             raise TrainingError(
-                f"{path.name} has {len(given)} tensors whose shapes are not those of the image tower ({len(wanted)})",
-                hint="image.timm_model must be the architecture that the weights were trained in.",
+                f"{path.name} has {len(given)} tensors that do not match the {len(wanted)} of the image tower",
+                hint="Set image.timm_model to the architecture of the weights.",
             )
         values = {name: tensor for (name, _), tensor in zip(body, tensors, strict=True)}
     trunk.load_state_dict(values, strict=False)
@@ -66,7 +66,9 @@ def lock_groups(trunk: torch.nn.Module, count: int) -> list[torch.nn.Module]:
     running statistics: they have to stay in evaluation mode. Raises TrainingError if nothing would be left to train."""
     groups = layer_groups(trunk)
     if count >= len(groups):
-        raise TrainingError(f"image.locked_groups is {count}, the image tower has {len(groups)} groups of layers")
+        raise TrainingError(
+            f"image.locked_groups is {count}, expected less than {len(groups)}, the groups of layers of the image tower"
+        )
     locked = {name for group in groups[:count] for name in group}
     owners = set()
     for name, parameter in trunk.named_parameters():
@@ -91,7 +93,7 @@ def _tensors(path: Path) -> dict[str, torch.Tensor]:
         else:
             values = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as exc:
-        raise TrainingError(f"{path.name} can't be read as weights: {type(exc).__name__}") from exc
+        raise TrainingError(f"the weights file {path.name} can't be read: {type(exc).__name__}") from exc
     items: Iterable[tuple[str, Any]] = values.items() if isinstance(values, dict) else ()
     return {name: t for name, t in items if isinstance(t, torch.Tensor) and not name.endswith(_COUNTER)}
 
@@ -99,5 +101,5 @@ def _tensors(path: Path) -> dict[str, torch.Tensor]:
 def _last_linear(trunk: torch.nn.Module) -> str:
     names = [name for name, module in trunk.named_modules() if isinstance(module, torch.nn.Linear)]
     if not names:
-        raise TrainingError(f"the image tower {type(trunk).__name__} ends in no linear layer")
+        raise TrainingError(f"the image tower {type(trunk).__name__} has no linear layer")
     return f"{names[-1]}."

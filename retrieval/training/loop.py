@@ -1,7 +1,7 @@
 """The loop of a training run: its state, one epoch, one step.
 
-Every random number is a function of the seed and of the step, so a run that is killed and goes on from its last state
-gives the same weights as one that was not (on the same machine, on the CPU).
+Every random number is a function of the seed and the step. A run that was killed and resumed from its last state gives
+the same weights as an uninterrupted run (on the same machine, on the CPU).
 """
 
 from __future__ import annotations
@@ -38,15 +38,15 @@ from retrieval.training.teacher import Distillation, TeacherEmbeddings
 from retrieval.training.texts import TextEncoder, Texts
 from retrieval.training.validation import Validator, normalised
 
-CANVAS = 1.25  # training images are kept this much larger than the model's input, for the crops
+CANVAS = 1.25  # the size of cached training images relative to the model's input, to allow crops
 MIRRORED = 1 / 8  # of a batch, at most, are encoded a second time as mirrored images
 SCALE_MAX = 100.0  # CLIP's bound on the logit scale
 
 
 @dataclass(eq=False)
 class Loop:
-    """What changes from step to step (model, averaged model, optimizer, counts), and what was computed once for all of
-    them. `set_up.set_up` makes one.
+    """The state of a run (model, averaged model, optimizer, counts) and its precomputed values. `set_up.set_up` creates
+    it.
 
     `train_numbers` are the rows of the corpus that are trained on, ascending, and `canvas` their grey images.
     """
@@ -76,7 +76,7 @@ class Loop:
         return self.context.device
 
     def distil_from(self, embeddings: TeacherEmbeddings) -> None:
-        """Let a teacher's embeddings join the objective, before the first step or `load`."""
+        """Add the distillation losses to the objective. Call it before the first step and before `load`."""
         self.distillation = Distillation(embeddings, self.config).to(self.device)
         peak = self.config.schedule.learning_rate
         if head := list(self.distillation.parameters()):
@@ -173,13 +173,13 @@ class Loop:
         }
 
     def _flipped(self, canvas: torch.Tensor, chosen: list[int]) -> tuple[torch.Tensor, list[int]]:
-        """Some of the images mirrored, with what their texts then say."""
+        """Mirror some of the images, and replace their texts by the mirrored texts."""
         flips = self._flips(chosen)
         turned = torch.where(torch.from_numpy(flips).to(canvas.device)[:, None, None, None], canvas.flip(-1), canvas)
         return turned, [self.texts.mirrored[t] if flip else t for t, flip in zip(chosen, flips, strict=True)]
 
     def _flips(self, chosen: list[int]) -> npt.NDArray[np.bool_]:
-        """Which images of the step are mirrored: none whose text can't be."""
+        """Which images of the step are mirrored. Only images with a mirrored text are."""
         rng = np.random.default_rng([self.config.seed, self.step, 3])
         able = np.array([text in self.texts.mirrored for text in chosen], bool)
         flips: npt.NDArray[np.bool_] = able & (rng.random(len(chosen)) < self.config.augmentation.flip)

@@ -1,4 +1,4 @@
-"""The model that is trained, built from a configuration as it will be loaded again."""
+"""Builds the model to train from a configuration."""
 
 from __future__ import annotations
 
@@ -39,5 +39,5 @@ def build_model(config: TrainingConfig, work: Path) -> tuple[Any, Any]:
     except (RuntimeError, ValueError, TypeError, AssertionError, EncoderError) as exc:
         raise TrainingError(f"the model can't be built: {exc}") from exc
     if widths != {config.embed_dim}:
-        raise TrainingError(f"the image tower gives {sorted(widths)} numbers an image, expected {config.embed_dim}")
+        raise TrainingError(f"the image tower returns vectors of {sorted(widths)} numbers, expected {config.embed_dim}")
     return model.to(memory_format=torch.channels_last), tokenizer

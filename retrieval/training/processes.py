@@ -1,4 +1,4 @@
-"""The processes of one run, as torchrun starts them: one each for several GPUs, or for several machines."""
+"""The processes of one run, as torchrun starts them: one per GPU, on one or several machines."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from retrieval.errors import TrainingError
 
 @dataclass(frozen=True)
 class Processes:
-    """Which of how many this one is. The first writes."""
+    """The number of processes and the rank of this one. The first process writes files."""
 
     rank: int = 0
     count: int = 1
@@ -26,12 +26,12 @@ class Processes:
         return self.rank == 0
 
     def wait(self) -> None:
-        """Until all are here."""
+        """Wait until all processes have called this."""
         if self.count > 1:
             dist.barrier()
 
     def broadcast(self, value: Any) -> Any:
-        """The first's `value` (anything that pickles), in every process."""
+        """The first process's `value` (anything that can be pickled), in every process."""
         if self.count == 1:
             return value
         held = [value]
@@ -39,7 +39,7 @@ class Processes:
         return held[0]
 
     def all_reduce(self, values: torch.Tensor) -> None:
-        """In place, the sum over the processes."""
+        """Replace the values by their sum over the processes."""
         if self.count > 1:
             dist.all_reduce(values)
 
@@ -83,8 +83,8 @@ def joined(device: torch.device) -> Iterator[tuple[Processes, torch.device]]:
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     except (RuntimeError, ValueError) as exc:
         raise TrainingError(
-            f"this process can't join the {count} of WORLD_SIZE: {exc}",
-            hint="Start all of them with: torchrun --nproc-per-node N --no-python medlens train CONFIG",
+            f"this process can't join the {count} processes of WORLD_SIZE: {exc}",
+            hint="Start all processes with: torchrun --nproc-per-node N --no-python medlens train CONFIG",
         ) from exc
     try:
         yield Processes(dist.get_rank(), count), device

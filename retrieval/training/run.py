@@ -80,7 +80,7 @@ def train(
     label_sets = [load_labels(name) for name in config.label_sets]
     corpus = read_corpus(config.data, label_sets)
     _check_judged(config, corpus)
-    ablation_lines(config.ablations)  # the card needs them at the end: what is none is said now
+    ablation_lines(config.ablations)  # the card needs them at the end, so a bad file is refused now
     require_same_model(config)
     rehearsal = rehearsed(config, corpus)
     with joined(torch.device(choose_device(device, "fp32").name)) as (processes, place):
@@ -115,7 +115,7 @@ def _train(context: TrainingContext) -> TrainingResult:
     if state is not None:
         loop.load(state)
         history.load(state)
-        logger.info("going on after epoch %d", loop.epoch)
+        logger.info("the run continues after epoch %d", loop.epoch)
     else:
         warm_up(loop, unpaired, fingerprint)
     started = time.monotonic()
@@ -176,7 +176,7 @@ def _epochs(loop: Loop, history: _History, fingerprint: str) -> int:
 
 
 def _distil(loop: Loop, teacher: ClipEncoder) -> TeacherReport:
-    """Let a loop learn from a teacher."""
+    """Add the distillation losses of a teacher to a loop."""
     context, spec = loop.context, teacher.spec
     embeddings = TeacherEmbeddings(
         teacher, loop.texts, context.corpus.rows, context.work, context.processes, context.on_progress
@@ -234,8 +234,8 @@ def _check_judged(config: TrainingConfig, corpus: Corpus) -> None:
     if not judged or (wanted is not None and wanted not in judged):
         of = f" of {wanted!r}" if wanted is not None else ""
         raise TrainingError(
-            f"schedule.keep_best needs dev rows{of}, found: {', '.join(judged) or 'none'}",
-            hint="Give rows the split 'dev', or name under schedule.judged_by a source that has some.",
+            f"schedule.keep_best needs dev rows{of}; the sources with dev rows are: {', '.join(judged) or 'none'}",
+            hint="Set the split of some rows to 'dev', or set schedule.judged_by to a source that has dev rows.",
         )
 
 

@@ -1,7 +1,7 @@
-"""What a run logs for TensorBoard: loss, rates and temperature by step, the dev figures by evaluation.
+"""The TensorBoard log of a run: loss, rates and temperature per step, and the dev figures per evaluation.
 
-A run that goes on from its last state repeats the steps after it. The log is told so when it is opened: TensorBoard
-then drops what was logged from there on, so that no step stands there twice.
+A resumed run repeats the steps after its last state. When the log is opened, TensorBoard drops the entries from that
+step on, so that no step is logged twice.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from retrieval.training.validation import RECALL_AT, Figures
 
 
 class Scalars(Protocol):
-    """Where a run's numbers go. Steps count from 1."""
+    """A destination for the numbers of a run. Steps count from 1."""
 
     def step(self, step: int, values: Mapping[str, float]) -> None: ...
 
@@ -26,7 +26,7 @@ class Scalars(Protocol):
 
 
 class NoScalars:
-    """Nowhere."""
+    """Discards all numbers."""
 
     def step(self, step: int, values: Mapping[str, float]) -> None:
         pass
@@ -39,7 +39,7 @@ class NoScalars:
 
 
 class TensorBoardScalars:
-    """Event files in a folder."""
+    """Writes TensorBoard event files into a folder."""
 
     def __init__(self, folder: Path, done: int) -> None:
         """`done` is the number of steps that the run has behind it. Raises TrainingError as `require_tensorboard` and

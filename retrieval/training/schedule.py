@@ -1,4 +1,4 @@
-"""How far each step goes: AdamW's groups, the learning rate over the run, the averaged weights, the random streams."""
+"""The optimizer of a run: AdamW's groups, learning rates, averaged weights, and seeds of random numbers."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def make_optimizer(model: Any, config: TrainingConfig) -> torch.optim.AdamW:
 
 
 def rate_at(schedule: Schedule, step: int, total: int) -> float:
-    """The learning rate of a step as a share of its peak: linear warm-up, then cosine."""
+    """The learning rate of a step, relative to its peak: linear warm-up, then cosine."""
     if step < schedule.warmup_steps:
         return (step + 1) / schedule.warmup_steps
     done = (step - schedule.warmup_steps) / max(total - schedule.warmup_steps, 1)
@@ -44,7 +44,7 @@ def rate_at(schedule: Schedule, step: int, total: int) -> float:
 
 
 def image_side(config: TrainingConfig, epoch: int) -> int:
-    """Pixels along an edge of an epoch's training images."""
+    """The edge length in pixels of the training images of an epoch."""
     schedule = config.schedule
     if schedule.small_image_size is not None and epoch < schedule.small_share * schedule.epochs:
         return schedule.small_image_size
@@ -53,7 +53,7 @@ def image_side(config: TrainingConfig, epoch: int) -> int:
 
 def warmed_ema(most: float) -> Callable[[Any, Any, Any], None]:
     """An exponential moving average for AveragedModel whose decay rises with the number n of updates to `most`:
-    min(most, (1 + n) / (10 + n)). With a fixed decay the first evaluations would judge the random start."""
+    min(most, (1 + n) / (10 + n)). With a fixed decay, the first evaluations would measure the initial weights."""
 
     @torch.no_grad()
     def update(averaged: Any, current: Any, number: Any) -> None:
@@ -64,5 +64,5 @@ def warmed_ema(most: float) -> Callable[[Any, Any, Any], None]:
 
 
 def step_seed(seed: int, step: int, *stream: int) -> int:
-    """A seed for torch that is a function of the run's seed, the step and what it is for."""
+    """A seed for torch: a function of the seed of the run, the step and the purpose."""
     return int(np.random.SeedSequence([seed, step, *stream]).generate_state(1, np.uint64)[0] >> np.uint64(1))

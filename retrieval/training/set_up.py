@@ -1,4 +1,4 @@
-"""From what a run is to train on to a `Loop` that can take its first step."""
+"""Builds the `Loop` of a run, ready for its first step."""
 
 from __future__ import annotations
 
@@ -51,8 +51,8 @@ def set_up(context: TrainingContext) -> Loop:
 
     train_numbers = corpus.of_split("train")
     train = [corpus.rows[i] for i in train_numbers]
-    asked = "finding" in config.objective.hard_negatives
-    other_findings = OtherFindings(train, context.label_sets, config, encode_texts) if asked else None
+    use_findings = "finding" in config.objective.hard_negatives
+    other_findings = OtherFindings(train, context.label_sets, config, encode_texts) if use_findings else None
     canvas = cache_pixels(train, preprocess_of(config, CANVAS), work / "train.pixels", context.on_progress)
     dev = [row for row in corpus.rows if row.split == "dev"]
     pixels = cache_pixels(dev, preprocess_of(config), work / "dev.pixels", context.on_progress)
@@ -60,7 +60,9 @@ def set_up(context: TrainingContext) -> Loop:
         context.processes.wait()  # the others may read now
     images = len(context.order_of_epoch(0))
     if images < config.schedule.batch_size:
-        raise TrainingError(f"an epoch has {images} images, fewer than one batch of {config.schedule.batch_size}")
+        raise TrainingError(
+            f"an epoch has {images} images, expected at least one batch of {config.schedule.batch_size}"
+        )
     return Loop(
         context=context,
         texts=texts,

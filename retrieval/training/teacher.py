@@ -1,12 +1,12 @@
-"""A big model as the teacher of a small one: its embeddings of the training rows, made once, and what is learned of it.
+"""Distillation: a small model learns from the embeddings that a large one, the teacher, has of the training rows.
 
-Two losses join the training's own (after CLIP-KD, Yang et al. 2024): the student's embeddings, through one linear head
-if the widths differ, point where the teacher's do; and over a batch the student is as sure of which text belongs to
-which image as the teacher is. The head is shared by images and texts, so that it can't undo what ties
-these to each other, and is thrown away afterwards.
+Two losses are added to the loss of the training (after CLIP-KD, Yang et al. 2024). The first pulls the student's
+embeddings towards the teacher's, through one linear head if their widths differ. The second makes the student's
+similarities between the images and texts of a batch follow the teacher's. Images and texts share the head, so that it
+can't separate them; it is discarded after the training.
 
-The teacher sees each image as it lies on disk, through its own preprocessing; the student sees an augmented view, and
-learns that it means the same. Of a mirrored image with a mirrored text the teacher has said nothing: it is left out.
+The teacher encodes each image unchanged, with its own preprocessing. The student sees an augmented view. Mirrored
+images with mirrored texts are left out, because the teacher has no embeddings of them.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ Floats = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class TeacherReport:
-    """What the card says of a teacher: `figures` are its own on the student's dev rows."""
+    """The facts about a teacher for the model card. `figures` are the teacher's on the dev rows of the student."""
 
     name: str
     weights_sha256: str
@@ -52,7 +52,7 @@ def open_teacher(config: TrainingConfig, device: str) -> ClipEncoder | None:
     if config.teacher is None:
         return None
     if config.teacher.model is None:
-        raise TrainingError("the section teacher names no model", hint="Name it there, or with --teacher MODEL.")
+        raise TrainingError("the section teacher has no model", hint="Set teacher.model, or use --teacher MODEL.")
     return ClipEncoder.load(config.teacher.model, device)
 
 
@@ -68,7 +68,7 @@ class TeacherEmbeddings:
         processes: Processes,
         progress: Progress,
     ) -> None:
-        """Computed by the first process and kept in `work`, mapped from there by all, and when the run goes on."""
+        """The first process computes them and stores them in `work`; all processes and resumed runs map the files."""
         self.logit_scale = encoder.logit_scale
         self.embed_dim = encoder.embed_dim
         if not processes.first:
@@ -96,7 +96,7 @@ class TeacherEmbeddings:
             processes.wait()
 
     def figures(self, validator: Validator, texts: Texts) -> Figures:
-        """The teacher's, as the student will be judged."""
+        """The figures of the teacher on the rows that validate the student."""
         return validator.figures_of(self.dev, lambda said: self.texts[[texts.ids[text] for text in said]])
 
 

@@ -1,7 +1,7 @@
 """A sentence encoder with a smaller vocabulary, as the start of a text tower.
 
-all-MiniLM-L6-v2 spends half of its weights on 30,522 word pieces, a third of which are other scripts, unused slots and
-rare names. A word whose piece is gone is spelt with smaller pieces: nothing becomes unreadable.
+Half of the weights of all-MiniLM-L6-v2 belong to 30,522 word pieces, a third of which are other scripts, unused slots
+and rare names. A word without its own piece is split into smaller pieces, so all texts stay readable.
 """
 
 from __future__ import annotations
@@ -26,15 +26,13 @@ _READABLE = set(string.ascii_lowercase + string.digits + string.punctuation + "Â
 def find_start(start: str) -> Path:
     """The folder of the encoder to start from. `package:NAME` looks into an installed Python package.
 
-    Raises TrainingError if there is none, or if it is no BERT with a WordPiece tokenizer.
+    Raises TrainingError if there is no encoder.
     """
     root = package_folder(start, "the text encoder")
     if root is not None:
         folders = [p.parent for p in sorted(root.rglob("tokenizer.json"))]
         if not folders:
-            raise TrainingError(
-                f"the Python package {root.name!r} carries no tokenizer.json, expected a sentence encoder"
-            )
+            raise TrainingError(f"the Python package {root.name!r} has no tokenizer.json, expected a sentence encoder")
         return folders[0]
     folder = Path(start)
     missing = [n for n in ("config.json", "tokenizer.json", "model.safetensors") if not (folder / n).is_file()]
@@ -58,11 +56,11 @@ def write_text_tower(tower: TextTower, texts: Iterable[str], out: Path) -> None:
     positions = int(config["max_position_embeddings"])
     if positions < tower.context_length:
         raise TrainingError(
-            f"the text encoder reads {positions} word pieces at most, context_length is {tower.context_length}",
+            f"context_length is {tower.context_length}, but the text encoder reads at most {positions} word pieces",
             hint=f"Set context_length to {positions} or less.",
         )
     if not (tokenizer.get("normalizer") or {}).get("lowercase"):
-        raise TrainingError("the text encoder tells capitals from small letters, expected an uncased BERT")
+        raise TrainingError("the text encoder is case-sensitive, expected an uncased BERT")
     state = {k.removeprefix("bert."): v for k, v in load_file(start / "model.safetensors").items()}
     state = {k: v for k, v in state.items() if k.startswith(("embeddings.", "encoder."))}
     old_ids: dict[str, int] = tokenizer["model"]["vocab"]
@@ -86,7 +84,7 @@ def write_text_tower(tower: TextTower, texts: Iterable[str], out: Path) -> None:
 def write_smaller_vocabulary(folder: Path, texts: Iterable[str], limit: int, out: Path) -> None:
     """Write config.json and tokenizer of the text tower in `folder` with at most `limit` word pieces into `out`.
 
-    All that the texts use stay. `rows_of_pieces` takes the rows of its weights that go with them.
+    All word pieces of the texts are kept. `rows_of_pieces` gives the rows of their weights.
     """
     config: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     tokenizer: dict[str, Any] = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
@@ -99,7 +97,7 @@ def write_smaller_vocabulary(folder: Path, texts: Iterable[str], limit: int, out
 
 
 def rows_of_pieces(folder: Path, smaller: Path) -> list[int]:
-    """Where in the vocabulary of `folder` each word piece of the smaller one stands."""
+    """The position in the vocabulary of `folder` of each word piece of the smaller vocabulary."""
     old, new = (
         json.loads((place / "tokenizer.json").read_text(encoding="utf-8"))["model"]["vocab"]
         for place in (folder, smaller)
@@ -124,9 +122,11 @@ def lock_text_groups(text: Any, count: int) -> None:
     """Lock the first `count` groups of layers of open_clip's text tower: the embeddings, then layer by layer. Raises
     TrainingError if there are not so many."""
     above = text_groups_above(text)
-    groups = max(above.values())  # the projection is none of them
+    groups = max(above.values())  # without the projection
     if count > groups:
-        raise TrainingError(f"text.locked_groups is {count}, the text tower has {groups} groups of layers")
+        raise TrainingError(
+            f"text.locked_groups is {count}, expected at most {groups}, the groups of layers of the text tower"
+        )
     for name, parameter in text.named_parameters():
         if above[name] > groups - count:
             parameter.requires_grad_(False)
@@ -154,7 +154,7 @@ def _used_pieces(start: Path, texts: Iterable[str]) -> set[str]:
 
 
 def _kept_pieces(old_ids: dict[str, int], used: set[str], limit: int | None) -> list[str]:
-    """Special pieces, all that is used, single characters; then readable ones in BERT's order, to `limit`."""
+    """Special pieces, all used pieces and single characters; then readable pieces in BERT's order, up to `limit`."""
     in_order = sorted(old_ids, key=old_ids.__getitem__)
     always = [p for p in in_order if p in SPECIAL or p in used or (len(p.removeprefix("##")) == 1 and _readable(p))]
     chosen = dict.fromkeys(always)
@@ -171,7 +171,7 @@ def _readable(piece: str) -> bool:
 
 
 def _renumbered(tokenizer: dict[str, Any], new_ids: dict[str, int]) -> dict[str, Any]:
-    """tokenizer.json with the new ids everywhere an id stands, without padding or truncation (the caller decides)."""
+    """tokenizer.json with the new ids, without padding and truncation (the caller decides on both)."""
     out: dict[str, Any] = json.loads(json.dumps(tokenizer))
     out["model"]["vocab"] = new_ids
     out["added_tokens"] = [t | {"id": new_ids[t["content"]]} for t in out["added_tokens"] if t["content"] in new_ids]

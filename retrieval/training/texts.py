@@ -22,7 +22,7 @@ _VERSIONS = {"side": exchanged, "negation": negated}
 
 
 class Texts:
-    """Every text that training or evaluation can ask for, each once, by number (`ids`).
+    """Every text that training or evaluation uses, each once, by number (`ids`).
 
     `mirrored` maps a training text to the text of the mirrored image, where there is one. `hard` maps a text to its
     versions that are almost the same and wrong. `sided` are the texts that a mirrored image makes wrong. `assertions`
@@ -63,9 +63,9 @@ class TextEncoder:
         self._tokenizer = tokenizer
 
     def lock(self, model: Any, cache: Path, progress: Progress) -> None:
-        """Compute the transformer's output for every text: from here on only the projection is asked.
+        """Compute the transformer's output for every text. From then on, only the projection is evaluated.
 
-        `cache` keeps it for a run that is resumed, as long as texts, tokens and transformer are the same.
+        `cache` stores the output for a resumed run, which uses it if texts, tokens and transformer are the same.
         """
         encoder = model.text.eval()
         texts = self.texts.all

@@ -1,7 +1,7 @@
 """Images without captions, for the warm-up: a folder of pictures, or the training rows of a JSON-lines file.
 
-Nothing that is held out may come in by this door: neither an image of a row that is not for training, nor a copy of
-one, nor another image of its patient.
+Held-out images are excluded: images of rows that are not for training, copies of them, and other images of their
+patients.
 """
 
 from __future__ import annotations
@@ -50,8 +50,8 @@ def read_unpaired(config: TrainingConfig, corpus: Corpus) -> list[UnpairedSet]:
         found = [row for row in rows if row.image.resolve() not in known and not held.holds(row)]
         if not found:
             raise TrainingError(
-                f"warm_up.images: {entry.path.name!r} gives no image that the run does not hold out or have already",
-                hint=f"Expected a folder of pictures ({', '.join(SUFFIXES)}), or a JSON-lines file with training rows.",
+                f"warm_up.images: {entry.path.name!r} has no new image; all are held out or already part of the run",
+                hint=f"Expected an image folder ({', '.join(SUFFIXES)}), or a JSON-lines file with training rows.",
             )
         known.update(row.image.resolve() for row in found)
         name = entry.path.name if entry.path.is_dir() else "/".join(entry.path.parts[-2:])
@@ -99,7 +99,7 @@ def _rows_of(entry: Unpaired, held: _HeldOut) -> tuple[list[TrainingRow], str | 
         entry.path,
         what="list of images",
         error=TrainingError,
-        hint="warm_up.images names folders of pictures and JSON-lines files, relative as pairs files are.",
+        hint="warm_up.images lists image folders and JSON-lines files, relative to the folder of the pairs files.",
     )
     rows = []
     for line in file.lines:

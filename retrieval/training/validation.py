@@ -1,4 +1,5 @@
-"""What a model can do on the dev rows: retrieval over each source's gallery, zero-shot labels; and the run's table."""
+"""Validates a model on the dev rows: retrieval over each source's gallery, zero-shot labels, and the table of
+epochs."""
 
 from __future__ import annotations
 
@@ -27,7 +28,7 @@ RECALL_AT = 10  # what the best epoch is chosen by
 
 @dataclass(frozen=True)
 class Figures:
-    """What the model can do on the rows of the split `dev`."""
+    """The figures of a model on the rows of the split `dev`."""
 
     retrieval: dict[str, RetrievalFigures]  # by source
     zero_shot: dict[str, list[ZeroShotFigures]]  # by source
@@ -59,7 +60,7 @@ class Epoch:
 
 
 class Validator:
-    """The dev rows, and how a model is judged on them."""
+    """Evaluates models on the dev rows."""
 
     def __init__(
         self,
@@ -74,14 +75,15 @@ class Validator:
         self._texts = texts
 
     def figures(self, model: Any, resamples: int = 2000) -> Figures:
-        """Per source. `model` is in evaluation mode. One resample means no interval."""
+        """The figures by source. `model` is in evaluation mode. With one resample, there are no intervals."""
         if not self._rows:
             return Figures({}, {})
         with torch.inference_mode():
             return self.figures_of(self._images(model), lambda texts: self._features(model, texts), resamples)
 
     def figures_of(self, images: Floats, features_of: Callable[[list[str]], Floats], resamples: int = 2000) -> Figures:
-        """The same of any model, by its embeddings of the rows [N, D] and what it makes of texts, of unit norm."""
+        """The figures of any model, from its embeddings of the rows [N, D] and a function that embeds texts, of unit
+        norm."""
         retrieval, zero_shot = {}, {}
         if not self._rows:
             return Figures({}, {})
@@ -104,7 +106,7 @@ class Validator:
         return Figures(retrieval, zero_shot)
 
     def recall_by_source(self, model: Any, sources: Sequence[str]) -> dict[str, Judgement]:
-        """R@10 by source, the mean of both ways, of those sources that have dev rows. For `forgetting.compared`."""
+        """R@10 (mean of both directions) of the sources that have dev rows, for `forgetting.compared`."""
         names = source_names(self._config.data)
         wanted = [i for i, row in enumerate(self._rows) if names[row.source] in sources]
         if not wanted:

@@ -1,9 +1,9 @@
-"""The image tower before any caption: it learns to know an image again in another crop, contrast and noise.
+"""Warm-up: trains the image tower without captions, to recognize an image in another crop, contrast and noise.
 
-SimCLR (Chen et al. 2020): two views of each image are pulled together and pushed from those of all others. Masked
-prediction needs a decoder and suits transformers; here the towers are mostly small convolutional networks, and
-`schedule.chunk_size` gives a small device the large batch that a contrastive loss likes. Two images of one patient are
-not pushed apart. What is learned on (a small network above the embedding) is thrown away.
+SimCLR (Chen et al. 2020): the two views of an image are pulled together, and the views of different images are pushed
+apart, except images of one patient. Masked prediction would need a decoder and suits transformers, while these towers
+are mostly small convolutional networks. `schedule.chunk_size` allows the large batches that a contrastive loss needs.
+The projector, a small network above the embedding, is discarded after the warm-up.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from retrieval.training.loop import CANVAS, Loop
 from retrieval.training.schedule import image_side, make_optimizer, rate_at, step_seed
 from retrieval.training.unpaired import UnpairedSet
 
-PROJECTED = 128  # numbers that the views are compared by
+PROJECTED = 128  # the width of the projector, in which views are compared
 
 
 def two_views(first: torch.Tensor, second: torch.Tensor, groups: torch.Tensor, temperature: float) -> torch.Tensor:
@@ -47,10 +47,10 @@ def two_views(first: torch.Tensor, second: torch.Tensor, groups: torch.Tensor, t
 
 
 def warm_up(loop: Loop, sets: Sequence[UnpairedSet], fingerprint: str) -> None:
-    """Train a loop's image tower on its training images and those of `sets`, or go on from the state in its folder.
+    """Train the image tower of a loop on its training images and those of `sets`, or resume from the saved state.
 
-    `fingerprint` is the run's. Raises TrainingError if there are fewer images than one batch, or if the loss is no
-    number; KeyboardInterrupt leaves the last state.
+    `fingerprint` identifies the run. Raises TrainingError if there are fewer images than one batch, or if the loss is
+    not finite. KeyboardInterrupt leaves the last state on disk.
     """
     settings, context = loop.config.warm_up, loop.context
     if settings is None:
@@ -104,8 +104,8 @@ class _WarmUp:
         self.steps = len(self.groups) // settings.batch_size
         if not self.steps:
             raise TrainingError(
-                f"the warm-up has {len(self.groups)} images, fewer than one batch of {settings.batch_size}",
-                hint="Lower warm_up.batch_size, or name more under warm_up.images.",
+                f"the warm-up has {len(self.groups)} images, expected at least one batch of {settings.batch_size}",
+                hint="Lower warm_up.batch_size, or add images under warm_up.images.",
             )
 
     @property

@@ -1,17 +1,17 @@
-"""A calibration: what turns one model's logits over one label set into probabilities, thresholds and honest doubt.
+"""A calibration: turns one model's logits over one label set into probabilities, thresholds and prediction sets.
 
-It is fitted on labelled rows by `retrieval.zeroshot.fitting` and kept as JSON. It holds for the model, the label set
-and a population like the rows it was fitted on, and says which they were; for another model or another wording it is
-refused. Using it needs NumPy alone.
+`retrieval.zeroshot.fitting` fits a calibration to labelled rows; it is stored as JSON. It is valid for one model, one
+label set and a population like the labelled rows, and it records all three. It is refused for another model or for
+other prompts. Applying it needs NumPy alone.
 
-- A choice: one temperature (Guo et al. 2017) and an offset per label, drawn towards 1 and 0. A finding: Platt's slope
-  and offset (Platt 1999), with another slope below a knot where the rows call for it.
-- Thresholds are read from cross-fitted probabilities of the labelled rows, on the careful side.
-- Prediction sets are split conformal (Vovk et al. 2005; the scores of Sadinle et al. 2019): with rows like the labelled
-  ones, the set holds the truth with the coverage that was asked for. A finding gets one answer per label: present,
-  absent, or uncertain, with the coverage held for present and absent rows each (label-conditional).
-- An image is unknown if its nearest labelled neighbour is farther than all but a few labelled images are from their
-  nearest neighbour of another patient.
+- Exclusive labels: one temperature (Guo et al. 2017) and an offset per label, regularized towards 1 and 0. Findings:
+  Platt's slope and offset (Platt 1999), with a second slope below a knot if the rows support it.
+- Thresholds come from the cross-fitted probabilities of the labelled rows, rounded to the conservative side.
+- Prediction sets are split conformal (Vovk et al. 2005; the scores of Sadinle et al. 2019): for rows like the labelled
+  ones, a set contains the true label with the requested coverage. A finding is present, absent or uncertain, and the
+  coverage holds for present rows and for absent rows (label-conditional).
+- An image is unknown if its nearest labelled image is farther away than nearly all labelled images are from their
+  nearest image of another patient.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ from retrieval.types import Embeddings
 from retrieval.zeroshot.classify import Floats, activated
 from retrieval.zeroshot.labels import LabelSet, explain
 
-_MOST_BYTES = 256 << 20  # of a calibration's file: most of it are the reference vectors
-_ROUNDED = 1e-3  # distance of a vector to itself as float16, and encoded in another batch
-UNKNOWN_SHARE = 0.05  # of images like the labelled ones that are called unknown by mistake
+_MOST_BYTES = 256 << 20  # the size of a calibration file, most of which is reference vectors
+_ROUNDED = 1e-3  # the greatest distance of a vector to itself after rounding to float16 and another batch
+UNKNOWN_SHARE = 0.05  # of the images that are like the labelled ones, the share wrongly called unknown
 
 
 class Figure(BaseModel):
-    """A held-out figure with its 95 % interval over patients; no interval where most resamples allow none."""
+    """A held-out figure with its 95 % interval over patients; without an interval if most resamples have no value."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -58,9 +58,10 @@ class Figure(BaseModel):
 class HeldOut(BaseModel):
     """How good the calibration is on patients that it was not fitted on (cross-validation).
 
-    `label` is None for a whole choice. `ece` is the expected calibration error in 10 bins; `ece_before` that of the
-    scores; `ece_floor` what perfect probabilities would show on so few rows. `coverage` and `set_size` are of
-    prediction sets asked for 0.9; `sensitivity` that of thresholds asked for 0.9.
+    `label` is None for an exclusive label set. `ece` is the expected calibration error in 10 bins, `ece_before` that of
+    the uncalibrated scores, and `ece_floor` the value that perfect probabilities would have on as many rows. `coverage`
+    and `set_size` belong to prediction sets for a coverage of 0.9, `sensitivity` to thresholds for a sensitivity of
+    0.9.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -76,13 +77,16 @@ class HeldOut(BaseModel):
     coverage: Figure
     set_size: float
     sensitivity: Figure | None = None
-    reliability: tuple[tuple[float, float, int], ...]  # mean probability, share that is right, rows; per bin
+    reliability: tuple[tuple[float, float, int], ...]  # per bin: mean probability, share of right answers, rows
 
 
 class LabelFit(BaseModel):
-    """One label. `slope` is over 0, or None where the rows could not calibrate it; `bend` is added to it below `knot`
-    (see `calibrated`). `present` and `absent` are quantiles of the cross-fitted probabilities of rows where it holds
-    and where it does not, ascending."""
+    """The calibration of one label.
+
+    `slope` is above 0, or None if the rows could not calibrate the label. `bend` is added to the slope below `knot`
+    (see `calibrated`). `present` and `absent` are ascending quantiles of the cross-fitted probabilities: of the rows
+    that have the label, and of the rows that do not.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -96,14 +100,16 @@ class LabelFit(BaseModel):
 
 
 def calibrated(logits: Floats, slope: Any, offset: Any, bend: Any, knot: Any) -> Floats:
-    """Logits on calibrated scale, ascending as they were: a straight line, or one with a bend at `knot`. What describes
-    the lines is float32, of one label or of all."""
+    """Calibrated logits, in the same order as the input: a straight line, or a line with a bend at `knot`.
+
+    The line's parameters are float32, for one label or for all labels.
+    """
     out: Floats = logits * slope + offset + bend * np.minimum(logits - knot, np.float32(0))
     return out
 
 
 class Calibration(BaseModel):
-    """See the module. `model_sha256` is `model_fingerprint` of the model, `labels_sha256` that of the label set."""
+    """See the module. `model_sha256` and `labels_sha256` are the fingerprints of the model and of the label set."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -118,20 +124,20 @@ class Calibration(BaseModel):
     rows: int
     patients: int
     labels: tuple[LabelFit, ...]
-    true_shares: tuple[float, ...] = ()  # a choice: quantiles of the true label's probability, ascending
+    true_shares: tuple[float, ...] = ()  # exclusive labels: ascending quantiles of the true label's probability
     reference: str  # base64 of float16 [n, embed_dim]
     reference_rows: int
-    distances: tuple[float, ...]  # quantiles of labelled images' distances to another patient's nearest, ascending
+    distances: tuple[float, ...]  # ascending quantiles: labelled images' distances to the nearest other patient
     held_out: tuple[HeldOut, ...]
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 of all of it: which calibration made a probability."""
+        """SHA-256 of the whole calibration. It identifies the calibration behind a probability."""
         return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
 
     @property
     def calibrated_on(self) -> str:
-        """What a probability was calibrated on, in a few words."""
+        """The data of the calibration, in a few words."""
         return f"{self.rows} rows of {self.patients} patients in {self.data} ({self.data_sha256[:12]})"
 
     @property
@@ -139,28 +145,31 @@ class Calibration(BaseModel):
         return self.kind == "independent"
 
     def is_for(self, model: Mapping[str, Any]) -> bool:
-        """Whether it was made with this model (`EncoderSpec.to_json()`), as far as the medlens that made it could tell:
-        0.1.0 knew weights and preprocessing only."""
+        """Whether the calibration belongs to this model (`EncoderSpec.to_json()`).
+
+        A calibration of version 0.1.0 identifies a model by its weights and preprocessing alone.
+        """
         return self.model_sha256 in (model_fingerprint(model), model_fingerprint(as_older(model)))
 
     def require(self, labels: LabelSet, model: Mapping[str, Any]) -> None:
-        """CalibrationError unless it was made for this label set, as it is worded, and this model."""
+        """Raise CalibrationError unless the calibration belongs to this label set, with these prompts, and this
+        model."""
         if self.labels_sha256 != labels.fingerprint:
             same = self.label_set == labels.name
             raise CalibrationError(
-                f"the calibration is for the label set {self.label_set!r}"
-                + (" in another wording than it has now" if same else f", not for {labels.name!r}"),
-                hint=f"Calibrate anew: medlens calibrate --labels {labels.name} --truth FILE",
+                f"the calibration belongs to the label set {self.label_set!r}"
+                + (" with prompts that have changed since" if same else f", not to {labels.name!r}"),
+                hint=f"Calibrate again: medlens calibrate --labels {labels.name} --truth FILE",
             )
         if not self.is_for(model):
             raise CalibrationError(
-                f"the calibration is for the model {self.model!r} with other weights or another preprocessing than "
+                f"the calibration belongs to the model {self.model!r} with other weights or another preprocessing than "
                 f"those of {model.get('name')!r}",
-                hint="Calibrate anew with this model: its scores mean something else.",
+                hint="Calibrate again with this model.",
             )
 
     def probabilities(self, logits: Floats) -> Floats:
-        """[N, labels] 0 to 1, NaN for labels that the rows could not calibrate. A choice's rows sum to 1.
+        """[N, labels] 0 to 1, NaN for labels that could not be calibrated. Rows of exclusive labels sum to 1.
 
         `logits` are `ZeroShotClassifier.logits`.
         """
@@ -168,14 +177,14 @@ class Calibration(BaseModel):
         return activated(calibrated(logits, *np.array(curves, np.float32).T), independent=self.independent)
 
     def thresholds(self, goal: Literal["sensitivity", "specificity"], share: float) -> Floats:
-        """[labels] the probability from which a finding counts as found, NaN for labels without a calibration.
+        """[labels] the probability from which a finding counts as present; NaN for labels without a calibration.
 
-        Of the cross-fitted labelled rows at least `share` (0 to 1) lies on the right side.
+        At least `share` (0 to 1) of the cross-fitted labelled rows lie on the right side of the threshold.
         """
         if not self.independent:
             raise CalibrationError(
-                f"{goal} is asked of findings, and {self.label_set!r} is a choice of one label",
-                hint="Ask for a coverage: the labels that can't be excluded.",
+                f"a {goal} needs independent findings, and the labels of {self.label_set!r} are exclusive",
+                hint="Use a coverage instead: it gives the labels that can't be excluded.",
             )
         _require_share(share, goal)
         out = np.full(len(self.labels), np.nan, np.float32)
@@ -189,9 +198,9 @@ class Calibration(BaseModel):
         return out
 
     def sets(self, probabilities: Floats, coverage: float) -> npt.NDArray[np.bool_]:
-        """Prediction sets. A choice: [N, labels], the labels in the set (none: no label fits).
+        """Prediction sets. Exclusive labels: [N, labels], whether a label is in the set. An empty set: no label fits.
 
-        Findings: [N, labels, 2], whether "absent" and whether "present" is in it; both: uncertain.
+        Findings: [N, labels, 2], whether "absent" and whether "present" is in the set. Both: uncertain.
         """
         _require_share(coverage, "coverage")
         if not self.independent:
@@ -206,9 +215,9 @@ class Calibration(BaseModel):
         return out
 
     def unknown(self, images: Embeddings, share: float = UNKNOWN_SHARE) -> npt.NDArray[np.bool_]:
-        """[N] whether an image is like none of the labelled ones; wrong for about `share` of images that are.
+        """[N] whether an image is unlike all labelled images. About `share` of similar images are called unknown, too.
 
-        `images`: [N, embed_dim], unit norm. Costs one product with `reference_rows` vectors.
+        `images`: [N, embed_dim], unit norm. The cost is one product with `reference_rows` vectors.
         """
         _require_share(share, "share of unknown images")
         far: npt.NDArray[np.bool_] = nearest_distance(images, self._reference) > np.quantile(
@@ -217,7 +226,7 @@ class Calibration(BaseModel):
         return far
 
     def fitted_on(self, images: Embeddings) -> npt.NDArray[np.bool_]:
-        """[N] whether an image is one of the labelled ones, by its vector. `images`: as `unknown`."""
+        """[N] whether an image is one of the labelled images, by its vector. `images`: as for `unknown`."""
         same: npt.NDArray[np.bool_] = nearest_distance(images, self._reference) < _ROUNDED
         return same
 
@@ -229,21 +238,22 @@ class Calibration(BaseModel):
 
 def _require_share(value: float, what: str) -> None:
     if not 0 < value < 1:
-        raise CalibrationError(f"a {what} of {value} was asked for, expected a number between 0 and 1")
+        raise CalibrationError(f"the {what} is {value}, expected a number between 0 and 1")
 
 
 def conformal_bound(ascending: tuple[float, ...], coverage: float) -> float:
-    """The least share that the truth may have to be in the set, from the true labels' shares of calibration rows.
+    """The least probability with which a label enters a prediction set.
 
-    With n rows it is the floor((n + 1) (1 - coverage))-th least of them; 0, so that all is in the set, if n is too
-    small to promise that coverage.
+    `ascending` has the probability of the true label for each of n calibration rows. The bound is the
+    floor((n + 1) (1 - coverage))-th smallest of them. If n is too small for the coverage, the bound is 0, and every
+    label enters.
     """
     rank = math.floor((len(ascending) + 1) * (1 - coverage) + 1e-9)
     return ascending[rank - 1] if rank >= 1 else 0.0
 
 
 def nearest_distance(images: Embeddings, reference: Embeddings) -> Floats:
-    """[N] 1 - cosine to the nearest of the reference vectors."""
+    """[N] the distance, 1 - cosine, to the nearest reference vector."""
     out = np.empty(len(images), np.float32)
     for start in range(0, len(images), 65_536):
         out[start : start + 65_536] = 1 - (images[start : start + 65_536] @ reference.T).max(axis=1)
@@ -255,12 +265,12 @@ def encoded_reference(vectors: Embeddings) -> str:
 
 
 def model_fingerprint(model: Mapping[str, Any]) -> str:
-    """SHA-256 over all that changes an embedding. `model` is `EncoderSpec.to_json()`."""
+    """SHA-256 over everything that changes an embedding. `model` is `EncoderSpec.to_json()`."""
     return fingerprint_of(model)
 
 
 def read_calibration(path: Path) -> Calibration:
-    """Raises CalibrationError for a file that is none."""
+    """Read a calibration file. Raises CalibrationError for a file that is not a calibration."""
     try:
         content = read_bytes(path, _MOST_BYTES)
     except OSError as exc:
@@ -269,12 +279,12 @@ def read_calibration(path: Path) -> Calibration:
 
 
 def calibration_from(content: bytes | str | Mapping[str, Any], where: str) -> Calibration:
-    """From JSON, or from its values. Raises CalibrationError that begins with `where`."""
+    """A calibration from JSON or from its values. Raises CalibrationError, whose message begins with `where`."""
     try:
         if isinstance(content, Mapping):
             return Calibration.model_validate(content)
         return Calibration.model_validate_json(content)
     except ValidationError as exc:
         raise CalibrationError(
-            f"{where} is not what `medlens calibrate` writes: {explain(exc)[:300]}", hint="Calibrate anew."
+            f"{where} is not a file that `medlens calibrate` writes: {explain(exc)[:300]}", hint="Calibrate again."
         ) from exc

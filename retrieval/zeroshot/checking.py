@@ -1,4 +1,4 @@
-"""How a model's text tower tells the labels of a set apart, before any image is labelled."""
+"""Checks how well a model's text tower separates the labels of a set, without labelled images."""
 
 from __future__ import annotations
 
@@ -13,8 +13,11 @@ from retrieval.zeroshot.labels import LabelSet
 
 @dataclass(frozen=True)
 class LabelWording:
-    """How one label is worded, in cosine similarities. `odd_one` is its phrasing that is least like all of them
-    together. `nearest_label` is the label whose wording lies nearest, None in a set of one."""
+    """The prompts of one label, compared by cosine similarity.
+
+    `odd_one` is the prompt that is least similar to the mean of the label's prompts. `nearest_label` is the label with
+    the most similar prompts; None in a set of one label.
+    """
 
     label: str
     phrasings: int
@@ -26,7 +29,7 @@ class LabelWording:
 
 @dataclass(frozen=True)
 class LabelSetCheck:
-    """What one model makes of a label set's wording, label by label in the set's order."""
+    """How one model embeds the prompts of a label set, label by label in the order of the set."""
 
     labels: LabelSet
     model: str
@@ -34,11 +37,11 @@ class LabelSetCheck:
 
 
 def check_labels(labels: LabelSet, *, model: str | None = None, device: str = "auto") -> LabelSetCheck:
-    """Compare a label set's phrasings as a model embeds them.
+    """Compare the prompts of a label set as a model embeds them.
 
-    A phrasing far from its label's others says something else; two labels at a similarity near 1 can't be told apart.
-    `model` is a name that `resolve_model` knows, by default the shipped one. Raises WeightsNotFound or EncoderError if
-    it can't be loaded.
+    A prompt far from the other prompts of its label probably means something else. A model can't distinguish two labels
+    with a similarity near 1. `model` is a name for `resolve_model`, by default the shipped model. Raises
+    WeightsNotFound or EncoderError if the model can't be loaded.
     """
     encoder = open_encoder(model, device)
     vectors = ZeroShotClassifier(labels, encoder, encoder.logit_scale).label_vectors

@@ -1,9 +1,9 @@
-"""Zero-shot classification: which label's prompts lie nearest to an image.
+"""Zero-shot classification: the label whose prompts lie nearest to an image.
 
-A choice (exclusive labels): cosine similarities times the model's learned logit scale, through a softmax over the
-labels. A finding (independent labels): its prompts against its absent prompts, through a sigmoid of the scaled
-difference, each label alone. Both come out as `score`, not as probability: they are not calibrated. A choice's score
-says how the labels compare, not whether any of them holds; a finding's score sorts images, and 0.5 is no threshold.
+Exclusive labels: the cosine similarities times the model's learned logit scale, through a softmax over the labels.
+Independent findings: each finding's prompts against its absent prompts, through a sigmoid of the scaled difference.
+Both are called `score`, not probability, because they are not calibrated. The score of an exclusive label compares the
+labels; it does not say whether any of them is right. The score of a finding sorts images; 0.5 is not a threshold.
 `retrieval.zeroshot.calibration` turns logits into probabilities.
 """
 
@@ -28,8 +28,8 @@ Floats = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class LabelScore:
-    """One label of one image. `score` is its share of the softmax, or a finding's sigmoid (0 to 1); `similarity` the
-    cosine to the label's prompts (-1 to 1)."""
+    """One label of one image. `score` (0 to 1) is the label's share of the softmax, or the sigmoid of a finding.
+    `similarity` (-1 to 1) is the cosine of image and prompts."""
 
     label: str
     score: float
@@ -42,7 +42,7 @@ class ZeroShotClassifier:
     def __init__(self, labels: LabelSet, encoder: Encoder, logit_scale: float) -> None:
         """`logit_scale` is the model's learned inverse temperature (`ClipEncoder.logit_scale`), over 0."""
         if not 0 < logit_scale < math.inf:
-            raise ValueError(f"logit_scale is {logit_scale}, expected a number over 0")
+            raise ValueError(f"logit_scale is {logit_scale}, expected a finite number above 0")
         self.labels = labels
         self.logit_scale = logit_scale
         prompts = [label.prompts for label in labels.labels]
@@ -55,12 +55,13 @@ class ZeroShotClassifier:
         ends = np.cumsum([len(group) for group in prompts])[:-1]
         vectors = np.stack([ensemble(part) for part in np.split(encoded, ends)])
         self.label_vectors: Embeddings = vectors[: len(labels.labels)]  # [labels, embed_dim], unit norm
-        # What a logit is the product with: independent labels have their absence taken off.
+        # The vectors that images are multiplied with. For independent labels, the absent prompts are subtracted.
         absent = vectors[len(labels.labels) :] if labels.independent else np.float32(0)
         self._directions: Floats = (logit_scale * (self.label_vectors - absent)).T.astype(np.float32)
 
     def logits(self, images: Embeddings) -> Floats:
-        """[N, labels]: the scaled similarity (a choice), or the scaled difference of present to absent (findings)."""
+        """[N, labels]: the scaled similarity (exclusive labels), or the scaled difference of present and absent
+        (findings)."""
         found: Floats = images @ self._directions
         return found
 
@@ -72,20 +73,20 @@ class ZeroShotClassifier:
         return activated(self.logits(images), independent=self.labels.independent)
 
     def classify(self, images: Embeddings) -> list[list[LabelScore]]:
-        """Per image all labels, the best first."""
+        """All labels of each image, the best first."""
         similarity = images @ self.label_vectors.T
         logits = self.logits(images)
         names = self.labels.names
         answers = []
         for row, order_by, cosines in zip(self.scores(images), logits, similarity, strict=True):
-            # By logit: far behind the winner, scores underflow to 0 and tell no order.
+            # Ordered by logit, because low scores underflow to 0.
             order = np.argsort(-order_by, kind="stable")
             answers.append([LabelScore(names[i], float(row[i]), float(cosines[i])) for i in order])
         return answers
 
 
 def activated(logits: Floats, *, independent: bool) -> Floats:
-    """Logits [N, labels] to shares, float32: a sigmoid each, or a softmax over the row."""
+    """Scores from logits [N, labels], float32: a sigmoid for each label, or a softmax over each row."""
     if independent:
         sigmoid: Floats = (0.5 * (1 + np.tanh(0.5 * logits))).astype(np.float32)  # tanh does not overflow
         return sigmoid

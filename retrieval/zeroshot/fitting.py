@@ -1,8 +1,8 @@
-"""Fits a calibration to labelled rows, and judges it on patients that the fit has not seen.
+"""Fits a calibration to labelled rows and evaluates it on patients that the fit has not seen.
 
-Folds are made of patients. What a calibration keeps of the rows (thresholds, prediction sets) comes from cross-fitted
-probabilities: each row's from a fit without its patient. The held-out figures are one fold further: there the whole
-procedure, thresholds and sets included, was made without the patient.
+Folds are made of patients. Thresholds and prediction sets come from cross-fitted probabilities: the probability of each
+row comes from a fit without its patient. The held-out figures go one level further: the whole procedure, including
+thresholds and prediction sets, is repeated without the patient.
 """
 
 from __future__ import annotations
@@ -37,21 +37,24 @@ Doubles = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 
-LEAST_PATIENTS = 10  # of a choice; of a finding half as many with it, and without it
+LEAST_PATIENTS = 10  # for exclusive labels; a finding needs half as many patients with it and without it
 FOLDS = 5
 BINS = 10
-GOAL = 0.9  # the coverage and the sensitivity that the held-out figures are for
-MOST_KEPT = 2000  # quantiles of the labelled rows
-MOST_REFERENCE = 512  # labelled images that new ones are compared with
+GOAL = 0.9  # the coverage and the sensitivity of the held-out figures
+MOST_KEPT = 2000  # quantiles that a calibration stores
+MOST_REFERENCE = 512  # labelled images that new images are compared with
 RESAMPLES = 1000
-SLOPE_PRIOR = 10.0  # of a choice's log slope, in rows: a normal distribution around 0 of a variance of 1/10
-OFFSET_PRIOR = 5.0  # the same of its offsets
+SLOPE_PRIOR = 10.0  # strength, in rows, of the normal prior on the log slope of exclusive labels (variance 1/10)
+OFFSET_PRIOR = 5.0  # the same for the offsets
 
 
 @dataclass(frozen=True)
 class LabelledRows:
-    """Rows with their truth. `truth` of a choice: [N] int64 label indices. Of findings: [N, labels] float, 1 present,
-    0 absent, NaN not said. `groups` are patients. `data` and `data_sha256` say where the truth came from."""
+    """Images with their ground truth.
+
+    `truth` of exclusive labels is [N] int64, the indices of the labels. `truth` of findings is [N, labels] float: 1
+    present, 0 absent, NaN unknown. `groups` are patients. `data` and `data_sha256` identify the source of the truth.
+    """
 
     images: Embeddings
     truth: npt.NDArray[Any]
@@ -63,9 +66,10 @@ class LabelledRows:
 def fit_calibration(
     classifier: ZeroShotClassifier, rows: LabelledRows, model: dict[str, Any], *, seed: int = 0
 ) -> Calibration:
-    """Raises CalibrationError if there are too few rows, patients or labels to calibrate anything.
+    """Fit a calibration to labelled rows.
 
-    And, as `require_fitting`, where what fits is not installed.
+    Raises CalibrationError if there are too few rows, patients or labels, or if a package is missing
+    (`require_fitting`).
     """
     require_fitting()
     labels = classifier.labels
@@ -74,8 +78,8 @@ def fit_calibration(
     patients = len(np.unique(groups))
     if patients < LEAST_PATIENTS:
         raise CalibrationError(
-            f"there are {len(logits)} labelled rows of {patients} patients, expected {LEAST_PATIENTS} patients or more",
-            hint="Label more, or use the scores as they are: they are no probabilities.",
+            f"the {len(logits)} labelled rows are of {patients} patients, expected at least {LEAST_PATIENTS} patients",
+            hint="Label the images of more patients. Without a calibration, scores are not probabilities.",
         )
     shares: tuple[float, ...] = ()
     if labels.independent:
@@ -108,21 +112,23 @@ def fit_calibration(
 
 
 def require_fitting() -> None:
-    """Raises CalibrationError where the extra that calibrates is not installed."""
+    """Raise CalibrationError unless the packages that fit a calibration are installed."""
     for module in ("scipy", "sklearn"):
         require_optional(module, "a calibration", CalibrationError)
 
 
 class _Choice:
-    """Exclusive labels: one temperature, and an offset per label, for a temperature alone can't mend a model that
-    favours one label. Few rows show little, so both are drawn towards what changes nothing: SLOPE_PRIOR and
-    OFFSET_PRIOR."""
+    """Exclusive labels: one temperature and an offset per label.
+
+    A temperature alone can't correct a model that favours one label. SLOPE_PRIOR and OFFSET_PRIOR regularize both
+    towards no change, which matters with few rows.
+    """
 
     def __init__(self, logits: Floats, truth: Ints, groups: npt.NDArray[np.str_], seed: int) -> None:
         if len(np.unique(truth)) < 2:
             raise CalibrationError(
-                "all labelled rows have the same label, which calibrates no choice",
-                hint="Label rows of at least two of the labels.",
+                "all labelled rows have the same label; a calibration needs at least two labels",
+                hint="Add rows with another label of the set.",
             )
         self.logits, self.truth, self.groups, self.seed = logits, truth, groups, seed
 
@@ -187,7 +193,7 @@ class _Choice:
 
 
 class CalibrationCurve(NamedTuple):
-    """What `calibrated` takes of a label."""
+    """The parameters of `calibrated` for one label."""
 
     slope: float
     offset: float
@@ -196,9 +202,11 @@ class CalibrationCurve(NamedTuple):
 
 
 class _Finding:
-    """One independent label: Platt's slope and offset, with his smoothed targets. Logits far from the rest may be less
-    telling than their distance says; a second slope, below the mean, is kept if it lowers the cross-fitted log loss by
-    more than twice its standard error over patients."""
+    """One independent label: Platt's slope and offset, with Platt's smoothed targets.
+
+    A second slope, below the mean of the logits, is used if it lowers the cross-fitted log loss by more than twice the
+    standard error over patients: very low logits may carry less information than their distance suggests.
+    """
 
     def __init__(self, name: str, logits: Floats, truth: Bools, groups: npt.NDArray[np.str_], seed: int) -> None:
         self.name, self.logits, self.truth, self.groups, self.seed = name, logits, truth, groups, seed
@@ -217,7 +225,7 @@ class _Finding:
 
         x, y = self.logits[rows].astype(np.float64), self.truth[rows]
         positives, negatives = int(y.sum()), int((~y).sum())
-        # A row counts as partly of the other kind (Platt 1999, section 2.2): no label is ever quite sure.
+        # Smoothed targets (Platt 1999, section 2.2): no label is fully certain.
         target = np.where(y, (positives + 1) / (positives + 2), 1 / (negatives + 2))
         center, spread = x.mean(), x.std() or 1.0
         scaled = (x - center) / spread
@@ -232,7 +240,7 @@ class _Finding:
         if not bent:
             return CalibrationCurve(slope, offset)
         bend = float(model.coef_[0, 1]) / spread
-        if slope <= 0 or slope + bend <= 0:  # a higher score never makes a finding less likely
+        if slope <= 0 or slope + bend <= 0:  # the probability must rise with the score
             return self._curve(rows, bent=False)
         return CalibrationCurve(slope, offset, bend, float(center))
 
@@ -297,21 +305,23 @@ def _findings(
         least = min(len(np.unique(mine[holds])), len(np.unique(mine[~holds])))
         finding = _Finding(name, logits[said, i], holds, mine, seed)
         if least < LEAST_PATIENTS // 2 or (fit := finding.fit()).slope is None or fit.slope <= 0:
-            fits.append(LabelFit(name=name, slope=None))  # too few, or its scores run the wrong way
+            fits.append(
+                LabelFit(name=name, slope=None)
+            )  # too few patients, or a lower score where the finding is present
             continue
         fits.append(fit)
         held_out.append(finding.held_out())
     if not held_out:
         raise CalibrationError(
-            f"none of the {len(names)} findings can be calibrated: each needs {LEAST_PATIENTS // 2} patients with it "
-            f"and {LEAST_PATIENTS // 2} without it, and scores that are higher where it is",
-            hint="Say 0 in the truth file where a finding is absent: an empty cell means that nobody looked.",
+            f"none of the {len(names)} findings can be calibrated: a finding needs {LEAST_PATIENTS // 2} patients with "
+            f"it and {LEAST_PATIENTS // 2} without it, and higher scores where it is present",
+            hint="Write 0 in the truth file where a finding is absent. An empty cell means that nobody looked.",
         )
     return fits, held_out
 
 
 def folds(truth: Ints, groups: npt.NDArray[np.str_], seed: int) -> Iterator[tuple[Ints, Ints]]:
-    """(train, test) row numbers; no patient on both sides, labels spread as evenly as that allows."""
+    """(train, test) row numbers. No patient is on both sides; the labels are spread as evenly as possible."""
     import warnings
 
     from sklearn.model_selection import StratifiedGroupKFold
@@ -343,7 +353,7 @@ def _true_share(probabilities: Floats, truth: Ints) -> Floats:
 
 
 def _kept(values: Floats) -> tuple[float, ...]:
-    """The values ascending, or so many of their quantiles."""
+    """The ascending values, or MOST_KEPT quantiles if there are more."""
     ordered = np.sort(values)
     if len(ordered) > MOST_KEPT:
         ordered = np.quantile(ordered, np.linspace(0, 1, MOST_KEPT), method="lower")
@@ -351,7 +361,7 @@ def _kept(values: Floats) -> tuple[float, ...]:
 
 
 def _reference(images: Embeddings, groups: npt.NDArray[np.str_], seed: int) -> tuple[Embeddings, tuple[float, ...]]:
-    """Some labelled images, and how far each of them is from the nearest of another patient."""
+    """A sample of the labelled images, and the distance of each to the nearest image of another patient."""
     rng = np.random.default_rng(seed)
     chosen = np.sort(rng.permutation(len(images))[:MOST_REFERENCE])
     reference = images[chosen]

@@ -1,10 +1,10 @@
-"""Truth files: which label holds for which image, as CSV or JSON lines.
+"""Truth files: the right label of each image, as CSV or JSON lines.
 
-A row names its image by `sop_instance_uid` (and `frame_number`), or by `file`, a picture or DICOM file relative to the
-truth file. It says `label`, the one that holds, or the findings: `labels`, a list (in CSV separated by ";") of all that
-are present, where the others are absent; or a column for each finding with 1 present, 0 absent, and empty or -1 where
-nobody can say (as CheXpert has it). `patient` tells patients apart; without it the store's pseudonyms do, and among
-files each is a patient of its own.
+A row names its image by `sop_instance_uid` (and `frame_number`), or by `file`, an image file relative to the truth
+file. `label` is the right one of exclusive labels. Findings are given in one of two ways: `labels` lists all findings
+that are present (in CSV separated by ";"), and the others are absent; or each finding has a column with 1 for present,
+0 for absent, and nothing or -1 for unknown (as in CheXpert). `patient` identifies the patient. Without it, medlens uses
+the pseudonyms of the store, or counts each file as a patient.
 """
 
 from __future__ import annotations
@@ -21,13 +21,15 @@ from retrieval.zeroshot.labels import LabelSet
 
 _OWN = ("sop_instance_uid", "frame_number", "file", "image", "patient", "group", "label", "labels")
 _PRESENT, _ABSENT, _UNSAID = ("1", "1.0", "true", "yes"), ("0", "0.0", "false", "no"), ("", "-1", "-1.0", "nan")
-_SHOWN = 5  # wrong rows or names in a message
+_SHOWN = 5  # names in a message
 
 
 @dataclass(frozen=True)
 class GroundTruthRow:
-    """One labelled image. Either `uid` or `file` is set. `frame` is None where the row names none. `values` are the
-    label's index of a choice, or per finding 1, 0 or NaN."""
+    """One labelled image. Either `uid` or `file` is set. `frame` is None if the row names no frame.
+
+    `values` is the index of an exclusive label, or 1, 0 or NaN for each finding.
+    """
 
     line: int
     uid: str | None
@@ -51,17 +53,19 @@ class GroundTruth:
 
 
 def read_truth(path: Path, labels: LabelSet) -> GroundTruth:
-    """Raises CalibrationError for a file that can't be read, labels that the set has not, or an image twice."""
+    """Read a truth file. Raises CalibrationError for an unreadable file, an unknown label, or an image that occurs
+    twice."""
     file = read_row_file(path, what="truth file", error=CalibrationError, takes_csv=True)
     if not file.lines:
         raise CalibrationError(
-            f"the truth file {path.name!r} has no rows", hint="It wants a header and a row per image, or JSON lines."
+            f"the truth file {path.name!r} has no rows",
+            hint="Expected a CSV header and one row per image, or JSON lines.",
         )
     reader = _Reader(labels, path.name, file.lines[0].values)
     rows = tuple(row for line in file.lines if (row := reader.row(line.number, line.values)) is not None)
     reader.complain()
     if not rows:
-        raise CalibrationError(f"no row of the truth file {path.name!r} says which label holds")
+        raise CalibrationError(f"no row of the truth file {path.name!r} has a label")
     _refuse_twice(rows, path.name)
     return GroundTruth(path.name, file.sha256, rows)
 
@@ -74,15 +78,16 @@ class _Reader:
         self.key = next((k for k in ("sop_instance_uid", "file", "image") if k in first), None)
         if self.key is None:
             raise CalibrationError(
-                f"the truth file {where!r} has no column sop_instance_uid or file; it has {', '.join(map(str, first))}",
-                hint="Name the image of each row by one of them.",
+                f"the truth file {where!r} has no column sop_instance_uid or file; its columns are: "
+                f"{', '.join(map(str, first))}",
+                hint="Add one of these columns, to name the image of each row.",
             )
         self.columns = {str(name): i for name in first if (i := labels.label_of(name)) is not None}
         listed = next((k for k in ("label", "labels") if k in first), None)
         if listed is None and not (labels.independent and self.columns):
             raise CalibrationError(
-                f"the truth file {where!r} has no column label or labels, none named like a label of {labels.name!r}: "
-                f"it has {', '.join(map(str, first))}",
+                f"the truth file {where!r} has no column label or labels, and none for a label of {labels.name!r}; "
+                f"its columns are: {', '.join(map(str, first))}",
                 hint=f"The labels are {', '.join(labels.names)}.",
             )
         self.listed = listed
@@ -91,13 +96,13 @@ class _Reader:
         key = str(values.get(str(self.key)) or "").strip()
         if not key:
             raise CalibrationError(f"line {line} of the truth file {self.where!r} names no image ({self.key} is empty)")
-        said = self._said(line, values)
-        if said is None:
+        truth = self._truth(line, values)
+        if truth is None:
             return None
         patient = next((str(values[k]) for k in ("patient", "group") if values.get(k) not in (None, "")), None)
         is_uid = self.key == "sop_instance_uid"
         return GroundTruthRow(
-            line, key if is_uid else None, self._frame(line, values), None if is_uid else key, patient, said
+            line, key if is_uid else None, self._frame(line, values), None if is_uid else key, patient, truth
         )
 
     def complain(self) -> None:
@@ -105,11 +110,12 @@ class _Reader:
             shown = ", ".join(f"{name!r} ({n} rows)" for name, n in list(self.wrong.items())[:_SHOWN])
             more = f" and {len(self.wrong) - _SHOWN} more" if len(self.wrong) > _SHOWN else ""
             raise CalibrationError(
-                f"the truth file {self.where!r} has labels that {self.labels.name!r} has not: {shown}{more}",
-                hint=f"The labels are {', '.join(self.labels.names)}; `values` of a label file adds other spellings.",
+                f"the label set {self.labels.name!r} does not define these labels of the truth file {self.where!r}: "
+                f"{shown}{more}",
+                hint=f"Its labels are {', '.join(self.labels.names)}. Add other spellings as `values` of a label file.",
             )
 
-    def _said(self, line: int, values: Mapping[str, Any]) -> int | tuple[float, ...] | None:
+    def _truth(self, line: int, values: Mapping[str, Any]) -> int | tuple[float, ...] | None:
         if self.listed is None:
             out = [math.nan] * len(self.labels.labels)
             for name, i in self.columns.items():
@@ -118,7 +124,7 @@ class _Reader:
         given = values.get(self.listed)
         if given is None or given == "":
             if self.listed == "labels" and self.labels.independent and given is not None:
-                return (0.0,) * len(self.labels.labels)  # looked at, and nothing found
+                return (0.0,) * len(self.labels.labels)  # an empty list: no finding is present
             return None
         names = [str(n) for n in given] if isinstance(given, list) else str(given).split(";")
         found = [self._index(name.strip()) for name in names if name.strip()]
@@ -126,8 +132,8 @@ class _Reader:
             return tuple(float(i in found) for i in range(len(self.labels.labels)))
         if len(found) != 1:
             raise CalibrationError(
-                f"line {line} of the truth file {self.where!r} says {len(found)} labels; of {self.labels.name!r} "
-                "exactly one holds"
+                f"line {line} of the truth file {self.where!r} has {len(found)} labels, expected one: the labels of "
+                f"{self.labels.name!r} are exclusive"
             )
         return found[0]
 
@@ -135,7 +141,7 @@ class _Reader:
         found = self.labels.label_of(name)
         if found is None:
             self.wrong[name] = self.wrong.get(name, 0) + 1
-            return 0  # `complain` ends it
+            return 0  # `complain` raises later
         return found
 
     def _cell(self, line: int, name: str, value: Any) -> float:
@@ -147,7 +153,7 @@ class _Reader:
         if text in _UNSAID:
             return math.nan
         raise CalibrationError(
-            f"line {line} of the truth file {self.where!r} has {str(value)[:40]!r} in column {name!r}; expected 1, 0, "
+            f"line {line} of the truth file {self.where!r} has {str(value)[:40]!r} in column {name!r}, expected 1, 0, "
             "-1 or nothing"
         )
 
@@ -161,7 +167,8 @@ class _Reader:
             number = 0
         if number < 1:
             raise CalibrationError(
-                f"line {line} of the truth file {self.where!r} has the frame_number {str(given)[:40]!r}, not from 1"
+                f"line {line} of the truth file {self.where!r} has the frame_number {str(given)[:40]!r}, "
+                "expected 1 or more"
             )
         return number
 

@@ -1,4 +1,4 @@
-"""Labels of images: scores or probabilities, the label or the findings, and where nothing can be said."""
+"""Labels images: scores or probabilities, the best label or the findings, and images that are unknown."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from retrieval.zeroshot.classify import Floats, ZeroShotClassifier, activated
 
 @dataclass(frozen=True)
 class LabelRequest:
-    """What is wanted beyond scores; each needs a calibration. Shares are between 0 and 1.
+    """What to compute beyond scores. Each value needs a calibration and lies between 0 and 1.
 
-    - `sensitivity` or `specificity`, not both: which findings are found, at thresholds that reach it on labelled rows.
-    - `coverage`: prediction sets that hold the truth for that share of images.
-    - `unknown`: mark images like none that were labelled, wrongly for about that share of those that are.
+    - `sensitivity` or `specificity`, not both: find the findings, with thresholds that reach it on the labelled rows.
+    - `coverage`: prediction sets that contain the true label for this share of the images.
+    - `unknown`: mark images unlike all labelled images. About this share of similar images is marked, too.
 
-    Raises QueryError for a sensitivity and a specificity at once.
+    Raises QueryError for a sensitivity together with a specificity.
     """
 
     sensitivity: float | None = None
@@ -34,7 +34,7 @@ class LabelRequest:
 
     def __post_init__(self) -> None:
         if self.sensitivity is not None and self.specificity is not None:
-            raise QueryError("a sensitivity and a specificity were asked for; a threshold can hold one of them")
+            raise QueryError("both a sensitivity and a specificity are given; a threshold can reach only one of them")
 
     @property
     def needs_calibration(self) -> bool:
@@ -45,11 +45,12 @@ class LabelRequest:
 class ImageLabels:
     """The labels of one image, or of one study.
 
-    `values` has, by label in the set's order, its probability if `calibrated`, else its score; None for a label without
-    a calibration. `label` is the best label of an `exclusive` set (a choice), None for an unknown image. What was not
-    asked for is None: `found`, the findings over their threshold; `possible`, the prediction set of a choice;
-    `present` and `uncertain`, findings that are surely there and those that may be; `unknown`, whether the image is
-    like none that were labelled, of which nothing else is said then.
+    `values` maps each label, in the order of the set, to its probability if `calibrated`, otherwise to its score; None
+    for a label without a calibration. `label` is the best label of an `exclusive` set; None for an unknown image.
+
+    Fields that were not requested are None: `found`, the findings above their threshold; `possible`, the prediction set
+    of exclusive labels; `present` and `uncertain`, the findings that the prediction sets call present or leave open;
+    `unknown`, whether the image is unlike all labelled images. An unknown image has no other statements.
     """
 
     values: Mapping[str, float | None]
@@ -65,9 +66,12 @@ class ImageLabels:
 
 @dataclass(frozen=True)
 class LabelOutcome:
-    """The labels of N images, as arrays. `values` [N, labels] are probabilities if `calibrated`, else scores; NaN for a
-    label without a calibration. `best` [N] is a choice's label. `found` [N, labels]: over the threshold.
-    `possible`: [N, labels] a choice's prediction set, or [N, labels, 2] whether absent and present are possible."""
+    """The labels of N images, as arrays.
+
+    `values` [N, labels] are probabilities if `calibrated`, otherwise scores; NaN for a label without a calibration.
+    `best` [N] is the label of an exclusive set. `found` [N, labels] says which findings are above their threshold.
+    `possible` is the prediction set: [N, labels] for exclusive labels, [N, labels, 2] (absent, present) for findings.
+    """
 
     names: tuple[str, ...]
     independent: bool
@@ -86,7 +90,7 @@ class LabelOutcome:
         return self._image(i, self.values[i].tolist())
 
     def images(self) -> Iterator[ImageLabels]:
-        """All of them, in order."""
+        """All images in order, as plain values."""
         return map(self._image, range(len(self)), self.values.tolist())
 
     def _image(self, i: int, values: list[float]) -> ImageLabels:
@@ -115,7 +119,10 @@ class LabelOutcome:
 
 
 class Labeller:
-    """One label set by one model, with a calibration if there is one. Raises CalibrationError if it is of others."""
+    """Applies one label set with one model, and with a calibration if there is one.
+
+    Raises CalibrationError for a calibration that belongs to another model or label set.
+    """
 
     def __init__(
         self,
@@ -133,8 +140,8 @@ class Labeller:
         if calibration is None:
             if request.needs_calibration:
                 raise CalibrationError(
-                    f"thresholds, coverage and unknown images need a calibration; {self.labels.name!r} has none here",
-                    hint=f"Make one: medlens calibrate --labels {self.labels.name} --truth FILE",
+                    f"thresholds, coverage and unknown images need a calibration, and {self.labels.name!r} has none",
+                    hint=f"Create one: medlens calibrate --labels {self.labels.name} --truth FILE",
                 )
         else:
             calibration.require(self.labels, model)
@@ -146,20 +153,21 @@ class Labeller:
 
     @property
     def made_by(self) -> str:
-        """Digest of all that makes a value: the model, the set's wording, the calibration."""
+        """A digest of everything that decides a value: the model, the prompts of the set, the calibration."""
         parts = [model_fingerprint(self._model), self.labels.fingerprint]
         parts.append(self.calibration.fingerprint if self.calibration else "")
         return hashlib.sha256("/".join(parts).encode()).hexdigest()
 
     def values(self, images: Embeddings) -> Floats:
-        """[N, labels] probabilities if there is a calibration, else scores. `images`: [N, embed_dim], unit norm."""
+        """[N, labels] probabilities if there is a calibration, otherwise scores. `images`: [N, embed_dim], unit
+        norm."""
         logits = self._classifier.logits(images)
         if self.calibration is None:
             return activated(logits, independent=self.labels.independent)
         return self.calibration.probabilities(logits)
 
     def unknown(self, images: Embeddings) -> npt.NDArray[np.bool_] | None:
-        """[N] images like none that were labelled, None if nobody asked."""
+        """[N] whether an image is unlike all labelled images; None if that was not requested."""
         if self.calibration is None or self._request.unknown is None:
             return None
         return self.calibration.unknown(images, self._request.unknown)
@@ -169,7 +177,8 @@ class Labeller:
         return self.decide(self.values(images), self.unknown(images))
 
     def decide(self, values: Floats, unknown: npt.NDArray[np.bool_] | None = None) -> LabelOutcome:
-        """What follows from values [N, labels] that `values` gave, or that were pooled from such."""
+        """The labels that follow from values [N, labels], which `values` returned or which were pooled from such
+        values."""
         coverage = self._request.coverage
         possible = self.calibration.sets(values, coverage) if self.calibration and coverage is not None else None
         found = None if self._thresholds is None else values >= self._thresholds
@@ -187,7 +196,10 @@ class Labeller:
 
 
 class StudyPool:
-    """Frames' values gathered by study: the highest of a finding, the mean of a choice. Holds one row per study."""
+    """Pools the values of frames by study: the maximum of a finding, the mean of an exclusive label.
+
+    The memory needed is one row per study.
+    """
 
     def __init__(self, labels: int, *, independent: bool) -> None:
         self._independent = independent
@@ -202,7 +214,7 @@ class StudyPool:
         number = np.array([self._rows.setdefault(study, len(self._rows)) for study in studies], np.int64)
         more = len(self._rows) - len(self._frames)
         if more:
-            room = max(more, len(self._frames) // 2)  # grows by half, so that many small batches stay cheap
+            room = max(more, len(self._frames) // 2)  # grow by half, so that many small batches are cheap
             self._values = np.concatenate([self._values, np.zeros((room, self._labels))])
             self._frames = np.concatenate([self._frames, np.zeros(room, np.int64)])
             self._unknown = np.concatenate([self._unknown, np.zeros(room, np.int64)])
@@ -212,7 +224,8 @@ class StudyPool:
             np.add.at(self._unknown, number, unknown)
 
     def pooled(self) -> tuple[list[str], npt.NDArray[np.int64], Floats, npt.NDArray[np.bool_]]:
-        """Studies [m] in the order met, their numbers of frames, values [m, labels], and whether all are unknown."""
+        """Studies [m] in order of appearance, their numbers of frames, values [m, labels], and whether all frames are
+        unknown."""
         m = len(self._rows)
         values = self._values[:m] if self._independent else self._values[:m] / np.maximum(self._frames[:m, None], 1)
         return list(self._rows), self._frames[:m], values.astype(np.float32), self._unknown[:m] == self._frames[:m]

@@ -1,11 +1,11 @@
-"""Label sets: what zero-shot classification chooses from, and how each label is said.
+"""Label sets: the labels of a zero-shot classification, and the prompts for each label.
 
-A label set is a small YAML file. `kind: exclusive` is a choice, of which one label holds (CT or MR): its labels
-compete. `kind: independent` are findings of which any number may hold: each is judged alone, its `prompts` against its
-`absent` prompts, as CheXzero does (Tiu et al. 2022), so that one finding takes nothing from another.
+A label set is a small YAML file. With `kind: exclusive`, exactly one label is right (CT or MR) and the labels compete.
+With `kind: independent`, the labels are findings, and any number of them can be present. Each finding is classified
+alone, by its `prompts` against its `absent` prompts, as CheXzero does (Tiu et al. 2022).
 
-Several phrasings per label make the answer depend less on one wording; they are averaged in embedding space, as CLIP
-does (Radford et al. 2021, section 3.1.4).
+Several prompts per label make the result depend less on one wording. Their embeddings are averaged, as CLIP does
+(Radford et al. 2021, section 3.1.4).
 """
 
 from __future__ import annotations
@@ -25,19 +25,21 @@ from retrieval.bounded import read_bytes
 from retrieval.errors import LabelSetError
 from retrieval.resources import data_folder
 
-MOST_BYTES = 1_000_000  # of a label file; the largest that ships has 3,000
+MOST_BYTES = 1_000_000  # the size of a label file; the largest shipped one has 3,000 bytes
 
 NonEmpty = Annotated[str, Field(min_length=1, pattern=r"\S")]
 
 
 ABSENT = ("normal", "no {label}", "normal, no {label}")
-"""How the absence of a finding is said where its label set does not: with "normal" in it, since models of this kind
-hardly hear the "no" (benchmarks/zero_shot.py has the figures)."""
+"""The absent prompts of a finding without its own. They contain "normal", because models of this kind hardly respond to
+"no" (benchmarks/zero_shot.py has the figures)."""
 
 
 class Label(BaseModel):
-    """One label: its name, the prompts that say it, the attribute values that mean it (`CR`, `DX`: radiograph), and
-    for a finding the prompts that say it is not there (without them, those of `ABSENT`)."""
+    """One label: its name, its prompts, and the attribute values that mean it (`CR`, `DX`: radiograph).
+
+    `absent` has the prompts for the absence of a finding; without them, those of `ABSENT` are used.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -48,13 +50,14 @@ class Label(BaseModel):
 
     @property
     def absent_prompts(self) -> tuple[str, ...]:
-        return self.absent or tuple(said.format(label=self.name) for said in ABSENT)
+        return self.absent or tuple(prompt.format(label=self.name) for prompt in ABSENT)
 
 
 class LabelSet(BaseModel):
-    """Labels with a name and a title. `kind`: exactly one of them holds, or each is a question of its own.
+    """Labels with a name and a title. `kind` says whether the labels are exclusive or independent findings.
 
-    `modalities` are DICOM's codes of the pictures that the set is meant for, none if it is meant for all."""
+    `modalities` are the DICOM codes of the images that the set is meant for; empty if it is meant for all images.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -74,16 +77,18 @@ class LabelSet(BaseModel):
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 over all that changes a score: the kind, the labels and how they are said."""
-        said = [[x.name, x.prompts, x.absent_prompts if self.independent else ()] for x in self.labels]
-        return hashlib.sha256(json.dumps([self.kind, said]).encode()).hexdigest()
+        """SHA-256 over everything that changes a score: the kind, the labels and their prompts."""
+        labels = [[x.name, x.prompts, x.absent_prompts if self.independent else ()] for x in self.labels]
+        return hashlib.sha256(json.dumps([self.kind, labels]).encode()).hexdigest()
 
     @model_validator(mode="after")
     def _a_choice(self) -> LabelSet:
         if not self.independent and len(self.labels) < 2:
-            raise ValueError("labels: a choice needs at least 2 labels; a finding alone is kind: independent")
+            raise ValueError(
+                "labels: an exclusive set needs at least 2 labels; for a single finding, use kind: independent"
+            )
         if not self.independent and (odd := [label.name for label in self.labels if label.absent]):
-            raise ValueError(f"absent prompts are for kind: independent, and {odd[0]!r} has some")
+            raise ValueError(f"the label {odd[0]!r} has absent prompts, which only kind: independent allows")
         return self
 
     @model_validator(mode="after")
@@ -91,7 +96,7 @@ class LabelSet(BaseModel):
         counts = Counter(label.name.casefold() for label in self.labels)
         twice = sorted(name for name, count in counts.items() if count > 1)
         if twice:
-            raise ValueError(f"labels given twice: {', '.join(twice)}")
+            raise ValueError(f"these labels occur twice: {', '.join(twice)}")
         return self
 
     @model_validator(mode="after")
@@ -104,12 +109,13 @@ class LabelSet(BaseModel):
         return self
 
     def label_of(self, value: object) -> int | None:
-        """Index of the label that an attribute value means, None if there is none."""
+        """The index of the label that an attribute value means; None if no label has this value."""
         return self._index_of.get(str(value).casefold())
 
     @cached_property
     def _index_of(self) -> dict[str, int]:
-        """By name and value. A copy of the set keeps it, so copies change how labels are said, not which there are."""
+        """The index of each label by its name and values. Copies of a set share it, so a copy must not change its
+        labels."""
         found: dict[str, int] = {}
         for i, label in enumerate(self.labels):
             for name in (label.name, *label.values):
@@ -118,22 +124,22 @@ class LabelSet(BaseModel):
 
 
 def shipped_label_sets() -> dict[str, Path]:
-    """Label sets that came with medlens, by name."""
+    """The label sets that are part of medlens, by name."""
     return {path.stem: path for path in sorted((data_folder() / "labels").glob("*.yaml"))}
 
 
 def load_labels(name_or_file: str, *, independent: bool = False) -> LabelSet:
-    """A shipped label set by name, a YAML file, or labels inline, separated by commas ("pneumothorax, normal").
+    """A label set: a shipped set by name, a YAML file, or inline labels separated by commas ("pneumothorax, normal").
 
-    `independent` makes inline labels findings of which any number may hold; a set that is read says its own kind.
-    Raises LabelSetError with what is wrong and where.
+    `independent` makes inline labels independent findings; a set from a file has a kind of its own. Raises
+    LabelSetError for a label set that does not exist or is not valid.
     """
     text = name_or_file.strip()
     found = _load(text, independent)
     if independent and not found.independent:
         raise LabelSetError(
-            f"the label set {found.name!r} is a choice of one label, and was asked for as independent findings",
-            hint="Write kind: independent in a label file of your own, or leave --independent away.",
+            f"the labels of {found.name!r} are exclusive, expected independent findings",
+            hint="Remove --independent, or write a label file of your own with kind: independent.",
         )
     return found
 
@@ -148,56 +154,57 @@ def _load(text: str, independent: bool) -> LabelSet:
     if "," in text:
         names = [part.strip() for part in text.split(",") if part.strip()]
         if not names:
-            raise LabelSetError("--labels: there is no label between the commas")
+            raise LabelSetError("--labels has no label between the commas")
         kind = "independent" if independent else "exclusive"
         labels = [{"name": n, "prompts": [n]} for n in names]
         return _validated({"name": "inline", "kind": kind, "labels": labels}, "--labels")
     near = difflib.get_close_matches(text, shipped, n=1)
     raise LabelSetError(
-        f"there is no label set {text!r}: it is none of {', '.join(shipped)} and no file"
+        f"there is no label set {text!r}: it is neither a file nor one of the shipped sets {', '.join(shipped)}"
         + (f"; did you mean {near[0]!r}?" if near else ""),
         hint='Name a shipped set, a YAML file, or the labels themselves: --labels "pneumothorax, normal".',
     )
 
 
 def single_phrasings(labels: LabelSet) -> tuple[LabelSet, ...]:
-    """The set once per phrasing: the i-th says each label by its i-th prompt alone (the last, where it has fewer).
+    """Copies of the set with one prompt per label: the i-th copy has the i-th prompt (the last, if there are fewer).
 
-    The spread of a figure over them is how much the answer hangs on the wording.
+    The spread of a figure over the copies shows how much it depends on the wording.
     """
 
-    def said(label: Label, i: int) -> Label:
+    def with_one_prompt(label: Label, i: int) -> Label:
         absent = label.absent_prompts[min(i, len(label.absent_prompts) - 1)]
         one = {"prompts": (label.prompts[min(i, len(label.prompts) - 1)],)}
         return label.model_copy(update=one | ({"absent": (absent,)} if labels.independent else {}))
 
     most = max(len(label.prompts) for label in labels.labels)
     return tuple(
-        labels.model_copy(update={"labels": tuple(said(label, i) for label in labels.labels)}) for i in range(most)
+        labels.model_copy(update={"labels": tuple(with_one_prompt(label, i) for label in labels.labels)})
+        for i in range(most)
     )
 
 
 def plain_softmax(labels: LabelSet) -> LabelSet:
-    """The same labels as a choice between their bare names: what is commonly done, to compare with."""
+    """The labels as an exclusive set with their bare names as prompts: common practice, as a baseline."""
     bare = tuple(label.model_copy(update={"prompts": (label.name,), "absent": ()}) for label in labels.labels)
     return labels.model_copy(update={"kind": "exclusive", "labels": bare})
 
 
 def _is_file(path: Path) -> bool:
-    """Whether a file lies there. A text that is too long for a path, such as a list of many labels, is none."""
+    """Whether the path is an existing file. False for a text that is too long for a path, such as a list of labels."""
     try:
         return path.expanduser().is_file()
-    except (OSError, RuntimeError):  # RuntimeError: ~name of nobody
+    except (OSError, RuntimeError):  # RuntimeError: ~name of an unknown user
         return False
 
 
 class _Plain(yaml.SafeLoader):
-    """YAML without aliases: a few bytes of them can stand for gigabytes."""
+    """YAML without aliases, because a few bytes of aliases can expand to gigabytes."""
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):
             event = self.peek_event()  # type: ignore[no-untyped-call]
-            raise yaml.YAMLError(f"aliases (*{event.anchor}) are not taken; write the value out")
+            raise yaml.YAMLError(f"the alias *{event.anchor} is not allowed; write the value itself")
         return super().compose_node(parent, index)
 
 
@@ -209,11 +216,11 @@ def _read(path: Path) -> LabelSet:
             raise LabelSetError(f"the label file {path.name!r} is nested too deeply") from exc
         why = exc.strerror if isinstance(exc, OSError) else exc
         raise LabelSetError(f"the label file {path.name!r} can't be read: {why}") from exc
-    except (yaml.YAMLError, ValueError) as exc:  # ValueError: no UTF-8, or a date such as 2001-13-01
-        raise LabelSetError(f"the label file {path.name!r} is no YAML: {' '.join(str(exc).split())}") from exc
+    except (yaml.YAMLError, ValueError) as exc:  # ValueError: not UTF-8, or a date such as 2001-13-01
+        raise LabelSetError(f"the label file {path.name!r} is not valid YAML: {' '.join(str(exc).split())}") from exc
     if not isinstance(values, dict):
         raise LabelSetError(
-            f"the label file {path.name!r} holds {type(values).__name__}, expected keys name, kind and labels"
+            f"the label file {path.name!r} contains a {type(values).__name__}, expected the keys name, kind and labels"
         )
     return _validated(values, path.name)
 
@@ -226,7 +233,7 @@ def _validated(values: dict[str, Any], where: str) -> LabelSet:
 
 
 def explain(exc: ValidationError) -> str:
-    """pydantic's complaints in one line: where, and what."""
+    """The errors of pydantic in one line, each with its place."""
     parts = []
     for error in exc.errors(include_url=False, include_input=False):
         place = ".".join(str(p) for p in error["loc"])

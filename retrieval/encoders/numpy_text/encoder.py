@@ -22,7 +22,7 @@ from retrieval.encoders.model_source import ModelSource, resolve_model
 from retrieval.encoders.numpy_text.needs_torch import NeedsTorch
 from retrieval.encoders.numpy_text.tokens import BytePairs, Tokens, WordPieces
 from retrieval.encoders.numpy_text.towers import BertTower, CausalTower, TextTower
-from retrieval.encoders.tensors import open_tensors
+from retrieval.encoders.transformers_config import TransformersConfig
 from retrieval.encoders.unit import unit
 from retrieval.encoders.unread import words_unread
 from retrieval.errors import EncoderError, WeightsNotFound
@@ -95,12 +95,12 @@ class LightEncoder:
     @property
     def logit_scale(self) -> float:
         """As `ClipEncoder.logit_scale`."""
-        return math.exp(open_tensors(self._weights)["logit_scale"].float32().item())
+        return math.exp(self._weights.tensors()["logit_scale"].float32().item())
 
     def encode_text(self, texts: Sequence[str]) -> Embeddings:
         """[N, embed_dim] float32, unit norm. Texts longer than the model's context are cut as its tokenizer cuts."""
         if isinstance(texts, str):
-            raise TypeError("encode_text takes a list of texts, and got one text")
+            raise TypeError("encode_text got a single text, expected a list of texts")
         if not texts:
             return np.zeros((0, self.embed_dim), np.float32)
         ids = self._tokens(texts)
@@ -125,7 +125,8 @@ class LightEncoder:
                 whole = ClipEncoder.from_source(self._source, self._device, self._precision)
                 if whole.spec.fingerprint != self.spec.fingerprint:
                     raise EncoderError(
-                        f"the model {self.name!r} has changed since its text tower was read", hint="Run it again."
+                        f"the model {self.name!r} has changed since its text tower was read",
+                        hint="Run the command again.",
                     )
                 self._whole = whole
             return self._whole
@@ -148,11 +149,13 @@ def _one_thread() -> Iterator[None]:
 
 def _text_side(parts: ModelParts) -> tuple[Tokens, TextTower]:
     config, context = parts.config, parts.config.context_length
+    if isinstance(config, TransformersConfig):
+        raise NeedsTorch("its text tower is one of transformers'")
     if "multimodal_cfg" in config.model:
         raise NeedsTorch("it is a CoCa")
     if config.text.get("tokenizer_kwargs") or config.text.get("tokenizer_mode"):
         raise NeedsTorch("its tokenizer has settings of its own")
-    tensors = open_tensors(parts.weights)
+    tensors = parts.weights.tensors()
     tower: BertTower | CausalTower
     if parts.text is not None:
         if parts.tokenizer is None:
