@@ -97,6 +97,7 @@ def change_model(
     if not differing(store.model, model):
         store.require_model(model)
         store.catalog.model_changes.require_none_begun(model, restart=restart)
+        store.catalog.claims.drop_expired_leases()  # of a run that was killed after the swap
         store.refresh()  # its index files may be of the former model still
         return _report(store, title(model), former, True, started)
     key = store.pseudonym_key

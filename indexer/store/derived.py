@@ -151,8 +151,10 @@ class DerivedFiles:
             return None
         except StoreCorrupt as exc:
             return str(exc)
-        if index.store_id != self._place.vectors_id:
-            return "it belongs to another store, or to a model that this store had before"
+        if index.store_id.partition("/")[0] != self._place.store_id:
+            return "it belongs to another store"
+        if index.store_id != self._place.vectors_id:  # of a former model: it is replaced when it is opened, too
+            return None
         ids, wrong = index.ids, 0
         for start in range(0, len(ids), _COMPARED):
             found, vectors = self._catalog.vectors.vectors_of(ids[start : start + _COMPARED].tolist(), kind)

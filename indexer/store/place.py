@@ -65,7 +65,8 @@ class StorePlace:
     @property
     def vectors_id(self) -> str:
         """Which vectors the catalog holds: another text after each change of the model."""
-        return self.catalog.vectors_in_use.now() or self.store_id
+        change = self.catalog.vectors_in_use.now()
+        return self.store_id if change is None else f"{self.store_id}/{change}"
 
     @property
     def model(self) -> dict[str, Any]:
