@@ -165,7 +165,9 @@ class SearchResults:
     """Hits in rank order. `searched` is the number of frames that passed the filter; None if all frames were searched.
 
     `ranker` is the ranker that was used (dense, text, hybrid), `score` the meaning of the scores in words, and `notes`
-    are remarks on the results.
+    are remarks on the results. `understood` says how the query was read: `searched for: cardiomegaly; without: pleural
+    effusion; prefers: chest`. `good_match` is False if the words are so unusual for radiology that the results may be
+    no better than chance.
     """
 
     query: str
@@ -175,6 +177,8 @@ class SearchResults:
     ranker: str = "dense"
     score: str = "cosine similarity"
     notes: tuple[str, ...] = ()
+    understood: str = ""
+    good_match: bool = True
 
     def to_pandas(self) -> DataFrame:
         """One row per hit: rank, score, sop_instance_uid, frame_number, folded, part.NAME for each part, the
@@ -225,6 +229,10 @@ class VectorIndex(Protocol):
 
     def scores(self, queries: Embeddings, ids: Ids) -> list[dict[int, float]]:
         """For each query: the exact score of each of `ids` that is in the index."""
+        ...
+
+    def sample(self, n: int) -> Ids:
+        """At most n ids [m], ascending, spread evenly over the index: the same for the same index."""
         ...
 
 

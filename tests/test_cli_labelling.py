@@ -112,7 +112,7 @@ def test_calibrate_refuses_a_truth_of_another_archive(store: Path, tmp_path: Pat
     truth = tmp_path / "truth.csv"
     truth.write_text("sop_instance_uid,label\n1.2.3,CT\n")
     result = medlens("calibrate", "--labels", "modality", "--truth", truth, "--store", store, code=1)
-    assert "1 of the 1 images" in result.stderr and "another archive" in result.stderr
+    assert "1 of the 1 images in the truth file 'truth.csv' are not in the store" in result.stderr
     rows = rows_of(medlens("classify", "--store", store).stdout)
     lines = "".join(f"{uid},CT\n" for uid in {row["sop_instance_uid"] for row in rows})
     truth.write_text("sop_instance_uid,label\n" + lines)
@@ -152,9 +152,9 @@ def test_bad_wishes_are_clear_errors(store: Path, archive: Path, tmp_path: Path)
     for arguments, said, code in (
         (["--coverage", 0.9], "need a calibration", 1),
         (["--level", "patient"], "'study'", 2),
-        (["--labels", "edema, mass", "--save"], "inline", 1),
-        (["--labels", "modality", "--independent"], "choice", 1),
-        (["--where", "label.nothing > 0.5"], "no label", 1),
+        (["--labels", "edema, mass", "--save"], "labels given on the command line have no name to save them under", 1),
+        (["--labels", "modality", "--independent"], "the labels of 'modality' are exclusive", 1),
+        (["--where", "label.nothing > 0.5"], "the store has no saved label 'nothing'", 1),
         (["--sensitivity", 0.9, "--specificity", 0.9], "one of them", 2),
         ([archive, "--save"], "for a store", 2),
     ):

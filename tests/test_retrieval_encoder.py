@@ -252,7 +252,7 @@ def test_one_gpu_is_cuda_0(monkeypatch: pytest.MonkeyPatch) -> None:
     assert choose_device("auto").name == "cuda"
     assert choose_device("cuda:0") == Device("cuda:0", "fp32", "as asked; bf16 is not native there")
     for device in ("cuda:1", "cuda:", "cuda:x", "cuda:-1"):
-        with pytest.raises(EncoderError, match="sees 1 CUDA devices"):
+        with pytest.raises(EncoderError, match="torch finds 1 CUDA devices"):
             choose_device(device)
 
 

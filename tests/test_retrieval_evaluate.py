@@ -35,7 +35,7 @@ from retrieval.evaluation.rows import EvaluationRows
 from retrieval.evaluation.text_ranking import bm25_scores, fused
 from retrieval.evaluation.zero_shot import ExclusiveScores, judge_exclusive
 from retrieval.search.bm25 import build_report_index
-from retrieval.search.hybrid import HybridRanking, ReportScores
+from retrieval.search.hybrid import HybridRanking, ReportScores, UsualScores
 from retrieval.search.query import Query
 from retrieval.statistics.reliability import calibration_floor, reliability
 from retrieval.types import Embeddings, Lineage
@@ -409,9 +409,9 @@ def test_the_hybrid_is_the_one_of_search() -> None:
     question = "word3 with word2 of organ9"
     dense = np.random.default_rng(0).normal(size=30)
     index = build_report_index({f"{i:09d}": text for i, text in enumerate(documents)})
-    ranking = HybridRanking(
-        DenseRanking(dense), ReportScores(Query(question), index), OneFrameStudies(), None, Query.depth
-    )
+    ranker = DenseRanking(dense)
+    usual = UsualScores.of(ranker, np.arange(30))
+    ranking = HybridRanking(ranker, ReportScores(Query(question), index), OneFrameStudies(), None, usual)
     expected = ranking.scores(range(30))
     mine = fused(dense[None], bm25_scores([question], documents))[0]
     assert mine.tolist() == pytest.approx([expected[i] for i in range(30)], abs=1e-6)

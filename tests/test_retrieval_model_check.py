@@ -149,7 +149,7 @@ def test_a_check_by_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert "embeddings of images" in table and "at least 0.9999" in table
     shutil.rmtree(folder)
     gone = medlens("models", "check", folder, "--format", "json", code=1)
-    assert "does not exist" in gone.stderr + gone.stdout
+    assert "there is no model" in gone.stderr + gone.stdout
 
 
 def test_a_failed_judgement_is_exit_code_1(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ from datetime import date
 
 import pytest
 
-from cli.medlens_app import _NeutralLines
+from cli.medlens_app import _NeutralFormatter
 from cli.medlens_output.formats import Format, write_rows
 from cli.medlens_output.lines import say
 from retrieval.evaluation.report import _text as report_text
@@ -99,4 +99,4 @@ def test_lines_and_log_records_cant_act_on_a_terminal(capsys: pytest.CaptureFixt
     say("- \x1b[2Jname\u202e\nsecond \x9b\r", err=True)
     assert capsys.readouterr().err == "- \ufffd[2Jname\ufffd\nsecond \ufffd\ufffd\n"
     record = logging.LogRecord("indexer", logging.WARNING, "", 0, "%s", ("a\x1b]0;t\x07\u200e",), None)
-    assert not re.search("[\x00-\x1f\x7f-\x9f\u200e]", _NeutralLines("%(message)s").format(record))
+    assert not re.search("[\x00-\x1f\x7f-\x9f\u200e]", _NeutralFormatter("%(message)s").format(record))

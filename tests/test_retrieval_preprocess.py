@@ -174,3 +174,14 @@ def test_json_round_trip(size: tuple[int, int], mean: tuple[float, float, float]
 def test_json_of_a_later_version_may_hold_more() -> None:
     made = Preprocess((16, 16), MEAN, STD)
     assert Preprocess.from_json(made.to_json() | {"added_later": 1}) == made
+
+
+def test_a_crop_that_rounds_as_ever_is_not_said() -> None:
+    """Else the fingerprints of all stores that were made before there was another would change."""
+    plain, floor = Preprocess((16, 16), MEAN, STD), Preprocess((16, 16), MEAN, STD, crop="floor")
+    assert "crop" not in plain.to_json()
+    assert floor.to_json()["crop"] == "floor"
+    assert [Preprocess.from_json(one.to_json()) for one in (plain, floor)] == [plain, floor]
+    strip = np.arange(16 * 19, dtype=np.uint32).reshape(16, 19).astype(np.uint8)
+    np.testing.assert_array_equal(plain.fit(strip), strip[:, 2:18])  # 1.5 columns on each side: round(1.5) is 2
+    np.testing.assert_array_equal(floor.fit(strip), strip[:, 1:17])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from test_retrieval_search import ToyCatalog, ToyIndex
 from retrieval.errors import EmptyQuery, MedlensError, QueryError
 from retrieval.language.negation import affirmed
 from retrieval.search.bm25 import ReportIndex, build_report_index, terms, tokens
-from retrieval.search.hybrid import SHARE, ReportScores, TextRanking
+from retrieval.search.hybrid import ReportScores, TextRanking
 from retrieval.search.interpret import separate_negations
 from retrieval.search.query import Fusion, ImagePart, Query, TextPart
 from retrieval.search.searcher import Searcher
@@ -389,25 +390,76 @@ def test_pages_of_equal_reports_fit_together() -> None:
 @given(st.integers(0, 60), st.integers(1, 30), st.sampled_from([Fusion.EMBEDDING, Fusion.MAX, Fusion.SUM]))
 def test_hybrid_is_the_sort_of_all_frames_by_its_formula(seed: int, k: int, fusion: Fusion) -> None:
     world = World(seed, count=150, reports=REPORTS)
-    query = Query(["pleural effusion", ImagePart(PICTURE)], fusion=fusion, k=k, depth=40)
+    query = Query(["pleural effusion", ImagePart(PICTURE)], fusion=fusion, k=k)
     assert world.reports is not None
-    bm25 = dict(zip(world.reports.studies.tolist(), world.reports.scores("pleural effusion"), strict=True))
+    totals = world.reports.scores("pleural effusion")
+    share = 8 * totals / world.reports.information("pleural effusion")
+    deviations = (totals - totals.mean()) / totals.std()
+    evidence = dict(zip(world.reports.studies.tolist(), share + 0.3 * deviations, strict=True))
     dense = world.frame_scores(query)
-    order = sorted(dense.values(), reverse=True)
-    scaled = {i: (score - order[39]) / (order[0] - order[39]) for i, score in dense.items()}
-    expected = {
-        i: (1 - SHARE) * value + SHARE * bm25[study] / max(bm25.values())
-        if (study := world.rows[i]["study"]) in bm25
-        else value
-        for i, value in scaled.items()
-    }
+    mean, spread = np.mean(list(dense.values())), np.std(list(dense.values()))
+    expected = {i: (score - mean) / spread + evidence.get(world.rows[i]["study"], 0) for i, score in dense.items()}
     results = world.search(query)
     assert results.ranker == "hybrid"
     assert [hit.score for hit in results.hits] == pytest.approx(sorted(expected.values(), reverse=True)[:k], abs=1e-5)
     for hit in results.hits:
         assert hit.score == pytest.approx(expected[int(hit.key.frame_number)], abs=1e-5)
         assert sum(hit.breakdown.values()) == pytest.approx(hit.score, abs=1e-5)
-        assert ("report" in hit.breakdown) == (hit.attributes["study"] in bm25)
+        assert ("report" in hit.breakdown) == (hit.attributes["study"] in evidence)
+
+
+@settings(max_examples=10, deadline=None)
+@given(st.integers(0, 60), st.integers(1, 150), st.booleans())
+def test_frames_whose_header_contradicts_fall_behind_by_four_deviations(seed: int, k: int, reports: bool) -> None:
+    world = World(seed, count=150, reports=REPORTS if reports else None)
+    query = Query("pleural effusion CT", k=k)
+    plain = {hit.key: hit.score for hit in world.search(replace(query, literal=True, k=150)).hits}
+    spread = 1.0 if reports else float(np.std(list(plain.values())))
+    results = world.search(query)
+    expected = {
+        key: score - 4 * spread * (world.rows[int(key.frame_number)]["modality"] == "MR")
+        for key, score in plain.items()
+    }
+    assert [hit.score for hit in results.hits] == pytest.approx(sorted(expected.values(), reverse=True)[:k], abs=1e-5)
+    for hit in results.hits:
+        assert hit.score == pytest.approx(expected[hit.key], abs=1e-5)
+        assert sum(hit.breakdown.values()) == pytest.approx(hit.score, abs=1e-5)
+        assert ("header" in hit.breakdown) == (hit.attributes["modality"] == "MR")
+    assert results.understood == "searched for: pleural effusion CT; prefers: CT, chest"
+
+
+def test_what_was_understood_is_said() -> None:
+    world = World(1)
+
+    def said(ask: Any, **settings: Any) -> str:
+        return world.search(Query(ask, **settings)).understood
+
+    assert said("cardiomegaly, no pleural effusion") == (
+        "searched for: cardiomegaly; without: pleural effusion; prefers: chest"
+    )
+    assert said("no pneumothorax") == "without: pneumothorax; prefers: chest"
+    assert said("left breast") == "searched for: left breast; prefers: breast; side: left"
+    assert said(["a nodule", TextPart("CT", -1)]) == "searched for: a nodule; without: CT"
+    assert said("no pneumothorax", literal=True) == "searched for: no pneumothorax"
+    assert said(["a nodule", ImagePart(PICTURE)]) == "searched for: a nodule + image"
+
+
+def test_neither_the_depth_nor_the_number_of_answers_changes_the_order() -> None:
+    world = World(7, count=150, reports=REPORTS)
+    whole = world.search(Query("pleural effusion", k=150))
+    assert whole.ranker == "hybrid" and len(whole.hits) == 150
+    for k, depth in ((10, 1), (10, 1000), (50, 20)):
+        some = world.search(Query("pleural effusion", k=k, depth=depth))
+        assert [(hit.key, hit.score) for hit in some.hits] == [(hit.key, hit.score) for hit in whole.hits[:k]]
+
+
+def test_a_filter_changes_no_score_of_what_passes() -> None:
+    world = World(8, count=150, reports=REPORTS)
+    scores = {hit.key: hit.score for hit in world.search(Query("pleural effusion", k=150)).hits}
+    only = world.search(Query("pleural effusion", k=150, where=SearchFilter({"modality": ("CT",)})))
+    assert 0 < len(only.hits) < 150
+    for hit in only.hits:
+        assert hit.score == pytest.approx(scores[hit.key], abs=1e-6)
 
 
 def test_reports_join_reciprocal_ranks_as_one_more_list() -> None:

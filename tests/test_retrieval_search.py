@@ -67,6 +67,9 @@ class ToyIndex:
         there = self.vectors.keys() & set(ids.tolist())
         return [{i: float(self.vectors[i] @ query) for i in there} for query in queries]
 
+    def sample(self, n: int) -> Ids:
+        return np.array(sorted(self.vectors)[:n], np.int64)
+
 
 class ToyCatalog:
     def __init__(self, rows: dict[int, dict[str, Any]], vectors: dict[int, npt.NDArray[np.float32]]) -> None:

@@ -36,9 +36,9 @@ def test_words_go_to_the_side_that_is_said_of_them(text: str, expected: set[str]
     assert pairs(text) == expected
 
 
-def test_terms_are_the_words_and_those_of_sides_once_more() -> None:
-    assert terms("Effusion on the LEFT.") == ["effus", "left", "left_effus"]
-    assert terms("no side here") == ["no", "side", "here"]
+def test_terms_are_the_words_their_pairs_and_those_of_sides_once_more() -> None:
+    assert terms("Effusion on the LEFT.") == ["effus", "left", "effus left", "left_effus"]
+    assert terms("no side here") == ["no", "side", "here", "no side", "side here"]
 
 
 def test_the_report_that_says_it_of_the_side_asked_for_comes_first() -> None:

@@ -545,7 +545,7 @@ def test_rows_are_taken_by_their_fields(tmp_path: Path) -> None:
     assert [row.caption for row in taken.rows] == ["mine", "held out"]
     unjudged = corpus_of(tmp_path, rows, only={"licence": ["CC BY", "CC0"]}, judged=False)
     assert [row.caption for row in unjudged.rows] == ["mine"]
-    with pytest.raises(TrainingError, match="no row with a text whose split is 'train'") as caught:
+    with pytest.raises(TrainingError, match="has no row of the split 'train' with a text") as caught:
         corpus_of(tmp_path, rows, only={"licence": ["CC BY-ND"]})
     assert "in rows whose licence is one of `only`" in str(caught.value.hint)
 

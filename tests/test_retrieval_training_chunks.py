@@ -137,5 +137,5 @@ def test_each_group_of_layers_has_its_rate(world: Path, tmp_path: Path) -> None:
     assert f"from scratch, {rated}" in card
     assert f"its first 2 groups of layers locked, {rated}; 16 dimensions" in card
     many = config.model_copy(update={"text": text.model_copy(update={"locked_groups": 4})})
-    with pytest.raises(TrainingError, match="locked_groups is 4, the text tower has 3 groups"):
+    with pytest.raises(TrainingError, match=r"text\.locked_groups is 4, expected at most 3, the groups of layers"):
         train(many.model_copy(update={"output": tmp_path / "many"}))

@@ -244,7 +244,7 @@ def test_only_images_whose_text_names_a_side_are_mirrored_as_wrong(
 
 
 def test_near_texts_need_a_locked_tower(world: Path) -> None:
-    with pytest.raises(TrainingError, match=r"near_equal .* needs text\.locked"):
+    with pytest.raises(TrainingError, match=r"objective\.near_equal needs text\.locked: true"):
         short(
             world,
             "unlocked",

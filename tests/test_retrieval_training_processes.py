@@ -102,6 +102,7 @@ def test_without_torchrun_a_run_is_alone(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setenv("WORLD_SIZE", "2")
     for name in ("RANK", "MASTER_ADDR", "MASTER_PORT"):
         monkeypatch.delenv(name, raising=False)
-    with pytest.raises(TrainingError, match="can't join the 2 of WORLD_SIZE") as caught, joined(torch.device("cpu")):
+    refused = pytest.raises(TrainingError, match="can't join the 2 processes of WORLD_SIZE")
+    with refused as caught, joined(torch.device("cpu")):
         raise AssertionError("joined nobody")
     assert "torchrun" in caught.value.hint

@@ -131,6 +131,31 @@ def test_pixels_and_tokens_are_the_librarys_own(written: Any, architecture: str)
     assert encoder.tokens(TEXTS).tolist() == expected
 
 
+@pytest.mark.parametrize("architecture", ["vit and bert", "siglip as MedSigLIP", "siglip as SigLIP 2"])
+@pytest.mark.parametrize("masked", [False, True])
+def test_padding_is_masked_where_the_librarys_tokenizer_masks_it(
+    written: Any, tmp_path: Path, architecture: str, masked: bool
+) -> None:
+    from transformers import AutoModel, AutoTokenizer
+
+    folder = Path(shutil.copytree(written(architecture), tmp_path / "model"))
+    config(folder, "tokenizer_config.json", model_input_names=["input_ids", *["attention_mask"] * masked])
+    tokens = AutoTokenizer.from_pretrained(folder)(
+        TEXTS, padding="max_length", max_length=64, truncation=True, return_tensors="pt"
+    )
+    assert ("attention_mask" in tokens) == masked
+    theirs = AutoModel.from_pretrained(folder, dtype=torch.float32).eval().get_text_features(**tokens).pooler_output
+    ours = ClipEncoder.load(str(folder), "cpu", "fp32").encode_text(TEXTS[:6])
+    assert (ours * unit(theirs)[:6]).sum(axis=1).min() >= 0.9999
+
+
+def test_an_adapter_beside_the_model_is_told_of(written: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folder = Path(shutil.copytree(written("vit and bert"), tmp_path / "model"))
+    (folder / "adapter_config.json").write_text('{"peft_type": "LORA"}')
+    spec_of(resolve_model(str(folder)))
+    assert "adapter_config.json is not applied" in caplog.text
+
+
 def test_siglips_tokenizer_strips_punctuation(written: Any) -> None:
     encoder = ClipEncoder.load(str(written("siglip as MedSigLIP")), "cpu", "fp32")
     plain, marked = encoder.tokens(["no effusion no pneumonia", "No effusion, no pneumonia!"])

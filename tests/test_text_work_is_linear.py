@@ -79,7 +79,7 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]:
         from indexer.privacy.scrub import scrub
         from retrieval.encoders.numpy_text.tokens import BytePairs, cleaned
         from retrieval.evaluation.pairs import read_pairs
-        from retrieval.language import captions, negation, sentences, sides
+        from retrieval.language import captions, header_terms, negation, sentences, sides
         from retrieval.search.bm25 import terms
         from retrieval.search.interpret import separate_negations
         from retrieval.search.query import Query
@@ -122,6 +122,7 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]:
             "findings": captions.findings,
             "sentences of a caption": captions.sentences_of,
             "query": lambda text: separate_negations(Query(text)),
+            "terms of the header": lambda text: header_terms.header_terms([text]),
             "scrub": lambda text: scrub(text, names),
             "filter": parse_filter,
             "filter of a value": lambda text: parse_filter(f"Modality = '{text}'"),
@@ -146,6 +147,7 @@ ROUTINES = (
     *("caption exchanged", "caption mirrored", "claims", "findings", "sentences of a caption", "query", "scrub"),
     *("filter", "filter of a value", "filter of values", "byte pairs", "cleaning", "label names", "label file"),
     *("label file of labels", "truth file", "truth file of rows", "pairs file", "pairs file of rows"),
+    "terms of the header",
 )
 
 

@@ -34,7 +34,7 @@ from cli.medlens_output.files import destination, require_suffix, rows_format
 from cli.medlens_output.formats import Format, write_rows
 from cli.medlens_output.lines import say
 
-_HEAD = ("query", "where", "model", "ranker", "score")  # of the results in JSON, in this order
+_HEAD = ("query", "understood", "where", "model", "ranker", "score")  # of the results in JSON, in this order
 
 
 def search(
@@ -108,12 +108,13 @@ def search(
         bool,
         typer.Option(
             "--literal",
-            help='Read "no", "without", "left" and "right" as plain words, not as conditions on the results.',
+            help='Read all words as plain words. Otherwise "no" and "left" are conditions on the results, and '
+            '"chest x-ray" prefers images whose header says so.',
         ),
     ] = False,
     k: KOption = 10,
     offset: Annotated[int, typer.Option(help="Skip this many results, to get the next page.")] = 0,
-    depth: Annotated[int, typer.Option(help="How many results of each ranking rrf and hybrid combine.")] = 1000,
+    depth: Annotated[int, typer.Option(help="How many results of each ranking rrf combines.")] = 1000,
     where: WhereOption = None,
     modality: ModalityOption = None,
     body_part: BodyPartOption = None,
@@ -178,12 +179,14 @@ def search(
             results = opened.search(asked, encoder=encoder)
             head: dict[str, Any] = {
                 "query": results.query,
+                "understood": results.understood,
                 "where": where,
                 "model": results.model,
                 "ranker": results.ranker,
             }
-            head |= {"score": results.score, "searched": results.searched, "notes": list(results.notes)}
-            for note in results.notes:
+            head |= {"score": results.score, "searched": results.searched, "good_match": results.good_match}
+            head["notes"] = list(results.notes)
+            for note in (results.understood, *results.notes):
                 say(note, err=True)
             pass_on([hit.attributes for hit in results.hits], members, copy_to, head)
             if sheet is not None and not results.hits:

@@ -135,9 +135,9 @@ def page(results: SearchResults, cards: Sequence[Card]) -> str:
     items = "\n".join(_card(card) for card in cards)
     shown = f"{_KEYS}\n<ol>\n{items}\n</ol>" if cards else "<p>No results.</p>"
     query = _text(results.query)
+    notes = "\n".join(f'<p class="about">{_text(n)}</p>' for n in (results.understood, *results.notes) if n)
     allowed = base64.b64encode(hashlib.sha256(_SCRIPT.encode()).digest()).decode()
     policy = f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{allowed}'"
-    notes = "".join(f'<p class="about">{_text(note)}</p>\n' for note in results.notes)
     hits = f"{len(results.hits)} hit{'' if len(results.hits) == 1 else 's'}"
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
@@ -145,8 +145,9 @@ def page(results: SearchResults, cards: Sequence[Card]) -> str:
 <meta http-equiv="Content-Security-Policy" content="{policy}"><meta name="referrer" content="no-referrer">
 <title>medlens: {query}</title><style>{_STYLE}</style></head>
 <body><h1>{query}</h1>
+{notes}
 <p class="about">{hits}{among}. Model {_text(results.model)}; score: {_text(results.score)}.</p>
-{notes}{shown}
+{shown}
 <dialog aria-label="The hit, enlarged"></dialog>
 <script>{_SCRIPT}</script></body></html>
 """

@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 FOLDER = "reports"
 STALE = "it may hold words of reports that were deleted"
 _MARK = "mark.json"
-_VERSION = 5  # of the words' treatment and the files
+_VERSION = 6  # of the words' treatment and the files
 
 
 def open_report_index(parent: Path, catalog: SqlCatalog, store_id: str) -> ReportIndex:

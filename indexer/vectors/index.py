@@ -103,6 +103,11 @@ class CatalogIndex:
         """Return per query the inner product with each of `ids` (any order) that exists. ValueError as for `search`."""
         return [dict(found) for found in self._nearest(queries, len(ids), ids, exact=True)]
 
+    def sample(self, n: int) -> Ids:
+        """At most n ids, ascending, spread evenly over the index."""
+        ids = self.ids
+        return ids if len(ids) <= n else ids[np.linspace(0, len(ids) - 1, num=n, dtype=np.int64)]
+
     def _nearest(self, queries: Embeddings, k: int, ids: Ids | None, exact: bool) -> Hits:
         array = np.asarray(queries, dtype=np.float32)
         array = self._checked(array[None, :] if array.ndim == 1 else array, "queries")
@@ -199,8 +204,7 @@ class CatalogIndex:
         ids = self.ids
         if not len(ids):
             return True
-        spread = np.linspace(0, len(ids) - 1, num=min(sample, len(ids)), dtype=np.int64)
-        chosen = ascending(np.concatenate([ids[spread], ids[-sample:]]))
+        chosen = ascending(np.concatenate([self.sample(sample), ids[-sample:]]))
         found, vectors = catalog.vectors_of(chosen.tolist(), self.kind)
         return np.array_equal(found, chosen) and np.array_equal(vectors, self.vectors_of(chosen))
 

@@ -190,7 +190,11 @@ class ClipEncoder:
 def _padding_that_may_go(model: Any) -> int | None:
     """The id of padding, if the text tower gives a text the same embedding without it; None if it wants the whole
     context. A BERT masks it; open_clip's own transformers add positions for the whole context, and are short (77)."""
-    config: Any = getattr(getattr(model, "text", None), "config", None)
+    text: Any = getattr(model, "text", None)
+    if hasattr(text, "removable_pad"):  # a tower of transformers, as it is wrapped here
+        pad: int | None = text.removable_pad
+        return pad
+    config: Any = getattr(text, "config", None)
     return int(config.pad_token_id) if getattr(config, "model_type", None) == "bert" else None
 
 

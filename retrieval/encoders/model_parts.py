@@ -6,6 +6,7 @@ with torch or without, takes the parts from here, so that both agree on its fing
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +36,9 @@ from retrieval.encoders.transformers_config import (
 from retrieval.encoders.weight_files import INDEX, TRANSFORMERS_WEIGHTS, WeightFiles, shards, weights_beside
 from retrieval.errors import EncoderError, WeightsNotFound
 
+logger = logging.getLogger(__name__)
+
+ADAPTER = "adapter_config.json"
 # Hidden sizes of Devlin et al. 2018 and Turc et al. 2019, all with 64 per head. Others differ: MiniLM has 384 in 12.
 BERT_SIZES = (128, 256, 512, 768, 1024)
 
@@ -131,6 +135,8 @@ def _beside(folder: Path, name: str, file: str) -> Path | None:
 
 def _of_transformers(source: ModelSource, folder: Path, weights: WeightFiles, model: str) -> ModelParts:
     config = read_transformers_config(folder, model)
+    if (folder / ADAPTER).exists():
+        logger.warning("model %s: %s is not applied; merge the adapter into the model to use it", model, ADAPTER)
     tokenizer = read_tokenizer(folder, model, default=config.tokenizer_class)
     return ModelParts(source, config, weights, tokenizer, None)
 
@@ -143,9 +149,10 @@ def _of_repository(source: ModelSource, repository: str, download: bool) -> Mode
         weights = _hub_weights(source, repository, TRANSFORMERS_WEIGHTS, download)
         return _of_transformers(source, folder, weights, source.name)
     if folder is None or not (folder / CONFIG_NAME).is_file():
+        where = "its repository" if download else "the hub's cache"
         raise WeightsNotFound(
-            f"{CONFIG_NAME} of the model {source.name!r} is not in the hub's cache, nor is a {TEXT_CONFIG} that says "
-            "its model_type"
+            f"the model {source.name!r} can't be loaded: {CONFIG_NAME} (open_clip) is not in {where}, nor is a "
+            f"{TEXT_CONFIG} with a model_type (transformers)"
         )
     weights = _hub_weights(source, repository, WEIGHTS_NAMES, download)
     config = read_config(folder)

@@ -262,6 +262,8 @@ def _context(folder: Path, text: Mapping[str, Any], model: str) -> tuple[int, bo
     places = int(text["max_position_embeddings"])
     if text.get("model_type") in ("roberta", "xlm-roberta"):
         places -= int(text["pad_token_id"]) + 1  # positions count from there
+    if places < 1:
+        raise refusal(model, "text_config.max_position_embeddings", text["max_position_embeddings"], "room for a token")
     stated = settings.get("model_max_length")
     longest = int(stated) if isinstance(stated, int | float) and 1 <= stated < places else places
     inputs = settings.get("model_input_names")

@@ -40,8 +40,14 @@ class DualEncoder(torch.nn.Module):
 class Padding:
     """How the padding of a batch of tokens is masked: not at all, or all that a tokenizer adds behind a text."""
 
-    def __init__(self, pad: int | None, end: int | None, *, masked: bool) -> None:
-        self._pad, self._end, self._masked = pad, end, masked
+    def __init__(self, pad: int | None, end: int | None, *, masked: bool, removable: bool) -> None:
+        """`removable` says that a text's embedding does not hang on where the context ends."""
+        self._pad, self._end, self._masked, self._removable = pad, end, masked, removable
+
+    @property
+    def removable(self) -> int | None:
+        """The id of padding that is masked and stands for nothing else."""
+        return self._pad if self._masked and self._pad != self._end and self._removable else None
 
     def mask(self, tokens: torch.Tensor) -> torch.Tensor | None:
         if not self._masked or self._pad is None:
@@ -68,8 +74,9 @@ class _TextSide(torch.nn.Module):
         self.tower, self.projection, self._padding = tower, projection, padding
 
     @property
-    def config(self) -> Any:
-        return self.tower.config
+    def removable_pad(self) -> int | None:
+        """The id of padding behind a text that may be left out; None if the tower wants the whole context."""
+        return self._padding.removable
 
     @property
     def vocab_size(self) -> int:
@@ -96,7 +103,9 @@ class Tokenizer:
             raise EncoderError("its tokenizer pads on the left, and its text tower reads the end of a text from there")
         pad, end = self.library.pad_token_id, self.library.eos_token_id
         # What follows the end of a text is not seen by a causal tower, masked or not.
-        self.padding = Padding(pad, end, masked=config.masked and not causal)
+        # SigLIP reads the last place of the context, the others the first of the text.
+        joined = config.model_type == "vision-text-dual-encoder"
+        self.padding = Padding(pad, end, masked=config.masked and not causal, removable=joined)
 
     def __call__(self, texts: Sequence[str]) -> torch.Tensor:
         encoded = self.library(

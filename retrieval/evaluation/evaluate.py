@@ -235,8 +235,8 @@ def _second_text_to_image(
     back = pairing.turned()
     dense = CosineScores(vectors.of(pairing.texts), images[chosen])
     text = bm25_scores(pairing.texts, of_rows(rows.documents, chosen))
-    scores: dict[str, CosineScores | PrecomputedScores] = {DENSE: dense, TEXT: PrecomputedScores(text)}
-    scores[HYBRID] = PrecomputedScores(fused(dense.rows(slice(0, len(text))), text))
+    scores: dict[str, CosineScores | PrecomputedScores] = {DENSE: dense, TEXT: PrecomputedScores(text.scores)}
+    scores[HYBRID] = PrecomputedScores(fused(dense.rows(slice(0, len(text.scores))), text))
     return [
         _retrieval_result(SECOND_TEXT_TO_IMAGE, ranker, scores[ranker], back, None, options)
         for ranker in options.rankers

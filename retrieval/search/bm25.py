@@ -16,10 +16,12 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import re
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -71,6 +73,17 @@ class ReportIndex:
                 part = slice(int(self.starts[column]), int(self.starts[column + 1]))
                 out[self.documents[part]] += self.weights[part]  # a column has a document at most once
         return out
+
+    def information(self, text: str, words: Words | None = None) -> float:
+        """What a report could score at most: the sum of the words' inverse document frequencies. A word that no report
+        has counts as the rarest.
+        """
+        total = 0.0
+        for word in (words or terms)(text):
+            column = self.words.get(word)
+            having = 0 if column is None else int(self.starts[column + 1] - self.starts[column])
+            total += math.log1p((len(self) - having + 0.5) / (having + 0.5))
+        return total
 
     def save(self, folder: Path) -> dict[str, int]:
         """Write the arrays into an existing folder. Returns the checksums of the files, which `load` needs."""
@@ -130,13 +143,17 @@ def build_report_index(texts: Mapping[str, str], words: Words | None = None) -> 
 
 
 def terms(text: str) -> list[str]:
-    """The index terms of a text: its words, and again with their side the words that belong to one."""
+    """The index terms of a text: its words, its pairs of neighbouring words, and again with their side the words that
+    belong to one.
+    """
     plain = _plain(text)
     words = _words(plain)
     of_sides = [pair for clause in clauses(plain) for pair in sided(_words(clause))]
     stems = _stemmed([*words, *(word for _, word in of_sides)])
     with_side = zip(of_sides, stems[len(words) :], strict=True)
-    return [*stems[: len(words)], *(f"{side}_{stem}" for (side, _), stem in with_side)]
+    own = stems[: len(words)]
+    pairs = (f"{first} {second}" for first, second in pairwise(own))
+    return [*own, *pairs, *(f"{side}_{stem}" for (side, _), stem in with_side)]
 
 
 def tokens(text: str) -> list[str]:

@@ -1,14 +1,20 @@
 """Rankings by reports: the BM25 ranking of the studies' reports, alone or fused with the dense ranking of the images.
 
-HYBRID is a convex combination (Bruch, Gai and Ingber 2023, "An analysis of fusion functions for hybrid retrieval"):
+HYBRID adds up two kinds of evidence. Each is measured against what is usual in this store:
 
-    score = (1 - SHARE) * dense + SHARE * report        for a frame whose study has a report
-    score = dense                                       for a frame whose study has none
+    score = image + report    for a frame whose study has a report
+    score = image             for a frame whose study has no report
 
-where `dense` is 1 for the best frame and 0 for the frame at rank `depth` (the worst frame, in a smaller store), and
-`report` is the study's BM25 score divided by the best report's. A missing report counts neither for nor against a
-study: the image's score takes its place. Both lists are read until no lower frame can enter the result, so the ranking
-is exact.
+- `image` is the dense score: how many standard deviations it lies above the mean of the store's frames. The mean and
+  the standard deviation come from a sample of the frames, the same for every query.
+- `report` is 0.3 times the report's BM25 score, in standard deviations above the mean of the store's reports, plus 8
+  times its coverage: the BM25 score as a share of the most that a report with all words of the query could reach. A
+  word that no report has counts as the rarest. The first term tells a good match among many reports, the second term
+  tells it in a store with few reports.
+
+So a missing report counts neither for nor against a study, and neither the number of answers nor the page changes a
+score. The two factors were chosen with `benchmarks/answers.py`. Both lists are read until no lower frame can enter the
+result, so the ranking is exact.
 
 With the fusion RRF, the reports are one more ranked list. A study without a report gets the rank of its image there.
 """
@@ -16,6 +22,7 @@ With the fusion RRF, the reports are one more ranked list. A study without a rep
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -26,8 +33,10 @@ from retrieval.search.query import RRF_CONSTANT, Query, TextPart
 from retrieval.search.ranking import Ranked, Ranking, ReciprocalRanks, best_first
 from retrieval.types import Lineage, RowFilter
 
-SHARE = 0.5
 REPORT = "report"
+SPREAD_FACTOR = 0.3  # of a report's BM25 in standard deviations
+COVERAGE_FACTOR = 8.0  # of the part of the query's information that a report has
+SAMPLE = 1000  # frames that say what is a usual score
 _FIRST_STUDIES = 64  # whose frames are fetched in the first step
 
 
@@ -36,6 +45,17 @@ class FrameFinder(Protocol):
 
     def lineage(self, ids: Iterable[int]) -> Mapping[int, Lineage]: ...
     def frames_of(self, column: str, uids: Iterable[str]) -> Mapping[str, Sequence[int]]: ...
+
+
+def evidence_line(totals: npt.NDArray[np.floating], information: float) -> tuple[float, float]:
+    """The evidence of a report by its BM25: slope * BM25 - offset. `totals` [n] are those of all reports of the store,
+    `information` is what a report of all the query's words could score at most.
+    """
+    slope = COVERAGE_FACTOR / information if information else 0.0
+    spread = float(totals.std(dtype=np.float64)) if len(totals) and totals.max() > totals.min() else 0.0
+    if not spread:
+        return slope, 0.0
+    return slope + SPREAD_FACTOR / spread, SPREAD_FACTOR * float(totals.mean(dtype=np.float64)) / spread
 
 
 class ReportScores:
@@ -50,6 +70,11 @@ class ReportScores:
             if isinstance(part, TextPart) and part.in_reports
         }
         self.total: npt.NDArray[np.float32] = sum(self.parts.values(), np.zeros(len(reports), np.float32))
+        information = sum(
+            part.weight * reports.information(part.text) for part in query.texts if part.in_reports and part.weight > 0
+        )
+        self._slope, self._offset = evidence_line(self.total, information)
+        self.coverage = float(self.total.max(initial=0.0)) / information if information else 0.0  # of the best report
         matching = np.flatnonzero(self.total > 0)
         self.order = matching[np.argsort(-self.total[matching], kind="stable")]  # rows of matching studies, best first
 
@@ -61,9 +86,9 @@ class ReportScores:
         row = int(np.searchsorted(self.studies, study))
         return row if row < len(self.studies) and self.studies[row] == study else None
 
-    def share(self, row: int) -> float:
-        """A report's score divided by the best report's: 0 to 1."""
-        return max(float(self.total[row]) / float(self.total[self.order[0]]), 0.0)
+    def evidence(self, row: int) -> float:
+        """What a report adds to the score of its study's frames; a report that matches nothing takes a little away."""
+        return self._slope * float(self.total[row]) - self._offset
 
 
 class TextRanking:
@@ -100,24 +125,51 @@ class TextRanking:
         return {i: row for i, row in rows.items() if row is not None and self.report_scores.total[row] > 0}
 
 
+@dataclass(frozen=True)
+class UsualScores:
+    """Mean and standard deviation of a dense ranking's scores over the store; the means of its parts if they add up."""
+
+    mean: float
+    spread: float
+    parts: Mapping[str, float]
+
+    @classmethod
+    def of(cls, dense: Ranking, ids: npt.NDArray[np.int64]) -> UsualScores:
+        """By the scores of a sample of frames; a spread of 1 where all score the same."""
+        scores = np.fromiter(dense.scores(ids.tolist()).values(), np.float64)
+        if not len(scores):
+            return cls(0.0, 1.0, {})
+        parts: dict[str, float] = {}
+        if dense.additive:
+            rows = dense.breakdown(ids.tolist()).values()
+            parts = {name: sum(row[name] for row in rows) / len(rows) for name in next(iter(rows))}
+        return cls(float(scores.mean()), float(scores.std()) or 1.0, parts)
+
+
 class HybridRanking:
     """Frames by the fusion that the module describes. At least one report must match (`report_scores`)."""
 
-    scale = "mean of the image's and the report's score, each from 0 to 1; the image's score where there is no report"
+    scale = (
+        "how far the image lies above the store's average, in standard deviations, "
+        "plus the evidence of the report where there is one"
+    )
     additive = True
     depth = None
 
     def __init__(
-        self, dense: Ranking, report_scores: ReportScores, catalog: FrameFinder, allowed: RowFilter | None, depth: int
+        self,
+        dense: Ranking,
+        report_scores: ReportScores,
+        catalog: FrameFinder,
+        allowed: RowFilter | None,
+        usual: UsualScores,
     ) -> None:
         self.dense = dense
         self.report_scores = report_scores
         self.catalog = catalog
         self.frames = _StudyFrames(report_scores, catalog, allowed)
+        self.usual = usual
         self._rows: dict[int, int | None] = {}
-        first = dense.top(depth)
-        self._high, self._low = (first[0][1], first[-1][1]) if first else (0.0, 0.0)
-        self._reference = first[-1:]
 
     def top(self, n: int) -> Ranked:
         limit = max(2 * n, 64)
@@ -128,8 +180,8 @@ class HybridRanking:
             if len(ranked) < limit:  # the list has every frame
                 return best
             floor = self._scaled(ranked[-1][1])
-            report = self.report_scores.share(self.frames.next_row) if self.frames.next_row is not None else 0.0
-            if len(best) == n and best[-1][1] > max(floor, (1 - SHARE) * floor + SHARE * report):
+            report = self.report_scores.evidence(self.frames.next_row) if self.frames.next_row is not None else 0.0
+            if len(best) == n and best[-1][1] > floor + max(report, 0.0):
                 return best
             limit *= 4
 
@@ -139,31 +191,27 @@ class HybridRanking:
         return {i: self._fused(score, rows[i]) for i, score in dense.items() if i in rows}
 
     def breakdown(self, ids: Sequence[int]) -> dict[int, dict[str, float]]:
-        """The report's part, and the parts of the dense score relative to those of the frame at rank `depth`."""
+        """The report's part, and the parts of the picture's: each measured from its mean."""
         dense = self.dense.scores(ids)
         rows = self._rows_of(dense)
-        spread = self._high - self._low
-        split = self.dense.additive and spread > 0
-        parts = self.dense.breakdown([*dense, *(i for i, _ in self._reference)]) if split else {}
+        means = self.usual.parts
+        parts = self.dense.breakdown(list(dense)) if means else {}
         out: dict[int, dict[str, float]] = {}
         for i, row in rows.items():
-            share = 1.0 if row is None else 1 - SHARE
-            if split:
-                base = parts[self._reference[0][0]]
-                out[i] = {name: share * (value - base[name]) / spread for name, value in parts[i].items()}
+            if means:
+                out[i] = {name: (value - means[name]) / self.usual.spread for name, value in parts[i].items()}
             else:
-                out[i] = {"dense": share * self._scaled(dense[i])}
+                out[i] = {"dense": self._scaled(dense[i])}
             if row is not None:
-                out[i][REPORT] = SHARE * self.report_scores.share(row)
+                out[i][REPORT] = self.report_scores.evidence(row)
         return out
 
     def _scaled(self, score: float) -> float:
-        spread = self._high - self._low
-        return (score - self._low) / spread if spread > 0 else 1.0
+        return (score - self.usual.mean) / self.usual.spread
 
     def _fused(self, dense: float, row: int | None) -> float:
         scaled = self._scaled(dense)
-        return scaled if row is None else (1 - SHARE) * scaled + SHARE * self.report_scores.share(row)
+        return scaled if row is None else scaled + self.report_scores.evidence(row)
 
     def _rows_of(self, ids: Iterable[int]) -> dict[int, int | None]:
         """The row of each frame's study; None for a study without a report. Deleted frames are missing."""

@@ -110,8 +110,9 @@ class Query:
     - `one_per`: at most one answer per patient, study or series: the best one.
     - `exclude_same_patient`: exclude the patients whose images are in the query.
     - `fold`: an answer whose embedding has at least this cosine similarity to a better answer is folded into that one.
-    - `literal`: treat "no", "without", "left" and "right" as plain words. Otherwise "no effusion" searches away from
-      effusions, and "left breast" excludes frames whose header names the right side.
+    - `literal`: treat all words as plain words. Otherwise "no effusion" searches away from effusions, "left breast"
+      excludes frames whose header names the right side, and with "chest x-ray" frames whose header names another
+      modality or part of the body fall behind.
     - `k`: the number of answers, after the first `offset`. `depth`: the number of ranks that RRF reads of each ranking.
 
     Raises EmptyQuery for an empty or blank query, and QueryError for other values that can't be used, such as weights
@@ -196,7 +197,7 @@ class Query:
         for number, part in enumerate(self.parts):
             sign = ("-" if part.weight < 0 else "") if not number else (" - " if part.weight < 0 else " + ")
             size = "" if abs(part.weight) == 1 else f"{abs(part.weight):g} "
-            out += sign + size + _displayed(part, quoted=len(self.parts) > 1)
+            out += sign + size + named(part, quoted=len(self.parts) > 1)
         return out
 
 
@@ -271,7 +272,8 @@ def _checked(value: PartLike) -> Part:
     return ImagePart(part.image, float(weight), part.frame_number)
 
 
-def _displayed(part: Part, *, quoted: bool) -> str:
+def named(part: Part, *, quoted: bool = False) -> str:
+    """A part for people: its text, or `image` and the file's name without its folder."""
     if isinstance(part, TextPart):
         return f'"{part.text}"' if quoted else part.text
     if isinstance(part.image, FrameRef | ShortRef):

@@ -10,14 +10,17 @@ from collections.abc import Sequence
 import numpy as np
 
 from retrieval.errors import QueryError
+from retrieval.language.header_terms import HeaderTerms, header_terms
 from retrieval.language.sides import only_side
 from retrieval.search.bm25 import ReportIndex
-from retrieval.search.hybrid import HybridRanking, ReportScores, TextRanking, with_reports
-from retrieval.search.interpret import frames_of_other_side, separate_negations
+from retrieval.search.hybrid import SAMPLE, HybridRanking, ReportScores, TextRanking, UsualScores, with_reports
+from retrieval.search.interpret import frames_of_other_side, reading_of, separate_negations
 from retrieval.search.levels import answers
 from retrieval.search.long_texts import encode_whole
-from retrieval.search.query import ImagePart, Pooling, Query, Ranker, TextPart
+from retrieval.search.preferring import PENALTY, PreferringRanking
+from retrieval.search.query import Fusion, ImagePart, Pooling, Query, Ranker, TextPart
 from retrieval.search.ranking import Ranking, RankingStep, ReciprocalRanks, cancelled, dense_ranking
+from retrieval.search.unusual import familiarity, is_unusual
 from retrieval.types import (
     Catalog,
     Embedding,
@@ -30,6 +33,11 @@ from retrieval.types import (
     Uint8Image,
     VectorIndex,
     is_picture,
+)
+
+_NO_GOOD_MATCH = (
+    "no good match: these words are rare in radiology and no report has most of them, so the results may be no better "
+    "than chance; try other words, or English words"
 )
 
 
@@ -63,12 +71,15 @@ class Searcher:
 
         Raises QueryError for parts that cancel out, and for the text ranker without words or without reports.
         """
-        original, query = query, separate_negations(query)
-        allowed, notes = self._of_the_side(query, self._allowed(query.where, excluded_patients))
+        terms = HeaderTerms() if query.literal else header_terms(p.text for p in query.texts if p.weight > 0)
+        original, query = query, separate_negations(query, terms.body_parts)
+        side = None if query.literal else only_side(part.text for part in query.texts if part.weight > 0)
+        allowed, notes = self._of_the_side(side, self._allowed(query.where, excluded_patients))
         searched = None if allowed is None else len(allowed.ids)  # raises for an invalid filter
         ranker, found = self._ranker(query)
-        ranking, read = self._ranking(query, ranker, found, allowed, pictures)
-        notes += read
+        vectors, unread = (None, ()) if ranker is Ranker.TEXT else self._encoded(query, pictures)
+        notes += unread
+        ranking = self._ranking(query, found, allowed, vectors, terms)
         for step in steps:
             ranking = step(ranking, query)
         page = answers(query, ranking, self.catalog, allowed)
@@ -80,9 +91,33 @@ class Searcher:
             Hit(rank, answer.score, *rows[answer.frame], answer.breakdown or own.get(answer.frame, {}), answer.folded)
             for rank, answer in enumerate((a for a in page if a.frame in rows), query.offset + 1)
         )
+        scale, understood = _scale(query, ranking), reading_of(query, terms, side)
+        good_match, remarks = self._match(original, found)
         return SearchResults(
-            str(original), self.encoder.name, hits, searched, str(ranker), _scale(query, ranking), notes
+            str(original),
+            self.encoder.name,
+            hits,
+            searched,
+            str(ranker),
+            scale,
+            (*notes, *remarks),
+            understood,
+            good_match,
         )
+
+    def _match(self, query: Query, found: ReportScores | None) -> tuple[bool, tuple[str, ...]]:
+        """Whether the words of a query can have a good match, and remarks on them."""
+        texts = [part.text for part in query.texts if part.weight > 0]
+        reports = self.reports
+        familiar = familiarity(texts, lambda word: reports is not None and word in reports.words)
+        remarks: tuple[str, ...] = ()
+        if familiar.unknown:
+            remarks = (
+                f"words that neither the table of radiology nor the reports have: {', '.join(familiar.unknown)}",
+            )
+        if not texts or query.images or not is_unusual(familiar, found.coverage if found is not None else 0.0):
+            return True, remarks
+        return False, (*remarks, _NO_GOOD_MATCH)
 
     def search_text(self, query: str, k: int = 10, where: SearchFilter = SearchFilter()) -> SearchResults:
         """The `k` frames nearest to a text among those that pass `where`. Raises EmptyQuery for a blank text."""
@@ -101,12 +136,11 @@ class Searcher:
     def _passing(self, where: SearchFilter) -> RowFilter:
         return RowFilter(where, self.catalog.ids_matching)
 
-    def _of_the_side(self, query: Query, allowed: RowFilter | None) -> tuple[RowFilter | None, tuple[str, ...]]:
+    def _of_the_side(self, side: str | None, allowed: RowFilter | None) -> tuple[RowFilter | None, tuple[str, ...]]:
         """Exclude the frames whose header names the other side than the query. Also returns notes about that.
 
         A model that was trained on captions hardly distinguishes the sides in an image; the header names them.
         """
-        side = None if query.literal else only_side(part.text for part in query.texts if part.weight > 0)
         if side is None:
             return allowed, ()
         others = frames_of_other_side(side, self.catalog.ids_matching)
@@ -141,21 +175,40 @@ class Searcher:
     def _ranking(
         self,
         query: Query,
-        ranker: Ranker,
         found: ReportScores | None,
         allowed: RowFilter | None,
-        pictures: Sequence[Uint8Image | Embedding] | None,
-    ) -> tuple[Ranking, tuple[str, ...]]:
-        """The ranking, and what is to be said of texts that the model does not read at once."""
-        if ranker is Ranker.TEXT and found is not None:
-            return TextRanking(found, self.catalog, allowed), ()
-        vectors, notes = self._encoded(query, pictures)
-        dense = dense_ranking(query, vectors, self.index, allowed)
-        if found is None:
-            return dense, notes
-        if isinstance(dense, ReciprocalRanks):
-            return with_reports(dense, found, self.catalog, allowed), notes
-        return HybridRanking(dense, found, self.catalog, allowed, query.depth), notes
+        vectors: Embeddings | None,
+        terms: HeaderTerms,
+    ) -> Ranking:
+        """The ranking by the parts' `vectors` and by the reports; by the reports alone without vectors."""
+        if vectors is None:
+            if found is None:
+                raise ValueError("a ranking needs vectors or reports")
+            return TextRanking(found, self.catalog, allowed)
+        halves = None if query.fusion is Fusion.RRF or query.pooling is Pooling.LATE else self._halves(terms, allowed)
+        if found is None and halves is None:
+            return dense_ranking(query, vectors, self.index, allowed)
+        if query.fusion is Fusion.RRF and found is not None:
+            ranks = ReciprocalRanks.search(query, vectors, self.index, allowed)
+            return with_reports(ranks, found, self.catalog, allowed)
+        usual = UsualScores.of(dense_ranking(query, vectors, self.index, None), self.index.sample(SAMPLE))
+
+        def ranking(of: RowFilter | None) -> Ranking:
+            dense = dense_ranking(query, vectors, self.index, of)
+            return dense if found is None else HybridRanking(dense, found, self.catalog, of, usual)
+
+        if halves is None:
+            return ranking(allowed)
+        agreeing, rest = halves
+        return PreferringRanking(ranking(agreeing), ranking(rest), PENALTY * (usual.spread if found is None else 1.0))
+
+    def _halves(self, terms: HeaderTerms, allowed: RowFilter | None) -> tuple[RowFilter, RowFilter] | None:
+        """The frames whose header contradicts none of the terms, and the rest; None if no frame contradicts any."""
+        if not terms.contradictions:
+            return None
+        before = allowed or self._passing(SearchFilter())
+        agreeing = before.excluding(*(self._passing(where) for where in terms.contradictions))
+        return None if len(agreeing.ids) == len(before.ids) else (agreeing, before.excluding(agreeing))
 
     def _encoded(
         self, query: Query, pictures: Sequence[Uint8Image | Embedding] | None
