@@ -3,6 +3,7 @@
 .DEFAULT_GOAL := help
 VENV := .venv
 DATA ?=
+VARIANT ?=
 
 # The first Python that is new enough and can make environments. A name on the path may be a stub that doesn't run.
 CANDIDATES := python3.13 python3.12 python3.11 python3
@@ -52,10 +53,12 @@ test-gpu: ## the tests that need a GPU which FAISS can use; elsewhere they are s
 	@$(call ready,installed-test)
 	$(VENV)/bin/python -m pytest -m gpu $(PYTEST_ARGS)
 
-model: ## train the default model anew: make model DATA=FOLDER (what it reads: data/training/medlens-base.yaml)
+MODEL_CONFIG = data/training/medlens-base$(if $(VARIANT),-$(VARIANT)).yaml
+model: ## train the default model anew, or another: make model DATA=FOLDER [VARIANT=2] (data/training/medlens-base-VARIANT.yaml)
 	@[ -n "$(DATA)" ] || { echo "name the folder that holds the training data: make model DATA=FOLDER" >&2; exit 2; }
+	@[ -f "$(MODEL_CONFIG)" ] || { echo "there is no $(MODEL_CONFIG); VARIANT is one of: $(patsubst data/training/medlens-base-%.yaml,%,$(wildcard data/training/medlens-base-*.yaml))" >&2; exit 2; }
 	@$(call ready,installed-train)
-	$(VENV)/bin/medlens train data/training/medlens-base.yaml --data "$(DATA)"
+	$(VENV)/bin/medlens train $(MODEL_CONFIG) --data "$(DATA)"
 
 clean: ## remove the environment, the demo's folder and all that was built
 	rm -rf $(VENV) $(VENV).lock .venv-second .venv-second.lock .demo docs/_build build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,8 +1,8 @@
 """Writes files atomically: a temporary file is written beside the target and then renamed.
 
-A reader therefore sees the old file, the new file or none. A temporary file is locked by the process that writes it.
-The lock ends with the process, so the leftovers of a killed process are known, and are removed when the same file is
-next written.
+A reader therefore sees the old file, the new file or none. The process that writes a temporary file holds a lock on it,
+which ends with the process. So the leftovers of a killed process can be told, and are removed when the same file is
+written again.
 """
 
 from __future__ import annotations
@@ -31,29 +31,33 @@ def unfinished_name(path: Path) -> Path:
 
 @contextmanager
 def unfinished_beside(path: Path, *, folder: bool = False, private: bool = False) -> Iterator[Path]:
-    """An empty file or folder beside `path`, locked, under a name of its own; what is left of it at the end goes.
+    """An empty, locked temporary file or folder beside `path`, removed at the end if it still has that name.
 
-    What killed processes have left of the same `path` goes, too. `private`: its owner's alone, whatever the umask.
+    Leftovers of the same `path` from killed processes are removed: of a file first, of a folder when the block has
+    ended without an error. `private`: only the owner can read it, whatever the umask.
     """
-    _remove_dead(path)
+    if not folder:
+        _remove_dead(path)
     made, lock = _made_and_locked(path, folder, private)
     try:
         yield made
     finally:
         os.close(lock)
         remove(made)
+    if folder:
+        _remove_dead(path)
 
 
 @contextmanager
 def written_whole(
     path: Path, *, durable: bool = False, alone: bool = False, private: bool = False, like: Path | None = None
 ) -> Iterator[Path]:
-    """A temporary path to write to. Its file replaces `path` when the block ends, and is removed if the block raises.
+    """An empty temporary file. It replaces `path` when the block ends, and is removed if the block raises.
 
     - `durable`: the new file survives a power cut.
     - `alone`: no other process writes the same file. A fixed temporary name is used, so that the leftover of a killed
-      process is overwritten.
-    - `private`: only the owner can read the new file.
+      process is overwritten. The file is not created.
+    - `private`: only the owner can read the new file, whatever the umask.
     - `like`: a file or folder whose readers may read the new file. An existing file keeps its permissions.
 
     The target of a link is replaced, not the link. A pipe or a device is written to directly.
@@ -79,8 +83,11 @@ def folder_written_whole(path: Path, *, replace: bool = True, like: Path | None 
 
     An existing folder is replaced. Without `replace`, OSError is raised if `path` exists and is not an empty folder.
     Only the owner can read the new folder until then. `like` also applies to the files in the folder.
+
+    A process that is killed at the very end leaves the replaced folder as `.NAME.HEX.old.tmp`. It is removed when a new
+    one has replaced the folder, and never without `replace`.
     """
-    old = unfinished_name(path)
+    old = unfinished_name(path).with_suffix(".old.tmp")
     with unfinished_beside(path, folder=True, private=like is not None) as made:
         yield made
         if like is not None:
@@ -93,6 +100,8 @@ def folder_written_whole(path: Path, *, replace: bool = True, like: Path | None 
             made.rename(path)
         finally:
             remove(old)
+    if replace:
+        _remove_dead(path, ".old.tmp")
 
 
 @contextmanager
@@ -105,7 +114,7 @@ def _lone(place: Path) -> Iterator[Path]:
 
 
 def _made_and_locked(path: Path, folder: bool, private: bool) -> tuple[Path, int]:
-    """A new file or folder, and the open handle that holds its lock."""
+    """Create a temporary file or folder; return its path and the open handle that holds its lock."""
     while True:
         made = unfinished_name(path)
         if folder:
@@ -117,17 +126,17 @@ def _made_and_locked(path: Path, folder: bool, private: bool) -> tuple[Path, int
         try:
             lock = os.open(made, os.O_RDONLY)
         except FileNotFoundError:
-            continue  # taken for a dead process's before it was locked
-        with suppress(OSError):  # a file system without locks: then nobody takes it for a dead process's
+            continue  # another process removed it as a leftover, before it was locked
+        with suppress(OSError):  # a file system without locks: no other process can lock it either
             fcntl.flock(lock, fcntl.LOCK_EX)
         if made.exists():
             return made, lock
         os.close(lock)
 
 
-def _remove_dead(path: Path) -> None:
-    """Remove what nobody holds any more of the unfinished files or folders of `path`, as far as that is possible."""
-    name = re.compile(rf"\.{re.escape(path.name)}\.[0-9a-f]{{16}}\.tmp")
+def _remove_dead(path: Path, suffix: str = ".tmp") -> None:
+    """Remove those temporary files or folders of `path` that no process has locked, as far as that is possible."""
+    name = re.compile(rf"\.{re.escape(path.name)}\.[0-9a-f]{{16}}{re.escape(suffix)}")
     with suppress(OSError):
         for left in [entry.path for entry in os.scandir(path.parent) if name.fullmatch(entry.name)]:
             with suppress(OSError):  # it is locked, not ours, or gone
@@ -174,7 +183,7 @@ def share(path: Path, like: Path) -> None:
 
 
 def is_full(folder: Path) -> bool:
-    """Whether there is next to no room for files in a folder, as far as the system says."""
+    """Whether the disk of a folder has almost no free space, or no free inode."""
     try:
         found = os.statvfs(folder)
     except OSError:
@@ -183,7 +192,7 @@ def is_full(folder: Path) -> bool:
 
 
 def advice(error: OSError) -> str:
-    """What to do about a disk without room, or a quota or limit that was reached; empty for another error."""
+    """Return what to do about a full disk, a quota or a limit on file sizes; empty for another error."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return "Free disk space, then run the same command again."
     if error.errno == errno.EFBIG:
@@ -192,8 +201,8 @@ def advice(error: OSError) -> str:
 
 
 def remove(path: Path) -> None:
-    """Remove a file, or a folder with its content. Does nothing if it does not exist."""
-    if path.is_dir():
+    """Remove a file, a link, or a folder with its content. Does nothing if it does not exist."""
+    if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:
         path.unlink(missing_ok=True)

@@ -66,6 +66,7 @@ def test_a_second_text_asks_and_the_report_is_written(pairs: Path, tmp_path: Pat
     assert json.loads((out / "metrics.json").read_text()) == document
     page = (out / "report.html").read_text()
     assert page.count("<img") == 3 * 2 + 2
+    assert f"{DEFAULT_MODEL} was computed in fp32 by medlens" in page
     assert "SECRET" not in page + (out / "metrics.json").read_text()
     only = medlens("evaluate", pairs, "--query", "title", *QUICK, "--ranker", "text", "--format", "csv")
     table = list(csv.DictReader(io.StringIO(only.stdout)))
@@ -76,6 +77,8 @@ def test_labels_alone(pairs: Path) -> None:
     rows = [json.loads(x) for x in medlens("evaluate", pairs, "--zero-shot", *QUICK).stdout.splitlines()]
     assert {row["task"] for row in rows} == {"zero-shot modality"}
     assert {row["by"] for row in rows} == {"medlens", "plain softmax"}
+    said = medlens("evaluate", pairs, "--zero-shot", "--precision", "bf16", *QUICK).stderr
+    assert f"medlens: {DEFAULT_MODEL} was computed in bf16 by medlens" in said
     named = medlens("evaluate", pairs, "--zero-shot", "--labels", "CT, MR=modality", *QUICK).stdout.splitlines()
     assert json.loads(named[0])["task"] == "zero-shot inline"
 

@@ -162,7 +162,11 @@ def test_bad_wishes_are_clear_errors(store: Path, archive: Path, tmp_path: Path)
 
 
 def test_label_sets_are_shown_and_checked(tmp_path: Path) -> None:
-    listed = {row["name"]: row["kind"] for row in rows_of(medlens("labels", "list").stdout)}
+    rows = rows_of(medlens("labels", "list").stdout)
+    listed = {row["name"]: row["kind"] for row in rows}
+    meant_for = {row["name"]: row["meant_for"] for row in rows}
+    assert meant_for["breast_finding"] == ["US", "MG"]
+    assert meant_for["modality_fine"] == []
     assert listed["chexpert"] == listed["chestxray14"] == "independent"
     assert {"modality", "body_region", "plane", "pneumonia", "projection"} <= {
         n for n, k in listed.items() if k == "exclusive"

@@ -17,8 +17,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from indexer.catalog.conditions import require_valid
+from indexer.catalog.filters.dates import days
 from indexer.catalog.filters.language import MAX_CONDITIONS, MAX_DEPTH, MAX_LENGTH, MAX_VALUES, Condition, parse_filter
-from indexer.catalog.filters.values import days, folded, spellings, years
+from indexer.catalog.filters.values import folded, spellings, years
 from indexer.keywords import COLUMNS, KEYWORDS
 from indexer.store.store import Store
 from retrieval.errors import QueryError, UnknownFilterKeyword

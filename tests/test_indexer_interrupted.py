@@ -67,10 +67,26 @@ def test_what_a_killed_process_was_writing_goes_when_it_is_next_written(
     [left] = names(tmp_path)
     with write(tmp_path / "other"):  # type: ignore[attr-defined]
         assert left in names(tmp_path), "it is not the other's to remove"
-    with write(tmp_path / "made"), write(tmp_path / "made"):  # type: ignore[attr-defined]
-        assert len(names(tmp_path)) == 3, "two that are alive keep off each other's"
-        assert left not in names(tmp_path)
+    with write(tmp_path / "made") as first:  # type: ignore[attr-defined]
+        with write(tmp_path / "made") as second:  # type: ignore[attr-defined]
+            assert first.exists() and second.exists()
+        assert first.exists(), "it is being written"
     assert names(tmp_path) == ["made", "other"]
+
+
+def test_a_folder_that_was_to_be_replaced_is_kept_until_another_has_replaced_it(tmp_path: Path) -> None:
+    made, old = tmp_path / f".store.{LEFT}", tmp_path / f".store.{LEFT.removesuffix('.tmp')}.old.tmp"
+    for folder in (made, old):
+        folder.mkdir()
+    with pytest.raises(RuntimeError), folder_written_whole(tmp_path / "store"):
+        raise RuntimeError
+    assert names(tmp_path) == [old.name, made.name]
+    with folder_written_whole(tmp_path / "store", replace=False):
+        pass
+    assert names(tmp_path) == [old.name, "store"]
+    with folder_written_whole(tmp_path / "store"):
+        assert old.name in names(tmp_path)
+    assert names(tmp_path) == ["store"]
 
 
 def test_an_output_clears_up_what_a_killed_command_has_left(tmp_path: Path) -> None:

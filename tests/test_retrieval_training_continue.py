@@ -24,6 +24,7 @@ from retrieval.training.continuing import WORDS, spelling_of
 from retrieval.training.data import read_corpus
 from retrieval.training.forgetting import RECALL, both_ways, compared
 from retrieval.training.run import TrainingResult, train
+from retrieval.training.scalars import NoScalars
 from retrieval.training.set_up import set_up
 
 STILL = dict.fromkeys(["rotation_degrees", "stretch", "shift", "gamma", "contrast", "brightness", "noise"], 0.0)
@@ -127,6 +128,28 @@ def test_what_contradicts_the_model_is_refused(
 ) -> None:
     with pytest.raises(TrainingError, match=said):
         config_of(world, "odd", [NEW], **changes)
+
+
+def test_a_share_of_the_start_is_kept(world: Path, base: TrainingResult, tmp_path: Path) -> None:
+    name, given = "visual.trunk.conv_stem.weight", load_file(base.folder / "open_clip_model.safetensors")
+    schedule = settings("x", [NEW])["schedule"] | {"epochs": 1, "evaluate_every": 1}
+    weights = []
+    for share in (0.0, 0.25):
+        config = config_of(world, f"share-{share}", [NEW], schedule=schedule | {"start_share": share})
+        run = set_up(TrainingContext(config, read_corpus(config.data, []), [], tmp_path / str(share)))
+        run.train_epoch(NoScalars())
+        weights.append(run.averaged().state_dict()[name])
+        assert not torch.equal(run.model.state_dict()[name], given[name].float()), "the run itself goes on as without"
+    learned, mixed = weights
+    torch.testing.assert_close(mixed, 0.75 * learned + 0.25 * given[name].float(), rtol=0, atol=1e-6)
+    assert not torch.allclose(mixed, learned, atol=1e-5)
+
+
+def test_a_share_of_a_start_needs_one(world: Path) -> None:
+    values = settings("none", [NEW])
+    values["schedule"]["start_share"] = 0.5
+    with pytest.raises(TrainingError, match="start_share needs continue_from"):
+        load_config(write_settings(world, "none", values))
 
 
 def test_what_agrees_with_the_model_may_be_said(world: Path, base: TrainingResult) -> None:

@@ -77,6 +77,9 @@ def evaluate(
     compare: Annotated[
         str | None, typer.Option(help="A second model to evaluate on the same rows and compare with the first.")
     ] = None,
+    precision: Annotated[
+        str, typer.Option(help="fp32, so that figures are the same on every machine; bf16; auto, as indexing chooses.")
+    ] = "fp32",
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="Also write metrics.json and report.html to this folder.")
     ] = None,
@@ -118,6 +121,7 @@ def evaluate(
             rankers=tuple(ranker or ()),
             retrieval=not zero_shot,
             compare=compare,
+            precision=precision,
             limit=limit,
             resamples=resamples,
             seed=seed,

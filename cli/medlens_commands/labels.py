@@ -30,7 +30,10 @@ def list_sets(style: FormatOption = None) -> None:
 
     with reporting_errors(style) as chosen:
         sets = [load_labels(name) for name in shipped_label_sets()]
-        rows = [{"name": s.name, "title": s.title, "kind": s.kind, "labels": list(s.names)} for s in sets]
+        rows = [
+            {"name": s.name, "title": s.title, "kind": s.kind, "meant_for": list(s.modalities), "labels": list(s.names)}
+            for s in sets
+        ]
         write_rows(rows, chosen)
 
 

@@ -79,7 +79,12 @@ def select(
                 whole = level is SelectLevel.INSTANCE
                 instances = rows if whole else list(selecting.select(opened, only, level="instance"))
                 pass_on(instances, members, copy_to, {"where": where})
-            head = {"where": where, "level": level.value, "found": len(rows)}
+            head: dict[str, Any] = {"where": where, "level": level.value, "found": len(rows)}
+            notes = selecting.selection_notes(opened, only, empty=not rows)
+            for note in notes:
+                say(note, err=True)
+            if chosen is not Format.TABLE:  # the head of a table is one line
+                head["notes"] = notes
             listed = [_row(row, level, chosen) for row in rows]
             write_rows(listed, chosen, head=head, out=out, columns=SELECTED[level.value])
 

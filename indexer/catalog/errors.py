@@ -70,15 +70,15 @@ _POSTGRES: dict[str, tuple[type[StoreError], str, str]] = {
 }
 
 
-def translate(exc: Exception, label: str, folder: Path | None = None) -> StoreError:
+def translate(exc: Exception, label: str, *folders: Path) -> StoreError:
     """The StoreError for an error of SQLAlchemy or its driver. `label` names the store; parameters are never shown.
 
-    `folder` is where a SQLite database lies: some errors of a full disk do not say that it is full.
+    `folders` are those that SQLite writes to: some errors of a full disk do not say that it is full.
     """
     orig = getattr(exc, "orig", None) or exc
     text = str(orig).strip().splitlines()[0] if str(orig).strip() else type(orig).__name__
     name = str(getattr(orig, "sqlite_errorname", "") or "")
-    if name.startswith(_PERHAPS_FULL) and folder is not None and is_full(folder):
+    if name.startswith(_PERHAPS_FULL) and any(map(is_full, folders)):
         kind, what, hint = _SQLITE["SQLITE_FULL"]
         return kind(f"the catalog of {label} {what} ({name})", hint=hint)
     for prefix, (kind, what, hint) in _SQLITE.items():

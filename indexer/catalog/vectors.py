@@ -136,8 +136,8 @@ def unpacked(rows: Sequence[Any], kind: VectorKind) -> tuple[Ids, Vectors]:
 
 
 def _size(vector: object) -> int:
-    """Of a vector in bytes; 0 for what is none: SQLite keeps a text or a number in such a column, too."""
-    return len(vector) if isinstance(vector, bytes) else 0
+    """Bytes of a vector as the database gives it; 0 for what is none, as SQLite lets anybody write."""
+    return len(vector) if isinstance(vector, bytes | memoryview) else 0
 
 
 def _no_vectors(dim: int | None) -> tuple[Ids, Vectors]:

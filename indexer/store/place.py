@@ -13,6 +13,7 @@ import hmac
 import json
 import logging
 import os
+import re
 import secrets
 import uuid
 from collections.abc import Iterator, Mapping
@@ -20,6 +21,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from indexer.store.own_files import require_own_files
 from retrieval.bounded import read_bytes
 from retrieval.errors import StoreCorrupt, StoreError, StoreIncompatible, StoreNotFound
 from retrieval.on_disk import folder_written_whole, sync
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
     from indexer.catalog.erasure import Erasures
     from indexer.catalog.manifest import Manifest
     from indexer.catalog.sql_catalog import SqlCatalog
-    from retrieval.types import SearchFilter
+    from retrieval.types import RenderProfile
 
 CATALOG_FILE = "catalog.sqlite"
 KEY_FILE = "pseudonym.key"
@@ -65,8 +67,7 @@ class StorePlace:
     @property
     def vectors_id(self) -> str:
         """Which vectors the catalog holds: another text after each change of the model."""
-        change = self.catalog.vectors_in_use.now()
-        return self.store_id if change is None else f"{self.store_id}/{change}"
+        return "/".join(filter(None, (self.store_id, self.catalog.vectors_in_use.now())))
 
     @property
     def model(self) -> dict[str, Any]:
@@ -82,22 +83,34 @@ class StorePlace:
             )
         return {key: value for key, value in spec.items() if key != "source"}  # 0.1.0 stored the location of the model
 
-    def require_model(self, spec_json: Mapping[str, Any]) -> None:
-        """Raise StoreIncompatible, naming both models, unless the store's vectors are of this model.
+    @property
+    def render_profile(self) -> RenderProfile:
+        """How frames are rendered for the store's model. StoreCorrupt if the manifest does not say."""
+        from retrieval.encoders.spec import profile_from_json
 
-        Its name may differ.
+        try:
+            return profile_from_json(self.model["render_profile"])
+        except (LookupError, TypeError, ValueError, AttributeError) as exc:
+            raise StoreCorrupt(
+                f"the manifest of {self.label} does not say how frames are rendered",
+                hint="Index the archive into a new store.",
+            ) from exc
+
+    def require_model(self, spec_json: Mapping[str, Any]) -> None:
+        """Raise StoreIncompatible, naming both models, unless the vectors are of this model. Its name may differ.
 
         A description that medlens 0.1.0 wrote is completed from this model, if the parts that it has are equal. From
         now on the catalog refuses vectors, and what was computed from them, if another process has changed the model.
         """
+        from retrieval.encoders.released import title_and_weights
         from retrieval.encoders.spec import differing, older
 
         self.catalog.vectors_in_use.expect()
         unlike = differing(self.model, spec_json)
         if unlike:
             raise StoreIncompatible(
-                f"the store {self.label} belongs to the model {_model_name(self.model)}, not to "
-                f"{_model_name(spec_json)}; the models differ in {', '.join(unlike)}",
+                f"the store {self.label} belongs to the model {title_and_weights(self.model)}, not to "
+                f"{title_and_weights(spec_json)}; the models differ in {', '.join(unlike)}",
                 hint=f"Use --model {self.model.get('name')}, or use another --store for the other model. To give this "
                 f"store the other model: medlens reembed --model {spec_json.get('name')}",
             )
@@ -118,19 +131,6 @@ class StorePlace:
             "configuration and tokenizer of %r, which has the same weights",
             self.label,
             spec["name"],
-        )
-
-    def notes_on(self, where: SearchFilter) -> tuple[str, ...]:
-        """What is to be said of a filter's answers: that labels in it were made by a model which the store had before.
-
-        QueryError for a filter that can't be read.
-        """
-        from indexer.catalog.conditions import labels_named
-
-        former = self.catalog.labels.former_models(labels_named(where))
-        return tuple(
-            f"the labels of {label_set!r} in the filter were made by {model}, which is not the store's model any more"
-            for label_set, model in former.items()
         )
 
     @property
@@ -252,6 +252,7 @@ def _require_store(path: Path, label: str) -> None:
                 f"{VECTORS_FOLDER!r} in the store {label} is not a folder",
                 hint="Remove it; medlens rebuilds its content from the catalog.",
             )
+        require_own_files(path, label, CATALOG_FILE, VECTORS_FOLDER)
 
 
 def enclosing_store(folder: Path) -> Path | None:
@@ -380,20 +381,17 @@ def key_check(key: bytes) -> str:
 
 def _store_id(catalog: SqlCatalog) -> str:
     found = catalog.manifest.get("store_id")
-    if not isinstance(found, str):
-        raise StoreCorrupt("the manifest does not state a store_id", hint="Index the archive into a new store.")
+    if not isinstance(found, str) or not re.fullmatch("[0-9A-Za-z-]{1,64}", found):  # it names a folder: see below
+        raise StoreCorrupt(
+            "the manifest does not state a store_id of letters and digits",
+            hint="Index the archive into a new store.",
+        )
     return found
 
 
 def _default_local_dir(store_id: str) -> Path:
     base = os.environ.get("XDG_DATA_HOME")
     return (Path(base) if base else Path.home() / ".local" / "share") / "medlens" / "stores" / store_id
-
-
-def _model_name(spec: Mapping[str, Any]) -> str:
-    from retrieval.encoders.released import title
-
-    return f"{title(spec)!r} (weights {str(spec.get('weights_sha256', '?'))[:12]})"
 
 
 def _json(value: Mapping[str, Any]) -> dict[str, Any]:

@@ -15,10 +15,10 @@ import numpy.typing as npt
 
 from indexer.records import Origin
 from indexer.store.derived import CPU, DerivedFiles
+from indexer.store.former_labels import former_label_notes
 from indexer.store.own_model import StoreEncoder
 from indexer.store.place import StorePlace
 from indexer.store.slices import slice_position_cache, with_slice_positions
-from retrieval.encoders.spec import profile_from_json
 from retrieval.errors import MedlensError, QueryError, StoreError, StoreIncompatible
 from retrieval.search.describe import (
     Neighbour,
@@ -69,9 +69,16 @@ class StoreSearch:
         searcher = Searcher(encoder, frames, self._catalog.frames, reports)
         pictures = [what for what, _ in opened]
         results = searcher.search(query, pictures=pictures, excluded_patients=excluded, steps=steps)
-        if notes := self._place.notes_on(query.where):
-            results = replace(results, notes=(*results.notes, *notes))
+        of_filter = (*self._filter_notes(query, results), *former_label_notes(self._catalog, query.where))
+        results = replace(results, notes=(*of_filter, *results.notes))
         return with_slice_positions(results, self._catalog, self._slices)
+
+    def _filter_notes(self, query: Query, results: SearchResults) -> tuple[str, ...]:
+        """What the words of the filter were read as and, if no frame passes it, what the store has."""
+        if not query.where:
+            return ()
+        empty = results.searched == 0 and not len(self._catalog.frames.ids_matching(query.where))
+        return self._catalog.frames.filter_notes(query.where, empty=empty)
 
     def describe(
         self,
@@ -204,7 +211,7 @@ class StoreSearch:
         except StoreError as exc:
             log.warning("the patient of the query image can be identified only by its UID: %s", exc)
             key = None
-        profile = profile_from_json(self._place.model["render_profile"])
+        profile = self._place.render_profile
         requests = [
             PictureRequest(part.image, profile, part.frame_number) for part in parts if isinstance(part.image, Path)
         ]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -61,6 +62,7 @@ class EvaluationSettings:
     - `rankers` answer the second texts: dense, text, hybrid; none for all of them.
     - `retrieval`: whether retrieval is judged besides the labels.
     - `compare`: a second model, judged on the same rows.
+    - `precision`: fp32, so that figures are the same on every machine, bf16, or auto for what indexing would take.
     - `limit`: at most so many images, drawn by whole patients; None for all, or for 5000 frames of a store.
     - `resamples` and `seed` are of the bootstrap; the seed is of the drawing, too.
     - `report`: a folder to write `metrics.json` and `report.html` into. It needs matplotlib. Files that no such
@@ -72,6 +74,7 @@ class EvaluationSettings:
     rankers: tuple[str, ...] = ()
     retrieval: bool = True
     compare: str | None = None
+    precision: str = "fp32"
     limit: int | None = None
     resamples: int = 2000
     seed: int = 0
@@ -192,12 +195,14 @@ def _judged(
     )
 
     def judged(source: ModelSource) -> Evaluation:
-        encoder = ClipEncoder.from_source(source, device)
+        encoder = ClipEncoder.from_source(source, device, settings.precision)
         own = subject.own_model is not None and not differing(subject.own_model, encoder.spec.to_json())
         images = subject.own_images if own else None
         if images is None:
             images = _encoded(subject, encoder, on_progress)
-        return evaluate(
+        vectors = "the vectors of images are the store's; " if own and subject.own_images is not None else ""
+        note = f"{vectors}{encoder.name} was computed in {encoder.device.precision} by medlens {version('medlens')}"
+        found = evaluate(
             subject.rows,
             encoder,
             images,
@@ -208,6 +213,7 @@ def _judged(
             options=options,
             progress=lambda what, done, total: on_progress(f"{what} {encoder.name}", done, total),
         )
+        return replace(found, notes=[*found.notes, note])
 
     first = judged(model)
     comparison = compare(first, judged(resolve_model(settings.compare))) if settings.compare else None

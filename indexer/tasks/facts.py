@@ -15,6 +15,7 @@ from indexer.tasks.optimizing import index_facts
 from indexer.tasks.restoring import RESTORED
 from retrieval.encoders.released import title
 from retrieval.encoders.terms import terms_of_model
+from retrieval.errors import StoreCorrupt
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,7 @@ class StoreFacts:
     """
 
     model: Mapping[str, Any]
+    render_profile: str  # its name; empty if the manifest does not say
     counts: Counts
     labelled_frames: Mapping[str, int]
     former_labels: Mapping[str, str]
@@ -54,6 +56,7 @@ def store_facts(store: Store) -> StoreFacts:
     roots = store.catalog.files.archive_roots().values()
     return StoreFacts(
         model=store.model,
+        render_profile=_profile_name(store),
         counts=store.catalog.counts(),
         labelled_frames={saved.label_set: saved.frames for saved in saved_sets},
         former_labels={saved.label_set: saved.former_model for saved in saved_sets if saved.former_model is not None},
@@ -79,3 +82,10 @@ def _next_model(changes: ModelChanges) -> dict[str, Any] | None:
         "sentences": made.sentences,
         "of_sentences": made.all_sentences,
     }
+
+
+def _profile_name(store: Store) -> str:
+    try:
+        return store.place.render_profile.name
+    except StoreCorrupt:  # what needs it will say so
+        return ""

@@ -58,7 +58,7 @@ def index_facts(store: Store) -> dict[str, dict[str, Any]]:
     """
     from indexer.vectors.file import open_file
 
-    measured = store.manifest.get(MANIFEST_KEY, {})
+    measured = store.manifest.get(MANIFEST_KEY)
     facts: dict[str, dict[str, Any]] = {}
     for vectors in VECTOR_SETS:
         try:
@@ -66,10 +66,11 @@ def index_facts(store: Store) -> dict[str, dict[str, Any]]:
         except (FileNotFoundError, StoreError):
             continue
         kind = "ivf-rabitq" if "compressed_at" in meta else "flat"
-        figures = measured.get(vectors, {})
-        with_it = meta.get("measured", {})  # of an `optimize` that was stopped before it wrote the manifest
-        if figures.get("kind") != kind or any(figures.get(name) != value for name, value in with_it.items()):
-            figures = with_it
+        figures = measured.get(vectors) if isinstance(measured, dict) else None
+        in_file = meta.get("measured")  # also of an `optimize` that was killed before it wrote the manifest
+        own = in_file if isinstance(in_file, dict) else {}
+        if not isinstance(figures, dict) or figures.get("kind") != kind or not own.items() <= figures.items():
+            figures = own
         then = {"rows_measured" if name == "rows" else name: value for name, value in figures.items()}
         facts[vectors] = {"kind": kind, "rows": meta["count"]} | then
     return facts

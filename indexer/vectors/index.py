@@ -290,7 +290,8 @@ class CatalogIndex:
         index = cls(meta["dim"], meta["kind"], meta["store_id"])
         mapped = read_part(path, opened)
         index._state = State(mapped, empty_part(index.dim), Mark(meta["last_id"], meta["seq"]))
-        index.measured = meta.get("measured")
+        measured = meta.get("measured")
+        index.measured = measured if isinstance(measured, dict) else None
         return index
 
     def compress(self, nlist: int | None = None, on_progress: Callable[[int], None] | None = None) -> None:

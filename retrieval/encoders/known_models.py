@@ -149,6 +149,6 @@ def _alone() -> Iterator[None]:
 
 
 def _write(path: Path, text: str) -> None:
-    """Whole or not at all, readable by its owner alone."""
+    """Write atomically; only the owner can read the file."""
     with written_whole(path, durable=True, private=True) as temporary:
         temporary.write_text(text, encoding="utf-8")

@@ -8,17 +8,42 @@ from typing import Any
 from retrieval.errors import EncoderError
 
 # model_type of transformers, for what people try most
-_IMAGE = frozenset(
-    """
-    beit clip_vision_model convnext convnextv2 deit dinov2 dinov2_with_registers dinov3_vit efficientnet resnet
-    siglip2_vision_model siglip_vision_model swin swinv2 vit vit_mae
-    """.split()
+_IMAGE = (
+    "beit",
+    "clip_vision_model",
+    "convnext",
+    "convnextv2",
+    "deit",
+    "dinov2",
+    "dinov2_with_registers",
+    "dinov3_vit",
+    "efficientnet",
+    "resnet",
+    "siglip2_vision_model",
+    "siglip_vision_model",
+    "swin",
+    "swinv2",
+    "vit",
+    "vit_mae",
 )
-_TEXT = frozenset(
-    """
-    albert bert clip_text_model deberta deberta-v2 distilbert electra gpt2 llama longformer modernbert mpnet roberta
-    siglip2_text_model siglip_text_model t5 xlm-roberta
-    """.split()
+_TEXT = (
+    "albert",
+    "bert",
+    "clip_text_model",
+    "deberta",
+    "deberta-v2",
+    "distilbert",
+    "electra",
+    "gpt2",
+    "llama",
+    "longformer",
+    "modernbert",
+    "mpnet",
+    "roberta",
+    "siglip2_text_model",
+    "siglip_text_model",
+    "t5",
+    "xlm-roberta",
 )
 # How the tensors of a tower begin: of open_clip, and of transformers.
 _IMAGE_TENSORS = ("visual.", "vision_model.", "visual_projection.")

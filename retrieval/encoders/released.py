@@ -20,3 +20,8 @@ def title(model: Mapping[str, Any]) -> str:
 def released(model: Mapping[str, Any]) -> bool:
     """Whether it came with a version of medlens."""
     return str(model.get("weights_sha256")) in _RELEASED
+
+
+def title_and_weights(model: Mapping[str, Any]) -> str:
+    """The same with the beginning of the weights' digest: what tells two models of one name."""
+    return f"{title(model)!r} (weights {str(model.get('weights_sha256', '?'))[:12]})"

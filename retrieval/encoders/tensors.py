@@ -192,7 +192,7 @@ class _StateDict(pickle.Unpickler):
 
 
 class _Nothing:
-    """Stands in the place of a value that is not a tensor."""
+    """Stands for a value that is not a tensor."""
 
     def __init__(self, *_: Any) -> None: ...
 

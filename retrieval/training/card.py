@@ -80,7 +80,7 @@ def model_card(
         f"{config.embed_dim} dimensions; {len(epochs)} epochs, batch {config.schedule.batch_size}"
         f"{_chunks(config)}{', forward passes in bf16' if config.schedule.precision == 'bf16' else ''}, "
         f"seed {config.seed}. {_warm_up(config, corpus, unpaired)}{_objective(config)}{_teacher(config, teacher)}"
-        f"{_choice(config, len(epochs), kept)}",
+        f"{_start_share(config)}{_choice(config, len(epochs), kept)}",
         "",
         *_epochs_table(epochs, kept, teacher),
         "",
@@ -248,6 +248,11 @@ def _beside_teacher(figures: Figures, teacher: TeacherReport) -> list[str]:
         ]
         lines.append(f"| {name} " + "".join(f"| {cell} " for cell in cells) + "|")
     return lines
+
+
+def _start_share(config: TrainingConfig) -> str:
+    share = config.schedule.start_share
+    return f" The weights are {100 * share:.0f} % those of the model that it went on from." if share else ""
 
 
 def _choice(config: TrainingConfig, trained: int, kept: int) -> str:

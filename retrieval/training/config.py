@@ -227,6 +227,9 @@ class Schedule(_Strict):
 
     The first `small_share` of the epochs use images of `small_image_size` pixels, which is cheaper.
 
+    `start_share` is for a run that continues a model: the weights that are evaluated and saved are this share of that
+    model's weights and the rest of what was learned (Wortsman et al. 2022), so that less is forgotten.
+
     Every `evaluate_every` epochs, the dev rows are evaluated and the state is saved. `keep_best` saves the weights with
     the best R@10 (mean of both directions, of the source `judged_by`, by default of all sources) instead of the last
     weights. `patience` ends the run after this many evaluations without an improvement. Weights chosen by the dev rows
@@ -243,6 +246,7 @@ class Schedule(_Strict):
     precision: Literal["fp32", "bf16"] = "fp32"
     warmup_steps: Annotated[int, Field(ge=0)] = 100
     ema: Share = 0.998
+    start_share: Annotated[float, Field(ge=0, lt=1)] = 0.0
     small_image_size: Annotated[int, Field(ge=32)] | None = None
     small_share: Share = 0.75
     evaluate_every: Count = 5
@@ -294,6 +298,8 @@ class TrainingConfig(_Strict):
     def _rehearsal_is_of_an_older_model(self) -> Self:
         if self.continue_from is None and any(source.rehearsal for source in self.data):
             raise ValueError("data with rehearsal: true needs continue_from, the model that was trained on it")
+        if self.continue_from is None and self.schedule.start_share:
+            raise ValueError("schedule.start_share needs continue_from, the model whose weights are mixed in")
         if "gate" in self.model_fields_set and not any(source.rehearsal for source in self.data):
             raise ValueError("gate needs at least one source with rehearsal: true")
         return self

@@ -48,7 +48,8 @@ class Loop:
     """The state of a run (model, averaged model, optimizer, counts) and its precomputed values. `set_up.set_up` creates
     it.
 
-    `train_numbers` are the rows of the corpus that are trained on, ascending, and `canvas` their grey images.
+    `train_numbers` are the rows of the corpus that are trained on, ascending, and `canvas` their grey images. `start`
+    are the weights of the model that the run went on from, where the result keeps a share of them.
     """
 
     context: TrainingContext
@@ -62,6 +63,7 @@ class Loop:
     canvas: npt.NDArray[np.uint8]
     validator: Validator
     steps_per_epoch: int
+    start: dict[str, torch.Tensor] | None = None
     other_findings: OtherFindings | None = None
     distillation: Distillation | None = None
     epoch: int = 0
@@ -243,11 +245,15 @@ class Loop:
         return multi_positive_infonce(images, captions, scale, positive, hard, mirror)
 
     def averaged(self) -> Any:
-        """A copy of the model with averaged weights, in evaluation mode."""
+        """A copy of the model with averaged weights, and its share of those it started from, in evaluation mode."""
         model = deepcopy(self.ema.module)
         # Running statistics are averages already.
         for mine, theirs in zip(model.buffers(), self.model.buffers(), strict=True):
             mine.copy_(theirs)
+        if self.start is not None:
+            for name, values in model.state_dict().items():
+                if values.is_floating_point():
+                    values.lerp_(self.start[name], self.config.schedule.start_share)
         return model.eval()
 
     def state(self) -> dict[str, Any]:

@@ -33,9 +33,12 @@ def set_up(context: TrainingContext) -> Loop:
     if context.processes.first:
         prepare_text_tower(config, texts.all, work / "text")
     model, tokenizer = build_model(config, work)
+    start: dict[str, torch.Tensor] | None = None
     encode_texts = TextEncoder(texts, tokenizer, device)
     if config.continue_from is not None:
         load_weights(model, config.continue_from, work / "text")
+        if config.schedule.start_share:
+            start = {name: values.to(device, copy=True) for name, values in model.state_dict().items()}
     elif config.image.start is not None:
         load_start(model.visual.trunk, find_weights(config.image.start))
     locked_norms = lock_groups(model.visual.trunk, config.image.locked_groups)
@@ -75,5 +78,6 @@ def set_up(context: TrainingContext) -> Loop:
         canvas=canvas,
         validator=Validator(config, context.label_sets, dev, pixels, encode_texts),
         steps_per_epoch=images // config.schedule.batch_size,
+        start=start,
         other_findings=other_findings,
     )

@@ -18,7 +18,7 @@ from unittest.mock import patch
 import crash_trial
 import postgres
 from trials import jobs
-from trials.full_disk import as_command, lines_said
+from trials.commands import as_command, lines_said
 from trials.jobs import Seen
 from trials.killing import Ended, forked
 from trials.kills import ONE_THREAD, Outcome, tell, warm_up
@@ -27,6 +27,7 @@ from trials.registry import Tally, trial
 from indexer.store.store import Store
 from indexer.tasks.verifying import verify_store
 
+_Rows = dict[str, Any]
 _SAYS = "ended the connection", "can't be reached"
 
 
@@ -51,7 +52,7 @@ def _attempts(attempt: Any, attempts: int, seed: int, folder: Path) -> list[Outc
     warm_up()
     inputs = folder / "inputs"
     inputs.mkdir()
-    _done(forked(partial(jobs.make_inputs, inputs)))
+    forked(partial(jobs.make_inputs, inputs)).result()
     server = postgres.Server()
     try:
         return attempt(server, inputs, folder, attempts, random.Random(seed))
@@ -61,7 +62,7 @@ def _attempts(attempt: Any, attempts: int, seed: int, folder: Path) -> list[Outc
 
 def _indexed(server: postgres.Server, inputs: Path, folder: Path, attempts: int, rng: random.Random) -> list[Outcome]:
     arguments = ["index", str(inputs / "archive"), "--store"]
-    whole, expected = _whole(server, arguments, folder)
+    whole, (expected, rows) = _whole(server, arguments, folder)
     outcomes = []
     for number in range(attempts):
         share, backend = (number + rng.random()) / attempts, number % 2 == 1
@@ -77,19 +78,24 @@ def _indexed(server: postgres.Server, inputs: Path, folder: Path, attempts: int,
         outcome = Outcome(f"index, {killed} killed after {share:.0%} of its time")
         outcome.faults += _faults_of(code, said)
         left = forked(partial(_look, url, home))
-        if left.error and "holds no medlens store" not in left.error:
+        if left.error and "StoreNotFound" not in left.error:
             outcome.faults.append(f"what is left can't be read: {left.error}")
-        outcome.state = _state(left.value, expected)
-        if left.value is not None and (wrong := set(left.value.unsound) - {"dead workers", "leftovers"}):
-            outcome.faults.append(f"verify finds wrong: {sorted(wrong)}")
-        again, said, _ = _done(forked(partial(_command, [*arguments, url], home)))
-        end: Seen = _done(forked(partial(_look, url, home)))
+        outcome.state = "before"
+        if left.value is not None:
+            seen, some = left.value
+            outcome.state = "after" if seen.tables == expected.tables else "between"
+            if wrong := set(seen.unsound) - {"dead workers", "leftovers"}:
+                outcome.faults.append(f"verify finds wrong: {sorted(wrong)}")
+            if not _are_whole_batches(some, rows):
+                outcome.faults.append("what is left has other rows, or a part of a file")
+            if "dead workers" in seen.unsound:
+                outcome.cleaned.append("claims of the dead")
+        again, said, _ = forked(partial(_command, [*arguments, url], home)).result()
+        end, _ = forked(partial(_look, url, home)).result()
         if again:
             outcome.faults.append(f"the same command ended with {again}, saying {said}")
         if end != expected:
             outcome.faults.append(f"then other rows in {expected.differing(end)}, wrong {end.unsound}")
-        if left.value is not None and "dead workers" in left.value.unsound:
-            outcome.cleaned.append("claims of the dead")
         outcomes.append(outcome)
         server.drop(database)
     return outcomes
@@ -98,10 +104,10 @@ def _indexed(server: postgres.Server, inputs: Path, folder: Path, attempts: int,
 def _searched(server: postgres.Server, inputs: Path, folder: Path, attempts: int, rng: random.Random) -> list[Outcome]:
     home, database = _new_home(folder), server.new_database()
     url = server.url(database)
-    _done(forked(partial(_command, ["index", str(inputs / "archive"), "--store", url], home)))
+    forked(partial(_command, ["index", str(inputs / "archive"), "--store", url], home)).result()
     arguments = ["search", "pleural effusion", "-k", "20", "--format", "json", "--store", url]
     whole = forked(partial(_command, arguments, home))
-    code, said, expected = _done(whole)
+    code, said, expected = whole.result()
     if code or not expected:
         raise RuntimeError(f"a search that nobody interrupts ended with {code}, saying {said}")
     outcomes = []
@@ -118,20 +124,20 @@ def _searched(server: postgres.Server, inputs: Path, folder: Path, attempts: int
         outcome.faults += _faults_of(code, said)
         if not code and answers != expected:
             outcome.faults.append("it answered otherwise")
-        again, said, answers = _done(forked(partial(_command, arguments, home)))
+        again, said, answers = forked(partial(_command, arguments, home)).result()
         if again or answers != expected:
             outcome.faults.append(f"the same search ended with {again}, saying {said}")
         outcomes.append(outcome)
     return outcomes
 
 
-def _whole(server: postgres.Server, arguments: Sequence[str], folder: Path) -> tuple[Ended, Seen]:
+def _whole(server: postgres.Server, arguments: Sequence[str], folder: Path) -> tuple[Ended, tuple[Seen, _Rows]]:
     database, home = server.new_database(), _new_home(folder)
     ended = forked(partial(_command, [*arguments, server.url(database)], home))
-    code, said, _ = _done(ended)
+    code, said, _ = ended.result()
     if code:
         raise RuntimeError(f"an index that nobody interrupts ended with {code}, saying {said}")
-    return ended, _done(forked(partial(_look, server.url(database), home)))
+    return ended, forked(partial(_look, server.url(database), home)).result()
 
 
 def _with_a_kill(
@@ -157,7 +163,7 @@ def _with_a_kill(
     if killed == ["the server"]:
         server.start()
     server.wait()
-    return "".join(killed), _done(outcome)
+    return "".join(killed), outcome.result()
 
 
 def _command(arguments: Sequence[str], home: Path) -> tuple[int, str, str]:
@@ -176,19 +182,24 @@ def _faults_of(code: int, said: str) -> list[str]:
     return [f"it ended with {code}, saying: {said}"]
 
 
-def _state(left: Seen | None, expected: Seen) -> str:
-    if left is None:
-        return "before"
-    return "after" if left.tables == expected.tables else "between"
+def _are_whole_batches(some: _Rows, rows: _Rows) -> bool:
+    """Whether all of some rows are among the rows of a whole run, and no file is there in part."""
+    if not all(set(some[name]) <= set(rows[name]) for name in rows):
+        return False
+    uids = {dict(row)["sop_instance_uid"] for row in some["instances"]}
+    return all(
+        set(some[name]) == {row for row in rows[name] if dict(row)["instance_id"] in uids}
+        for name in ("frames", "reports")
+    )
 
 
-def _look(url: str, home: Path) -> Seen:
+def _look(url: str, home: Path) -> tuple[Seen, _Rows]:
     os.environ["XDG_DATA_HOME"] = str(home)
     with Store.open(url) as store:
         rows = crash_trial.contents(store)
         tables = {name: hashlib.sha256(repr(some).encode()).hexdigest() for name, some in rows.items()}
         wrong = tuple(check.name for check in verify_store(store) if not check.sound)
-        return Seen(tables, (), jobs.answers(store), wrong)
+        return Seen(tables, (), jobs.answers(store), wrong), rows
 
 
 def _new_home(folder: Path) -> Path:
@@ -196,9 +207,3 @@ def _new_home(folder: Path) -> Path:
     shutil.rmtree(home, ignore_errors=True)
     home.mkdir()
     return home
-
-
-def _done(ended: Ended) -> Any:
-    if ended.error:
-        raise RuntimeError(ended.error)
-    return ended.value

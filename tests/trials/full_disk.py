@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import ctypes
-import json
 import os
 import random
 import shutil
 import subprocess
-import sys
 import tempfile
-import uuid
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
@@ -18,19 +15,19 @@ from functools import partial
 from itertools import zip_longest
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
 from unittest.mock import patch
 
 from trials import jobs
-from trials.jobs import Encoder, ReadHere, Seen, files_of, look
-from trials.killing import Ended, forked
-from trials.kills import ONE_THREAD, warm_up
+from trials.commands import as_command, lines_said
+from trials.jobs import Seen, files_of, look
+from trials.killing import forked
+from trials.kills import ONE_THREAD, recorded, warm_up
 from trials.registry import Tally, trial
 
 _DISK = 16 << 20
 _PAGE = 4096
 _NEW_MOUNTS, _NEW_USERS = 0x00020000, 0x10000000  # CLONE_NEWNS: what is mounted goes with the process; CLONE_NEWUSER
-_SAYS_FULL = ("disk is full", "No space left on device")
+_SAYS_FULL = ("disk is full", "No space left on device", "the disk has only")
 
 
 @dataclass(frozen=True)
@@ -52,6 +49,7 @@ STORE_FULL: Mapping[str, Command] = {
     "index, a new store": Command("index {inputs}/archive --store {store}", lambda inputs, folder: None, True),
     "classify --save": Command("classify --labels {inputs}/labels.yaml --save --store {store} --format csv"),
     "optimize": Command("optimize --kind ivf-rabitq --store {store}"),
+    "restore": Command("restore {inputs}/store.backup --store {store}", lambda inputs, folder: None),
     "delete": Command("delete --study 1.2.4.0 --yes --store {store}"),
     "verify --repair": Command("verify --repair --store {store}", jobs.damaged(["a flipped bit of an index"])),
     "migrate": Command("migrate --store {store}", jobs.with_old),
@@ -60,6 +58,7 @@ OUTPUT_FULL: Mapping[str, Command] = {
     "export npz": Command("export {out}/vectors.npz --store {store}"),
     "export parquet": Command("export {out}/vectors.parquet --store {store}"),
     "export faiss": Command("export {out}/vectors.faiss --store {store}"),
+    "backup": Command("backup {out}/store.backup --store {store}"),
     "search -o jsonl": Command("search effusion -k 40 --format jsonl -o {out}/hits.jsonl --store {store}"),
     "search -o csv": Command("search effusion -k 40 --format csv -o {out}/hits.csv --store {store}"),
     "search -o html": Command("search effusion --format html -o {out}/hits.html --store {store}"),
@@ -94,7 +93,7 @@ def _no_disk() -> str:
     return "" if done.returncode == 0 else "this user may not mount a disk of its own"
 
 
-@trial(attempts=230, share=0.013, missing=_no_disk)
+@trial(attempts=250, share=0.013, missing=_no_disk)
 def full_disk(attempts: int, seed: int, folder: Path, tally: Tally) -> None:
     """Commands on a full disk say so in one line, leave the store as it was or whole batches, and go on with room."""
     names = [name for pair in zip_longest(STORE_FULL, OUTPUT_FULL) for name in pair if name]
@@ -114,7 +113,7 @@ def _tried(names: Sequence[str], attempts: int, seed: int, folder: Path) -> list
     warm_up()
     inputs = folder / "inputs"
     inputs.mkdir()
-    _done(forked(lambda: jobs.make_inputs(inputs)))
+    forked(lambda: jobs.make_inputs(inputs)).result()
     disk = folder / "disk"
     disk.mkdir()
     _mount(disk)
@@ -152,15 +151,16 @@ class _Known:
         self._command = {**STORE_FULL, **OUTPUT_FULL}[name]
         self._found = Path(tempfile.mkdtemp(dir=folder))
         (self._found / "out").mkdir()
-        _done(forked(lambda: self._command.finds(inputs, self._found)))
+        forked(lambda: self._command.finds(inputs, self._found)).result()
         self._elsewhere = Path(tempfile.mkdtemp(dir=folder))
-        self._before: Seen = _done(forked(lambda: look(self._found)))
+        self._before: Seen = forked(lambda: look(self._found)).result()
         self._make_room(None)
         code, said = self._run()
         if code:
             raise RuntimeError(f"{name} on a disk with room: {code}, {said}")
         self._after: Seen = self._look()
         self._files = self._list()
+        self._between = self._states() if self._command.batches else []
         self._enough = self._least()
 
     def attempt(self, share: float) -> Outcome:
@@ -172,8 +172,8 @@ class _Known:
         outcome.state = (
             "before" if seen.tables == self._before.tables else "after" if seen.tables == self._after.tables else ""
         )
-        if not outcome.state and self._command.batches:
-            outcome.state = "batches"
+        if not outcome.state and seen.tables in self._between:
+            outcome.state = "whole batches"
         if not outcome.state:
             outcome.faults.append(
                 f"neither before ({self._before.differing(seen)}) nor after ({self._after.differing(seen)})"
@@ -237,7 +237,7 @@ class _Known:
         return self._list()
 
     def _run(self) -> tuple[int, str]:
-        code, said, _ = _done(forked(partial(as_command, self._command.arguments(self._places()), self._elsewhere)))
+        code, said, _ = forked(partial(as_command, self._command.arguments(self._places()), self._elsewhere)).result()
         return code, said
 
     def _look(self) -> Seen:
@@ -246,7 +246,7 @@ class _Known:
         shutil.rmtree(copy, ignore_errors=True)
         if self._places()["store"].exists():
             shutil.copytree(self._places()["store"], copy / "store")
-        seen: Seen = _done(forked(lambda: look(copy)))
+        seen: Seen = forked(lambda: look(copy)).result()
         shutil.rmtree(copy, ignore_errors=True)
         shutil.rmtree(copy.with_name("copy-seen"), ignore_errors=True)
         return seen
@@ -261,6 +261,13 @@ class _Known:
                 found |= {f"{name}/{path}": mode for path, mode in files_of(place).items()}
         return {name: mode for name, mode in found.items() if name.startswith(only)}
 
+    def _states(self) -> list[dict[str, str]]:
+        """The states of the tables between the batches of a run that nothing interrupts."""
+        self._make_room(None)
+        run = partial(as_command, self._command.arguments(self._places()), self._elsewhere)
+        _, states = forked(lambda: recorded(run, self._places()["store"].parent)).result()
+        return states
+
     def _least(self) -> int:
         """The least room that suffices, in bytes, to a page."""
         low, high = 0, 1
@@ -274,57 +281,3 @@ class _Known:
             self._make_room(middle * _PAGE)
             low, high = (low, middle) if not self._run()[0] else (middle, high)
         return high * _PAGE
-
-
-def as_command(arguments: Sequence[str], folder: Path, pace_s: float = 0.0) -> tuple[int, str, str]:
-    """In a child: what `medlens` ends with, says on stderr and answers, with a small encoder in place of its model.
-
-    `folder` takes what it writes; each picture takes the encoder `pace_s` seconds.
-    """
-    from cli.medlens_app import main
-    from indexer.reading import pictures
-    from indexer.run import batches, pipeline
-    from indexer.store import place, searching
-    from indexer.tasks import classifying, indexing
-    from retrieval.encoders.clip import ClipEncoder
-
-    encoder = Encoder(pace_s)
-    batches.MOST_FILES = 4
-    pipeline.GuardedPool = pictures.GuardedPool = ReadHere
-    place.secrets.token_bytes = lambda count: bytes(range(count or 0))
-    place.uuid.uuid4 = lambda: uuid.UUID(int=4)
-    ClipEncoder.from_source = lambda *_: encoder
-    indexing.resolve_model = indexing.model_source = classifying.resolve_model = lambda *_: None
-    indexing.try_to_remember = lambda *_: None
-    searching.store_model = classifying.store_model = lambda *_: encoder
-    said, answered = folder / "said", folder / "answered"
-    with said.open("wb") as err, answered.open("wb") as out:
-        os.dup2(err.fileno(), 2)
-        os.dup2(out.fileno(), 1)
-    sys.argv = ["medlens", *arguments]
-    try:
-        main()
-        code = 0
-    except SystemExit as exc:
-        code = exc.code if isinstance(exc.code, int) else 1
-    sys.stdout.flush()
-    sys.stderr.flush()
-    return code, said.read_text(), answered.read_text()
-
-
-def lines_said(said: str) -> list[str]:
-    """What was said on stderr; an error in JSON as the two lines that people get."""
-    lines = []
-    for line in said.strip().splitlines():
-        if line.startswith("{"):
-            told = json.loads(line)
-            lines += [f"medlens: {told['error']}", *filter(None, [told["hint"]])]
-        else:
-            lines.append(line)
-    return lines
-
-
-def _done(ended: Ended) -> Any:
-    if ended.error:
-        raise RuntimeError(ended.error)
-    return ended.value

@@ -29,6 +29,7 @@ from indexer.run.pipeline import index_archive
 from indexer.run.reembedding import change_model
 from indexer.store import place
 from indexer.store.store import Store
+from indexer.tasks.backing_up import backup
 from indexer.tasks.classifying import StoreLabeller
 from indexer.tasks.erasing import erase, plan_erasure
 from indexer.tasks.exchange import EXPORTS, export_frames, import_frames
@@ -121,6 +122,7 @@ def make_inputs(inputs: Path) -> None:
     with Store.open(inputs / "base") as store:
         _labelled(store, "It shows")
         export_frames(store, inputs / "vectors.npz")
+        backup(store, inputs / "store.backup")
         erase(store, plan_erasure(store, patients=[_patients(store)[-1]]))
         store.search(Query("effusion", ranker=Ranker.TEXT), encoder=Encoder())
     with np.load(inputs / "vectors.npz") as file:
@@ -448,6 +450,8 @@ def table_digests(catalog: Path) -> dict[str, str]:
 
 
 def _without_times(row: dict[str, Any]) -> dict[str, Any]:
+    if row["key"] == "restored":
+        return {"key": row["key"], "value": {name: v for name, v in json.loads(row["value"]).items() if name != "at"}}
     if row["key"] != "vector_indexes":
         return row
     kinds = {name: figures["kind"] for name, figures in json.loads(row["value"]).items()}

@@ -6,6 +6,7 @@ library that keeps threads for its work would miss them in the child.
 
 from __future__ import annotations
 
+import gc
 import os
 import pickle
 import select
@@ -33,6 +34,12 @@ class Ended:
     error: str = ""
     killed: bool = False
     seconds: float = 0.0
+
+    def result(self) -> Any:
+        """What the work gave. RuntimeError if it failed."""
+        if self.error:
+            raise RuntimeError(self.error)
+        return self.value
 
 
 def forked(
@@ -70,6 +77,7 @@ def forked(
 
 
 def _child(work: Callable[[], Any], answers: int) -> None:
+    gc.disable()
     try:
         os.dup2(os.open(os.devnull, os.O_RDWR), sys.stderr.fileno())
         try:

@@ -6,6 +6,7 @@ over the time that it takes.
 
 from __future__ import annotations
 
+import gc
 import os
 import random
 import shutil
@@ -21,7 +22,7 @@ from unittest.mock import patch
 
 import crash_trial
 from trials.jobs import JOBS, Case, Seen, files_of, look, make_inputs, table_digests
-from trials.killing import Ended, Steps, forked
+from trials.killing import Steps, forked
 from trials.registry import Tally, Trial, trial
 
 from indexer.store.store import Store
@@ -142,7 +143,7 @@ def _killed_jobs(job: str, numbers: Sequence[int], attempts: int, seed: int, fol
     warm_up()
     inputs = folder / "inputs"
     inputs.mkdir(parents=True)
-    _done(forked(lambda: make_inputs(inputs)))
+    forked(lambda: make_inputs(inputs)).result()
     cases = list(JOBS[job].items())
     runs: dict[str, Uninterrupted] = {}
     rng = random.Random(f"{seed} {job} {numbers[0]}")
@@ -162,19 +163,21 @@ def warm_up() -> None:
     for name in _IMPORTED_LATE:
         import_module(name)
     import_module("tqdm").tqdm.set_lock(threading.RLock())
+    gc.collect()
+    gc.freeze()  # a child that looked for garbage among all this would copy every page of it
 
 
 def _uninterrupted(case: Case, inputs: Path, folder: Path) -> Uninterrupted:
     found, done, timed = folder / "found", folder / "done", folder / "timed"
     found.mkdir(parents=True)
-    _done(forked(lambda: case.find(inputs, found)))
-    before = _done(forked(lambda: look(found)))
+    forked(lambda: case.find(inputs, found)).result()
+    before = forked(lambda: look(found)).result()
     for place in (done, timed):
         shutil.copytree(found, place)
-    steps, between = _done(forked(lambda: _recorded(lambda: case.run(inputs, done), done)))
+    steps, between = forked(lambda: recorded(lambda: case.run(inputs, done), done)).result()
     ended = forked(lambda: case.run(inputs, timed))
-    _done(ended)
-    after = _done(forked(lambda: look(done)))
+    ended.result()
+    after = forked(lambda: look(done)).result()
     if before.tables == after.tables and before == after:
         raise RuntimeError("the job changes nothing that can be seen")
     if case.whole and [state for state in between if state not in (before.tables, after.tables)]:
@@ -182,7 +185,7 @@ def _uninterrupted(case: Case, inputs: Path, folder: Path) -> Uninterrupted:
     return Uninterrupted(found, before, after, between, files_of(done), steps, ended.seconds)
 
 
-def _recorded(work: Callable[[], None], folder: Path) -> tuple[int, list[dict[str, str]]]:
+def recorded(work: Callable[[], object], folder: Path) -> tuple[int, list[dict[str, str]]]:
     """How many steps a run takes, and each state that the tables have before one of them, once."""
     states: list[dict[str, str]] = []
 
@@ -220,30 +223,33 @@ def _kill(
             break
         share *= 0.9  # it was quicker this time
     left = files_of(folder)
-    seen = forked(lambda: look(folder))
-    if seen.error:
-        outcome.faults.append(f"what it left can't be opened: {seen.error}")
+    afterwards = forked(partial(_go_on, case, inputs, folder))
+    if afterwards.error:
+        outcome.faults.append(f"what it left can't be opened, or the next run failed: {afterwards.error}")
         return outcome
-    outcome.state = run.state(seen.value)
-    outcome.faults += _faults_of(seen.value, outcome.state, run, case.answering)
-    again = forked(lambda: case.run(inputs, folder))
-    end = forked(lambda: look(folder))
-    if again.error or end.error:
-        outcome.faults.append(f"the next run failed: {again.error or end.error}")
-        return outcome
-    if end.value != run.after:
+    seen, end = afterwards.value
+    outcome.state = run.state(seen)
+    outcome.faults += _faults_of(seen, outcome.state, run, case.answering)
+    if end != run.after:
         outcome.faults.append(
-            f"after the next run: other rows in {run.after.differing(end.value)}, kinds {end.value.kinds}, "
-            f"wrong {end.value.unsound}, same answers: {end.value.answers == run.after.answers}"
+            f"after the next run: other rows in {run.after.differing(end)}, kinds {end.kinds}, "
+            f"wrong {end.unsound}, same answers: {end.answers == run.after.answers}"
         )
     files = files_of(folder)
     if files != run.files:
         outcome.faults.append(f"files after the next run: {sorted(files.items() ^ run.files.items())}")
     if any(file.endswith(".tmp") for file in left.keys() - files.keys()):
         outcome.cleaned.append("unfinished files")
-    if "dead workers" in seen.value.unsound and "dead workers" not in run.before.unsound:
+    if "dead workers" in seen.unsound and "dead workers" not in run.before.unsound:
         outcome.cleaned.append("claims of the dead")
     return outcome
+
+
+def _go_on(case: Case, inputs: Path, folder: Path) -> tuple[Seen, Seen]:
+    """What a kill has left, and what the next run makes of it."""
+    left = look(folder)
+    case.run(inputs, folder)
+    return left, look(folder)
 
 
 def _run_to_step(fatal: int, case: Case, inputs: Path, folder: Path) -> None:
@@ -259,13 +265,6 @@ def _faults_of(seen: Seen, state: str, run: Uninterrupted, answering: bool) -> l
     like = {"before": run.before, "after": run.after, "between": run.before if answering else None}.get(state)
     if like is not None and seen.answers != like.answers:
         faults.append(f"searches answer otherwise than {state}")
-    expected = {*run.before.unsound, "dead workers", "leftovers"} if state != "after" else {"dead workers", "leftovers"}
-    if wrong := set(seen.unsound) - expected:
+    if wrong := set(seen.unsound) - {*run.before.unsound, "dead workers", "leftovers"}:
         faults.append(f"verify finds wrong: {sorted(wrong)}")
     return faults
-
-
-def _done(ended: Ended) -> object:
-    if ended.error:
-        raise RuntimeError(ended.error)
-    return ended.value
