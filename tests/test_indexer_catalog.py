@@ -795,7 +795,7 @@ def test_damaged_pages(new_file: Path) -> None:
 def test_missing_table(location: str | Path, catalog: SqlCatalog) -> None:
     engine = sa.create_engine(database_module.parse_url(location))
     with engine.begin() as connection:
-        connection.execute(sa.text("DROP TABLE sentences"))
+        connection.execute(sa.text("ALTER TABLE sentences RENAME TO lost"))
     engine.dispose()
     with pytest.raises(StoreCorrupt, match="has no table that is needed"):
         catalog.counts()

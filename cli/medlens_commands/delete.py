@@ -88,6 +88,8 @@ def delete(
             write_rows([{"erased": erase_again(opened, erasures)}], chosen)
             return
         plan = plan_erasure(opened, patients=patient or (), studies=study or (), series=series or (), where=where)
+        for note in opened.notes_on(plan.where):
+            say(note, err=True)
         if not plan:
             say("medlens: nothing in the store matches; nothing was erased", err=True)
             for note in plan.notes:
