@@ -309,13 +309,14 @@ def _run(
         mtime = stamps.setdefault((path, (uid, content)), len(stamps))
         if path not in known or (known[path].size, known[path].stamp) != (len(content), mtime):
             new.append(indexed(path, uid, content, mtime=mtime))
+    anything = bool(new or gone)
     if adopting:
         outcome = catalog.files.commit(archive, [], copies=[(item.stat, item.content_hash) for item in new])
         new = [item for item in new if item.stat in outcome.stale]
     for start in range(0, len(new), batch):
         catalog.files.commit(archive, new[start : start + batch])
     catalog.files.forget(archive, gone)
-    return bool(new or gone)
+    return anything
 
 
 def _matches(catalog: SqlCatalog, archive: int, disk: Disk) -> None:
