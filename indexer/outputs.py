@@ -4,7 +4,7 @@ Refused are places inside a store (its catalog, its key, whatever lies there), l
 and the files of an archive. A file that exists is replaced if it is an earlier output of the very same kind, which its
 content must show, or on the user's word (`--force`). All of that is looked at before the work starts, so that an hour
 of it does not end in a refusal, and again before the file gets its name; what came there meanwhile stays, and the
-output is kept beside it.
+output is kept beside it. `renaming` says how little is left between that look and the name.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from indexer.output_formats import OutputFormat
+from indexer.renaming import NameTaken, give_name, open_folder, require_same_folder, seen
 from indexer.store.place import enclosing_store
 from indexer.store.store import Store
 from retrieval.errors import OutputError
@@ -81,7 +82,7 @@ class Output:
             return
         place = self.path.resolve()
         for archive, root in store.catalog.files.archive_roots().items():
-            if "://" in root or not place.is_relative_to(Path(root).resolve()):
+            if "://" in root or "\0" in root or not place.is_relative_to(Path(root).resolve()):
                 continue
             relative = place.relative_to(Path(root).resolve()).as_posix()
             for path, known in store.catalog.files.known(archive):
@@ -118,19 +119,22 @@ class Output:
     @contextmanager
     def _renamed(self) -> Iterator[Path]:
         place = self.path.parent.resolve() / self.path.name
-        with unfinished_beside(place, private=self.private) as temporary:
+        with open_folder(place.parent) as folder, unfinished_beside(place, private=self.private) as temporary:
             yield temporary
             try:
+                looked_at = seen(folder, place.name)
                 self.require()
-            except OutputError as exc:
+                require_same_folder(self.path.parent, folder)
+                if looked_at is not None and not self.private:
+                    shutil.copymode(place, temporary)  # a file that was made private stays so
+                give_name(folder, temporary.name, place.name, looked_at)
+            except (OutputError, NameTaken) as exc:
                 saved_as = place.with_name(f"{place.stem}.{temporary.suffixes[-2].removeprefix('.')}{place.suffix}")
                 temporary.replace(saved_as)
+                why = str(exc) or f"{place.name!r} is another file now"
                 raise OutputError(
-                    f"{exc}; another program created it meanwhile, so the output was saved as {saved_as.name!r}"
+                    f"{why}; another program created it meanwhile, so the output was saved as {saved_as.name!r}"
                 ) from exc
-            if place.exists() and not self.private:
-                shutil.copymode(place, temporary)  # a file that was made private stays so
-            temporary.replace(place)
 
     def _require_replaceable(self, name: str) -> None:
         status = self.path.stat()

@@ -22,7 +22,10 @@ _MOST_CONTAINERS = 2_000_000  # lists and objects in one text; each needs 60 byt
 def read_bytes(path: Path, most: int) -> bytes:
     """The content of a regular file of at most `most` bytes. Links are followed."""
     with open_file(path, most) as file:
-        content = file.read(most + 1)  # the file may have grown since it was opened
+        size = min(os.fstat(file.fileno()).st_size, most)
+        content = file.read(size + 1)  # what is asked for is allocated at once
+        if len(content) > size:  # it has grown since, or its size was not the whole truth
+            content += file.read(most + 1 - len(content))
     if len(content) > most:
         raise OSError(errno.EFBIG, f"it has more than {most:,} bytes")
     return content

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import date
+from itertools import islice
 from typing import Any
 
+_MOST_LISTED, _LONGEST_LISTED = 20, 60  # names, characters
 SHOWN_INSTEAD = "\ufffd"
 _SIGNS = "=+-@|"  # a spreadsheet takes a cell that begins with one for a formula or a command
 # C0 without tab and line feed, DEL, C1; then what has no width or turns the direction of writing.
@@ -39,6 +41,13 @@ def neutral(text: str) -> str:
 def neutral_message(text: str) -> str:
     """A message or a log record, of one line or several. It is not a cell: nothing is taken for a formula."""
     return text if text.isascii() and text.isprintable() else _UNSEEN.sub(SHOWN_INSTEAD, text)
+
+
+def shortened(names: Iterable[object]) -> str:
+    """Names out of a stranger's file for a message: the first of them, none of them long."""
+    shown = [str(name) for name in islice(names, _MOST_LISTED + 1)]
+    short = [name if len(name) <= _LONGEST_LISTED else f"{name[:_LONGEST_LISTED]}..." for name in shown[:_MOST_LISTED]]
+    return ", ".join(short) + (" ..." if len(shown) > _MOST_LISTED else "")
 
 
 def neutral_values(value: Any) -> Any:

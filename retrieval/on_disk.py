@@ -201,8 +201,8 @@ def advice(error: OSError) -> str:
 
 
 def remove(path: Path) -> None:
-    """Remove a file, or a folder with its content. Does nothing if it does not exist."""
-    if path.is_dir():
+    """Remove a file, a link, or a folder with its content. Does nothing if it does not exist."""
+    if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:
         path.unlink(missing_ok=True)

@@ -8,20 +8,26 @@ The files come from strangers, so their size is bounded, and they are read in ti
 
 from __future__ import annotations
 
+import codecs
 import csv
+import errno
 import hashlib
 import io
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from retrieval.bounded import read_bytes
 from retrieval.errors import MedlensError
 
 MOST_BYTES = 1 << 29
 LONGEST_ROW = 4 << 20  # characters
 TRAIN = "train"
+_PIECE = 1 << 20  # bytes
+_FIRST = re.compile(rb"[^\s\xef\xbb\xbf]")  # after blanks and the mark that some begin UTF-8 with
 
 
 @dataclass(frozen=True)
@@ -77,20 +83,34 @@ def read_row_file(
     """
     name = name or path.name
     try:
-        with path.open("rb") as file:
-            content = file.read(MOST_BYTES + 1)
+        content = read_bytes(path, MOST_BYTES)
     except OSError as exc:
+        hint = "Split the file." if exc.errno == errno.EFBIG else hint
         raise error(f"the {what} {name!r} can't be read: {exc.strerror}", hint=hint) from exc
-    if len(content) > MOST_BYTES:
-        raise error(f"the {what} {name!r} has more than {MOST_BYTES:,} bytes", hint="Split the file.")
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as exc:
-        line = content.count(b"\n", 0, exc.start) + 1
-        raise error(f"{name}, line {line} is not UTF-8 text", hint=f"Save the {what} as UTF-8.") from exc
-    is_csv = takes_csv and not text.lstrip().startswith("{")
-    lines = tuple(_csv_lines(text, name, error) if is_csv else _json_lines(text, name, error))
+    if (at := _not_utf8(content)) is not None:
+        line = content.count(b"\n", 0, at) + 1
+        raise error(f"{name}, line {line} is not UTF-8 text", hint=f"Save the {what} as UTF-8.")
+    start = _FIRST.search(content)
+    is_csv = takes_csv and not (start is not None and start.group() == b"{")
+    lines = tuple(_csv_lines(content, name, error) if is_csv else _json_lines(content, name, error))
     return RowFile(path, hashlib.sha256(content).hexdigest(), lines)
+
+
+def _not_utf8(content: bytes) -> int | None:
+    """Where a text stops being UTF-8; None if it is. It is looked through in pieces: it may be as long as memory."""
+    decoder, view = codecs.getincrementaldecoder("utf-8")(), memoryview(content)
+    for start in range(0, len(content), _PIECE):
+        stop = min(start + _PIECE, len(content))
+        try:
+            decoder.decode(view[start:stop], final=stop == len(content))
+        except UnicodeDecodeError as exc:
+            return stop - len(exc.object) + exc.start
+    return None
+
+
+def _text(content: bytes, newline: str) -> io.TextIOWrapper:
+    """The text of bytes that are UTF-8, decoded as it is read: no copy of the whole is made."""
+    return io.TextIOWrapper(io.BytesIO(content), encoding="utf-8-sig", newline=newline)
 
 
 def plain(text: object) -> str:
@@ -98,8 +118,9 @@ def plain(text: object) -> str:
     return "" if text is None else " ".join(str(text).split())
 
 
-def _json_lines(text: str, name: str, error: type[MedlensError]) -> Iterator[FileLine]:
-    for number, line in enumerate(io.StringIO(text), 1):
+def _json_lines(content: bytes, name: str, error: type[MedlensError]) -> Iterator[FileLine]:
+    text = _text(content, "\n")
+    for number, line in enumerate(iter(lambda: text.readline(LONGEST_ROW + 1), ""), 1):
         if len(line) > LONGEST_ROW:
             raise _too_long(name, number, error)
         if not line.strip():
@@ -133,15 +154,17 @@ class _RowTooLong(Exception):
 class _RowLines:
     """The lines of a text. Raises _RowTooLong once a row has too many characters."""
 
-    def __init__(self, text: str) -> None:
-        self._lines = io.StringIO(text, newline="")
+    def __init__(self, text: io.TextIOWrapper) -> None:
+        self._text = text
         self._taken = 0
 
     def __iter__(self) -> _RowLines:
         return self
 
     def __next__(self) -> str:
-        line = next(self._lines)
+        line = self._text.readline(LONGEST_ROW + 1)
+        if not line:
+            raise StopIteration
         self._taken += len(line)
         if self._taken > LONGEST_ROW:
             raise _RowTooLong
@@ -151,8 +174,8 @@ class _RowLines:
         self._taken = 0
 
 
-def _csv_lines(text: str, name: str, error: type[MedlensError]) -> Iterator[FileLine]:
-    lines = _RowLines(text)
+def _csv_lines(content: bytes, name: str, error: type[MedlensError]) -> Iterator[FileLine]:
+    lines = _RowLines(_text(content, ""))
     reader = csv.DictReader(lines)
     try:
         for row in reader:

@@ -1,13 +1,17 @@
-"""Broken files by the thousand: seeded mutants of good files, made and rendered inside a worker."""
+"""Broken files by the thousand: seeded mutants of good files, each kind broken where its structure is."""
 
 from __future__ import annotations
 
 import hashlib
-import os
+import io
 import random
-import tempfile
+import re
+import sqlite3
+import struct
+import zipfile
+import zlib
+from contextlib import closing, suppress
 from pathlib import Path
-from typing import NamedTuple
 
 import pydicom.data
 from pydicom.misc import is_dicom
@@ -19,11 +23,6 @@ from indexer.render.precheck import check_before_decoding
 _WORST = [0, 1, 0x7F, 0x80, 0xFF, 0x7FFF, 0xFFFF, 0x7FFFFFFF, 0xFFFFFFFE, 0xFFFFFFFF]
 
 
-class Mutant(NamedTuple):
-    path: str
-    seed: int
-
-
 def render_all(path: str) -> str:
     """SHA-256 over all frames, at most 4, rendered as the indexer does."""
     ds = open_dicom(path)
@@ -32,17 +31,6 @@ def render_all(path: str) -> str:
     for number in range(1, min(int(ds.get("NumberOfFrames") or 1), 4) + 1):
         digest.update(render_frame(ds, number).tobytes())
     return digest.hexdigest()
-
-
-def render_mutant(mutant: Mutant) -> str:
-    data = mutate(Path(mutant.path).read_bytes(), mutant.seed)
-    fd, name = tempfile.mkstemp(suffix=".dcm")
-    try:
-        with os.fdopen(fd, "wb") as file:
-            file.write(data)
-        return render_all(name)
-    finally:
-        os.unlink(name)  # noqa: PTH108
 
 
 def mutate(data: bytes, seed: int) -> bytes:
@@ -83,6 +71,152 @@ def mutate(data: bytes, seed: int) -> bytes:
     return bytes(out)
 
 
+def mutate_deflated(data: bytes, seed: int) -> bytes:
+    """A DICOM file with a deflated data set: changed as it is, or inflated, changed and deflated again."""
+    start = 132 + 12 + struct.unpack_from("<L", data, 140)[0]  # file meta information, PS3.10 7.1
+    if random.Random(seed).random() < 0.3:
+        return mutate(data, seed)
+    inner = mutate(zlib.decompress(data[start:], -zlib.MAX_WBITS), seed)
+    deflate = zlib.compressobj(6, zlib.DEFLATED, -zlib.MAX_WBITS)
+    return data[:start] + deflate.compress(inner) + deflate.flush()
+
+
+_HOSTILE_TEXT = (
+    *("", " ", "-1", "0", "1e999", "-0.0", "NaN", "Infinity", "9" * 400, str(2**63), "1e9", "1000000000", "0.5"),
+    *("null", "true", "[]", "{}", '"', "'", "\\", "\\u0000", "\\ud800", "\x00", "\x1b[2J", "\u202e", "\ufeff"),
+    *("\ufffe", '""', '"x"', '"/dev/zero"', '"../../evil"', "x" * 5000, "\u0301" * 3000, "[" * 3000, '{"a":' * 3000),
+    *("&a", "*a", "&a [*a, *a]", "!!python/object/apply:os.system [true]", "!!binary x", "<<: *a", "? ", "- ", ": "),
+    *("\t", "\r", "\n", "\n\n---\n", "...", "%YAML 9.9", "no", "2001-13-01", "=cmd|x", "@", "\u2028", "\x85"),
+)
+_WORD = re.compile(r'"[^"]*"|[\w.+-]+|[^\w\s]')
+
+
+def mutate_text(data: bytes, seed: int) -> bytes:
+    """JSON, YAML or CSV: words replaced by others and by what readers stumble over, lines lost, doubled, exchanged."""
+    rng = random.Random(seed)
+    text = data.decode("utf-8")
+    for _ in range(rng.choice([1, 1, 1, 2, 4])):
+        kind = rng.randrange(6)
+        lines = text.splitlines(keepends=True)
+        words = list(_WORD.finditer(text))
+        if not lines or not words:
+            break
+        word = rng.choice(words)
+        if kind <= 1:
+            text = text[: word.start()] + rng.choice(_HOSTILE_TEXT) + text[word.end() :]
+        elif kind == 2:
+            text = text[: word.start()] + rng.choice(words).group() + text[word.end() :]
+        elif kind == 3:
+            text = text[: word.start()] + rng.choice(_HOSTILE_TEXT) + text[word.start() :]
+        elif kind == 4:
+            at = rng.randrange(len(lines))
+            lines[at : at + 1] = rng.choice([[], lines[at : at + 1] * 2, [rng.choice(lines), lines[at]]])
+            text = "".join(lines)
+        else:
+            return mutate(text.encode("utf-8", "surrogatepass"), seed)
+    return text.encode("utf-8", "surrogatepass")
+
+
+def mutate_safetensors(data: bytes, seed: int) -> bytes:
+    """Its header as the text that it is, with its length made right; its header's bytes, or its numbers."""
+    (length,) = struct.unpack_from("<Q", data)
+    drawn = random.Random(seed).random()
+    if drawn < 0.2:
+        return mutate(data[: 8 + length], seed) + data[8 + length :]
+    if drawn < 0.5:
+        return data[: 8 + length] + mutate(data[8 + length :], seed)[: len(data)].ljust(len(data) - 8 - length, b"\xff")
+    header = mutate_text(data[8 : 8 + length], seed)
+    return struct.pack("<Q", len(header)) + header + data[8 + length :]
+
+
+def mutate_npz(data: bytes, members: dict[str, bytes], seed: int) -> bytes:
+    """The file as it is, whose checksums then tell; or an array in it, packed anew."""
+    rng = random.Random(seed)
+    if rng.random() < 0.25:
+        return mutate(data, seed)
+    name = rng.choice([*members, "vectors", "sop_instance_uid"])
+    content = members[name]
+    head = 10 + struct.unpack_from("<H", content, 8)[0]
+    if rng.random() < 0.5:
+        text = mutate_text(content[10:head], seed)
+        changed = content[:8] + struct.pack("<H", min(len(text), 0xFFFF)) + text[:0xFFFF] + content[head:]
+    elif name == "model" and rng.random() < 0.5:
+        text = mutate_text(content[head:].decode("utf-32-le").encode(), seed).decode("utf-8", "replace")
+        described = f"{{'descr': '<U{len(text)}', 'fortran_order': False, 'shape': (), }}".encode()
+        packed = text.encode("utf-32-le", "replace")
+        changed = content[:8] + struct.pack("<H", len(described)) + described + packed
+    else:
+        changed = content[:head] + mutate(content[head:], seed)
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
+        for other, array in members.items():
+            archive.writestr(f"{other}.npy", changed if other == name else array)
+    return out.getvalue()
+
+
+def mutate_parquet(data: bytes, pages: list[int], seed: int) -> bytes:
+    """At the headers of its pages, in the description at its end, or anywhere."""
+    rng = random.Random(seed)
+    out = bytearray(data)
+    described = struct.unpack("<I", data[-8:-4])[0]
+    for _ in range(rng.choice([1, 1, 2, 4])):
+        place = rng.choice(
+            [rng.choice(pages) + rng.randrange(24), len(data) - 8 - rng.randrange(described), rng.randrange(len(data))]
+        )
+        place = min(max(place, 4), len(data) - 9)
+        if rng.random() < 0.5:
+            out[place] ^= 1 << rng.randrange(8)
+        else:
+            worst = (b"\xff\xff\xff\x0f", bytes(4), b"\x01\x7f\x80\xfe", rng.randbytes(4))
+            out[place : place + 4] = rng.choice(worst)
+    return bytes(out[: len(data)])
+
+
+_VALUES = (None, "", "x", "\x00", -1, 0, 2**62, -(2**63), 1e308, b"", b"\xff" * 16, "[" * 2000, "{}", "[]", "9" * 50)
+_SCHEMA = (
+    "DROP TABLE {table}",
+    "ALTER TABLE {table} RENAME TO other",
+    "ALTER TABLE {table} RENAME COLUMN {column} TO other",
+    "CREATE TRIGGER t AFTER INSERT ON {table} BEGIN DELETE FROM {table}; END",
+    "CREATE VIEW v AS SELECT * FROM v2",
+    "DELETE FROM {table}",
+    "INSERT INTO {table} SELECT * FROM {table}",
+)
+
+
+def mutate_catalog(path: Path, seed: int) -> None:
+    """A catalog with other values in its rows, other tables, or broken pages. In place."""
+    rng = random.Random(seed)
+    if rng.random() < 0.3:
+        path.write_bytes(mutate(path.read_bytes(), seed))
+        return
+    with closing(sqlite3.connect(path, isolation_level=None)) as database:
+        database.execute("PRAGMA foreign_keys = OFF")
+        for _ in range(rng.choice([1, 1, 2, 4])):
+            found = database.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
+            table = rng.choice([name for (name,) in found if not name.startswith("sqlite_")])
+            with suppress(sqlite3.Error):  # a constraint that holds
+                column = rng.choice([row[1] for row in database.execute(f"PRAGMA table_info({table})")])
+                if table == "manifest" and rng.random() < 0.8:
+                    _mutate_setting(database, rng)
+                elif rng.random() < 0.15:
+                    database.execute(rng.choice(_SCHEMA).format(table=table, column=column))
+                else:
+                    rows = [row for (row,) in database.execute(f"SELECT rowid FROM {table}")]
+                    values = (rng.choice(_VALUES), rng.choice(rows) if rows else 0)
+                    database.execute(f"UPDATE {table} SET {column} = ? WHERE rowid = ?", values)
+        database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+
+def _mutate_setting(database: sqlite3.Connection, rng: random.Random) -> None:
+    settings = database.execute("SELECT key, value FROM manifest").fetchall()
+    if not settings:
+        return
+    key, value = rng.choice(settings)
+    changed = mutate_text(str(value).encode(), rng.getrandbits(32)).decode("utf-8", "replace")
+    database.execute("UPDATE manifest SET value = ? WHERE key = ?", (changed, key))
+
+
 def seeds(largest: int = 300_000) -> list[str]:
     """pydicom's own test files with pixels, in its wheel and, where it is installed, in pydicom-data."""
     wheel = Path(pydicom.data.__file__).parent / "test_files"
@@ -99,9 +233,3 @@ def seeds(largest: int = 300_000) -> list[str]:
 
 def _has_pixels(path: Path) -> bool:
     return b"\xe0\x7f\x10\x00" in path.read_bytes()
-
-
-def mutants(count: int, seed: int = 0) -> list[Mutant]:
-    """`count` mutants over all the seeds, the same ones every time."""
-    paths = seeds()
-    return [Mutant(paths[n % len(paths)], seed + n) for n in range(count)]

@@ -81,6 +81,14 @@ def test_lossless_codecs_are_exact(encode: Any, syntax: str, codec: str, signed:
         assert np.array_equal(decoded, frame)
 
 
+def test_a_jpeg_ls_that_ends_anywhere_in_its_headers_is_no_codestream() -> None:
+    stream = bytes(imagecodecs.jpegls_encode(np.zeros((4, 4), np.uint8)))
+    scan = stream.index(b"\xff\xda")
+    for end in range(2, scan + 10):
+        assert parse_codestream(stream[:end]) is None
+    assert parse_codestream(stream[: scan + 10]) is not None
+
+
 @pytest.mark.parametrize("representation", [0, 1])
 def test_a_signed_codestream_is_signed(representation: int) -> None:
     values = noise(-2000, 2000, np.int16)

@@ -17,8 +17,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from indexer.catalog.conditions import require_valid
+from indexer.catalog.filters.dates import days
 from indexer.catalog.filters.language import MAX_CONDITIONS, MAX_DEPTH, MAX_LENGTH, MAX_VALUES, Condition, parse_filter
-from indexer.catalog.filters.values import days, folded, spellings, years
+from indexer.catalog.filters.values import folded, spellings, years
 from indexer.keywords import COLUMNS, KEYWORDS
 from indexer.store.store import Store
 from retrieval.errors import QueryError, UnknownFilterKeyword
@@ -351,6 +352,7 @@ def test_the_page_on_filters_shows_filters_that_work(store: Store) -> None:
         },
         {"laterality": "B", "slice_thickness": 1.25, "series_description": "t2 axial", "patient_age": 50.0},
         {"study_description": "knee", "patient_sex": "F", "study_date": date(2020, 3, 1)},
+        {"modality": "CR", "body_part_examined": "CHEST"},
     ]
     files = [indexed(f"{n}", f"1.{n}", frames=1, **row) for n, row in enumerate(rows, 1)]
     store.catalog.files.commit(store.catalog.files.archive_id("/a"), files)
@@ -361,7 +363,9 @@ def test_the_page_on_filters_shows_filters_that_work(store: Store) -> None:
     assert [found[text] for text in commands] == [[1], [5], [1], [2]]
     assert found["BodyPartExamined = schädel"] == found["StudyDate > 2020"] == [2]
     assert found["StudyDate = 2020"] == [1, 5] and found["StudyDate <= 2020-02"] == [1]
-    assert found["Modality != CT"] == [2] and found["Modality != CT or Modality is missing"] == [2, 3, 4, 5]
+    assert found["Modality != CT"] == [2, 6] and found["Modality != CT or Modality is missing"] == [2, 3, 4, 5, 6]
+    assert found["Modality = x-ray"] == found["BodyPartExamined = thorax"] == [6]
+    assert found["PatientSex = woman"] == [3, 5] and found["StudyDate >= May 2020"] == [2]
     assert found["Laterality not in (L, R)"] == found["SliceThickness <= 1.5"] == [4]
     assert found["PatientAge between 40 and 60"] == found['SeriesDescription starts with "T2"'] == [4]
     assert found['StudyDescription like "*angio*"'] == [1] and found["ImageType = AXIAL"] == [3]

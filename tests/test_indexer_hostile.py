@@ -361,6 +361,16 @@ def test_links_that_lead_nowhere_and_names_that_are_no_text(tmp_path: Path) -> N
     assert digest == mutation.render_all(str(ct))
 
 
+@pytest.mark.parametrize("length", [1, 2, 3, 5, 85])
+def test_a_number_whose_length_is_none_of_its_kind_is_told_in_words(length: int, tmp_path: Path) -> None:
+    """pydicom's BytesLengthException is neither a ValueError nor a struct.error."""
+    data = head() + SOP_CLASS + element(0x00280010, b"US", b"\x10\0")
+    (tmp_path / "a").write_bytes(data[:138] + struct.pack("<H", length) + data[140:])  # of (0002,0000)
+    with pytest.raises(DicomError) as caught:
+        open_dicom(tmp_path / "a")
+    assert "unexpected" not in str(caught.value)
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read anything")
 def test_a_file_without_permission(tmp_path: Path) -> None:
     path = tmp_path / "closed"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import os
 import pickle
 import struct
 import sys
@@ -304,3 +305,32 @@ def test_json_lines_of_one_endless_row(tmp_path: Path, monkeypatch: pytest.Monke
         (tmp_path / "a.jsonl").write_text(text)
         with pytest.raises(QueryError, match=message):
             read_row_file(tmp_path / "a.jsonl", what="pairs file", error=QueryError)
+
+
+def test_rows_are_read_without_a_second_copy_of_the_file(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_bytes(b"\xef\xbb\xbf" + b" \n" * (8 << 20) + b'{"a": "\xe2\x82\xac"}\n')
+    tracemalloc.start()
+    try:
+        file = read_row_file(tmp_path / "a.jsonl", what="pairs file", error=QueryError)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 24 << 20  # the file has 16 MiB; its text as StringIO had held it would take 64
+    assert [(line.number, line.values) for line in file.lines] == [((8 << 20) + 1, {"a": "\u20ac"})]
+
+
+@pytest.mark.parametrize("before", [0, 1, (1 << 20) - 2, (1 << 20) - 1, 1 << 20])
+def test_bytes_that_are_not_utf8_are_told_by_their_line(before: int, tmp_path: Path) -> None:
+    """Also where they stand at the edge of a piece that is looked through at once, or are the start of a letter."""
+    for end in (b"\xff\n", b"\xe2\x82", b"\xe2\x82\n"):
+        (tmp_path / "a.csv").write_bytes(b"image\n" + b"x" * before + b"\n" + end)
+        with pytest.raises(QueryError, match=r"^a\.csv, line 3 is not UTF-8 text$"):
+            read_row_file(tmp_path / "a.csv", what="truth file", error=QueryError, takes_csv=True)
+
+
+def test_rows_are_read_of_regular_files(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.jsonl")
+    (tmp_path / "zero.jsonl").symlink_to("/dev/zero")
+    for name in ("pipe.jsonl", "zero.jsonl"):
+        with pytest.raises(QueryError, match="is a device, a pipe or a socket, expected a file"):
+            read_row_file(tmp_path / name, what="pairs file", error=QueryError)

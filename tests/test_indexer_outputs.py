@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import socket
@@ -15,6 +16,7 @@ from catalog_factory import SPEC, indexed
 from command_line import medlens
 from pydicom.data import get_testdata_file
 
+from indexer import outputs, renaming
 from indexer.output_formats import (
     OutputFormat,
     beside,
@@ -221,6 +223,85 @@ def test_a_link_that_came_meanwhile_is_not_followed(tmp_path: Path) -> None:
             temporary.write_text("new")
             (tmp_path / "out.csv").symlink_to("precious")
     assert (tmp_path / "precious").read_text() == "precious"
+
+
+def after_the_last_look(monkeypatch: pytest.MonkeyPatch, happens: Callable[[], object], *, plain: bool) -> None:
+    """Something happens between the last look at the output's place and the rename; `plain`: without renameat2."""
+    give_name = renaming.give_name
+
+    def give_name_late(*arguments: object) -> None:
+        happens()
+        give_name(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(outputs, "give_name", give_name_late)
+    if plain:
+        monkeypatch.setattr(renaming, "_renameat2", lambda: None)
+
+
+@pytest.mark.parametrize("plain", [False, True], ids=["exchanged", "renamed"])
+@pytest.mark.parametrize("there", [None, "a,b\nold\n"], ids=["new", "replaced"])
+@pytest.mark.parametrize("by", ["a file", "a link", "a folder"])
+def test_what_comes_after_the_last_look_is_not_replaced(
+    by: str, there: str | None, plain: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target, other = tmp_path / "out.csv", tmp_path / "other"
+    other.write_text("somebody else's")
+    if there is not None:
+        target.write_text(there)
+
+    def comes() -> None:
+        target.unlink(missing_ok=True)
+        if by == "a file":
+            target.write_text("somebody else's")
+        elif by == "a link":
+            target.symlink_to("other")
+        else:
+            target.mkdir()
+
+    after_the_last_look(monkeypatch, comes, plain=plain)
+    with pytest.raises(
+        OutputError,
+        match=r"'out\.csv' is another file now; another program created it meanwhile, so the output was saved as",
+    ):
+        Output(target, ROWS).write_text("a,b\nnew\n")
+    assert other.read_text() == "somebody else's"
+    assert target.is_dir() if by == "a folder" else target.read_text() == "somebody else's"
+    assert target.is_symlink() == (by == "a link")
+    (kept,) = (path for path in tmp_path.iterdir() if path not in (target, other))
+    assert kept.read_text() == "a,b\nnew\n"
+
+
+@pytest.mark.parametrize("plain", [False, True], ids=["exchanged", "renamed"])
+def test_a_folder_that_became_a_link_after_the_last_look_leads_nowhere_else(
+    plain: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, elsewhere = tmp_path / "folder", tmp_path / "elsewhere"
+    folder.mkdir()
+    elsewhere.mkdir()
+    (elsewhere / "out.csv").write_text("somebody else's")
+
+    def moved() -> None:
+        folder.rename(tmp_path / "moved")
+        folder.symlink_to("elsewhere")
+
+    after_the_last_look(monkeypatch, moved, plain=plain)
+    Output(folder / "out.csv", ROWS).write_text("a,b\nnew\n")
+    assert (elsewhere / "out.csv").read_text() == "somebody else's"
+    assert (tmp_path / "moved" / "out.csv").read_text() == "a,b\nnew\n"
+    assert [path.name for path in (tmp_path / "moved").iterdir()] == ["out.csv"]
+
+
+def test_where_there_are_no_hard_links_an_output_is_renamed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.EPERM, "no links here")
+
+    monkeypatch.setattr(os, "link", refuse)
+    Output(tmp_path / "out.csv", ROWS).write_text("a,b\nnew\n")
+    assert (tmp_path / "out.csv").read_text() == "a,b\nnew\n"
+    after_the_last_look(monkeypatch, lambda: (tmp_path / "two.csv").write_text("somebody else's"), plain=False)
+    with pytest.raises(OutputError, match=r"'two\.csv' is another file now"):
+        Output(tmp_path / "two.csv", ROWS).write_text("a,b\nnew\n")
+    assert (tmp_path / "two.csv").read_text() == "somebody else's"
 
 
 def test_an_output_that_was_made_private_stays_so(tmp_path: Path) -> None:

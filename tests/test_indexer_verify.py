@@ -22,6 +22,7 @@ from indexer.run.lease import Lease
 from indexer.store.place import CATALOG_FILE, KEY_FILE
 from indexer.store.store import Store
 from indexer.tasks.verifying import Check, verify_store
+from retrieval.errors import StoreCorrupt
 from retrieval.types import SearchFilter
 
 GOLDEN = Path(__file__).parent / "golden" / "catalog-0001.sql"
@@ -66,6 +67,34 @@ def test_a_sound_store_has_nothing_to_say(place: Path) -> None:
     assert not any(check.wrong for check in checks.values())
     assert (checks["frame vectors"].looked_at, checks["sentence vectors"].looked_at) == (24, 2)
     assert (checks["frame index"].looked_at, checks["sentence index"].looked_at) == (24, 2)
+
+
+@pytest.mark.parametrize(
+    ("statement", "column"),
+    [
+        ("UPDATE frames SET frame_number = 'x' WHERE id = 3", "frames.frame_number (1 rows)"),
+        ("UPDATE frames SET vector = 7 WHERE id IN (3, 4)", "frames.vector (2 rows)"),
+        ("UPDATE instances SET study_date = '20200230' WHERE id = 2", "instances.study_date (1 rows)"),
+        ("UPDATE instances SET slice_thickness = 'thin' WHERE id = 2", "instances.slice_thickness (1 rows)"),
+        ("UPDATE instances SET modality = X'4354' WHERE id = 2", "instances.modality (1 rows)"),
+        ("UPDATE manifest SET value = '[[' WHERE key = 'model'", "manifest.value (1 rows)"),
+    ],
+)
+def test_values_of_another_type_than_their_column_are_found(place: Path, statement: str, column: str) -> None:
+    """SQLite takes them all; what reads them later does not."""
+    sql(place, statement)
+    with Store.open(place) as store:
+        assert [f"{name} ({rows} rows)" for name, rows in store.catalog.checks.mistyped()[1].items()] == [column]
+
+
+def test_an_error_in_a_store_with_such_values_is_told_as_damage_and_no_other_is(place: Path) -> None:
+    with pytest.raises(ValueError, match=r"^of our own$"), Store.open(place):
+        raise ValueError("of our own")
+    sql(place, "UPDATE frames SET frame_number = 'x' WHERE id = 3")
+    assert verified(place)["values"].detail.startswith("frames.frame_number (1 rows) of another type than the column")
+    with pytest.raises(StoreCorrupt, match=r"values of another type than their column: frames\.frame_number$"):  # noqa: SIM117
+        with Store.open(place):
+            raise ValueError("invalid literal for int() with base 10: 'x'")
 
 
 def test_postgresql_is_checked_alike(postgres_url: str, tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ from retrieval.evaluation.evaluate import (
     compare,
     evaluate,
 )
+from retrieval.evaluation.plots import confusion_matrix as confusion_matrix_plot
 from retrieval.evaluation.plots import recall_curves
 from retrieval.evaluation.report import METRICS, REPORT, report_files
 from retrieval.evaluation.results import difference_rows, document, figure_rows, tables
@@ -322,6 +323,15 @@ def test_the_report_stands_alone_and_names_no_patient(judged: Evaluation) -> Non
     curves = re.search(rf'alt="{title}" src="data:image/svg\+xml;base64,([^"]+)"', page)
     assert curves is not None  # the same figures give the same picture
     assert base64.b64decode(curves[1]).decode() == recall_curves(title, judged.retrieval)
+
+
+def test_names_in_a_plot_are_neutral_short_and_never_tex() -> None:
+    names = ["$\\frac{$", "a\u202eb\x1b[2J", "two\nlines", "x" * 5000]
+    plot = confusion_matrix_plot("title\u200b", names, np.eye(4, dtype=np.int64))
+    told = re.findall("<!-- (.*) -->", plot)
+    assert told.count("$\\frac{$") == told.count("a\ufffdb\ufffd[2J") == told.count("two lines") == 2
+    assert f"{'x' * 80}..." in told and "title\ufffd" in told
+    assert not {"\u202e", "\x1b", "\u200b"} & set(plot)
 
 
 def test_without_matplotlib_the_report_says_what_to_install(judged: Evaluation, monkeypatch) -> None:

@@ -338,7 +338,14 @@ BERT_SIZES: dict[str, Callable[[Path], None]] = {
                      "pad_type_id": 0, "pad_token": "[PAD]"}
         ),
     ),
+    "a step of another form": lambda f: changed(f / "tokenizer.json", lambda t: t.update(post_processor={"type": 7})),
+    "truncation of another form": lambda f: changed(f / "tokenizer.json", lambda t: t.update(truncation={"evil": 1})),
+    "words of a megabyte": lambda f: changed(
+        f / "tokenizer.json", lambda t: t["model"].update(max_input_chars_per_word=10**6)
+    ),
     "a special token of a megabyte": lambda f: tokenizer_config(f, pad_token="x" * 10**6),
+    "a length of 400 digits": lambda f: tokenizer_config(f, model_max_length=10**400),
+    "a fraction of 400 digits": lambda f: config_json(f, layer_norm_eps=10**400),
     "the tokenizer's side": lambda f: tokenizer_config(f, padding_side="both"),
 }  # fmt: skip
 
@@ -349,6 +356,14 @@ def test_a_text_models_files_are_bounded(bert: Path, tmp_path: Path, case: str) 
     BERT_SIZES[case](folder)
     for load in (ClipEncoder.load, open_encoder):
         assert "'model'" in is_refused(lambda load=load: load(str(folder), "cpu"))
+
+
+def test_a_tokenizer_that_fails_at_a_word(bert: Path, tmp_path: Path) -> None:
+    """`tokenizers` raises plain Exception for a word that it has no pieces for, where there is no unknown piece."""
+    folder = Path(shutil.copytree(bert, tmp_path / "model"))
+    changed(folder / "tokenizer.json", lambda t: t["model"].update(unk_token="[gone]"))
+    message = is_refused(lambda: open_encoder(str(folder), "cpu").encode_text(["\u80ba"]))
+    assert "the tokenizer of the model 'model' can't be used: WordPiece error" in message
 
 
 JSON_FILES = ["open_clip_config.json", "config.json", "tokenizer_config.json", "tokenizer.json"]

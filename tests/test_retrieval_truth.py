@@ -87,3 +87,15 @@ def test_a_file_that_is_none(tmp_path: Path) -> None:
     (tmp_path / "x.csv").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(CalibrationError, match="not UTF-8"):
         read_truth(tmp_path / "x.csv", MODALITY)
+
+
+def test_a_message_does_not_grow_with_what_a_stranger_wrote(tmp_path: Path) -> None:
+    for text in (
+        "file,labels\na.png," + "x" * 100_000 + "\n",
+        ",".join(f"c{n}" for n in range(20_000)) + "\n",
+        "file,effusion" + "y" * 100_000 + ",effusion\na.png,1,maybe\n",
+    ):
+        (tmp_path / "truth.csv").write_text(text, encoding="utf-8")
+        with pytest.raises(CalibrationError) as caught:
+            read_truth(tmp_path / "truth.csv", FINDINGS)
+        assert len(str(caught.value)) < 1000

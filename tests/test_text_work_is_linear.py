@@ -33,6 +33,9 @@ COUNTED = (
     ),
     *(
         "retrieval.encoders.numpy_text.tokens",
+        "retrieval.encoders.byte_pairs",
+        "retrieval.encoders.tokenizing",
+        "open_clip.tokenizer",
         "indexer.privacy",
         "indexer.catalog.filters",
         "parsy",
@@ -74,10 +77,13 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]:
     """The routines, from modules that count."""
     place = tmp_path_factory.mktemp("texts") / "file"
     with counted(*COUNTED) as operations:
+        from open_clip.tokenizer import SimpleTokenizer
+
         from indexer.catalog.filters.language import parse_filter
         from indexer.privacy.identity import Identity, forms_of
         from indexer.privacy.scrub import scrub
         from retrieval.encoders.numpy_text.tokens import BytePairs, cleaned
+        from retrieval.encoders.tokenizing import in_linear_time
         from retrieval.evaluation.pairs import read_pairs
         from retrieval.language import captions, header_terms, negation, sentences, sides
         from retrieval.search.bm25 import terms
@@ -107,6 +113,7 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]:
             return of_file(read, "", "{1}")
 
         byte_pairs = BytePairs(77)
+        whole_models = in_linear_time(SimpleTokenizer(context_length=77))
 
         routines: dict[str, Callable[[str], object]] = {
             "polarity": negation.polarity,
@@ -128,6 +135,7 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]:
             "filter of a value": lambda text: parse_filter(f"Modality = '{text}'"),
             "filter of values": lambda text: parse_filter(f"Modality in ({','.join(text.split()) or 'x'})"),
             "byte pairs": lambda text: byte_pairs([text]),
+            "byte pairs of a whole model": whole_models.encode,
             "cleaning": cleaned,
             "label names": lambda text: load_labels(f"{text},no"),
             "label file": whole(lambda path: load_labels(str(path))),
@@ -145,7 +153,16 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]:
 ROUTINES = (
     *("polarity", "affirmed", "clauses of sides", "only side", "terms", "sentences", "caption negated"),
     *("caption exchanged", "caption mirrored", "claims", "findings", "sentences of a caption", "query", "scrub"),
-    *("filter", "filter of a value", "filter of values", "byte pairs", "cleaning", "label names", "label file"),
+    *(
+        "filter",
+        "filter of a value",
+        "filter of values",
+        "byte pairs",
+        "byte pairs of a whole model",
+        "cleaning",
+        "label names",
+        "label file",
+    ),
     *("label file of labels", "truth file", "truth file of rows", "pairs file", "pairs file of rows"),
     "terms of the header",
 )

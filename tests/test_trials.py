@@ -19,12 +19,12 @@ def test_a_share_of_the_trial_gets_nothing_through(name: str, tmp_path: Path) ->
     report = run_trial(trial, share=trial.share, seed=0, folder=tmp_path)
     assert report.failures == []
     assert report.tried == report.attempts
-    assert report.contained + report.refused + report.quarantined == report.tried
+    assert report.read + report.refused + report.contained + report.quarantined == report.tried
 
 
 def test_the_trials_are_told_with_what_they_try() -> None:
     trials = all_trials()
-    assert {"kills", "mutants"} <= trials.keys()
+    assert {"hostile", "kills", "mutants"} <= trials.keys()
     for trial in trials.values():
         assert trial.about.endswith(".")
         assert 0 < trial.share <= 0.1, f"{trial.name}: make test runs a few per cent"
@@ -34,13 +34,16 @@ def outcomes(attempts: int, seed: int, folder: Path, tally: Tally) -> None:
     for number in range(attempts):
         (tally.refused, tally.quarantined, tally.failed)[number % 3](f"{number % 3} of {seed}")
     tally.contained(2)
+    tally.read(3, kind="made")
+    tally.refused("other", kind="made")
 
 
 def test_a_report_counts_each_outcome(tmp_path: Path) -> None:
     report = run_trial(Trial("made", "Made.", 40, 0.1, outcomes), share=0.1, seed=5, folder=tmp_path)
-    assert (report.attempts, report.tried) == (4, 6)
-    assert (report.contained, report.refused, report.quarantined, report.failed) == (2, 2, 1, 1)
-    assert report.reasons == {"0 of 5": 2, "1 of 5": 1}
+    assert (report.attempts, report.tried) == (4, 10)
+    assert (report.read, report.refused, report.contained, report.quarantined, report.failed) == (3, 3, 2, 1, 1)
+    assert report.reasons == {"0 of 5": 2, "1 of 5": 1, "other": 1}
+    assert report.kinds == {"made": {"read": 3, "refused": 1, "contained": 0, "quarantined": 0, "failed": 0}}
     assert report.failures == ["2 of 5"]
     assert not report.passed
     assert report.peak_memory_mib > 10

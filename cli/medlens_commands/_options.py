@@ -45,8 +45,8 @@ WhereOption = Annotated[
     str | None,
     typer.Option(
         "--where",
-        help="Only frames that match this filter, such as 'Modality in (CT, MR) and PatientAge > 60'. "
-        "See docs/filters.md.",
+        help="Only frames that match this filter, such as 'Modality in (CT, MR) and PatientAge > 60', "
+        "'Modality = x-ray' or 'StudyDate >= May 2023'. See docs/filters.md.",
     ),
 ]
 ModalityOption = Annotated[

@@ -160,8 +160,13 @@ def classify(
                 )
                 by_study = level is LabelLevel.STUDY
                 require_not_of_archive(opened, written)
-                rows = _store_rows(of_store, SearchFilter(where=where or ""), layout, by_study=by_study, save=save)
-                write_stream(rows, chosen, written, head=_head(of_store))
+                only = SearchFilter(where=where or "")
+                notes = of_store.filter_notes(only)
+                for note in notes:
+                    say(note, err=True)
+                rows = _store_rows(of_store, only, layout, by_study=by_study, save=save)
+                head = _head(of_store) if chosen is Format.TABLE else {**_head(of_store), "notes": notes}
+                write_stream(rows, chosen, written, head=head)
             return
         of_files = FileLabeller.open(label_set, model=model, device=device, calibration=calibration, request=request)
         unreadable = _Unreadable()

@@ -11,7 +11,7 @@ import typer
 
 from cli.medlens_commands._errors import reporting_errors, usage
 from cli.medlens_commands._options import DEFAULT_STORE, FormatOption, StoreOption, open_store
-from cli.medlens_output.formats import write_rows
+from cli.medlens_output.formats import Format, write_rows
 from cli.medlens_output.lines import say
 from retrieval.errors import QueryError
 
@@ -85,12 +85,16 @@ def delete(
         plan = plan_erasure(opened, patients=patient or (), studies=study or (), series=series or (), where=where)
         if not plan:
             say("medlens: nothing in the store matches; nothing was erased", err=True)
+            for note in plan.notes:
+                say(f"  {note}", err=True)
             if patient:
                 say("  --patient takes the patient_pseudonym of a search result, not a PatientID", err=True)
         elif not (yes or dry_run):
             _confirm(plan.matching)
         gone = 0 if dry_run else erase(opened, plan, keep_out=keep_out)
-        write_rows([{"erased": gone, **{f"matching_{name}": n for name, n in plan.matching.items()}}], chosen)
+        notes = {"notes": plan.notes} if chosen in (Format.JSON, Format.JSONL) else {}
+        matching = {f"matching_{name}": n for name, n in plan.matching.items()}
+        write_rows([{"erased": gone, **matching, **notes}], chosen)
 
 
 def _confirm(matching: Mapping[str, int]) -> None:

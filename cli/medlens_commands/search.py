@@ -185,6 +185,8 @@ def search(
                 "ranker": results.ranker,
             }
             head |= {"score": results.score, "searched": results.searched, "good_match": results.good_match}
+            if chosen is not Format.TABLE:  # the head of a table is one line
+                head["notes"] = results.notes
             for note in (results.understood, *results.notes):
                 say(note, err=True)
             pass_on([hit.attributes for hit in results.hits], members, copy_to, head)

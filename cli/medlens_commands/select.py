@@ -26,6 +26,7 @@ from cli.medlens_commands._options import (
 )
 from cli.medlens_output.files import destination, rows_format
 from cli.medlens_output.formats import Format, write_rows
+from cli.medlens_output.lines import say
 
 _PATHS = ("file_path", "archive_root")  # file paths can contain names of people
 _TABLE = ("study_instance_uid", "study_date", "study_description", "patient_age", "patient_sex")
@@ -76,7 +77,12 @@ def select(
                 whole = level is SelectLevel.INSTANCE
                 instances = rows if whole else list(selecting.select(opened, only, level="instance"))
                 pass_on(instances, members, copy_to, {"where": where})
-            head = {"where": where, "level": level.value, "found": len(rows)}
+            head: dict[str, Any] = {"where": where, "level": level.value, "found": len(rows)}
+            notes = selecting.selection_notes(opened, only, empty=not rows)
+            for note in notes:
+                say(note, err=True)
+            if chosen is not Format.TABLE:  # the head of a table is one line
+                head["notes"] = notes
             listed = [_row(row, level, chosen) for row in rows]
             write_rows(listed, chosen, head=head, out=out, columns=SELECTED[level.value])
 

@@ -43,7 +43,9 @@ def reliability_plot(calibration: Calibration, output: Output) -> None:
         axes.scatter(predicted, right, s=8 + 200 * count / count.sum(), color="tab:blue", alpha=0.8)
         axes.set(xlim=(0, 1), ylim=(0, 1), aspect="equal", xlabel="probability", ylabel="share that is right")
         axes.set_title(
-            f"{neutral(figures.label or calibration.label_set)}\nECE {figures.ece}, {figures.rows} rows", fontsize=8
+            f"{neutral(figures.label or calibration.label_set)}\nECE {figures.ece}, {figures.rows} rows",
+            fontsize=8,
+            parse_math=False,  # a label may hold dollar signs
         )
     suffix = output.path.suffix.lower()
     with output.whole() as temporary:

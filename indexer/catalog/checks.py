@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -53,6 +54,26 @@ class CatalogChecks:
                 columns = {column["name"] for column in inspector.get_columns(table.name)}
                 missing += [f"{table.name}.{column.name}" for column in table.columns if column.name not in columns]
         return looked_at, missing
+
+    def mistyped(self) -> tuple[int, dict[str, int]]:
+        """How many columns were looked at, and of those that hold what they can't, how many rows.
+
+        SQLite takes a value of any type for any column, so that is for SQLite only: PostgreSQL refuses it.
+        """
+        looked_at, found = 0, dict[str, int]()
+        if not self._database.is_sqlite:
+            return looked_at, found
+        there = set(self.missing_columns()[1])
+        with self._database.reading() as connection:
+            for table in metadata.sorted_tables:
+                columns = [c for c in table.columns if f"{table.name}.{c.name}" not in there]
+                if table.name in there or not columns:
+                    continue
+                looked_at += len(columns)
+                counts = [sa.func.sum(sa.cast(sa.not_(_fits(column)), sa.Integer)) for column in columns]
+                row = connection.execute(sa.select(*counts).select_from(table)).one()
+                found |= {f"{table.name}.{c.name}": n for c, n in zip(columns, row, strict=True) if n}
+        return looked_at, found
 
     def miscounted(self) -> dict[str, list[int]]:
         """Return ids of instances whose rows contradict each other, by the kind of contradiction."""
@@ -133,3 +154,28 @@ class CatalogChecks:
                 if table.name in kinds:
                     log_deletions(connection, kinds[table.name], ids)
                 delete_where_in(connection, table, table.c.id, ids)
+
+
+_STORED_AS: tuple[tuple[type[sa.types.TypeEngine[Any]], tuple[str, ...]], ...] = (
+    (sa.LargeBinary, ("blob",)),
+    (sa.Boolean, ("integer",)),
+    (sa.Integer, ("integer",)),
+    (sa.Numeric, ("real", "integer")),
+    (sa.Float, ("real", "integer")),
+)
+_NEEDED = "study_instance_uid"  # nullable, but every file that is read has one
+
+
+def _fits(column: sa.Column[Any]) -> sa.ColumnElement[bool]:
+    """Whether SQLite holds in this row what a column of this type has. https://sqlite.org/datatype3.html"""
+    kind = column.type.impl if isinstance(column.type, sa.TypeDecorator) else column.type
+    stored = next((names for known, names in _STORED_AS if isinstance(kind, known)), ("text",))
+    raw = sa.type_coerce(column, sa.types.NullType())  # as it is: SQLAlchemy would make of it what the column says
+    fits: list[sa.ColumnElement[bool]] = [sa.func.typeof(raw).in_(stored)]
+    if isinstance(kind, sa.Date):
+        fits.append(sa.func.date(raw).is_not(None))
+    if isinstance(kind, sa.JSON):
+        fits.append(sa.func.json_valid(raw) == 1)
+    if column.name == _NEEDED or not column.nullable:
+        return sa.and_(*fits)
+    return sa.or_(raw.is_(None), sa.and_(*fits))

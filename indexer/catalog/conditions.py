@@ -8,7 +8,7 @@ Texts are compared without regard to case (`values.folded`), in the same way in 
 ASCII letters by lower(), other letters by replacing the spellings of the letters in the filter. An attribute with
 several values matches `=`, `in`, `contains`, `starts with` and `ends with` if any value does (PS3.4 C.2.2.2); `!=`
 means that no value is equal. UIDs and pseudonyms have no case: `=` and `in` compare them exactly, using the database's
-index.
+index. Words for values, such as "X-ray", are read as the values they stand for (`filters.reading`).
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import sqlalchemy as sa
 
 from indexer import burned_in
 from indexer.catalog.filters import values as meaning
+from indexer.catalog.filters.dates import UnclearDate, days
 from indexer.catalog.filters.language import (
     MAX_CONDITIONS,
     MAX_LENGTH,
@@ -37,6 +38,7 @@ from indexer.catalog.filters.language import (
     pointed,
     require_sound,
 )
+from indexer.catalog.filters.reading import read_words
 from indexer.catalog.labels import label_score
 from indexer.catalog.schema import OWN_COLUMNS, frame_attributes, instances, of_frame
 from indexer.keywords import COLUMNS, KEYWORDS, ValueKind
@@ -91,14 +93,41 @@ class Operand:
     identifier: bool = False  # has no case
 
 
+@dataclass(frozen=True)
+class ReadFilter:
+    """A filter whose words are read, as parts that must all hold, each with the text it was written in ("" if none)."""
+
+    parts: tuple[tuple[str, Node], ...]
+    notes: tuple[str, ...] = ()  # what its words were read as
+
+
 def conditions(connection: sa.Connection, where: SearchFilter) -> list[sa.ColumnElement[bool]]:
     """Return conditions on `instances`, all of which must hold. An instance whose frames differ matches by any of them.
 
     Raises UnknownFilterKeyword, and QueryError for a filter that can't be read or a value that the column does not
     accept.
     """
-    own = _compiled(where, connection)
-    by_frame = _compiled(where, connection, by_frame=True)
+    return instance_conditions_of(connection, read_filter(connection, where))
+
+
+def frame_conditions(connection: sa.Connection, where: SearchFilter) -> list[sa.ColumnElement[bool]]:
+    """Return the same conditions for single frames, on `schema.FRAMES_IN_FULL`."""
+    return frame_conditions_of(connection, read_filter(connection, where))
+
+
+def read_filter(connection: sa.Connection, where: SearchFilter) -> ReadFilter:
+    """Return a filter with its words read. `equals` has values, not words. Raises QueryError as `conditions` does."""
+    parts = _parts(where)
+    if not where.where:
+        return ReadFilter(parts)
+    tree, notes = read_words(parts[-1][1], lambda column, text: _is_stored(connection, column, text))
+    return ReadFilter((*parts[:-1], (where.where, tree)), notes)
+
+
+def instance_conditions_of(connection: sa.Connection, read: ReadFilter) -> list[sa.ColumnElement[bool]]:
+    """`conditions` of a filter that is read already."""
+    own = _compiled(read, connection)
+    by_frame = _compiled(read, connection, by_frame=True)
     if all(mine.compare(other) for mine, other in zip(own, by_frame, strict=True)):
         return own  # None of these differs from frame to frame
     rows = sa.select(frame_attributes.c.instance_id).where(frame_attributes.c.instance_id == instances.c.id)
@@ -106,9 +135,14 @@ def conditions(connection: sa.Connection, where: SearchFilter) -> list[sa.Column
     return [sa.or_(sa.and_(*own, ~differing), passing)]
 
 
-def frame_conditions(connection: sa.Connection, where: SearchFilter) -> list[sa.ColumnElement[bool]]:
-    """Return the same conditions for single frames, on `schema.FRAMES_IN_FULL`."""
-    return _compiled(where, connection, by_frame=True)
+def frame_conditions_of(connection: sa.Connection, read: ReadFilter) -> list[sa.ColumnElement[bool]]:
+    """`frame_conditions` of a filter that is read already."""
+    return _compiled(read, connection, by_frame=True)
+
+
+def operand_of(connection: sa.Connection, field: Field, *, by_frame: bool) -> Operand:
+    """Return the column that a field refers to. Raises UnknownFilterKeyword."""
+    return _Compiler("", connection, by_frame).operand(field)
 
 
 def require_valid(where: SearchFilter) -> None:
@@ -116,7 +150,7 @@ def require_valid(where: SearchFilter) -> None:
 
     Saved labels can't be checked here.
     """
-    _compiled(where, None)
+    _compiled(ReadFilter(_parts(where)), None)
 
 
 def column_named(name: str) -> str:
@@ -127,18 +161,26 @@ def column_named(name: str) -> str:
     return found
 
 
-def _compiled(
-    where: SearchFilter, connection: sa.Connection | None, *, by_frame: bool = False
-) -> list[sa.ColumnElement[bool]]:
-    out = []
+def _parts(where: SearchFilter) -> tuple[tuple[str, Node], ...]:
+    parts: list[tuple[str, Node]] = []
     for name, texts in where.equals.items():
         for text in texts:
             require_sound(str(text))
-        tree = Condition(Field((name,)), "in", tuple(Value(str(text)) for text in texts))
-        out.append(_Compiler("", connection, by_frame).sql(tree))
+        parts.append(("", Condition(Field((name,)), "in", tuple(Value(str(text)) for text in texts))))
     if where.where:
-        out.append(_Compiler(where.where, connection, by_frame).sql(parse_filter(where.where)))
-    return out
+        parts.append((where.where, parse_filter(where.where)))
+    return tuple(parts)
+
+
+def _is_stored(connection: sa.Connection, column: str, text: str) -> bool:
+    found = conditions(connection, SearchFilter({column: (text,)}))
+    return connection.execute(sa.select(instances.c.id).where(*found).limit(1)).first() is not None
+
+
+def _compiled(
+    read: ReadFilter, connection: sa.Connection | None, *, by_frame: bool = False
+) -> list[sa.ColumnElement[bool]]:
+    return [_Compiler(text, connection, by_frame).sql(tree) for text, tree in read.parts]
 
 
 class _Compiler:
@@ -161,7 +203,7 @@ class _Compiler:
         return self._condition(node)
 
     def _condition(self, node: Condition) -> sa.ColumnElement[bool]:
-        operand = self._operand(node.field)
+        operand = self.operand(node.field)
         if node.operator not in _TAKES[operand.kind]:
             takes = ", ".join(_NAMED.get(o, o) for o in _TAKES[operand.kind])
             raise self._error(f"{operand.name} is {_KINDS[operand.kind]}; expected one of {takes}", node.operator_span)
@@ -190,7 +232,7 @@ class _Compiler:
         except UnknownFilterKeyword as exc:
             raise self._error(str(exc), field.span, hint=exc.hint, kind=UnknownFilterKeyword) from exc
 
-    def _operand(self, field: Field) -> Operand:
+    def operand(self, field: Field) -> Operand:
         if len(field.path) in (2, 3) and field.path[0].lower() == "label":
             return self._label(field)
         column = _BY_NAME.get(field.name.lower())
@@ -234,17 +276,20 @@ class _Compiler:
 
     def _range(self, operand: Operand, value: Value) -> tuple[Any, Any]:
         if operand.kind is ValueKind.DATE:
-            return self._meant(operand, value, meaning.days)
+            return self._meant(operand, value, days)
         if operand.kind is ValueKind.INTEGER:
             number = self._meant(operand, value, meaning.integer)
             return number, number
-        return meaning.about(
-            self._meant(operand, value, meaning.years if operand.kind is ValueKind.AGE else meaning.number)
-        )
+        if operand.kind is ValueKind.AGE:
+            return self._meant(operand, value, meaning.ages)
+        return meaning.about(self._meant(operand, value, meaning.number))
 
     def _meant(self, operand: Operand, value: Value, parse: Callable[[str], T]) -> T:
         try:
             return parse(value.text.strip())
+        except UnclearDate as exc:
+            message = f"{operand.name} is compared with {value.text!r}, {exc}"
+            raise self._error(message, value.span, hint=exc.hint) from exc
         except ValueError as exc:
             message = f"{operand.name} is compared with {value.text!r}; expected {meaning.EXPECTED[operand.kind]}"
             raise self._error(message, value.span) from exc

@@ -22,6 +22,7 @@ from sqlalchemy.engine import URL, make_url
 
 from indexer.catalog import read_only
 from indexer.catalog.copies import copy_state, require_sound
+from indexer.catalog.distrust import distrust, require_plain_tables
 from indexer.catalog.errors import CORRUPT_HINT, translate
 from indexer.catalog.schema import SCHEMA_REVISION
 from retrieval.errors import StoreCorrupt, StoreError, StoreIncompatible, StoreNotFound
@@ -112,6 +113,9 @@ class Database:
             yield
         except (sa.exc.SQLAlchemyError, sqlite3.Error) as exc:
             raise translate(exc, self.label, *self._folders, *more_folders) from exc
+        except UnicodeDecodeError as exc:  # sqlite3 quotes what it finds, be it text or not
+            what = "is damaged (text that is not UTF-8)"
+            raise StoreCorrupt(f"the catalog of {self.label} {what}", hint=CORRUPT_HINT) from exc
 
     def checkpoint(self) -> bool:
         """On SQLite, empty the write-ahead log, which contains copies of pages that were erased since.
@@ -249,6 +253,9 @@ class Database:
         one on PostgreSQL: there, backups are the administrator's task, and other machines may still use the older
         medlens.
         """
+        if self.is_sqlite:
+            with self.reading() as connection:
+                require_plain_tables(connection, self.label)
         if not self.outdated():
             return
         if self._lent is not None:
@@ -261,7 +268,7 @@ class Database:
             self.migrate()
             return
         raise StoreIncompatible(
-            f"the database {self.label} has schema {self.revision()}; expected {SCHEMA_REVISION}",
+            f"the database {self.label} has schema {str(self.revision())[:40]!r}; expected {SCHEMA_REVISION}",
             hint="Stop the other medlens processes, back up the database (pg_dump), and run: medlens "
             "migrate --store URL",
         )
@@ -280,8 +287,8 @@ class Database:
         known = {script.revision for script in ScriptDirectory.from_config(_alembic_config()).walk_revisions()}
         if found not in known:
             raise StoreIncompatible(
-                f"the catalog of {self.label} has schema {found}, but this version of medlens supports "
-                f"schemas up to {SCHEMA_REVISION}",
+                f"the catalog of {self.label} has schema {str(found)[:40]!r}, but this version of medlens "
+                f"supports schemas up to {SCHEMA_REVISION}",
                 hint="Update medlens: pip install --upgrade medlens",
             )
         return True
@@ -370,12 +377,14 @@ def _wait_for_the_disk(connection: Any, _record: object) -> None:
 
 def _set_pragmas(connection: sqlite3.Connection, _record: object) -> None:
     connection.isolation_level = None  # _begin opens transactions, not the driver
+    distrust(connection)
     for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "secure_delete=ON"):
         connection.execute(f"PRAGMA {pragma}").close()
 
 
 def _open_to_read(connection: sqlite3.Connection, _record: object) -> None:
     connection.isolation_level = None
+    distrust(connection)
 
 
 def _begin(connection: sa.Connection) -> None:

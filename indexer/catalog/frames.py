@@ -14,6 +14,7 @@ import sqlalchemy as sa
 from indexer.catalog.batching import chunks, delete_where_in, rows_where_in
 from indexer.catalog.conditions import frame_conditions
 from indexer.catalog.database import Database
+from indexer.catalog.filter_notes import filter_notes
 from indexer.catalog.schema import FRAMES_IN_FULL, OWN_COLUMNS, archives, deletions, files, frames, instances, of_frame
 from indexer.catalog.vectors import Ids, Vectors, VectorSets, unpacked
 from indexer.keywords import COLUMNS
@@ -55,6 +56,11 @@ class Frames:
     def ids_matching(self, where: SearchFilter) -> Ids:
         """Ascending ids of the frames that pass the filter; as `VectorSets.ids_matching`."""
         return self._vectors.ids_matching(where, "frame")
+
+    def filter_notes(self, where: SearchFilter, *, empty: bool) -> tuple[str, ...]:
+        """Return what the words of a filter were read as and, if no frame passes (`empty`), what the store has."""
+        with self._database.reading() as connection:
+            return filter_notes(connection, where, empty=empty, by_frame=True)
 
     def get(self, ids: Iterable[int]) -> dict[int, tuple[FrameKey, dict[str, Any]]]:
         """Key and attributes by frame id, in the order asked. Ids that are gone are missing from the answer.

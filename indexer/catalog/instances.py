@@ -13,6 +13,7 @@ from indexer.catalog.batching import rows_where_in
 from indexer.catalog.conditions import column_named, conditions
 from indexer.catalog.database import Database
 from indexer.catalog.erasure import Erasures, all_erased, instances_erased, keep_out
+from indexer.catalog.filter_notes import filter_notes
 from indexer.catalog.removal import erase
 from indexer.catalog.schema import frames, instances, reports, sentences
 from indexer.catalog.selection import SELECT, SelectionLevel
@@ -43,6 +44,11 @@ class Instances:
         """
         with self._database.reading() as connection:
             yield from SELECT[level](connection, where)
+
+    def filter_notes(self, where: SearchFilter, *, empty: bool) -> tuple[str, ...]:
+        """Return what the words of a filter were read as and, if no instance passes (`empty`), what the store has."""
+        with self._database.reading() as connection:
+            return filter_notes(connection, where, empty=empty, by_frame=False)
 
     def patients_of(self, sop_instance_uids: Iterable[str]) -> dict[str, str | None]:
         """Return the patient's pseudonym by SOP Instance UID, for the instances that exist."""

@@ -22,7 +22,7 @@ class Manifest(MutableMapping[str, Any]):
         try:
             with self._database.reading() as connection:
                 row = connection.execute(sa.select(manifest.c.value).where(manifest.c.key == key)).one_or_none()
-        except ValueError as exc:
+        except (ValueError, RecursionError) as exc:
             raise StoreCorrupt(
                 f"the setting {key!r} of {self._database.label} is not valid JSON",
                 hint="Restore the store from a backup, or index the archive into a new store.",

@@ -26,7 +26,7 @@ from typing import Any, BinaryIO, cast
 from pydicom.datadict import dictionary_has_tag
 from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.dataset import Dataset, FileDataset
-from pydicom.errors import InvalidDicomError
+from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.filereader import data_element_generator, read_dataset, read_partial
 from pydicom.tag import BaseTag
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian
@@ -66,6 +66,7 @@ _SEEN = (
     TypeError,
     ValueError,
     struct.error,
+    BytesLengthException,  # a value that is no multiple of its VR's size; of pydicom, and only an Exception
     zlib.error,
 )
 """What pydicom was seen to raise while reading 10,000 broken files, by base class. MemoryError is left to the guard."""

@@ -141,7 +141,7 @@ def _jls_scan(frame: bytes, place: int) -> tuple[int, str]:
         place += 2 + length
     components = frame[place + 4]
     tables = frame[place + 6 : place + 5 + 2 * components : 2]
-    near, _, transform = frame[place + 5 + 2 * components : place + 8 + 2 * components]
+    near, transform = struct.unpack_from("BxB", frame, place + 5 + 2 * components)
     if any(tables):
         refusal = refusal or "JPEG-LS with mapping tables"
     if transform:

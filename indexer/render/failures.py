@@ -7,6 +7,8 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from pydicom.errors import BytesLengthException
+
 from retrieval.errors import DicomError, PixelDecodeError
 
 # Errors of pydicom, imagecodecs and NumPy that occurred on 10,000 broken files. Not MemoryError, which is handled by
@@ -22,6 +24,7 @@ LIBRARY_ERRORS = (
     TypeError,
     ValueError,
     struct.error,
+    BytesLengthException,
     zlib.error,
 )
 

@@ -11,6 +11,7 @@ import struct
 from typing import BinaryIO, NamedTuple
 
 from pydicom.dataset import Dataset
+from pydicom.errors import BytesLengthException
 
 from indexer.dicom.budget import PIXEL_TAGS, Warn, ignore
 from indexer.dicom.limits import Limits
@@ -61,6 +62,18 @@ def check_before_decoding(ds: Dataset, limits: Limits = Limits(), warn: Warn = i
     return pixels
 
 
+_NOT_A_NUMBER = (
+    ArithmeticError,
+    AttributeError,
+    BytesLengthException,
+    LookupError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+    struct.error,
+)
+
+
 def _declared(ds: Dataset, tag: int) -> _DeclaredSize:
     def number(keyword: str, default: int) -> int:
         value = ds.get(keyword)
@@ -77,7 +90,7 @@ def _declared(ds: Dataset, tag: int) -> _DeclaredSize:
         )
     except DicomError:
         raise
-    except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError, struct.error, AttributeError) as exc:
+    except _NOT_A_NUMBER as exc:
         raise PixelDecodeError(
             "Rows, Columns, SamplesPerPixel, NumberOfFrames or BitsAllocated is not a number"
         ) from exc

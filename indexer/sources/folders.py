@@ -81,8 +81,9 @@ class Folder:
     def locate(self, path: str) -> Path:
         try:
             return real_path(self.path, path)
-        except ValueError as exc:
-            raise FileUnreadable(f"the file can't be found: {exc}") from exc
+        except (OSError, ValueError) as exc:
+            why = exc.strerror if isinstance(exc, OSError) else exc
+            raise FileUnreadable(f"the file can't be found: {why}") from exc
 
 
 def stored_path(path: str) -> str:

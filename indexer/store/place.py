@@ -13,6 +13,7 @@ import hmac
 import json
 import logging
 import os
+import re
 import secrets
 import uuid
 from collections.abc import Iterator, Mapping
@@ -20,6 +21,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from indexer.store.own_files import require_own_files
 from retrieval.bounded import read_bytes
 from retrieval.errors import StoreCorrupt, StoreError, StoreIncompatible, StoreNotFound
 from retrieval.on_disk import folder_written_whole, sync
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from indexer.catalog.erasure import Erasures
     from indexer.catalog.manifest import Manifest
     from indexer.catalog.sql_catalog import SqlCatalog
+    from retrieval.types import RenderProfile
 
 CATALOG_FILE = "catalog.sqlite"
 KEY_FILE = "pseudonym.key"
@@ -72,6 +75,19 @@ class StorePlace:
                 f"the manifest of {self.label} does not name a model", hint="Index the archive into a new store."
             )
         return {key: value for key, value in spec.items() if key != "source"}  # 0.1.0 stored the location of the model
+
+    @property
+    def render_profile(self) -> RenderProfile:
+        """How frames are rendered for the store's model. StoreCorrupt if the manifest does not say."""
+        from retrieval.encoders.spec import profile_from_json
+
+        try:
+            return profile_from_json(self.model["render_profile"])
+        except (LookupError, TypeError, ValueError, AttributeError) as exc:
+            raise StoreCorrupt(
+                f"the manifest of {self.label} does not say how frames are rendered",
+                hint="Index the archive into a new store.",
+            ) from exc
 
     def require_model(self, spec_json: Mapping[str, Any]) -> None:
         """Raise StoreIncompatible, naming both models, unless the store's vectors are of this model.
@@ -227,6 +243,7 @@ def _require_store(path: Path, label: str) -> None:
                 f"{VECTORS_FOLDER!r} in the store {label} is not a folder",
                 hint="Remove it; medlens rebuilds its content from the catalog.",
             )
+        require_own_files(path, label, CATALOG_FILE, VECTORS_FOLDER)
 
 
 def enclosing_store(folder: Path) -> Path | None:
@@ -355,8 +372,11 @@ def key_check(key: bytes) -> str:
 
 def _store_id(catalog: SqlCatalog) -> str:
     found = catalog.manifest.get("store_id")
-    if not isinstance(found, str):
-        raise StoreCorrupt("the manifest does not state a store_id", hint="Index the archive into a new store.")
+    if not isinstance(found, str) or not re.fullmatch("[0-9A-Za-z-]{1,64}", found):  # it names a folder: see below
+        raise StoreCorrupt(
+            "the manifest does not state a store_id of letters and digits",
+            hint="Index the archive into a new store.",
+        )
     return found
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from indexer.catalog.sql_catalog import SqlCatalog
 from indexer.on_disk import locked
+from retrieval.bounded import read_json
 from retrieval.errors import StoreError
 from retrieval.on_disk import folder_written_whole
 from retrieval.search.bm25 import ReportIndex, build_report_index
@@ -22,6 +23,7 @@ log = logging.getLogger(__name__)
 FOLDER = "reports"
 STALE = "it may hold words of reports that were deleted"
 _MARK = "mark.json"
+_MOST_MARK = 1 << 20  # bytes
 _VERSION = 6  # of the words' treatment and the files
 
 
@@ -95,13 +97,15 @@ def report_index_problem(parent: Path, catalog: SqlCatalog, store_id: str) -> st
 
 def _mark_of(folder: Path) -> dict[str, Any]:
     """Return the state of the catalog that the files have. Raises OSError or ValueError if they don't state it."""
-    mark = json.loads((folder / _MARK).read_text(encoding="utf-8"))
+    mark = read_json(folder / _MARK, _MOST_MARK)
     if not isinstance(mark, dict) or not {"store_id", "mark", "version"} <= mark.keys():
         raise ValueError("the description of the report index is incomplete")
+    if not isinstance(mark["mark"], list) or [type(number) for number in mark["mark"]] != [int, int]:
+        raise ValueError("the description of the report index does not state its state")
     checksums = mark.setdefault("checksums", {})  # none before version 5
     if not isinstance(checksums, dict):
         raise ValueError("the checksums of the report index are not a table")
-    return mark
+    return dict(mark)
 
 
 def _write(index: ReportIndex, parent: Path, mark: dict[str, Any]) -> None:

@@ -19,7 +19,6 @@ from indexer.records import Origin
 from indexer.store.derived import CPU, DerivedFiles
 from indexer.store.place import StorePlace
 from indexer.store.slices import slice_position_cache, with_slice_positions
-from retrieval.encoders.spec import profile_from_json
 from retrieval.errors import QueryError, StoreError
 from retrieval.search.describe import (
     Neighbour,
@@ -139,7 +138,15 @@ class StoreSearch:
         searcher = Searcher(encoder, frames, self._catalog.frames, reports)
         pictures = [what for what, _ in opened]
         results = searcher.search(query, pictures=pictures, excluded_patients=excluded, steps=steps)
+        results = replace(results, notes=(*self._filter_notes(query, results), *results.notes))
         return with_slice_positions(results, self._catalog, self._slices)
+
+    def _filter_notes(self, query: Query, results: SearchResults) -> tuple[str, ...]:
+        """What the words of the filter were read as and, if no frame passes it, what the store has."""
+        if not query.where:
+            return ()
+        empty = results.searched == 0 and not len(self._catalog.frames.ids_matching(query.where))
+        return self._catalog.frames.filter_notes(query.where, empty=empty)
 
     def describe(
         self,
@@ -224,7 +231,7 @@ class StoreSearch:
         except StoreError as exc:
             log.warning("the patient of the query image can be identified only by its UID: %s", exc)
             key = None
-        profile = profile_from_json(self._place.model["render_profile"])
+        profile = self._place.render_profile
         requests = [
             PictureRequest(part.image, profile, part.frame_number) for part in parts if isinstance(part.image, Path)
         ]

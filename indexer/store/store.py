@@ -8,11 +8,13 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from indexer.store.derived import CPU, DerivedFiles
 from indexer.store.place import StorePlace, create_place, open_place, upgrade_place
 from indexer.store.place import is_url as is_url
+from retrieval.errors import StoreCorrupt
 
 if TYPE_CHECKING:
     from indexer.catalog.erasure import Erasures
@@ -26,6 +28,9 @@ if TYPE_CHECKING:
     from retrieval.search.ranking import RankingStep
     from retrieval.search.refs import StoredRef
     from retrieval.types import Encoder, SearchFilter, SearchResults
+
+
+_OF_WRONG_VALUES = (TypeError, ValueError, AttributeError, LookupError, OverflowError)
 
 
 class Store:
@@ -83,8 +88,29 @@ class Store:
     def __enter__(self) -> Store:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if isinstance(exc, _OF_WRONG_VALUES):
+                self._require_own_values(exc)
+        finally:
+            self.close()
+
+    def _require_own_values(self, exc: BaseException) -> None:
+        """StoreCorrupt if the catalog holds values that its columns can't, which may have been what failed.
+
+        SQLite lets anybody write a text where a number belongs. To look at each value as it is read would cost every
+        store what one in a million needs; so it is looked at when something went wrong.
+        """
+        from indexer.catalog.errors import CORRUPT_HINT
+
+        _, found = self.catalog.checks.mistyped()
+        if found:
+            raise StoreCorrupt(
+                f"the catalog of {self.label} holds values of another type than their column: {', '.join(found)}",
+                hint=CORRUPT_HINT,
+            ) from exc
 
     # -- properties
 

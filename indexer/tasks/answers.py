@@ -14,7 +14,6 @@ from indexer.reading.files import PictureRequest
 from indexer.reading.pictures import load_pictures
 from indexer.sources.opening import locate
 from indexer.store.store import Store
-from retrieval.encoders.spec import profile_from_json
 from retrieval.errors import DicomError, FileUnreadable
 from retrieval.types import Embeddings, Hit, SearchFilter, Uint8Image
 
@@ -29,7 +28,7 @@ class HitPicture:
 
 def hit_pictures(store: Store, hits: Sequence[Hit], *, longest: int) -> dict[int, HitPicture]:
     """Return by rank the frame of each hit as the store's model sees it, at most `longest` pixels along an edge."""
-    profile = profile_from_json(store.model["render_profile"])
+    profile = store.place.render_profile
     requests: dict[int, PictureRequest] = {}
     pictures: dict[int, HitPicture] = {}
     for hit in hits:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -85,7 +85,10 @@ def stored_calibration(store: Store, labels: LabelSet) -> Calibration | None:
     if values is not None:
         return calibration_from(values, f"the calibration of {labels.name!r} in the store")
     for key in store.manifest:
-        if key.startswith(_MANIFEST_KEY) and store.manifest[key].get("label_set") == labels.name:
+        if not key.startswith(_MANIFEST_KEY):
+            continue
+        other = store.manifest[key]
+        if isinstance(other, Mapping) and other.get("label_set") == labels.name:
             log.warning(
                 "the store has a calibration of %r with other prompts; the labels below have scores, not probabilities",
                 labels.name,

@@ -157,6 +157,13 @@ class StoreLabeller:
         outcome = self.labeller.decide(values, unknown if asks_unknown else None)
         yield from map(LabelledStudy, (study or None for study in studies), counts.tolist(), outcome.images())
 
+    def filter_notes(self, where: SearchFilter) -> tuple[str, ...]:
+        """Return what the words of a filter were read as and, if no frame matches, what the store has instead."""
+        if not where:
+            return ()
+        found = self._store.catalog.frames.ids_matching(where)
+        return self._store.catalog.frames.filter_notes(where, empty=not len(found))
+
     def _outcomes(
         self, where: SearchFilter, save: bool, on_progress: Callable[[int], None]
     ) -> Iterator[tuple[FrameBatch, LabelOutcome]]:

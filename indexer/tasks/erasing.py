@@ -15,10 +15,14 @@ from retrieval.types import SearchFilter
 
 @dataclass(frozen=True)
 class ErasurePlan:
-    """A filter, and how many patients, studies, series ... of the store match it."""
+    """A filter, and how many patients, studies, series ... of the store match it.
+
+    `notes` say what the store has instead if nothing matches.
+    """
 
     where: SearchFilter
     matching: Mapping[str, int]
+    notes: tuple[str, ...] = ()
 
     def __bool__(self) -> bool:
         """Whether anything matches."""
@@ -36,8 +40,8 @@ def plan_erasure(
     """Return what would be erased; nothing is changed.
 
     `patients` are pseudonyms from a search, `studies` and `series` are UIDs, `where` is a filter; only what matches all
-    of them counts. Raises QueryError if nothing is named, because an empty filter would mean everything, and for an
-    invalid filter.
+    of them counts. Raises QueryError if nothing is named, because an empty filter would mean everything, for an invalid
+    filter, and for a filter whose words would be read as other values: what is erased must be what was written.
     """
     named = {"patient_pseudonym": patients, "study_instance_uid": studies, "series_instance_uid": series}
     chosen = SearchFilter({name: tuple(values) for name, values in named.items() if values}, where)
@@ -50,7 +54,15 @@ def plan_erasure(
             ),
         )
     require_valid(chosen)
-    return ErasurePlan(chosen, store.catalog.instances.count_matching(chosen))
+    readings = store.catalog.instances.filter_notes(chosen, empty=False)
+    if readings:
+        raise QueryError(
+            f"a filter for erasing must name the values themselves, but {'; '.join(readings)}",
+            hint="Write the values instead of the words, and dates as 2020-01-31.",
+        )
+    matching = store.catalog.instances.count_matching(chosen)
+    empty = not any(matching.values())
+    return ErasurePlan(chosen, matching, store.catalog.instances.filter_notes(chosen, empty=True) if empty else ())
 
 
 def erase_again(store: Store, path: Path) -> int:

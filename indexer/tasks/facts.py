@@ -13,6 +13,7 @@ from indexer.store.store import Store
 from indexer.tasks.optimizing import index_facts
 from indexer.tasks.restoring import RESTORED
 from retrieval.encoders.terms import terms_of_model
+from retrieval.errors import StoreCorrupt
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,7 @@ class StoreFacts:
     """
 
     model: Mapping[str, Any]
+    render_profile: str  # its name; empty if the manifest does not say
     counts: Counts
     labelled_frames: Mapping[str, int]
     indexes: Mapping[str, Mapping[str, Any]]
@@ -46,6 +48,7 @@ def store_facts(store: Store) -> StoreFacts:
     roots = store.catalog.files.archive_roots().values()
     return StoreFacts(
         model=store.model,
+        render_profile=_profile_name(store),
         counts=store.catalog.counts(),
         labelled_frames={saved.label_set: saved.frames for saved in store.catalog.labels.saved_sets()},
         indexes=index_facts(store),
@@ -55,3 +58,10 @@ def store_facts(store: Store) -> StoreFacts:
         restored=store.manifest.get(RESTORED, {}),
         vanished=sum(store.manifest.get(VANISHED, {}).values()),
     )
+
+
+def _profile_name(store: Store) -> str:
+    try:
+        return store.place.render_profile.name
+    except StoreCorrupt:  # what needs it will say so
+        return ""

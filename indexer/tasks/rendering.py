@@ -11,7 +11,6 @@ from indexer.reading.pictures import QueryImage, load_picture, load_query_images
 from indexer.store.store import Store
 from indexer.tasks.showing import show
 from retrieval.encoders.model_source import render_profile_of, resolve_model
-from retrieval.encoders.spec import profile_from_json
 from retrieval.search.refs import StoredRef
 from retrieval.types import Uint8Image
 
@@ -52,7 +51,7 @@ def render_stored(
     """
     facts = show(store, ref)
     _warn_of_burned_in_text(facts.attributes["burned_in_text"], warn)
-    profile = profile_from_json(store.model["render_profile"])
+    profile = store.place.render_profile
     return load_picture(facts.where, profile, frame_number=facts.key.frame_number, window=window)
 
 

@@ -21,3 +21,8 @@ def select(
     """
     require_valid(where)
     return store.catalog.instances.select(where, level)
+
+
+def selection_notes(store: Store, where: SearchFilter, *, empty: bool) -> tuple[str, ...]:
+    """Return what the words of a filter were read as and, if the selection is `empty`, what the store has instead."""
+    return store.catalog.instances.filter_notes(where, empty=empty)

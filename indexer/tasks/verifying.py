@@ -63,6 +63,7 @@ def verify_store(
     steps: dict[str, Callable[[], Check]] = {
         "database": lambda: _database(checks),
         "tables": lambda: _tables(checks),
+        "values": lambda: _values(checks),
         "key": lambda: _key(store, repair),
         "rows": lambda: _orphan_rows(checks, store.catalog.counts().instances, repair),
         "indexed files": lambda: _files_without_instances(checks, store.catalog.counts().files, repair),
@@ -97,6 +98,13 @@ def _tables(checks: CatalogChecks) -> Check:
     looked_at, missing = checks.missing_columns()
     detail = f"{', '.join(missing)} missing; restore a backup, or index the archive into a new store"
     return Check("tables", looked_at, len(missing), detail if missing else "")
+
+
+def _values(checks: CatalogChecks) -> Check:
+    looked_at, found = checks.mistyped()
+    columns = ", ".join(f"{name} ({rows} rows)" for name, rows in found.items())
+    detail = f"{columns} of another type than the column; restore a backup, or index the archive into a new store"
+    return Check("values", looked_at, len(found), detail if found else "")
 
 
 def _key(store: Store, repair: bool) -> Check:

@@ -27,6 +27,7 @@ from indexer.vectors.blocks import CheckedFile, ChecksumWriter, blocks_of
 from indexer.vectors.compressed import Compressed, MappedLists, Tuning
 from indexer.vectors.flat import Flat, load_faiss, new_flat
 from indexer.vectors.parts import Part, VectorFile, new_part
+from retrieval.bounded import parse_json
 from retrieval.errors import StoreCorrupt
 from retrieval.on_disk import make_folder_like_its_parent, written_whole
 from retrieval.types import Ids
@@ -131,7 +132,7 @@ def open_file(path: Path) -> OpenedFile:
     text = content[text_at : size - _FOOTER.size].tobytes()
     if zlib.crc32(text) != crc:
         raise damaged(path, "its trailer's checksum is wrong")
-    meta: dict[str, Any] = json.loads(text)
+    meta = _trailer(path, text, size)
     if "sums_crc" not in meta:
         raise Outdated(path, meta["seq"])
     payload = flat_end(meta) + meta.get("compressed_bytes", 0)
@@ -142,6 +143,25 @@ def open_file(path: Path) -> OpenedFile:
         raise damaged(path, "its list of checksums is damaged")
     error = partial(damaged, path, "a checksum is wrong")
     return OpenedFile(file, content, CheckedFile(file, payload, np.frombuffer(sums, dtype="<u4"), error), meta)
+
+
+def _trailer(path: Path, text: bytes, size: int) -> dict[str, Any]:
+    """The trailer's values. A checksum tells an accident, not a lie: each is of its type and within the file."""
+    try:
+        meta = parse_json(text)
+    except ValueError as exc:
+        raise damaged(path, "its trailer is not JSON") from exc
+    if not isinstance(meta, dict) or not all(isinstance(meta.get(name), str) for name in ("kind", "store_id")):
+        raise damaged(path, "its trailer says too little")
+    numbers = {name: meta.get(name) for name in ("dim", "count", "vectors_at", "last_id", "seq")}
+    numbers |= {name: meta[name] for name in ("compressed_at", "compressed_bytes", "list_bytes") if name in meta}
+    tuning = meta.get("tuning", {})
+    tuned = isinstance(tuning, dict) and all(type(value) is int and 0 < value < 1 << 31 for value in tuning.values())
+    for name, value in numbers.items():
+        most = 1 << 62 if name in ("last_id", "seq") else size
+        if type(value) is not int or not 0 <= value <= most or not tuned:
+            raise damaged(path, f"its trailer says {name} {str(value)[:40]!r}")
+    return meta
 
 
 def flat_end(meta: dict[str, Any]) -> int:

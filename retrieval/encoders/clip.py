@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from retrieval.encoders.model_source import ModelSource, resolve_model
 from retrieval.encoders.spec import EncoderSpec
+from retrieval.encoders.tokenizing import tokenizer_errors
 from retrieval.encoders.torch_model import open_model, require_known
 from retrieval.encoders.unit import unit
 from retrieval.errors import EncoderError
@@ -155,7 +156,8 @@ class ClipEncoder:
             raise TypeError("encode_text got a single text, expected a list of texts")
         if not texts:
             return np.zeros((0, self.embed_dim), np.float32)
-        tokens = self._tokenizer(list(texts))
+        with tokenizer_errors(self.name):
+            tokens = self._tokenizer(list(texts))
         require_known(self._model, int(tokens.max()), self.name)
         lengths = (tokens != self._pad).sum(dim=1) if self._pad is not None else torch.zeros(len(tokens))
         order = torch.argsort(lengths, stable=True)  # texts of a batch are about as long: little padding

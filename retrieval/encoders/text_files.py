@@ -44,6 +44,7 @@ SENTENCE_PIECES = frozenset({"SiglipTokenizer"})  # read spiece.model, whatever 
 TOKENIZER_FILES = (TOKENIZER, SETTINGS, _SPECIAL, _ADDED, *_VOCABULARIES)
 _MOST_PADDED = 1 << 16  # tokens
 _MOST_PATTERN = 1000  # characters
+_MOST_LETTERS = 200  # of a word; BERT's have 100
 _STEPS = ("normalizer", "pre_tokenizer", "post_processor", "decoder")  # of tokenizer.json, beside the vocabulary
 _MOST_STEPS = 5000  # values in them
 _MOST_GROWTH = 10_000
@@ -222,6 +223,9 @@ def _bounded_plan(content: bytes, model: str) -> dict[str, Any]:
         for name, value in _leaves(plan.get(part)):
             if isinstance(value, int | float) and not 0 <= value <= _MOST_PADDED:
                 raise refusal(model, f"{TOKENIZER}: {part}.{name}", value, f"a number up to {_MOST_PADDED:,}")
+    longest = plan["model"].get("max_input_chars_per_word", 0) if isinstance(plan.get("model"), dict) else 0
+    if isinstance(longest, int | float) and longest > _MOST_LETTERS:  # by whose square a word takes time
+        raise refusal(model, f"{TOKENIZER}: max_input_chars_per_word", longest, f"at most {_MOST_LETTERS}")
     leaves = [leaf for part in _STEPS for leaf in _leaves(plan.get(part))]
     if len(leaves) > _MOST_STEPS:
         raise refusal(model, f"{TOKENIZER}: {', '.join(_STEPS)}", len(leaves), f"at most {_MOST_STEPS:,} values")

@@ -19,6 +19,7 @@ from retrieval.encoders.model_source import ModelSource, load_error
 from retrieval.encoders.spec import EncoderSpec
 from retrieval.encoders.tensors import BFLOAT16, Tensor, UnusableWeights
 from retrieval.encoders.text_files import staged
+from retrieval.encoders.tokenizing import in_linear_time, tokenizer_errors
 from retrieval.encoders.transformers_config import TransformersConfig
 from retrieval.errors import EncoderError
 
@@ -35,21 +36,18 @@ def open_model(source: ModelSource) -> tuple[Any, Any, EncoderSpec]:
     Raises WeightsNotFound if a file or the hub is out of reach, EncoderError if architecture and weights don't fit.
     """
     try:
-        parts = model_parts(source)
-        with staged(parts.tokenizer, parts.text) as folder:
-            if isinstance(parts.config, TransformersConfig):
-                model, tokenizer = _of_transformers(parts, parts.config, folder)
-            else:
-                tokenizer = open_tokenizer(parts.config, folder)
-                model = _filled(parts, parts.config, folder)
-        _require_embedding(model, tokenizer, parts)
-        return model, tokenizer, parts.spec
+        with tokenizer_errors(source.name):
+            parts = model_parts(source)
+            with staged(parts.tokenizer, parts.text) as folder:
+                if isinstance(parts.config, TransformersConfig):
+                    model, tokenizer = _of_transformers(parts, parts.config, folder)
+                else:
+                    tokenizer = open_tokenizer(parts.config, folder)
+                    model = _filled(parts, parts.config, folder)
+            _require_embedding(model, tokenizer, parts)
+            return model, tokenizer, parts.spec
     except _MISFIT as exc:
         raise load_error(source, exc) from exc
-    except BaseException as exc:
-        if type(exc).__name__ != "PanicException":  # of a Rust library, and no Exception
-            raise
-        raise load_error(source, ValueError(f"its tokenizer can't be read: {exc}")) from exc
 
 
 def build_network(config: ModelConfig, folder: Path, *, pretrained_text: bool = False, **extra: Any) -> Any:
@@ -78,14 +76,16 @@ def open_tokenizer(config: ModelConfig, folder: Path) -> Any:
 
     settings = dict(config.text.get("tokenizer_kwargs") or {})
     if config.own_tokenizer:
-        return kinds.SimpleTokenizer(context_length=config.context_length, **settings)
-    return kinds.HFTokenizer(
-        str(folder),
-        context_length=config.context_length,
-        tokenizer_mode=config.text.get("tokenizer_mode"),
-        trust_remote_code=False,
-        local_files_only=True,
-        **settings,
+        return in_linear_time(kinds.SimpleTokenizer(context_length=config.context_length, **settings))
+    return in_linear_time(
+        kinds.HFTokenizer(
+            str(folder),
+            context_length=config.context_length,
+            tokenizer_mode=config.text.get("tokenizer_mode"),
+            trust_remote_code=False,
+            local_files_only=True,
+            **settings,
+        )
     )
 
 

@@ -19,6 +19,7 @@ from PIL import Image
 
 from retrieval.errors import EvaluationError
 from retrieval.evaluation.rows import SEVERAL, EvaluationRows, draw_groups
+from retrieval.neutral import shortened
 from retrieval.row_files import TRAIN, FileLine, plain, read_row_file
 
 FILE_NAMES = ("pairs.jsonl", "labels.jsonl")
@@ -69,7 +70,7 @@ class PairsFile:
         if not found:
             there = sorted({pair.line.text("split") or "none (for training)" for pair in self.pairs})
             raise EvaluationError(
-                f"{self.name} has no row of the split {split!r}; its splits are: {', '.join(there)}",
+                f"{self.name} has no row of the split {split!r}; its splits are: {shortened(there)}",
                 hint=f"Name another split with --split, or use --split {ALL} for all rows.",
             )
         return found
@@ -173,7 +174,7 @@ def _require_field(pairs: PairsFile, rows: Sequence[Pair], name: str, option: st
     if not any(pair.line.text(name) for pair in rows):
         there = dict.fromkeys(key for pair in rows for key in pair.line.values if key not in _OWN)
         raise EvaluationError(
-            f"no row of {pairs.name} has the field {name!r}; its fields are: {', '.join(there)}",
+            f"no row of {pairs.name} has the field {name!r}; its fields are: {shortened(there)}",
             hint=f"Name one of these fields with {option}.",
         )
 

@@ -12,6 +12,7 @@ from retrieval.errors import EvaluationError
 from retrieval.evaluation.evaluate import RetrievalResult
 from retrieval.evaluation.label_sets import ZeroShot
 from retrieval.evaluation.zero_shot import BINS
+from retrieval.neutral import neutral_message
 from retrieval.optional import require_optional
 from retrieval.statistics.bootstrap import Difference
 from retrieval.statistics.measures import Ints
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 # Okabe and Ito's colours, which colour-blind people can distinguish.
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#777777"
 COLOURS = (BLUE, ORANGE, GREEN)
+_LONGEST = 80  # characters of a name or title
 STYLE: dict[Any, Any] = {
     "font.size": 9,
     "font.family": "DejaVu Sans",
@@ -33,6 +35,7 @@ STYLE: dict[Any, Any] = {
     "axes.titlelocation": "left",
     "legend.frameon": False,
     "svg.hashsalt": "medlens",  # the same figures give the same file
+    "text.parse_math": False,  # a label may hold dollar signs: what is between them is not TeX
 }
 
 
@@ -48,13 +51,13 @@ def recall_curves(title: str, results: Sequence[RetrievalResult]) -> str:
             ks = sorted(result.direction.figures.hits)
             found = [result.estimates[f"R@{k}"] for k in ks]
             axes.fill_between(ks, [e.low for e in found], [e.high for e in found], color=colour, alpha=0.15, lw=0)
-            axes.plot(ks, [e.value for e in found], color=colour, marker=".", label=result.ranker)
+            axes.plot(ks, [e.value for e in found], color=colour, marker=".", label=_shown(result.ranker))
         ks = sorted(results[0].direction.figures.hits)
         axes.plot(
             ks, [results[0].estimates[f"R@{k}"].chance for k in ks], color=GREY, linestyle="--", label="random ranking"
         )
         ticks = [k for k in (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000) if k <= ks[-1]]
-        axes.set(xscale="log", ylim=(0, 1.02), xlabel="k: number of answers considered", title=title)
+        axes.set(xscale="log", ylim=(0, 1.02), xlabel="k: number of answers considered", title=_shown(title))
         axes.set_xticks(ticks, [str(k) for k in ticks])
         axes.minorticks_off()
         _percent(axes, "y")
@@ -71,7 +74,7 @@ def rank_histogram(title: str, result: RetrievalResult) -> str:
         counts, edges = np.histogram(share, bins=10, range=(0, 1))
         axes.bar(edges[:-1], counts / len(share), width=0.1, align="edge", color=BLUE, edgecolor="white")
         axes.axhline(0.1, color=GREY, linestyle="--", label="one right answer, at random")
-        axes.set(xlim=(0, 1), title=title, xlabel="rank of the first right answer, as a share of the gallery")
+        axes.set(xlim=(0, 1), title=_shown(title), xlabel="rank of the first right answer, as a share of the gallery")
         axes.set_ylabel("queries")
         _percent(axes, "x")
         _percent(axes, "y")
@@ -89,9 +92,10 @@ def confusion_matrix(title: str, names: Sequence[str], counts: Ints) -> str:
         axes.imshow(share, cmap="Blues", vmin=0, vmax=1, aspect="auto")
         for (y, x), count in np.ndenumerate(rows):
             axes.text(x, y, str(count), ha="center", va="center", color="white" if share[y, x] > 0.5 else "black")
-        axes.set_xticks(range(len(names)), names, rotation=30, ha="right")
-        axes.set_yticks(range(len(occurs)), [names[int(i)] for i in occurs])
-        axes.set(xlabel="answer", ylabel="truth", title=title)
+        shown = [_shown(name) for name in names]
+        axes.set_xticks(range(len(names)), shown, rotation=30, ha="right")
+        axes.set_yticks(range(len(occurs)), [shown[int(i)] for i in occurs])
+        axes.set(xlabel="answer", ylabel="truth", title=_shown(title))
         for spine in axes.spines.values():
             spine.set_visible(False)
         return _svg(figure)
@@ -106,7 +110,7 @@ def reliability_diagram(found: ZeroShot) -> str:
             ("plain softmax", found.plain_reliability, found.plain_estimates["ECE"].value, ORANGE),
         ):
             _dots(axes, f"{name}, ECE {ece:.2f}", bins, colour)
-        axes.set(xlim=(0, 1.02), ylim=(-0.02, 1.02), title=f"{found.labels.name}: reliability, {BINS} bins")
+        axes.set(xlim=(0, 1.02), ylim=(-0.02, 1.02), title=_shown(f"{found.labels.name}: reliability, {BINS} bins"))
         axes.set(xlabel="score of the answer", ylabel="share of right answers")
         _percent(axes, "y")
         _legend(axes, scale=0.5)
@@ -121,10 +125,16 @@ def difference_plot(title: str, figures: Mapping[str, Difference]) -> str:
             axes.plot([d.low, d.high], [y, y], color=colour, lw=2)
             axes.plot([d.value], [y], "o", color=colour)
         axes.axvline(0, color="black", lw=0.8)
-        axes.set_yticks(range(len(figures)), list(figures))
+        axes.set_yticks(range(len(figures)), [_shown(name) for name in figures])
         axes.invert_yaxis()
-        axes.set(title=title, xlabel="second model minus the first")
+        axes.set(title=_shown(title), xlabel="second model minus the first")
         return _svg(figure)
+
+
+def _shown(text: str) -> str:
+    """A name that a stranger may have given, as a plot has it: neutral, in one line, and not longer than the plot."""
+    line = " ".join(neutral_message(text).split())
+    return line if len(line) <= _LONGEST else f"{line[:_LONGEST]}..."
 
 
 def _dots(axes: Axes, label: str, bins: Sequence[ReliabilityBin], colour: str) -> None:

@@ -27,19 +27,19 @@ _UNIT = r"(?!\s*(?:mm|cm|ml|kg|hu|%|degrees?|percent|slices?|images?|mhz|kv)|[.,
 _OLDER = re.compile(rf"\b(?:over|above|older than|aged over|at least)\s+(\d{{1,3}})\b{_UNIT}")
 _YOUNGER = re.compile(rf"\b(?:under|below|younger than|aged under)\s+(\d{{1,3}})\b{_UNIT}")
 _YEARS_OLD = re.compile(r"\b(\d{1,3})[\s-]*(?:year[\s-]*old|y[./]?o\b|yrs?\b)")
-_AGES = {  # words for an age group: from and below which age in years
-    "newborn": (0, 1),
-    "neonate": (0, 1),
-    "infant": (0, 2),
-    "infants": (0, 2),
-    "child": (0, 18),
-    "children": (0, 18),
-    "pediatric": (0, 18),
-    "paediatric": (0, 18),
-    "adolescent": (10, 20),
-    "adult": (18, 200),
-    "adults": (18, 200),
-    "elderly": (65, 200),
+AGE_GROUPS = {  # words for an age group: from and below which age
+    "newborn": ("0", "28 days"),
+    "neonate": ("0", "28 days"),
+    "infant": ("0", "2 years"),
+    "infants": ("0", "2 years"),
+    "child": ("0", "18 years"),
+    "children": ("0", "18 years"),
+    "pediatric": ("0", "18 years"),
+    "paediatric": ("0", "18 years"),
+    "adolescent": ("10", "20 years"),
+    "adult": ("18", "200 years"),
+    "adults": ("18", "200 years"),
+    "elderly": ("65", "200 years"),
 }
 _AROUND = 5  # years: "60-year-old" takes 55 to 65
 _YEAR = re.compile(rf"\b(?:(since|after|before|until) )?(19[89]\d|20[0-4]\d)\b(?![-/]\d){_UNIT}")
@@ -175,9 +175,9 @@ def _ages(folded: str) -> Iterator[tuple[str, str]]:
         low, high = max(int(match[1]) - _AROUND, 0), int(match[1]) + _AROUND
         yield f"age {low} to {high}", f"PatientAge < {low} or PatientAge > {high}"
     for word in dict.fromkeys(match.group() for match in _WORD.finditer(folded)):
-        if word in _AGES:
-            low, high = _AGES[word]
-            yield word, f"PatientAge < {low} or PatientAge >= {high}"
+        if word in AGE_GROUPS:
+            first, below = AGE_GROUPS[word]
+            yield word, f"PatientAge < {first} or PatientAge >= {below}"
 
 
 def _years(folded: str) -> Iterator[tuple[str, str]]:

@@ -27,6 +27,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from retrieval.bounded import parse_json
 from retrieval.language.letters import without_accents
 from retrieval.language.negation import affirmed
 from retrieval.language.sides import clauses, sided
@@ -102,10 +103,30 @@ class ReportIndex:
             if _checksum(folder / name) != checksums.get(name):
                 raise ValueError(f"the checksum of {name} does not match")
         arrays = {name: np.load(folder / file, mmap_mode="r", allow_pickle=False) for name, file in _FILES.items()}
-        index = cls(words=json.loads((folder / _WORDS).read_text(encoding="utf-8")), **arrays)
-        if len(index.starts) != len(index.words) + 1 or len(index.documents) != len(index.weights):
-            raise ValueError("the files of the report index do not belong together")
+        index = cls(words=parse_json((folder / _WORDS).read_bytes()), **arrays)
+        index.require_consistent()
         return index
+
+    def require_consistent(self) -> None:
+        """ValueError for parts that do not belong together. Checksums tell an accident, not what a stranger made."""
+        kinds = [
+            (values.dtype.kind, values.ndim) for values in (self.studies, self.weights, self.documents, self.starts)
+        ]
+        if kinds != [("U", 1), ("f", 1), ("i", 1), ("i", 1)] or not isinstance(self.words, dict):
+            raise ValueError("the parts of the report index are not of the types they should be")
+        starts, documents, count = self.starts, self.documents, len(self.words)
+        if (
+            len(starts) != count + 1
+            or len(documents) != len(self.weights)
+            or (starts[0], starts[-1]) != (0, len(documents))
+        ):
+            raise ValueError("the parts of the report index do not belong together")
+        if np.any(starts[1:] < starts[:-1]) or any(
+            type(n) is not int or not 0 <= n < count for n in self.words.values()
+        ):
+            raise ValueError("the words of the report index lead nowhere")
+        if len(documents) and not 0 <= int(documents.min()) <= int(documents.max()) < len(self.studies):
+            raise ValueError("the words of the report index are of reports that are not there")
 
 
 def _checksum(path: Path) -> int:

@@ -16,12 +16,14 @@ from pathlib import Path
 from typing import Any
 
 from retrieval.errors import CalibrationError
+from retrieval.neutral import shortened
 from retrieval.row_files import read_row_file
 from retrieval.zeroshot.labels import LabelSet
 
 _OWN = ("sop_instance_uid", "frame_number", "file", "image", "patient", "group", "label", "labels")
 _PRESENT, _ABSENT, _UNSAID = ("1", "1.0", "true", "yes"), ("0", "0.0", "false", "no"), ("", "-1", "-1.0", "nan")
 _SHOWN = 5  # names in a message
+_LONGEST = 60  # characters of a name in a message
 
 
 @dataclass(frozen=True)
@@ -78,8 +80,7 @@ class _Reader:
         self.key = next((k for k in ("sop_instance_uid", "file", "image") if k in first), None)
         if self.key is None:
             raise CalibrationError(
-                f"the truth file {where!r} has no column sop_instance_uid or file; its columns are: "
-                f"{', '.join(map(str, first))}",
+                f"the truth file {where!r} has no column sop_instance_uid or file; its columns are: {shortened(first)}",
                 hint="Add one of these columns, to name the image of each row.",
             )
         self.columns = {str(name): i for name in first if (i := labels.label_of(name)) is not None}
@@ -87,8 +88,8 @@ class _Reader:
         if listed is None and not (labels.independent and self.columns):
             raise CalibrationError(
                 f"the truth file {where!r} has no column label or labels, and none for a label of {labels.name!r}; "
-                f"its columns are: {', '.join(map(str, first))}",
-                hint=f"The labels are {', '.join(labels.names)}.",
+                f"its columns are: {shortened(first)}",
+                hint=f"The labels are {shortened(labels.names)}.",
             )
         self.listed = listed
 
@@ -107,12 +108,12 @@ class _Reader:
 
     def complain(self) -> None:
         if self.wrong:
-            shown = ", ".join(f"{name!r} ({n} rows)" for name, n in list(self.wrong.items())[:_SHOWN])
+            shown = ", ".join(f"{name[:_LONGEST]!r} ({n} rows)" for name, n in list(self.wrong.items())[:_SHOWN])
             more = f" and {len(self.wrong) - _SHOWN} more" if len(self.wrong) > _SHOWN else ""
             raise CalibrationError(
                 f"the label set {self.labels.name!r} does not define these labels of the truth file {self.where!r}: "
                 f"{shown}{more}",
-                hint=f"Its labels are {', '.join(self.labels.names)}. Add other spellings as `values` of a label file.",
+                hint=f"Its labels are {shortened(self.labels.names)}. Add other spellings as `values` of a label file.",
             )
 
     def _truth(self, line: int, values: Mapping[str, Any]) -> int | tuple[float, ...] | None:
@@ -153,8 +154,8 @@ class _Reader:
         if text in _UNSAID:
             return math.nan
         raise CalibrationError(
-            f"line {line} of the truth file {self.where!r} has {str(value)[:40]!r} in column {name!r}, expected 1, 0, "
-            "-1 or nothing"
+            f"line {line} of the truth file {self.where!r} has {str(value)[:40]!r} in column {name[:_LONGEST]!r}, "
+            "expected 1, 0, -1 or nothing"
         )
 
     def _frame(self, line: int, values: Mapping[str, Any]) -> int | None:

@@ -23,10 +23,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from retrieval.bounded import read_bytes
 from retrieval.errors import LabelSetError
+from retrieval.neutral import shortened
 from retrieval.resources import data_folder
 
 MOST_BYTES = 1_000_000  # the size of a label file; the largest shipped one has 3,000 bytes
 
+_MOST_EXPLAINED = 10  # things that are wrong, in one message
 NonEmpty = Annotated[str, Field(min_length=1, pattern=r"\S")]
 
 
@@ -96,7 +98,7 @@ class LabelSet(BaseModel):
         counts = Counter(label.name.casefold() for label in self.labels)
         twice = sorted(name for name, count in counts.items() if count > 1)
         if twice:
-            raise ValueError(f"these labels occur twice: {', '.join(twice)}")
+            raise ValueError(f"these labels occur twice: {shortened(twice)}")
         return self
 
     @model_validator(mode="after")
@@ -105,7 +107,8 @@ class LabelSet(BaseModel):
         for label in self.labels:
             for value in {v.casefold() for v in (label.name, *label.values)}:
                 if owner.setdefault(value, label.name) != label.name:
-                    raise ValueError(f"the value {value!r} means both {owner[value]!r} and {label.name!r}")
+                    means = f"both {shortened([owner[value]])!r} and {shortened([label.name])!r}"
+                    raise ValueError(f"the value {shortened([value])!r} means {means}")
         return self
 
     def label_of(self, value: object) -> int | None:
@@ -234,10 +237,10 @@ def _validated(values: dict[str, Any], where: str) -> LabelSet:
 
 def explain(exc: ValidationError) -> str:
     """The errors of pydantic in one line, each with its place."""
-    parts = []
-    for error in exc.errors(include_url=False, include_input=False):
-        place = ".".join(str(p) for p in error["loc"])
+    parts, errors = [], exc.errors(include_url=False, include_input=False)
+    for error in errors[:_MOST_EXPLAINED]:
+        place = ".".join(str(p)[:60] for p in error["loc"])
         message = error["msg"].removeprefix("Value error, ")
         message = "unknown key" if error["type"] == "extra_forbidden" else message
         parts.append(f"{place}: {message}" if place else message)
-    return "; ".join(parts)
+    return "; ".join(parts) + (f"; and {len(errors) - len(parts)} more" if len(errors) > len(parts) else "")

@@ -11,9 +11,9 @@ from dataclasses import asdict
 from multiprocessing import get_context
 from pathlib import Path
 
-from trials.registry import all_trials, run_by_name
+from trials.registry import OUTCOMES, all_trials, run_by_name
 
-COLUMNS = ("trial", "tried", "contained", "refused", "quarantined", "failed", "peak_memory_mib", "seconds")
+COLUMNS = ("trial", "tried", *OUTCOMES, "own_memory_mib", "peak_memory_mib", "seconds")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -45,6 +45,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             report = alone.submit(run_by_name, name, asked.share, asked.seed).result()
         reports.append(report)
         print("  ".join(f"{getattr(report, column):>15}" for column in COLUMNS), flush=True)
+        for kind, found in report.kinds.items():
+            print("  ".join(f"{each:>15}" for each in (kind, sum(found.values()), *found.values())))
         for reason, count in report.reasons.items():
             print(f"{count:>32} {reason}")
         for failure in report.failures:

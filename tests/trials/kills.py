@@ -264,7 +264,6 @@ def _faults_of(seen: Seen, state: str, run: Uninterrupted) -> list[str]:
     like = {"before": run.before, "after": run.after}.get(state)
     if like is not None and seen.answers != like.answers:
         faults.append(f"searches answer otherwise than {state}")
-    expected = {*run.before.unsound, "dead workers", "leftovers"} if state != "after" else {"dead workers", "leftovers"}
-    if wrong := set(seen.unsound) - expected:
+    if wrong := set(seen.unsound) - {*run.before.unsound, "dead workers", "leftovers"}:
         faults.append(f"verify finds wrong: {sorted(wrong)}")
     return faults

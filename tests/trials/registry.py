@@ -6,12 +6,14 @@ decorator is all it takes to be found:
     @trial(attempts=40_000, share=0.05)
     def mutants(attempts: int, seed: int, folder: Path, tally: Tally) -> None:
         ...
-        tally.contained()            # went well, or what was asked for came out unharmed
+        tally.read()                 # nothing was wrong with it, and it did what it should
         tally.refused("not-dicom")   # ended in the error that it should end in
-        tally.quarantined("guard")   # had to be stopped or set aside; all else went on
+        tally.contained("guard")     # brought a worker down, or was a kill: all else came out unharmed
+        tally.quarantined("guard")   # set aside by a store, with the reason, while all else was taken in
         tally.failed("a frame was encoded twice")   # got through: the trial fails
 
-Each attempt is counted once; the same seed makes the same attempts.
+Each attempt is counted once; the same seed makes the same attempts. `kind`, where there are several, is a row of the
+report's table.
 """
 
 from __future__ import annotations
@@ -28,6 +30,7 @@ from pathlib import Path
 from pkgutil import iter_modules
 
 _SHOWN = 20  # failures that a report spells out
+OUTCOMES = ("read", "refused", "contained", "quarantined", "failed")
 
 
 @dataclass
@@ -37,25 +40,36 @@ class Tally:
     outcomes: Counter[str] = field(default_factory=Counter)
     reasons: Counter[str] = field(default_factory=Counter)
     failures: list[str] = field(default_factory=list)
+    kinds: dict[str, Counter[str]] = field(default_factory=dict)
 
-    def contained(self, count: int = 1) -> None:
-        self.outcomes["contained"] += count
+    def read(self, count: int = 1, *, kind: str = "") -> None:
+        self._count("read", count, kind)
 
-    def refused(self, reason: str) -> None:
-        self.outcomes["refused"] += 1
+    def contained(self, count: int = 1, reason: str = "", *, kind: str = "") -> None:
+        self._count("contained", count, kind)
+        if reason:
+            self.reasons[reason] += count
+
+    def refused(self, reason: str, *, kind: str = "") -> None:
+        self._count("refused", 1, kind)
         self.reasons[reason] += 1
 
-    def quarantined(self, reason: str) -> None:
-        self.outcomes["quarantined"] += 1
+    def quarantined(self, reason: str, *, kind: str = "") -> None:
+        self._count("quarantined", 1, kind)
         self.reasons[reason] += 1
 
-    def failed(self, how: str) -> None:
-        self.outcomes["failed"] += 1
+    def failed(self, how: str, *, kind: str = "") -> None:
+        self._count("failed", 1, kind)
         self.failures.append(how)
 
     def note(self, what: str) -> None:
         """Count something besides the outcomes; told among the reasons."""
         self.reasons[what] += 1
+
+    def _count(self, outcome: str, count: int, kind: str) -> None:
+        self.outcomes[outcome] += count
+        if kind:
+            self.kinds.setdefault(kind, Counter())[outcome] += count
 
     def require(self, holds: bool, otherwise: str) -> None:
         """A condition on the whole trial, such as that not all attempts came to nothing."""
@@ -83,14 +97,17 @@ class Report:
     seed: int
     attempts: int
     tried: int
-    contained: int
+    read: int
     refused: int
+    contained: int
     quarantined: int
     failed: int
-    peak_memory_mib: int
+    own_memory_mib: int  # the peak of the process that ran the trial
+    peak_memory_mib: int  # of that, or of one that it started
     seconds: float
     reasons: dict[str, int]
     failures: list[str]
+    kinds: dict[str, dict[str, int]]
 
     @property
     def passed(self) -> bool:
@@ -136,11 +153,13 @@ def run_trial(trial: Trial, *, share: float, seed: int, folder: Path) -> Report:
         seed,
         attempts,
         tally.tried,
-        *(tally.outcomes[outcome] for outcome in ("contained", "refused", "quarantined", "failed")),
-        peak_memory_mib=_peak_memory(),
+        *(tally.outcomes[outcome] for outcome in OUTCOMES),
+        own_memory_mib=peak_memory(resource.RUSAGE_SELF),
+        peak_memory_mib=peak_memory(resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN),
         seconds=round(time.monotonic() - started, 1),
         reasons=dict(tally.reasons.most_common()),
         failures=tally.failures[:_SHOWN],
+        kinds={kind: {name: found[name] for name in OUTCOMES} for kind, found in tally.kinds.items()},
     )
 
 
@@ -149,8 +168,7 @@ def run_by_name(name: str, share: float, seed: int) -> Report:
         return run_trial(all_trials()[name], share=share, seed=seed, folder=Path(folder))
 
 
-def _peak_memory() -> int:
-    """MiB of the largest process so far: this one, or one that it started and that has ended."""
+def peak_memory(*whose: int) -> int:
+    """MiB of the largest so far: RUSAGE_SELF is this process, RUSAGE_CHILDREN those that it started and that ended."""
     unit = 1 if sys.platform == "darwin" else 1024
-    largest = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    return largest * unit // 2**20
+    return max(resource.getrusage(who).ru_maxrss for who in whose) * unit // 2**20

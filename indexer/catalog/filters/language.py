@@ -9,7 +9,8 @@
                | ["not"] ("contains" | "starts with" | "ends with" | "like") value
                | "is" ["not"] ("missing" | "present")
     field      = name {"." name}, a name with blanks in quotes
-    value      = a word, or a text in '...' or "..." with the quote doubled inside; 18 months is one value, too
+    value      = a word, or a text in '...' or "..." with the quote doubled inside; 18 months and 5 May 2023 are one
+                 value each, too
 
 Words of the grammar are known in any case; `and` binds before `or`, `not` before both. The parser is parsy's
 combinators: 2 ms to import, where lark takes 80 and another 50 to build its tables, of the one second that a cold
@@ -27,6 +28,7 @@ from typing import Any
 
 import parsy
 
+from indexer.catalog.filters.dates import MONTH_STARTS
 from retrieval.errors import QueryError
 
 MAX_DEPTH = 30  # nested brackets; each costs the parser ten Python calls of the thousand that Python allows
@@ -167,6 +169,8 @@ def _syntax_error(text: str, at: int, expected: Set[str]) -> QueryError:
     hint = ""
     if seen.strip("'").lower() in _RESERVED and "a value" in expected:
         hint = f'To use this word as a value, write it in quotes: "{seen.strip(chr(39))}".'
+    elif "the end" in expected and re.match(_WORD, seen.strip("'")):
+        hint = 'A value of several words needs quotes: BodyPartExamined = "lumbar spine".'
     return QueryError(
         pointed(f"the filter can't be read: expected {last}, found {seen}", text, Span(start, end)), hint=hint
     )
@@ -200,7 +204,12 @@ def _any_case(word: str) -> str:
 _DOUBLE, _SINGLE = r'"(?:[^"]|"")*"', r"'(?:[^']|'')*'"
 _NOT_RESERVED = rf"(?!(?:{'|'.join(map(_any_case, _RESERVED))})(?!{_WORD}))"
 _NAME = rf"""(?:{_DOUBLE}|{_SINGLE}|[^\s()=<>!,"'.]+)"""
-_AGED = rf"\d+\s+(?:{'|'.join(map(_any_case, ('year', 'month', 'week', 'day')))})[sS]?(?!{_WORD})"
+_UNITS = ("years", "year", "yrs", "yr", "months", "month", "mos", "mo", "weeks", "week", "wks", "wk", "days", "day")
+_AGED = rf"\d+(?:\.\d+)?\s+(?:{'|'.join(map(_any_case, _UNITS))})(?:\s+{_any_case('old')})?(?!{_WORD})"
+_TH = f"(?:{'|'.join(map(_any_case, ('st', 'nd', 'rd', 'th')))})?"
+_OF = f"(?:(?:{_any_case('of')}|{_any_case('de')})\\s+)?"
+_MONTH = rf"(?:{'|'.join(map(_any_case, MONTH_STARTS))})[^\W\d_]*\.?,?"
+_DATED = rf"(?:\d{{1,2}}{_TH}\.?\s+{_OF})?{_MONTH}\s+(?:\d{{1,2}}{_TH},?\s+)?{_OF}\d{{4}}(?!{_WORD})"
 
 
 def _spanned(pattern: str, name: str) -> parsy.Parser:
@@ -242,7 +251,7 @@ def _condition(field: Field, test: tuple[int, bool, str, int, Sequence[Value]]) 
     return condition if positive else Not(condition)
 
 
-_VALUE = _spanned(rf"{_DOUBLE}|{_SINGLE}|{_AGED}|{_NOT_RESERVED}{_WORD}", "a value").combine(
+_VALUE = _spanned(rf"{_DOUBLE}|{_SINGLE}|{_AGED}|{_DATED}|{_NOT_RESERVED}{_WORD}", "a value").combine(
     lambda text, span: Value(_unquoted(text), span)
 )
 _FIELD = _spanned(rf"{_NOT_RESERVED}{_NAME}(?:\.{_NAME})*", "an attribute").combine(_field)

@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-import calendar
 import math
 import re
-from datetime import date
 from functools import cache
 
 from indexer.keywords import ValueKind
+from retrieval.language.header_terms import AGE_GROUPS
 
 EXPECTED: dict[ValueKind, str] = {
     ValueKind.INTEGER: "a whole number",
     ValueKind.NUMBER: "a number",
-    ValueKind.DATE: "a date like 2020, 2020-01, 2020-01-31 or 20200131",
-    ValueKind.AGE: "years like 60, or 018M, or 18 months",
+    ValueKind.DATE: "a date like 2020, 2020-01, 2020-01-31, January 2020 or 31 January 2020",
+    ValueKind.AGE: "years like 60, or 018M, or 18 months, or one of newborn, infant, child, adolescent, adult, elderly",
     ValueKind.FLAG: "yes or no",
     ValueKind.TEXT: "a text",
 }
 _FLAGS = {"yes": True, "true": True, "1": True, "no": False, "false": False, "0": False}
 _PER_YEAR = {"y": 1.0, "m": 12.0, "w": 365.25 / 7, "d": 365.25}  # PS3.5 6.2, AS; as the reader converts ages
-_AGE = re.compile(r"(\d+(?:\.\d+)?)\s*(?:(y|m|w|d)|(year|month|week|day)s?)?", re.IGNORECASE | re.ASCII)
-_DATE = re.compile(r"(\d{4})(?:-(\d{1,2})(?:-(\d{1,2}))?)?|(\d{4})(\d{2})(\d{2})", re.ASCII)
+_AGE = re.compile(
+    r"(\d+(?:\.\d+)?)\s*(?:([ymwd])|(years?|yrs?|months?|mos?|weeks?|wks?|days?)(?:\s+old)?)?", re.IGNORECASE | re.ASCII
+)
 
 
 def integer(text: str) -> int:
@@ -55,18 +55,18 @@ def years(text: str) -> float:
     return float(found[1]) / _PER_YEAR[unit]
 
 
-def days(text: str) -> tuple[date, date]:
-    """The first and the last day of a year, a month or a day. ValueError for another text."""
-    found = _DATE.fullmatch(text)
-    if found is None:
-        raise ValueError(text)
-    year, month, day = (
-        int(n) if n else None for n in (found[1] or found[4], found[2] or found[5], found[3] or found[6])
-    )
-    if year is None or month is None:
-        return date(int(year or 0), 1, 1), date(int(year or 0), 12, 31)
-    first = date(year, month, day or 1)
-    return first, first if day else date(year, month, calendar.monthrange(year, month)[1])
+def ages(text: str) -> tuple[float, float]:
+    """The lowest and the highest age, in years, of an age or of a word for an age group. ValueError for another."""
+    group = age_group(text)
+    if group is None:
+        return about(years(text))
+    low, below = map(years, group)
+    return low, math.nextafter(below, 0)
+
+
+def age_group(text: str) -> tuple[str, str] | None:
+    """From and below which age a word for an age group means; None for another text."""
+    return AGE_GROUPS.get(text.strip().lower())
 
 
 def flag(text: str) -> bool:

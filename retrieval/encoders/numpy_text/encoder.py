@@ -22,6 +22,7 @@ from retrieval.encoders.model_source import ModelSource, resolve_model
 from retrieval.encoders.numpy_text.needs_torch import NeedsTorch
 from retrieval.encoders.numpy_text.tokens import BytePairs, Tokens, WordPieces
 from retrieval.encoders.numpy_text.towers import BertTower, CausalTower, TextTower
+from retrieval.encoders.tokenizing import tokenizer_errors
 from retrieval.encoders.transformers_config import TransformersConfig
 from retrieval.encoders.unit import unit
 from retrieval.errors import EncoderError, WeightsNotFound
@@ -102,7 +103,8 @@ class LightEncoder:
             raise TypeError("encode_text got a single text, expected a list of texts")
         if not texts:
             return np.zeros((0, self.embed_dim), np.float32)
-        ids = self._tokens(texts)
+        with tokenizer_errors(self.name):
+            ids = self._tokens(texts)
         with _one_thread() if sum(map(len, ids)) <= FEW_TOKENS else nullcontext():
             parts = [self._tower(ids[i : i + TEXT_BATCH], self._tokens.pad) for i in range(0, len(ids), TEXT_BATCH)]
         return unit(np.concatenate(parts), "text")

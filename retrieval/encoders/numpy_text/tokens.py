@@ -8,19 +8,17 @@ from __future__ import annotations
 import gzip
 import html
 from collections.abc import Mapping, Sequence
-from heapq import heappop, heappush
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
 
+from retrieval.encoders.byte_pairs import END_OF_WORD, MOST_KNOWN, joined
 from retrieval.encoders.numpy_text.needs_torch import NeedsTorch
 from retrieval.encoders.text_files import TokenizerFiles
 from retrieval.language.letters import with_few_marks
 
 TokenIds = list[int]
 _MERGES = 49152 - 256 - 2  # of the vocabulary that CLIP was trained with
-_END_OF_WORD = "</w>"
-_MOST_KNOWN = 65_536  # words whose ids are remembered
 _NORMALIZER = (  # what tokenizer_config.json calls it, what tokenizer.json calls it, what holds where neither says
     ("", "clean_text", True),
     ("do_lower_case", "lowercase", True),
@@ -59,7 +57,10 @@ class WordPieces:
         _require_plain_bert(values, settings)
         from tokenizers import Tokenizer
 
-        self._tokenizer = Tokenizer.from_str(content.decode("utf-8"))
+        try:
+            self._tokenizer = Tokenizer.from_str(content.decode("utf-8"))
+        except Exception as exc:
+            raise NeedsTorch(f"its tokenizer.json can't be read: {' '.join(str(exc).split())[:200]}") from exc
         self._tokenizer.no_padding()
         self._tokenizer.enable_truncation(context_length)
         pad, start, end = (
@@ -100,7 +101,7 @@ class BytePairs:
         self._letters = dict(zip(range(256), letters, strict=True))
         # Ids: the 256 letters, the same at a word's end, what the merges make, start and end of text.
         ordered = sorted(letters)
-        first = [*ordered, *(letter + _END_OF_WORD for letter in ordered)]
+        first = [*ordered, *(letter + END_OF_WORD for letter in ordered)]
         self._ids = {piece: number for number, piece in enumerate(first)}
         self._ids.update((line.replace(" ", ""), number) for number, line in enumerate(lines, len(first)))
         self._start, self._end = "<start_of_text>", "<end_of_text>"
@@ -125,43 +126,11 @@ class BytePairs:
         if word in self._known:
             return self._known[word]
         pieces = [self._letters[byte] for byte in word.encode("utf-8")]
-        pieces[-1] += _END_OF_WORD
-        ids = [self._ids[piece] for piece in _joined(pieces, self._ranks)]
-        if len(self._known) < _MOST_KNOWN:
+        pieces[-1] += END_OF_WORD
+        ids = [self._ids[piece] for piece in joined(pieces, self._ranks)]
+        if len(self._known) < MOST_KNOWN:
             self._known[word] = ids
         return ids
-
-
-def _joined(pieces: list[str], ranks: dict[str, int]) -> list[str]:
-    """The pair of the lowest rank is joined, everywhere from left to right, until no pair has a rank.
-
-    A queue of pairs by rank and place gives that order, because what a join makes is part of higher ranks only.
-    """
-    after = list(range(1, len(pieces) + 1))
-    before = list(range(-1, len(pieces) - 1))
-    queue: list[tuple[int, int, str]] = []
-
-    def offer(at: int) -> None:
-        if at >= 0 and after[at] < len(pieces):
-            pair = f"{pieces[at]} {pieces[after[at]]}"
-            if (rank := ranks.get(pair)) is not None:
-                heappush(queue, (rank, at, pair))
-
-    for at in range(len(pieces) - 1):
-        offer(at)
-    while queue:
-        _, at, pair = heappop(queue)
-        right = after[at]
-        if not pieces[at] or right == len(pieces) or pair != f"{pieces[at]} {pieces[right]}":
-            continue  # one of them has been joined meanwhile
-        pieces[at] += pieces[right]
-        pieces[right] = ""
-        after[at] = after[right]
-        if after[at] < len(pieces):
-            before[after[at]] = at
-        offer(before[at])
-        offer(at)
-    return [piece for piece in pieces if piece]
 
 
 def _byte_letters() -> list[str]:
