@@ -99,7 +99,7 @@ def delete(
         elif not (yes or dry_run):
             _confirm(plan.matching)
         gone = 0 if dry_run else erase(opened, plan, keep_out=keep_out)
-        notes = {"notes": plan.notes} if chosen in (Format.JSON, Format.JSONL) else {}
+        notes = {"notes": plan.notes} if plan.notes and chosen in (Format.JSON, Format.JSONL) else {}
         matching = {f"matching_{name}": n for name, n in plan.matching.items()}
         write_rows([{"erased": gone, **matching, **notes}], chosen)
 
