@@ -32,8 +32,8 @@ class StoreEncoder:
     """The model of a store, loaded on first use; texts are encoded without torch where possible.
 
     Implements `retrieval.types.Encoder`. `model` says where the model is; without it, the shipped models and the user's
-    own are searched. Loading raises WeightsNotFound if the model is none of them, and StoreIncompatible if a different
-    model is found.
+    own are searched. Loading raises WeightsNotFound if the model is missing, and StoreIncompatible if another model is
+    found.
     """
 
     def __init__(self, store: HasModel, model: str | None = None, device: str = "auto") -> None:

@@ -60,6 +60,10 @@ class Encoder(FakeEncoder):
         super().__init__()
         self._pace_s = pace_s
 
+    def unread(self, texts: Sequence[str]) -> list[str]:
+        """Every text is read to its end."""
+        return [""] * len(texts)
+
     def encode_images(self, images: Sequence[Any]) -> Embeddings:
         time.sleep(self._pace_s * len(images))
         alone = [super(Encoder, self).encode_images([image]) for image in images]
