@@ -152,14 +152,14 @@ def errors_page() -> str:
         "Every error that medlens raises on purpose is a `MedlensError`. On the command line it is one line with a "
         "hint and exit code 1 (2 where an option can't be used); with `--format json` or `jsonl` it is an object with "
         "`error`, `type` and `hint`. Files that can't be indexed become rejections, counted by `code`.\n",
-        "| error | a kind of | meaning, code and standard hint |\n|---|---|---|",
+        "| error | meaning and standard hint |\n|---|---|",
     ]
     for kind in kinds:
-        parent = f"`{kind.__bases__[0].__name__}`" if kind is not errors.MedlensError else ""
+        parent = f"A kind of `{kind.__bases__[0].__name__}`." if kind is not errors.MedlensError else ""
         meaning = (kind.__doc__ or "").strip().split("\n\n")[0]
         code = f"Code: `{kind.code}`." if issubclass(kind, errors.DicomError) else ""
         hint = f"*{kind.default_hint}*" if kind.default_hint else ""
-        lines.append(f"| `{kind.__name__}` | {parent} | {_cell(f'{meaning} {code} {hint}')} |")
+        lines.append(f"| `{kind.__name__}` | {_cell(f'{meaning} {hint} {parent} {code}')} |")
     return "\n".join(lines) + "\n"
 
 
