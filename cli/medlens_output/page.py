@@ -30,7 +30,7 @@ body { font: 15px/1.45 system-ui, sans-serif; margin: 1.5rem; background: light-
 h1 { font-size: 1.3rem; margin: 0; overflow-wrap: anywhere; }
 p.about, p.keys, p.note { margin: .25rem 0; color: var(--soft); }
 p.note { color: inherit; border-left: 3px solid var(--warn); padding-left: .5rem; margin: .4rem 0; }
-@media (hover: none) { p.keys { display: none; } }
+@media (pointer: coarse) { p.keys { display: none; } }
 kbd { font: inherit; font-size: .8em; border: 1px solid var(--line); border-radius: .25rem; padding: 0 .3em; }
 ol { list-style: none; padding: 0; margin: 1.25rem 0; display: grid; gap: 1rem;
   grid-template-columns: repeat(auto-fill, minmax(15rem, 1fr)); }
