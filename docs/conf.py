@@ -32,6 +32,7 @@ default_role = "literal"  # docstrings write `name`
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_preserve_defaults = True
+smartquotes_action = "qe"  # quotes and dots; two hyphens begin an option, so they are never a dash
 nitpicky = False
 
 # MEDLENS_DOCS_OFFLINE=1 builds without the network: other projects' names are then not links.
@@ -47,4 +48,5 @@ intersphinx_timeout = 5
 html_theme = "furo"
 html_title = "medlens"
 html_static_path = ["_static"]
+html_css_files = ["site.css"]
 html_theme_options = {"navigation_with_keys": True}

@@ -48,85 +48,103 @@ class DicomError(MedlensError):
 
 
 class FileUnreadable(DicomError):
+    """The file does not exist, is cut short, or may not be read."""
+
     code = "unreadable"
     default_hint = "Check that the file exists, is complete and can be read. Then run the command again."
 
 
 class NotDicomError(DicomError):
+    """The file is not a DICOM file."""
+
     code = "not-dicom"
 
 
 class UnsupportedImageError(DicomError):
+    """The file is DICOM, but medlens does not make a picture of its pixels."""
+
     code = "unsupported-image"
 
 
 class PixelDecodeError(DicomError):
+    """The pixel data are damaged or contradict the header."""
+
     code = "pixel-decode"
 
 
 class DecodeGuardError(DicomError):
+    """Reading the file exceeded a limit of memory or time, or stopped the worker process."""
+
     code = "guard"
 
 
 class StoreError(MedlensError):
-    pass
+    """Something is wrong with a store."""
 
 
 class StoreNotFound(StoreError):
+    """There is no store at this place."""
+
     default_hint = "Create one with `medlens index ARCHIVE --store DIR`, or name another with --store or MEDLENS_STORE."
 
 
 class StoreIncompatible(StoreError):
-    pass
+    """The store was made by another version of medlens, or with another model."""
 
 
 class StoreCorrupt(StoreError):
-    pass
+    """A file or a row of the store is damaged."""
 
 
 class EncoderError(MedlensError):
-    pass
+    """A model can't be loaded or can't encode."""
 
 
 class WeightsNotFound(EncoderError):
+    """There is no model of this name, or its files are missing."""
+
     default_hint = "`medlens models` lists the available models."
 
 
 class NonFiniteEmbedding(EncoderError):
-    pass
+    """A model returned a vector that holds NaN or infinity."""
 
 
 class OutputError(MedlensError):
-    pass
+    """An output file can't be written."""
 
 
 class QueryError(MedlensError):
-    pass
+    """A search or a filter is not valid."""
 
 
 class EmptyQuery(QueryError):
+    """The query has neither words nor an image."""
+
     default_hint = 'Enter what to search for, for example: medlens search "chest radiograph with effusion".'
 
 
 class UnknownFilterKeyword(QueryError):
-    pass
+    """A filter names an attribute that the catalog does not have."""
 
 
 class InvalidImage(QueryError):
-    pass
+    """The example image can't be used."""
 
 
 class LabelSetError(MedlensError):
+    """A label set does not exist or is not valid."""
+
     default_hint = "`medlens labels list` shows the label sets that are part of medlens."
 
 
 class CalibrationError(MedlensError):
-    pass
+    """A calibration can't be made, or belongs to another model or label set."""
 
 
 class EvaluationError(MedlensError):
-    pass
+    """The data can't be evaluated as asked."""
 
 
 class TrainingError(MedlensError):
-    pass
+    """A training configuration or its data can't be used."""

@@ -28,7 +28,9 @@ _STYLE = """
 body { font: 15px/1.45 system-ui, sans-serif; margin: 1.5rem; background: light-dark(#f4f5f7, #111214);
   color: light-dark(#16181c, #e8eaed); }
 h1 { font-size: 1.3rem; margin: 0; overflow-wrap: anywhere; }
-p.about, p.keys { margin: .25rem 0; color: var(--soft); }
+p.about, p.keys, p.note { margin: .25rem 0; color: var(--soft); }
+p.note { color: inherit; border-left: 3px solid var(--warn); padding-left: .5rem; margin: .4rem 0; }
+@media (pointer: coarse) { p.keys { display: none; } }
 kbd { font: inherit; font-size: .8em; border: 1px solid var(--line); border-radius: .25rem; padding: 0 .3em; }
 ol { list-style: none; padding: 0; margin: 1.25rem 0; display: grid; gap: 1rem;
   grid-template-columns: repeat(auto-fill, minmax(15rem, 1fr)); }
@@ -53,7 +55,7 @@ dialog { border: 1px solid var(--line); border-radius: .5rem; padding: 0; backgr
   width: min(96vw, 70rem); max-height: 96vh; outline: none; }
 dialog::backdrop { background: #000b; }
 dialog article { border: 0; cursor: default; display: grid; grid-template-columns: 2fr minmax(15rem, 1fr); }
-dialog .picture { height: min(88vh, 44rem); }
+dialog .picture { height: min(88vh, 44rem); cursor: zoom-out; }
 @media (max-width: 45rem) { dialog article { grid-template-columns: 1fr; } dialog .picture { height: 55vh; } }
 """
 _SCRIPT = """
@@ -91,7 +93,9 @@ document.addEventListener("keydown", event => {
   cards[to].scrollIntoView({ block: "nearest" });
 });
 for (const [i, card] of cards.entries()) card.addEventListener("click", () => show(i));
-dialog.addEventListener("click", event => { if (event.target === dialog) dialog.close(); });
+dialog.addEventListener("click", event => {
+  if (event.target === dialog || event.target.closest(".picture")) dialog.close();
+});
 dialog.addEventListener("close", () => cards[open].focus());
 """
 _KEYS = """<p class="keys"><kbd>&larr;</kbd> <kbd>&uarr;</kbd> <kbd>&darr;</kbd> <kbd>&rarr;</kbd> move,
@@ -135,7 +139,8 @@ def page(results: SearchResults, cards: Sequence[Card]) -> str:
     items = "\n".join(_card(card) for card in cards)
     shown = f"{_KEYS}\n<ol>\n{items}\n</ol>" if cards else "<p>No results.</p>"
     query = _text(results.query)
-    notes = "\n".join(f'<p class="about">{_text(n)}</p>' for n in (results.understood, *results.notes) if n)
+    understood = f'<p class="about">{_text(results.understood)}</p>' if results.understood else ""
+    notes = "\n".join(f'<p class="note">{_text(note)}</p>' for note in results.notes)
     allowed = base64.b64encode(hashlib.sha256(_SCRIPT.encode()).digest()).decode()
     policy = f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{allowed}'"
     hits = f"{len(results.hits)} hit{'' if len(results.hits) == 1 else 's'}"
@@ -145,6 +150,7 @@ def page(results: SearchResults, cards: Sequence[Card]) -> str:
 <meta http-equiv="Content-Security-Policy" content="{policy}"><meta name="referrer" content="no-referrer">
 <title>medlens: {query}</title><style>{_STYLE}</style></head>
 <body><h1>{query}</h1>
+{understood}
 {notes}
 <p class="about">{hits}{among}. Model {_text(results.model)}; score: {_text(results.score)}.</p>
 {shown}

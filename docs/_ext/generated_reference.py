@@ -12,20 +12,23 @@ from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, distribution, requires
 from pathlib import Path
 from types import UnionType
-from typing import Annotated, Any, Union, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, Union, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
+
+if TYPE_CHECKING:
+    from retrieval.encoders.public_models import PublicModel
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "docs" / "reference"
 
 COMMAND_GROUPS = {
     "Build a store": ("index", "import", "migrate", "optimize"),
-    "Search": ("search", "describe", "select", "info", "render"),
+    "Search": ("search", "describe", "select", "show", "info", "render"),
     "Label": ("classify", "calibrate", "labels"),
     "Train and judge": ("train", "evaluate", "models"),
-    "Look after a store": ("verify", "delete", "export", "reembed"),
+    "Look after a store": ("verify", "delete", "export", "reembed", "relocate", "backup", "restore"),
 }
 
 
@@ -70,6 +73,8 @@ def _parameters(command: Any) -> Iterator[str]:
         )
         shown = ", ".join(f"`{name}`" for name in names)
         default = parameter.default
+        if default is True and parameter.secondary_opts:
+            default = parameter.opts[0]
         told = "" if default is None or callable(default) or default in (False, ()) else f" Default: `{default}`."
         environment = f" Environment: `{parameter.envvar}`." if isinstance(parameter.envvar, str) else ""
         rows.append(f"| {shown} | {_cell(getattr(parameter, 'help', '') or '')}{told}{environment} |")
@@ -130,7 +135,7 @@ def _type(annotation: Any) -> str:
 
 
 def _default(value: Any) -> str:
-    if value is None or value in ("", (), {}) or isinstance(value, BaseModel):
+    if value is None or value in ("", (), {}, Path()) or isinstance(value, BaseModel):
         return "none"
     if isinstance(value, bool):
         return f"`{str(value).lower()}`"
@@ -147,13 +152,14 @@ def errors_page() -> str:
         "Every error that medlens raises on purpose is a `MedlensError`. On the command line it is one line with a "
         "hint and exit code 1 (2 where an option can't be used); with `--format json` or `jsonl` it is an object with "
         "`error`, `type` and `hint`. Files that can't be indexed become rejections, counted by `code`.\n",
-        "| error | a kind of | code | meaning | standard hint |\n|---|---|---|---|---|",
+        "| error | meaning and standard hint |\n|---|---|",
     ]
     for kind in kinds:
-        parent = kind.__bases__[0].__name__ if kind is not errors.MedlensError else ""
-        code = f"`{kind.code}`" if issubclass(kind, errors.DicomError) else ""
-        meaning = _cell((kind.__doc__ or "").strip().split("\n\n")[0]) if kind.__dict__.get("__doc__") else ""
-        lines.append(f"| `{kind.__name__}` | `{parent}` | {code} | {meaning} | {_cell(kind.default_hint)} |")
+        parent = f"A kind of `{kind.__bases__[0].__name__}`." if kind is not errors.MedlensError else ""
+        meaning = (kind.__doc__ or "").strip().split("\n\n")[0]
+        code = f"Code: `{kind.code}`." if issubclass(kind, errors.DicomError) else ""
+        hint = f"*{kind.default_hint}*" if kind.default_hint else ""
+        lines.append(f"| `{kind.__name__}` | {_cell(f'{meaning} {hint} {parent} {code}')} |")
     return "\n".join(lines) + "\n"
 
 
@@ -201,21 +207,17 @@ def public_models_page() -> str:
         "an empty cell could not be checked. **Nobody has run these published weights with medlens yet**: their "
         "layouts are tested with random weights against the libraries they come from ({doc}`../models`). Run "
         "`medlens models check MODEL` after the download.\n",
-        "| model | for | licence | gated | MB to download | MB in memory | pixels | tokens | images a second | speed |",
-        "|---|---|---|---|---|---|---|---|---|---|",
+        "| model | for | gated | MB in memory | pixels | speed |",
+        "|---|---|---|---:|---:|---|",
     ]
     for one in found:
         cells = (
             one.name,
             one.subject,
-            one.licence,
             "yes" if one.gated else "no",
-            f"{one.megabytes:g}" if one.megabytes else "",
             f"{one.float32_megabytes:g}" if one.float32_megabytes else "",
             one.side or "",
-            one.context or "",
-            one.images_per_second or "",
-            one.speed or "",
+            f"{one.speed} ({one.images_per_second:g} a second)" if one.speed else "",
         )
         lines.append(f"| {' | '.join(_cell(str(cell)) for cell in cells)} |")
     lines.append(
@@ -224,10 +226,15 @@ def public_models_page() -> str:
         "(`benchmarks/model_speed.py`): fast from 5 images a second of one CPU core, slow below one in two seconds.\n"
     )
     for one in found:
-        lines += [f"## {one.name}\n", f"Has seen: {one.seen}. Licence: {one.licence}.\n"]
+        lines += [f"## {one.name}\n", f"Has seen: {one.seen}. Licence: {one.licence}.{_size_of(one)}\n"]
         lines += [f"```text\n{one.command}\n```\n" if one.command else f"medlens does not load it: {one.why}.\n"]
         lines += [f"Read on: {', '.join(f'<{source}>' for source in one.sources)}\n"]
     return "\n".join(lines)
+
+
+def _size_of(model: PublicModel) -> str:
+    download = f" The download has {model.megabytes:g} MB." if model.megabytes else ""
+    return download + (f" A text may have {model.context} tokens." if model.context else "")
 
 
 def _closure(name: str) -> set[str]:
@@ -271,7 +278,7 @@ def _licence_and_size(name: str) -> tuple[str, float]:
     ]
     stated = metadata.get("License-Expression") or ", ".join(c for c in classified if c != "OSI Approved")
     text = (metadata.get("License") or "").strip()
-    licence = stated or (text.splitlines()[0] if text else "not stated")
+    licence = stated or (text.splitlines()[0] if text not in ("", "UNKNOWN") else "not stated")
     size = sum(file.size or 0 for file in found.files or ()) / 1e6
     return licence[:80], size
 
