@@ -228,7 +228,7 @@ def _read(path: Path) -> LabelSet:
     return _validated(values, path.name, "docs/label.md shows a label file with its keys.")
 
 
-def _validated(values: dict[str, Any], where: str, hint: str | None = None) -> LabelSet:
+def _validated(values: dict[str, Any], where: str, hint: str = "") -> LabelSet:
     try:
         return LabelSet.model_validate(values)
     except ValidationError as exc:
