@@ -45,6 +45,7 @@ COMMANDS = (
     "train",
     "evaluate",
     "optimize",
+    "reembed",
     "export",
     "import",
     "demo",

@@ -17,6 +17,7 @@ from __future__ import annotations
 from indexer.reading.frames import FramePolicy
 from indexer.records import IndexReport, Rejection
 from indexer.run.options import Shard
+from indexer.run.reembedding import ReembedProgress, ReembedReport
 from indexer.store.store import Store
 from indexer.tasks.answers import HitPicture, best_sentences, hit_pictures
 from indexer.tasks.backing_up import Backup, backup, write_erasures
@@ -38,6 +39,7 @@ from indexer.tasks.exchange import export_frames, import_frames
 from indexer.tasks.facts import StoreFacts, store_facts
 from indexer.tasks.indexing import index
 from indexer.tasks.optimizing import optimize_store
+from indexer.tasks.reembedding import abandon_reembedding, reembed
 from indexer.tasks.relocating import Relocation, relocate
 from indexer.tasks.rendering import render_file, render_stored
 from indexer.tasks.restoring import Restored, restore
@@ -137,6 +139,8 @@ __all__ = [
     "Query",
     "QueryError",
     "Ranker",
+    "ReembedProgress",
+    "ReembedReport",
     "Rejection",
     "Relocation",
     "Restored",
@@ -158,6 +162,7 @@ __all__ = [
     "UnknownFilterKeyword",
     "UnsupportedImageError",
     "WeightsNotFound",
+    "abandon_reembedding",
     "add_model",
     "backup",
     "best_sentences",
@@ -190,6 +195,7 @@ __all__ = [
     "public_models",
     "read_calibration",
     "read_truth",
+    "reembed",
     "relocate",
     "render_file",
     "render_stored",

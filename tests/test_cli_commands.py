@@ -111,6 +111,26 @@ def test_a_filter_in_words_holds_in_search_and_in_select(store, tmp_path):
     assert f"{len(listed)} files copied to copies" in said and len(list(copies.iterdir())) == len(listed)
 
 
+def test_an_empty_filter_says_what_the_store_has_in_every_command(store):
+    none = ["--store", store, "--where", "Modality = CX", "--format", "json"]
+    of_frames = "no frame says Modality CX; the store has US, CT, MR"
+    of_files = "no file says Modality CX; the store has CT, MR, RTPLAN, SR, US"
+    for command, note in ((("search", "x"), of_frames), (("select",), of_files), (("classify",), of_frames)):
+        result = medlens(*command, *none)
+        assert json.loads(result.stdout)["notes"] == [note] and note in result.stderr.splitlines(), command
+    result = medlens("delete", "--dry-run", *none)
+    assert json.loads(result.stdout)[0]["notes"] == [of_files] and of_files in result.stderr
+
+
+def test_words_in_a_filter_are_noted(store):
+    words = ["--store", store, "--where", "Modality = ultrasound", "--format", "json"]
+    for command in (("search", "x"), ("select",), ("classify",)):
+        result = medlens(*command, *words)
+        answer = json.loads(result.stdout)
+        assert answer["notes"] == ["Modality ultrasound is read as US, IVUS"] and answer["results"], command
+    assert "must name the values themselves" in medlens("delete", "--yes", *words, code=1).stderr
+
+
 def test_files_of_which_none_can_be_copied_are_an_error(archive, tmp_path):
     place = Path(shutil.copytree(archive, tmp_path / "archive"))
     medlens("index", place, "--store", tmp_path / "store", "--workers", 1)
@@ -141,7 +161,8 @@ def test_a_composed_query_says_what_each_part_gave(store, archive):
     rows = [json.loads(line) for line in medlens("search", "MR", *asked).stdout.splitlines()]
     assert len({row["study_instance_uid"] for row in rows}) == len(rows) > 1
     for row in rows:
-        assert list(row["breakdown"]) == ["text", "text2", "image", "not"]
+        header = ["header"] * (row["modality"] != "MR")
+        assert list(row["breakdown"]) == ["text", "text2", "image", "not", *header]
         assert sum(row["breakdown"].values()) == pytest.approx(row["score"], abs=1e-5)
     table = medlens("search", "MR", *asked, "--format", "table").stdout
     assert "breakdown" in table

@@ -309,13 +309,14 @@ def _run(
         mtime = stamps.setdefault((path, (uid, content)), len(stamps))
         if path not in known or (known[path].size, known[path].stamp) != (len(content), mtime):
             new.append(indexed(path, uid, content, mtime=mtime))
+    anything = bool(new or gone)
     if adopting:
         outcome = catalog.files.commit(archive, [], copies=[(item.stat, item.content_hash) for item in new])
         new = [item for item in new if item.stat in outcome.stale]
     for start in range(0, len(new), batch):
         catalog.files.commit(archive, new[start : start + batch])
     catalog.files.forget(archive, gone)
-    return bool(new or gone)
+    return anything
 
 
 def _matches(catalog: SqlCatalog, archive: int, disk: Disk) -> None:
@@ -795,7 +796,7 @@ def test_damaged_pages(new_file: Path) -> None:
 def test_missing_table(location: str | Path, catalog: SqlCatalog) -> None:
     engine = sa.create_engine(database_module.parse_url(location))
     with engine.begin() as connection:
-        connection.execute(sa.text("DROP TABLE sentences"))
+        connection.execute(sa.text("ALTER TABLE sentences RENAME TO lost"))
     engine.dispose()
     with pytest.raises(StoreCorrupt, match="has no table that is needed"):
         catalog.counts()

@@ -16,9 +16,9 @@ from pydicom.dataset import Dataset
 
 from indexer.run.options import IndexOptions
 from indexer.run.pipeline import index_archive
+from indexer.store.own_model import StoreEncoder
 from indexer.store.place import KEY_FILE, VECTORS_FOLDER
 from indexer.store.report_index import FOLDER
-from indexer.store.searching import StoreEncoder
 from indexer.store.store import Store
 from indexer.tasks.verifying import verify_store
 from retrieval.errors import InvalidImage, MedlensError, QueryError

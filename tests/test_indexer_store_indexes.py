@@ -15,7 +15,7 @@ from fake_encoder import FakeEncoder
 from test_indexer_vector_kinds import Rough
 
 from indexer.store import report_index
-from indexer.store.searching import StoreEncoder
+from indexer.store.own_model import StoreEncoder
 from indexer.store.store import Store
 from indexer.vectors import gpu, opening
 from indexer.vectors.index import CatalogIndex

@@ -273,7 +273,7 @@ def test_name_and_render_profile_may_be_added(written: Any, tmp_path: Path) -> N
 
 
 def test_words_from_a_cold_start_need_torch(written: Any, caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level("INFO"):
+    with caplog.at_level("INFO", logger="retrieval"):
         encoder = open_encoder(str(written("clip as StreetCLIP")))
     assert isinstance(encoder, ClipEncoder)
     assert "its text tower is one of transformers'" in caplog.text

@@ -161,7 +161,7 @@ def classify(
                 by_study = level is LabelLevel.STUDY
                 require_not_of_archive(opened, written)
                 only = SearchFilter(where=where or "")
-                notes = of_store.filter_notes(only)
+                notes = (*of_store.filter_notes(only), *opened.notes_on(only))
                 for note in notes:
                     say(note, err=True)
                 rows = _store_rows(of_store, only, layout, by_study=by_study, save=save)

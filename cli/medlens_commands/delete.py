@@ -44,7 +44,12 @@ def delete(
         ),
     ] = None,
     where: Annotated[
-        str, typer.Option("--where", help="Erase everything that matches this filter, written as for `medlens search`.")
+        str,
+        typer.Option(
+            "--where",
+            help="Erase everything that matches this filter, written as for `medlens search`, but without words for "
+            "values such as x-ray.",
+        ),
     ] = "",
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Skip the confirmation.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would be erased.")] = False,
@@ -83,6 +88,8 @@ def delete(
             write_rows([{"erased": erase_again(opened, erasures)}], chosen)
             return
         plan = plan_erasure(opened, patients=patient or (), studies=study or (), series=series or (), where=where)
+        for note in opened.notes_on(plan.where):
+            say(note, err=True)
         if not plan:
             say("medlens: nothing in the store matches; nothing was erased", err=True)
             for note in plan.notes:
@@ -92,7 +99,7 @@ def delete(
         elif not (yes or dry_run):
             _confirm(plan.matching)
         gone = 0 if dry_run else erase(opened, plan, keep_out=keep_out)
-        notes = {"notes": plan.notes} if chosen in (Format.JSON, Format.JSONL) else {}
+        notes = {"notes": plan.notes} if plan.notes and chosen in (Format.JSON, Format.JSONL) else {}
         matching = {f"matching_{name}": n for name, n in plan.matching.items()}
         write_rows([{"erased": gone, **matching, **notes}], chosen)
 

@@ -119,7 +119,7 @@ def _index(archives: list[Path], location: Path, model: str | None, device: str,
 def _search(store: Store, page: Output, model: str | None, device: str, say: Say) -> str:
     """Search and write the page. Returns the name of the model."""
     from cli.medlens_output.page import html_page
-    from indexer.store.searching import StoreEncoder
+    from indexer.store.own_model import StoreEncoder
     from retrieval.search.query import Query, Ranker
     from retrieval.types import SearchFilter
 

@@ -54,7 +54,7 @@ def describe(
     The sentences were written about other patients. They are not a diagnosis.
     """
     from cli.medlens_output.hits import sentence_row
-    from indexer.store.searching import StoreEncoder
+    from indexer.store.own_model import StoreEncoder
     from retrieval.search.describe import read_phrases
     from retrieval.search.query import ImagePart
     from retrieval.search.refs import parse_ref

@@ -41,9 +41,13 @@ def _row(facts: StoreFacts) -> dict[str, Any]:
         "archives_not_found": facts.archives_not_found,
         "restored": dict(facts.restored),
         "labelled_frames": dict(facts.labelled_frames),
+        "labels_of_former_models": dict(facts.former_labels),
+        "next_model": None if facts.next_model is None else dict(facts.next_model),
         **{f"{vectors}_index": dict(known) for vectors, known in facts.indexes.items()},
     }
 
 
 def _words(value: Any) -> str:
-    return ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else str(value)
+    if isinstance(value, dict):
+        return ", ".join(f"{k} {v}" for k, v in value.items())
+    return "" if value is None else str(value)

@@ -133,7 +133,7 @@ def search(
     from cli.medlens_output.hits import SPARE_COLUMNS, hit_columns, hit_rows
     from indexer.output_formats import picture
     from indexer.outputs import Output, require_folder, require_not_of_archive, require_outputs
-    from indexer.store.searching import StoreEncoder
+    from indexer.store.own_model import StoreEncoder
     from retrieval.search.parts import query_parts
     from retrieval.search.query import Fusion, Level, OnePer, Pooling, Query, Ranker, choice
     from retrieval.search.refs import parse_ref
@@ -202,9 +202,10 @@ def search(
                 write_montage(opened, results, sheet)
             if chosen is Format.HTML:
                 from cli.medlens_output.page import html_page
+                from retrieval.search.long_texts import encode_whole
 
                 wanted = [part.text for part in asked.texts if part.weight > 0]
-                out.write(html_page(opened, results, encoder.encode_text(wanted) if wanted else None))
+                out.write(html_page(opened, results, encode_whole(encoder, wanted)[0] if wanted else None))
                 return
             rows = hit_rows(results, short=chosen is Format.TABLE)
             write_rows(rows, chosen, head=head, out=out, columns=hit_columns(), spare=SPARE_COLUMNS)

@@ -72,6 +72,8 @@ def select(
             require_folder(copy_to)
         with open_store(store) as opened, destination(listing) as out:
             require_not_of_archive(opened, listing, members)
+            for note in opened.notes_on(only):
+                say(note, err=True)
             rows: list[dict[str, Any]] = list(selecting.select(opened, only, level=level.value))
             if cohort is not None or copy_to is not None:
                 whole = level is SelectLevel.INSTANCE

@@ -46,6 +46,7 @@ def _row(facts: FrameFacts) -> dict[str, Any]:
         "indexed_frames": list(facts.frame_numbers),
         **{name: value for name, value in facts.attributes.items() if name not in _HIDDEN},
         "labels": {name: dict(values) for name, values in facts.labels.items()},
+        "labels_of_former_models": dict(facts.former_labels),
         "report": facts.report,
     }
 

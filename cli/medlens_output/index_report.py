@@ -7,6 +7,7 @@ from typing import Any
 
 from cli.medlens_output.progress import duration
 from indexer.records import IndexReport
+from indexer.run.batches import TOO_LONG
 
 
 def summary(report: IndexReport) -> list[str]:
@@ -28,6 +29,10 @@ def summary(report: IndexReport) -> list[str]:
     ):
         if count:
             lines.append(f"  {count} {what}")
+    if too_long := report.warnings.get(TOO_LONG):
+        lines.append(
+            f"  {too_long} reports have a sentence that is longer than the model reads: its end is found by words"
+        )
     if report.not_embedded:
         kinds = ", ".join(f"{modality} {n}" for modality, n in sorted(report.not_embedded.items()))
         lines.append(
@@ -43,4 +48,5 @@ def summary(report: IndexReport) -> list[str]:
 def outcome_row(report: IndexReport) -> dict[str, Any]:
     """Return the report as one row of plain values."""
     values = {k: v for k, v in vars(report).items() if k not in ("rejected", "warnings")}
+    values["reports_with_long_sentences"] = report.warnings.get(TOO_LONG, 0)
     return values | {"rejected": dict(Counter(r.reason for r in report.rejected))}

@@ -25,7 +25,7 @@ COMMAND_GROUPS = {
     "Search": ("search", "describe", "select", "info", "render"),
     "Label": ("classify", "calibrate", "labels"),
     "Train and judge": ("train", "evaluate", "models"),
-    "Look after a store": ("verify", "delete", "export"),
+    "Look after a store": ("verify", "delete", "export", "reembed"),
 }
 
 

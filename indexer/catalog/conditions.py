@@ -153,6 +153,20 @@ def require_valid(where: SearchFilter) -> None:
     _compiled(ReadFilter(_parts(where)), None)
 
 
+def labels_named(where: SearchFilter) -> list[tuple[str, ...]]:
+    """What stands behind each `label.` in a filter: (NAME,) or (SET, NAME). QueryError for one that can't be read."""
+    nodes, found = [parse_filter(where.where)] if where.where else [], []
+    while nodes:
+        node = nodes.pop()
+        if isinstance(node, Not):
+            nodes.append(node.part)
+        elif isinstance(node, All | AnyOf):
+            nodes += node.parts
+        elif _is_label(node.field):
+            found.append(tuple(node.field.path[1:]))
+    return found
+
+
 def column_named(name: str) -> str:
     """The column for a column name or a DICOM keyword. Raises UnknownFilterKeyword, which suggests the nearest."""
     found = _BY_NAME.get(name.lower())
@@ -233,7 +247,7 @@ class _Compiler:
             raise self._error(str(exc), field.span, hint=exc.hint, kind=UnknownFilterKeyword) from exc
 
     def operand(self, field: Field) -> Operand:
-        if len(field.path) in (2, 3) and field.path[0].lower() == "label":
+        if _is_label(field):
             return self._label(field)
         column = _BY_NAME.get(field.name.lower())
         if column is None:
@@ -361,6 +375,10 @@ class _Compiler:
         self, message: str, span: Span | None, *, hint: str = "", kind: type[QueryError] = QueryError
     ) -> QueryError:
         return kind(pointed(message, self.text, span), hint=hint)
+
+
+def _is_label(field: Field) -> bool:
+    return len(field.path) in (2, 3) and field.path[0].lower() == "label"
 
 
 def _unknown(name: str) -> str:

@@ -15,6 +15,7 @@ from indexer.catalog.known import ROW, KnownFile, current_files
 from indexer.catalog.moves import Owner, Where
 from indexer.catalog.removal import DUPLICATE, forget, hand_over
 from indexer.catalog.schema import PathText, archives, files, instances
+from indexer.catalog.vectors_in_use import VectorsInUse
 from indexer.records import FileStat, IndexedFile, Rejection
 
 _PAGE = 10_000  # files read at a time: a few MB
@@ -24,9 +25,10 @@ _TAKEN_AT_ONCE = 2000  # instances per transaction
 class Files:
     """The files of one catalog. Every method is one transaction."""
 
-    def __init__(self, database: Database, embed_dim: Callable[[], int | None]) -> None:
+    def __init__(self, database: Database, embed_dim: Callable[[], int | None], in_use: VectorsInUse) -> None:
         self._database = database
         self._embed_dim = embed_dim
+        self._in_use = in_use
 
     def archive_id(self, root: object) -> int:
         """Return the id of the archive at an absolute path or a source's URL; an unknown archive gets a new id."""
@@ -128,10 +130,11 @@ class Files:
         - With `erased`, erased files are left out; with `readmit` they are added and no longer kept out.
 
         Claims on the files end. Raises ValueError for vectors that are not finite, not of unit norm, or of another size
-        than the store's.
+        than the store's, and StoreIncompatible if another process has changed the store's model.
         """
         dim = self._embed_dim()
         with self._database.writing() as connection:
+            self._in_use.require(connection)
             return Commit(connection, archive_id, erased, readmit, lost).take(indexed, rejected, copies, dim)
 
     def forget(self, archive_id: int, paths: Sequence[str]) -> int:

@@ -17,6 +17,7 @@ from indexer.catalog.database import Database
 from indexer.catalog.filter_notes import filter_notes
 from indexer.catalog.schema import FRAMES_IN_FULL, OWN_COLUMNS, archives, deletions, files, frames, instances, of_frame
 from indexer.catalog.vectors import Ids, Vectors, VectorSets, unpacked
+from indexer.catalog.vectors_in_use import VectorsInUse
 from indexer.keywords import COLUMNS
 from retrieval.errors import StoreError
 from retrieval.types import SHORT_KEY_LETTERS, Embeddings, FrameKey, Lineage, SearchFilter
@@ -49,9 +50,10 @@ class FoundFrame:
 class Frames:
     """The frames of one catalog; a `retrieval.types.Catalog`. Every method is one transaction."""
 
-    def __init__(self, database: Database, vectors: VectorSets) -> None:
+    def __init__(self, database: Database, vectors: VectorSets, in_use: VectorsInUse) -> None:
         self._database = database
         self._vectors = vectors
+        self._in_use = in_use
 
     def ids_matching(self, where: SearchFilter) -> Ids:
         """Ascending ids of the frames that pass the filter; as `VectorSets.ids_matching`."""
@@ -153,7 +155,10 @@ class Frames:
         return self._vectors.vectors_of(ids, "frame")
 
     def batches(self, where: SearchFilter = SearchFilter(), batch: int = 20_000) -> Iterator[FrameBatch]:
-        """Yield all frames that match the filter, with their vectors; each batch is read in its own transaction."""
+        """Yield all frames that match the filter, with their vectors; each batch is read in its own transaction.
+
+        Raises StoreIncompatible if another process has changed the store's model meanwhile.
+        """
         columns = [instances.c[name] for name in ("sop_instance_uid", "study_instance_uid", "patient_pseudonym")]
         query = (
             sa.select(frames.c.id, frames.c.frame_number, frames.c.vector, *columns)
@@ -164,6 +169,7 @@ class Frames:
         after = 0
         while True:
             with self._database.reading() as connection:
+                self._in_use.require(connection)
                 page = query.where(frames.c.id > after, *frame_conditions(connection, where))
                 rows = connection.execute(page).all()
             if rows:
@@ -178,14 +184,15 @@ class Frames:
         Returns how many differed.
 
         A frame with another vector is another row: its id is new, and the old id is in the log of deletions, so that
-        the indexes notice. Raises StoreError for a frame that is named twice or does not exist; then nothing is
-        replaced.
+        the indexes notice. Raises StoreError for a frame that is named twice or does not exist, and StoreIncompatible
+        if another process has changed the store's model; then nothing is replaced.
         """
         wanted = dict(zip(zip(uids, numbers, strict=True), vectors, strict=True))
         if len(wanted) < len(uids):
             (_, number), times = Counter(zip(uids, numbers, strict=True)).most_common(1)[0]
             raise StoreError(f"the frame with number {number} is named {times} times; nothing was replaced")
         with self._database.writing() as connection:
+            self._in_use.require(connection)
             changed = _changed(connection, wanted)
             for part in chunks(changed):
                 delete_where_in(connection, frames, frames.c.id, [i for i, _ in part])

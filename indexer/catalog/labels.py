@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,27 +11,35 @@ import numpy as np
 import numpy.typing as npt
 import sqlalchemy as sa
 
+from indexer.catalog.batching import chunks
 from indexer.catalog.database import Database
 from indexer.catalog.schema import frames, instances, label_scores, labels
+from indexer.catalog.vectors_in_use import VectorsInUse
+from retrieval.encoders.released import title
 from retrieval.errors import UnknownFilterKeyword
 
 
 @dataclass(frozen=True)
 class SavedSet:
-    """A label set with labels saved in the catalog. `made_by` identifies the model, prompts and calibration."""
+    """A label set with labels saved in the catalog. `made_by` identifies the model, prompts and calibration.
+
+    `former_model` names the model that made them, if the store has had another since.
+    """
 
     label_set: str
     labels: tuple[str, ...]
     made_by: str
     is_probability: bool
     frames: int = 0
+    former_model: str | None = None
 
 
 class Labels:
     """The labels of one catalog's frames."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, in_use: VectorsInUse) -> None:
         self._database = database
+        self._in_use = in_use
 
     def save(self, saved: SavedSet, values: Iterable[tuple[npt.NDArray[np.int64], npt.NDArray[Any]]]) -> int:
         """Save labels: batches of (frame ids [n], values [n, labels] from 0 to 1, NaN to leave out).
@@ -40,11 +48,13 @@ class Labels:
 
         Saved labels of the set are removed with the first batch if other labels, another model, other prompts or
         another calibration made them. Each batch is one transaction; run it again to complete a stopped run. Frames
-        that were deleted meanwhile are left out.
+        that were deleted meanwhile are left out. Raises StoreIncompatible if another process has changed the store's
+        model.
         """
         count = 0
         for frame_ids, scores in values:
             with self._database.writing() as connection:
+                self._in_use.require(connection)
                 ids_of = _label_ids(connection, saved)
                 there = _still_there(connection, frame_ids)
                 for column, label_id in enumerate(ids_of):
@@ -64,7 +74,7 @@ class Labels:
         counted = (
             sa.select(labels, sa.func.count(label_scores.c.frame_id).label("frames"))
             .select_from(labels.outerjoin(label_scores))
-            .group_by(*labels.c)
+            .group_by(labels.c.id)
             .order_by(labels.c.label_set, labels.c.id)
         )
         with self._database.reading() as connection:
@@ -74,8 +84,25 @@ class Labels:
             before = found.get(row.label_set)
             names = (*before.labels, row.label) if before else (row.label,)
             most = max(row.frames, before.frames if before else 0)
-            found[row.label_set] = SavedSet(row.label_set, names, row.made_by, row.is_probability, most)
+            former = None if row.former_model is None else title(row.former_model)
+            found[row.label_set] = SavedSet(row.label_set, names, row.made_by, row.is_probability, most, former)
         return list(found.values())
+
+    def former_models(self, names: Iterable[Sequence[str]]) -> dict[str, str]:
+        """Of the sets that have labels named so in a filter: those that a former model made, with its name.
+
+        Each name is what stands behind `label.`: (NAME,) or (SET, NAME), in any case.
+        """
+        wanted = [[part.casefold() for part in name] for name in names]
+        if not wanted:
+            return {}
+        with self._database.reading() as connection:
+            rows = connection.execute(sa.select(labels).where(labels.c.former_model.is_not(None))).all()
+        return {
+            row.label_set: title(row.former_model)
+            for row in rows
+            if any([row.label_set.casefold(), row.label.casefold()][-len(name) :] == name for name in wanted)
+        }
 
     def of_frame(self, frame_id: int) -> dict[str, dict[str, float]]:
         """Return the saved labels of one frame: for each label set, the value of each label."""
@@ -129,14 +156,31 @@ def label_score(connection: sa.Connection, path: Sequence[str]) -> sa.ScalarSele
     )
 
 
+def mark_former(connection: sa.Connection, former: Mapping[str, Any], present: Mapping[str, Any]) -> None:
+    """When the model of the store changes: all labels are of the former model, but those that the new one once made."""
+    kept = {name: former[name] for name in ("name", "weights_sha256", "fingerprint") if name in former}
+    connection.execute(sa.update(labels).where(labels.c.former_model.is_(None)).values(former_model=kept))
+    back = [
+        row.id
+        for row in connection.execute(sa.select(labels.c.id, labels.c.former_model))
+        if row.former_model.get("fingerprint") == present.get("fingerprint") is not None
+    ]
+    for part in chunks(back):
+        connection.execute(sa.update(labels).where(labels.c.id.in_(part)).values(former_model=None))
+
+
 def _label_ids(connection: sa.Connection, saved: SavedSet) -> list[int]:
     """The ids of a set's labels, in its order; what something else made of the set is replaced."""
     mine = labels.c.label_set == saved.label_set
-    wanted = [(name, saved.made_by, saved.is_probability) for name in saved.labels]
-    query = sa.select(labels.c.label, labels.c.made_by, labels.c.is_probability).where(mine).order_by(labels.c.id)
+    wanted = [(name, saved.made_by, saved.is_probability, None) for name in saved.labels]
+    columns = (labels.c.label, labels.c.made_by, labels.c.is_probability, labels.c.former_model)
+    query = sa.select(*columns).where(mine).order_by(labels.c.id)
     if [tuple(row) for row in connection.execute(query)] != wanted:
         _forgotten(connection, saved.label_set)
-        rows = [{"label_set": saved.label_set, "label": n, "made_by": m, "is_probability": p} for n, m, p in wanted]
+        rows = [
+            {"label_set": saved.label_set, "label": name, "made_by": made_by, "is_probability": probability}
+            for name, made_by, probability, _ in wanted
+        ]
         connection.execute(sa.insert(labels), rows)
     return list(connection.execute(sa.select(labels.c.id).where(mine).order_by(labels.c.id)).scalars())
 

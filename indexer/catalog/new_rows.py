@@ -35,8 +35,8 @@ def pack(file: IndexedFile, dim: int | None) -> PackedFile:
         raise ValueError(f"{uid}: the frame numbers are {file.frame_numbers}; expected distinct numbers from 1")
     return PackedFile(
         file,
-        _packed(file.frame_vectors, len(file.frame_numbers), dim, f"the frame vectors of {uid}"),
-        _packed(file.sentence_vectors, len(file.sentences), dim, f"the sentence vectors of {uid}"),
+        packed(file.frame_vectors, len(file.frame_numbers), dim, f"the frame vectors of {uid}"),
+        packed(file.sentence_vectors, len(file.sentences), dim, f"the sentence vectors of {uid}"),
     )
 
 
@@ -157,7 +157,8 @@ def _new_ids(connection: sa.Connection, table: sa.Table, count: int) -> Sequence
     return range(last + 1, last + 1 + count)
 
 
-def _packed(vectors: Any, count: int, dim: int | None, what: str) -> list[bytes]:
+def packed(vectors: Any, count: int, dim: int | None, what: str) -> list[bytes]:
+    """Vectors [count, dim] as the catalog stores them. ValueError for others, not finite, or not of unit norm."""
     if vectors is None:
         if count:
             raise ValueError(f"{what} are missing; expected {count}")

@@ -40,7 +40,7 @@ from indexer.keywords import BY_FRAME, COLUMNS, KEYWORDS, Keyword, ValueKind
 from indexer.vector_sets import VECTOR_SETS, VectorKind, VectorSet
 from retrieval.types import SHORT_KEY_LETTERS
 
-SCHEMA_REVISION = "0006"
+SCHEMA_REVISION = "0007"
 """The migration that this code was written for. Kept here so that opening a current store needs no Alembic."""
 
 # A file name that is not UTF-8 reaches Python as lone surrogates, which no database accepts: they are stored as
@@ -203,6 +203,7 @@ labels = Table(
     Column("label", Text, nullable=False),
     Column("made_by", String(64), nullable=False, comment="digest of the model, the set's wording and the calibration"),
     Column("is_probability", Boolean, nullable=False, comment="calibrated; else a score"),
+    Column("former_model", JSON(none_as_null=True), comment="which model made it; empty for the store's present one"),
     UniqueConstraint("label_set", "label"),
 )
 
@@ -293,6 +294,20 @@ def of_frame(name: str) -> ColumnElement[Any]:
 
 
 VECTOR_TABLES: Mapping[VectorKind, VectorTable] = {kind: vector_table(each) for kind, each in VECTOR_SETS.items()}
+
+
+def _next_vectors(of_set: VectorSet) -> Table:
+    rows = of_set.tables[0]
+    return Table(
+        f"next_{rows}",
+        metadata,
+        Column("row_id", BigId, ForeignKey(f"{rows}.id", ondelete="CASCADE"), primary_key=True, autoincrement=False),
+        Column("vector", LargeBinary, nullable=False, comment="embed_dim x float16, little endian, unit norm"),
+    )
+
+
+NEXT_VECTORS: Mapping[VectorKind, Table] = {kind: _next_vectors(each) for kind, each in VECTOR_SETS.items()}
+"""While the model of a store is being changed: the vectors by the new model, as far as they are made."""
 
 
 def child_tables() -> list[Table]:

@@ -22,9 +22,11 @@ from indexer.catalog.frames import Frames
 from indexer.catalog.instances import Instances
 from indexer.catalog.labels import Labels
 from indexer.catalog.manifest import Manifest, write_settings
+from indexer.catalog.model_change import ModelChanges
 from indexer.catalog.reports import Reports
 from indexer.catalog.schema import files, frames, instances, reports, sentences
 from indexer.catalog.vectors import VectorSets
+from indexer.catalog.vectors_in_use import VectorsInUse
 from retrieval.errors import StoreError, StoreNotFound
 from retrieval.on_disk import make_private
 
@@ -53,15 +55,16 @@ class SqlCatalog:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._embed_dim: int | None = None
         self.manifest = Manifest(database)
+        self.vectors_in_use = VectorsInUse(database)
         self.vectors = VectorSets(database, lambda: self.embed_dim)
-        self.files = Files(database, lambda: self.embed_dim)
+        self.files = Files(database, lambda: self.embed_dim, self.vectors_in_use)
         self.claims = Claims(database)
         self.instances = Instances(database)
-        self.frames = Frames(database, self.vectors)
+        self.frames = Frames(database, self.vectors, self.vectors_in_use)
         self.reports = Reports(database)
-        self.labels = Labels(database)
+        self.labels = Labels(database, self.vectors_in_use)
+        self.model_changes = ModelChanges(database)
         self.checks = CatalogChecks(database)
 
     @classmethod
@@ -138,10 +141,8 @@ class SqlCatalog:
     @property
     def embed_dim(self) -> int | None:
         """The numbers per vector, from the model in the manifest. None before a model is set."""
-        if self._embed_dim is None:
-            model = self.manifest.get("model")
-            self._embed_dim = int(model["embed_dim"]) if model and "embed_dim" in model else None
-        return self._embed_dim
+        model = self.manifest.get("model")
+        return int(model["embed_dim"]) if model and "embed_dim" in model else None
 
     def state(self) -> Hashable:
         """Return a value that changes with every commit. Reading it is cheap."""

@@ -9,7 +9,7 @@ import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 from pydicom.dataset import Dataset
 
-from indexer.dicom.budget import Warn
+from indexer.dicom.budget import Warn, ignore
 from indexer.dicom.frame_attributes import with_frames
 from indexer.dicom.header import read_record
 from indexer.dicom.safe_read import open_dicom
@@ -68,6 +68,21 @@ class ReadFile:
 
 
 @dataclass(frozen=True)
+class FramesToRead:
+    """Frames of a file that is in the catalog; `content_hash` is of its bytes then, empty if that was not kept."""
+
+    where: Where
+    sop_instance_uid: str
+    frame_numbers: tuple[int, ...]
+    content_hash: str = ""
+
+
+@dataclass(frozen=True)
+class OtherContent:
+    """A file that does not hold any more what the catalog has of it."""
+
+
+@dataclass(frozen=True)
 class PictureRequest:
     """One frame of a file for people, or for a query: at most `longest` pixels along an edge, None for all."""
 
@@ -109,6 +124,22 @@ def read_file(file: FileToRead) -> ReadFile | SameBytes:
     record = replace(record, warnings=tuple(dict.fromkeys((*record.warnings, *notes))))
     found = tuple(sentences(record.report_text)) if record.kind == "report" else ()
     return ReadFile(record, numbers, pictures, found, content_hash or digest(where))
+
+
+def read_frames(request: FramesToRead) -> tuple[Uint8Image, ...] | OtherContent:
+    """The frames of a file that was indexed before, as the model of the settings sees them. Raises DicomError."""
+    if _settings is None:
+        raise ValueError("set_settings was not called in this worker")
+    where = fetched(request.where)
+    if request.content_hash and digest(where) != request.content_hash:
+        return OtherContent()
+    ds = open_dicom(where)
+    if not request.content_hash:
+        record = read_record(ds, _settings.pseudonym_key, keep_descriptions=False)
+        if record.sop_instance_uid != request.sop_instance_uid:
+            return OtherContent()
+    pixels = check_before_decoding(ds)
+    return tuple(_fitted(ds, number, pixels, ignore) for number in request.frame_numbers)
 
 
 def _fitted(ds: Dataset, number: int, pixels: Pixels | None, warn: Warn) -> Uint8Image:

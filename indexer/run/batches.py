@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from indexer.reading.files import FileToRead, ReadFile, SameBytes
-from indexer.records import FileStat, IndexedFile, Rejection
+from indexer.records import FileStat, IndexedFile, InstanceRecord, Rejection
+from retrieval.encoders.unread import unread
 from retrieval.errors import DicomError
 from retrieval.types import Encoder
 
 MOST_FILES = 512
+TOO_LONG = "a sentence of a report is longer than the model reads"  # a warning: words alone find its end
 
 
 @dataclass
@@ -69,6 +71,7 @@ def encoded(batch: Batch, encoder: Encoder) -> list[IndexedFile]:
     texts = list(dict.fromkeys(text for _, read in batch.read for text in read.sentences))
     image_vectors = encoder.encode_images(pictures)
     text_vectors = encoder.encode_text(texts)
+    too_long = {text for text, rest in zip(texts, unread(encoder, texts), strict=True) if rest}
     place = {text: i for i, text in enumerate(texts)}
     files, start = [], 0
     for stat, read in batch.read:
@@ -76,7 +79,7 @@ def encoded(batch: Batch, encoder: Encoder) -> list[IndexedFile]:
         files.append(
             IndexedFile(
                 stat=stat,
-                record=read.record,
+                record=_with_warning(read.record, too_long.intersection(read.sentences)),
                 frame_numbers=read.frame_numbers,
                 frame_vectors=image_vectors[start:end],
                 sentences=read.sentences,
@@ -86,3 +89,9 @@ def encoded(batch: Batch, encoder: Encoder) -> list[IndexedFile]:
         )
         start = end
     return files
+
+
+def _with_warning(record: InstanceRecord, too_long: Collection[str]) -> InstanceRecord:
+    if not too_long:
+        return record
+    return replace(record, warnings=(*record.warnings, TOO_LONG))

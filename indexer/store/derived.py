@@ -7,7 +7,7 @@ So opening an index, updating it or refreshing its file does not block searches 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Generic, TypeVar
 
@@ -69,7 +69,9 @@ class DerivedFiles:
         """
         where = CPU if device == "auto" else device
         open_index_of = self._indexes.setdefault((kind, where), _OpenIndex())
-        return open_index_of.get(self._catalog.state, lambda: self._opened(kind, where), self._caught_up)
+        return open_index_of.get(
+            self._catalog.state, lambda: self._opened(kind, where), lambda index: self._caught_up(index, kind, where)
+        )
 
     def reports(self) -> ReportIndex:
         """Return the BM25 index of the studies' reports in their current state."""
@@ -80,7 +82,8 @@ class DerivedFiles:
         from indexer.vectors.opening import IndexFile
 
         path = self._place.vectors_folder / VECTOR_SETS[kind].index_file
-        return IndexFile(path, int(self._place.model["embed_dim"]), kind, self._place.store_id)
+        whose = self._place.vectors_id  # first: a file that says so was made of these vectors, or of later ones
+        return IndexFile(path, int(self._place.model["embed_dim"]), kind, whose)
 
     def refresh(self) -> None:
         """Update the indexes and their files from the catalog.
@@ -110,11 +113,19 @@ class DerivedFiles:
 
     def rebuild(self) -> None:
         """Delete all derived files and build them from the catalog."""
+        self._remove(self._place.vectors_folder.glob("*"))  # the folder and its permissions stay
+        self.refresh()
+
+    def renew_indexes(self) -> None:
+        """Delete the index files of the former model and build those of the new one."""
+        self._remove(self._place.vectors_folder / each.index_file for each in VECTOR_SETS.values())
+        self.refresh()
+
+    def _remove(self, paths: Iterable[Path]) -> None:
         self.forget()
         with os_errors("the derived files"):
-            for path in self._place.vectors_folder.glob("*"):  # the folder and its permissions stay
+            for path in paths:
                 remove(path)
-        self.refresh()
 
     def leftovers(self) -> list[Path]:
         """Return the unfinished files of killed processes."""
@@ -140,8 +151,10 @@ class DerivedFiles:
             return None
         except StoreCorrupt as exc:
             return str(exc)
-        if index.store_id != self._place.store_id:
+        if index.store_id.partition("/")[0] != self._place.store_id:
             return "it belongs to another store"
+        if index.store_id != self._place.vectors_id:  # of a former model: it is replaced when it is opened, too
+            return None
         ids, wrong = index.ids, 0
         for start in range(0, len(ids), _COMPARED):
             found, vectors = self._catalog.vectors.vectors_of(ids[start : start + _COMPARED].tolist(), kind)
@@ -164,7 +177,9 @@ class DerivedFiles:
             move_to_gpu(index, device)
         return index
 
-    def _caught_up(self, index: StoreIndex) -> StoreIndex:
+    def _caught_up(self, index: StoreIndex, kind: VectorKind, device: str) -> StoreIndex:
+        if index.store_id != self._place.vectors_id:  # the model of the store was changed
+            return self._opened(kind, device)
         index.catch_up(self._catalog.vectors)
         return index
 

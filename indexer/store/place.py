@@ -65,11 +65,18 @@ class StorePlace:
         return _store_id(self.catalog)
 
     @property
+    def vectors_id(self) -> str:
+        """Which vectors the catalog holds: another text after each change of the model."""
+        return "/".join(filter(None, (self.store_id, self.catalog.vectors_in_use.now())))
+
+    @property
     def model(self) -> dict[str, Any]:
         """The description of the store's model, without its location. Raises StoreCorrupt if there is none."""
-        from retrieval.encoders.spec import is_description
+        from retrieval.encoders.spec import differing, is_description
 
-        spec = self._model or self.manifest.get("model")
+        spec = self.manifest.get("model")
+        if self._model is not None and isinstance(spec, dict) and not differing(spec, self._model):
+            spec = self._model
         if not is_description(spec):
             raise StoreCorrupt(
                 f"the manifest of {self.label} does not name a model", hint="Index the archive into a new store."
@@ -90,20 +97,22 @@ class StorePlace:
             ) from exc
 
     def require_model(self, spec_json: Mapping[str, Any]) -> None:
-        """Raise StoreIncompatible, naming both models, unless the store's vectors are of this model.
+        """Raise StoreIncompatible, naming both models, unless the vectors are of this model. Its name may differ.
 
-        Its name may differ.
-
-        A description that medlens 0.1.0 wrote is completed from this model, if the parts that it has are equal.
+        A description that medlens 0.1.0 wrote is completed from this model, if the parts that it has are equal. From
+        now on the catalog refuses vectors, and what was computed from them, if another process has changed the model.
         """
+        from retrieval.encoders.released import title_and_weights
         from retrieval.encoders.spec import differing, older
 
+        self.catalog.vectors_in_use.expect()
         unlike = differing(self.model, spec_json)
         if unlike:
             raise StoreIncompatible(
-                f"the store {self.label} belongs to the model {_model_name(self.model)}, not to "
-                f"{_model_name(spec_json)}; the models differ in {', '.join(unlike)}",
-                hint=f"Use --model {self.model.get('name')}, or use another --store for the other model.",
+                f"the store {self.label} belongs to the model {title_and_weights(self.model)}, not to "
+                f"{title_and_weights(spec_json)}; the models differ in {', '.join(unlike)}",
+                hint=f"Use --model {self.model.get('name')}, or use another --store for the other model. To give this "
+                f"store the other model: medlens reembed --model {spec_json.get('name')}",
             )
         if older(self.model) and not older(spec_json):
             self._complete_model(_json(spec_json))
@@ -383,10 +392,6 @@ def _store_id(catalog: SqlCatalog) -> str:
 def _default_local_dir(store_id: str) -> Path:
     base = os.environ.get("XDG_DATA_HOME")
     return (Path(base) if base else Path.home() / ".local" / "share") / "medlens" / "stores" / store_id
-
-
-def _model_name(spec: Mapping[str, Any]) -> str:
-    return f"{spec.get('name', '?')!r} (weights {str(spec.get('weights_sha256', '?'))[:12]})"
 
 
 def _json(value: Mapping[str, Any]) -> dict[str, Any]:

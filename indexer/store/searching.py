@@ -1,25 +1,25 @@
-"""Searches of a store: its model is loaded when something must be encoded, query images are read, their patients looked
-up.
-"""
+"""Searches of a store: its indexes and its model are opened, query images are read, their patients looked up."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from indexer.records import Origin
 from indexer.store.derived import CPU, DerivedFiles
+from indexer.store.former_labels import former_label_notes
+from indexer.store.own_model import StoreEncoder
 from indexer.store.place import StorePlace
 from indexer.store.slices import slice_position_cache, with_slice_positions
-from retrieval.errors import QueryError, StoreError
+from retrieval.errors import MedlensError, QueryError, StoreError, StoreIncompatible
 from retrieval.search.describe import (
     Neighbour,
     SentenceHit,
@@ -27,91 +27,16 @@ from retrieval.search.describe import (
     nearest_phrases,
     nearest_sentences,
 )
+from retrieval.search.long_texts import encode_whole
 from retrieval.search.query import ImagePart, Query, Ranker
 from retrieval.search.ranking import RankingStep
 from retrieval.search.refs import FrameRef, ShortRef, StoredRef, resolve
 from retrieval.search.searcher import Searcher
-from retrieval.types import Embedding, Embeddings, Encoder, SearchResults, Uint8Image, VectorIndex, is_picture
-
-if TYPE_CHECKING:
-    from retrieval.encoders.clip import ClipEncoder
-    from retrieval.encoders.model_source import ModelSource
-    from retrieval.encoders.numpy_text.encoder import LightEncoder
+from retrieval.types import Embedding, Encoder, SearchResults, Uint8Image, VectorIndex, is_picture
 
 log = logging.getLogger(__name__)
 
-
-class HasModel(Protocol):
-    """Something that belongs to a model, such as a store."""
-
-    @property
-    def model(self) -> dict[str, Any]: ...
-
-    def require_model(self, spec_json: Mapping[str, Any]) -> None: ...
-
-
-class StoreEncoder:
-    """The model of a store, loaded on first use; texts are encoded without torch where possible.
-
-    Implements `retrieval.types.Encoder`. `model` says where the model is; without it, the shipped models and the user's
-    own are searched. Loading raises WeightsNotFound if the model is not among these, and StoreIncompatible if a
-    different model is found.
-    """
-
-    def __init__(self, store: HasModel, model: str | None = None, device: str = "auto") -> None:
-        self._store = store
-        self._asked = (model, device)
-
-    @property
-    def name(self) -> str:
-        return str(self._store.model["name"])
-
-    @property
-    def embed_dim(self) -> int:
-        return int(self._store.model["embed_dim"])
-
-    @property
-    def device(self) -> str:
-        """The requested device."""
-        return self._asked[1]
-
-    def encode_images(self, images: Sequence[Uint8Image]) -> Embeddings:
-        return self._loaded.encode_images(images)
-
-    def encode_text(self, texts: Sequence[str]) -> Embeddings:
-        return self._loaded.encode_text(texts)
-
-    @property
-    def loaded(self) -> bool:
-        return "_loaded" in self.__dict__
-
-    def load(self) -> None:
-        """Load the model now. Raises StoreIncompatible if it is not the store's model."""
-        _ = self._loaded
-
-    @cached_property
-    def _loaded(self) -> Encoder:
-        return store_model(self._store, *self._asked)
-
-
-def store_model(store: HasModel, model: str | None, device: str) -> LightEncoder | ClipEncoder:
-    """Return the store's own model, or the requested one if it is the same. For texts, torch is avoided where possible.
-
-    Raises WeightsNotFound if its location is unknown, StoreIncompatible for another model.
-    """
-    from retrieval.encoders.numpy_text.encoder import encoder_from
-
-    encoder = encoder_from(model_source(store, model), device)
-    store.require_model(encoder.spec.to_json())
-    return encoder
-
-
-def model_source(store: HasModel, model: str | None) -> ModelSource:
-    """Return where the requested model is, or the store's own. A location that a store names is never used."""
-    from retrieval.encoders.known_models import find_model
-    from retrieval.encoders.model_source import resolve_model
-
-    return resolve_model(model) if model else find_model(store.model)
+Answer = TypeVar("Answer")
 
 
 class StoreSearch:
@@ -123,11 +48,17 @@ class StoreSearch:
         self._catalog = place.catalog
         self._slices = slice_position_cache(place.catalog)
         self._encoders: dict[str, StoreEncoder] = {}  # by the requested device
+        self._opened_with = place.vectors_id
 
     def search(
         self, query: Query, encoder: Encoder | None, device: str | None, steps: Sequence[RankingStep]
     ) -> SearchResults:
         """See `Store.search`."""
+        return self._of_one_model(encoder, lambda: self._search(query, encoder, device, steps))
+
+    def _search(
+        self, query: Query, encoder: Encoder | None, device: str | None, steps: Sequence[RankingStep]
+    ) -> SearchResults:
         encoder, device = self._placed(encoder, device)
         needs_pictures = query.ranker is not Ranker.TEXT or query.exclude_same_patient
         opened = self._shown(query.images) if needs_pictures else []
@@ -138,7 +69,8 @@ class StoreSearch:
         searcher = Searcher(encoder, frames, self._catalog.frames, reports)
         pictures = [what for what, _ in opened]
         results = searcher.search(query, pictures=pictures, excluded_patients=excluded, steps=steps)
-        results = replace(results, notes=(*self._filter_notes(query, results), *results.notes))
+        of_filter = (*self._filter_notes(query, results), *former_label_notes(self._catalog, query.where))
+        results = replace(results, notes=(*of_filter, *results.notes))
         return with_slice_positions(results, self._catalog, self._slices)
 
     def _filter_notes(self, query: Query, results: SearchResults) -> tuple[str, ...]:
@@ -161,6 +93,20 @@ class StoreSearch:
         """See `Store.describe`."""
         if borrow < 0:
             raise QueryError(f"borrow is {borrow}; expected a whole number of 0 or more")
+        return self._of_one_model(
+            encoder, lambda: self._describe(image, encoder, device, k=k, phrases=phrases, borrow=borrow)
+        )
+
+    def _describe(
+        self,
+        image: Path | StoredRef | ImagePart,
+        encoder: Encoder | None,
+        device: str | None,
+        *,
+        k: int,
+        phrases: Sequence[str],
+        borrow: int,
+    ) -> tuple[SentenceHit, ...]:
         encoder, device = self._placed(encoder, device)
         index = self._derived.index("sentence", device)
         if not phrases and not len(index):
@@ -171,13 +117,47 @@ class StoreSearch:
         [(shown, origin)] = self._shown([image if isinstance(image, ImagePart) else ImagePart(image)])
         vector = encoder.encode_images([shown])[0] if is_picture(shown) else shown.astype(np.float32, copy=False)
         if phrases:
-            return nearest_phrases(vector, k, phrases, encoder.encode_text(phrases))
+            vectors, notes = encode_whole(encoder, phrases)
+            for note in notes:
+                log.warning("%s", note)
+            return nearest_phrases(vector, k, phrases, vectors)
         known, patient = origin.study_instance_uid, origin.patient_pseudonym
         found = nearest_sentences(vector, k, index, self._catalog.reports, study=known, patient=patient)
         if not borrow:
             return found
         neighbours = self._neighbours(self._derived.index("frame", device), vector, known, borrow)
         return found + borrowed_sentences(vector, neighbours, index, self._catalog.reports, patient=patient)
+
+    def _of_one_model(self, encoder: Encoder | None, ask: Callable[[], Answer]) -> Answer:
+        """What `ask` answers by vectors of one model: if that is changed meanwhile, it is asked again."""
+        while True:
+            before = self._place.vectors_id
+            if before != self._opened_with:
+                self._follow(encoder)
+            try:
+                answer = ask()
+            except (MedlensError, ValueError):  # a ValueError: vectors of two sizes
+                if before == self._place.vectors_id:
+                    raise
+            else:
+                if before == self._place.vectors_id:
+                    return answer
+
+    def _follow(self, encoder: Encoder | None) -> None:
+        """The store's model was changed: its own encoders are loaded anew. StoreIncompatible for a caller's encoder
+        that is of another model, or does not say of which."""
+        for own in list(self._encoders.values()):
+            own.follow()
+        if isinstance(encoder, StoreEncoder):
+            encoder.follow()
+        elif encoder is not None:
+            spec = getattr(encoder, "spec", None)
+            if spec is None:
+                raise StoreIncompatible(
+                    f"the model of the store {self._place.label} was changed while it was open",
+                    hint="Open the store again, with an encoder of its new model.",
+                )
+            self._place.require_model(spec.to_json())
 
     def _placed(self, encoder: Encoder | None, device: str | None) -> tuple[Encoder, str]:
         """The encoder, by default the store's own, and the device of the index, by default that of the encoder."""

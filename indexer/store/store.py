@@ -128,6 +128,12 @@ class Store:
         """Raise StoreIncompatible unless the store's vectors are of this model. See `StorePlace.require_model`."""
         self.place.require_model(spec_json)
 
+    def notes_on(self, where: SearchFilter) -> tuple[str, ...]:
+        """What is to be said of a filter's answers: see `former_label_notes`."""
+        from indexer.store.former_labels import former_label_notes
+
+        return former_label_notes(self.catalog, where)
+
     @property
     def pseudonym_key(self) -> bytes:
         """The key, 32 bytes. Raises StoreError if it is missing, StoreIncompatible if it belongs to another store."""

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from indexer.reading.files import PictureRequest
-from indexer.store.searching import store_model
+from indexer.store.own_model import store_model
 from indexer.store.store import Store
 from indexer.tasks.encoding import encode_all_pictures
 from retrieval.encoders.clip import ClipEncoder
@@ -79,11 +79,21 @@ def calibrate_files(
 def stored_calibration(store: Store, labels: LabelSet) -> Calibration | None:
     """Return the store's calibration of a label set with its current prompts.
 
-    None, with a warning, if there is only one for other prompts. Raises CalibrationError for one that can't be read.
+    None, with a warning, if there is only one for other prompts, or for a model that the store had before. Raises
+    CalibrationError for one that can't be read.
     """
     values = store.manifest.get(_manifest_key(labels))
     if values is not None:
-        return calibration_from(values, f"the calibration of {labels.name!r} in the store")
+        kept = calibration_from(values, f"the calibration of {labels.name!r} in the store")
+        if kept.is_for(store.model):
+            return kept
+        log.warning(
+            "the store's calibration of %r is for its former model %s; what follows are scores, not probabilities. Run "
+            "`medlens calibrate` again",
+            labels.name,
+            kept.model,
+        )
+        return None
     for key in store.manifest:
         if not key.startswith(_MANIFEST_KEY):
             continue

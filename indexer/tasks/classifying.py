@@ -11,7 +11,7 @@ from indexer.catalog.frames import FrameBatch
 from indexer.catalog.labels import SavedSet
 from indexer.reading.files import PictureRequest
 from indexer.sources.folders import iter_files
-from indexer.store.searching import store_model
+from indexer.store.own_model import store_model
 from indexer.store.store import Store
 from indexer.tasks.calibrating import stored_calibration
 from indexer.tasks.encoding import encode_pictures

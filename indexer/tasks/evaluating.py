@@ -15,7 +15,7 @@ import numpy.typing as npt
 from indexer.output_formats import html_page, json_document
 from indexer.outputs import Output, require_folder, require_outputs
 from indexer.reading.files import PictureRequest
-from indexer.store.searching import model_source
+from indexer.store.own_model import model_source
 from indexer.store.store import Store
 from indexer.tasks.calibrating import stored_calibration
 from indexer.tasks.encoding import encode_all_pictures

@@ -11,8 +11,8 @@ from indexer.records import IndexReport
 from indexer.run.options import IndexOptions, OnProgress, Shard
 from indexer.run.pipeline import index_archive
 from indexer.sources.folders import Folder, iter_files
+from indexer.store.own_model import model_source
 from indexer.store.place import group_id, require_group
-from indexer.store.searching import model_source
 from indexer.store.store import Store, is_url
 from retrieval.encoders.clip import ClipEncoder
 from retrieval.encoders.known_models import try_to_remember

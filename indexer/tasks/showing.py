@@ -23,6 +23,7 @@ class FrameFacts:
     - `frame_numbers`: the indexed frames of its instance, ascending.
     - `report`: the text of its study's reports, empty if there is none.
     - `labels`: saved labels, by label set, each with its value from 0 to 1.
+    - `former_labels`: of those sets that a model made which the store had before, the model's name.
     """
 
     key: FrameKey
@@ -30,6 +31,7 @@ class FrameFacts:
     frame_numbers: tuple[int, ...]
     report: str
     labels: Mapping[str, Mapping[str, float]]
+    former_labels: Mapping[str, str]
 
     @property
     def where(self) -> Where:
@@ -47,13 +49,15 @@ def show(store: Store, ref: str | StoredRef | FrameKey) -> FrameFacts:
     found = frames.find(key)
     _, attributes = frames.get([found.id])[found.id]
     place = slice_positions(store.catalog.instances.slices_of([found.lineage.series])).get(key.sop_instance_uid)
+    labels = store.catalog.labels.of_frame(found.id)
     of_stack = {"slice": place.number if place else None, "slices": place.total if place else None}
     return FrameFacts(
         key,
         {**attributes, **of_stack},
         tuple(other.frame_number for other in frames.frames_of_instance(key.sop_instance_uid)),
         store.catalog.reports.text_of(found.lineage.study),
-        store.catalog.labels.of_frame(found.id),
+        labels,
+        store.catalog.labels.former_models((label_set, label) for label_set, its in labels.items() for label in its),
     )
 
 

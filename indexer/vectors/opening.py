@@ -138,7 +138,9 @@ def _caught_up(file: IndexFile, catalog: VectorSource) -> tuple[CatalogIndex, In
                 return index, caught
             why = f"the index file {file.path.name} does not match the current state of the catalog"
         else:
-            why = f"the index file {file.path.name} belongs to another store"
+            same = index.store_id.partition("/")[0] == file.store_id.partition("/")[0]
+            whose = "a model that the store had before" if same else "another store"
+            why = f"the index file {file.path.name} belongs to {whose}"
     except FileNotFoundError:
         return _from_nothing(file, catalog)
     except Outdated as exc:

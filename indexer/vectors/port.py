@@ -19,6 +19,11 @@ class StoreIndex(VectorIndex, Protocol):
     """An index that is derived from the catalog, is updated from it, and can be compared with it."""
 
     @property
+    def store_id(self) -> str:
+        """Whose vectors these are: `StorePlace.vectors_id` when they were read."""
+        ...
+
+    @property
     def ids(self) -> Ids:
         """Ascending ids of all vectors [n]."""
         ...

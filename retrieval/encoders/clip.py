@@ -20,6 +20,7 @@ from retrieval.encoders.spec import EncoderSpec
 from retrieval.encoders.tokenizing import tokenizer_errors
 from retrieval.encoders.torch_model import open_model, require_known
 from retrieval.encoders.unit import unit
+from retrieval.encoders.unread import words_unread
 from retrieval.errors import EncoderError
 from retrieval.types import Embeddings, Uint8Image
 
@@ -176,6 +177,16 @@ class ClipEncoder:
         out = np.empty(found.shape, np.float32)
         out[order.numpy()] = found.numpy()
         return unit(out, "text")
+
+    def unread(self, texts: Sequence[str]) -> list[str]:
+        """Of each text the words that `encode_text` does not read: those behind the model's context."""
+
+        def token_ids(text: str) -> list[int]:
+            ids: list[int] = self._tokenizer([text])[0].tolist()
+            return ids
+
+        length = len(token_ids(""))
+        return [words_unread(text, token_ids, length) for text in texts]
 
 
 def _padding_that_may_go(model: Any) -> int | None:

@@ -21,6 +21,7 @@ from typing import Any
 from retrieval.bounded import read_json
 from retrieval.encoders.model_parts import spec_of
 from retrieval.encoders.model_source import ModelSource, resolve_model, shipped_models
+from retrieval.encoders.released import title
 from retrieval.encoders.spec import EncoderSpec, differing, older
 from retrieval.errors import EncoderError, WeightsNotFound
 from retrieval.on_disk import written_whole
@@ -112,7 +113,7 @@ def find_model(model: Mapping[str, Any]) -> ModelSource:
     weights = str(model.get("weights_sha256", "?"))[:12]
     which = f"weights {weights}" if older(model) else f"fingerprint {str(model.get('fingerprint', '?'))[:12]}"
     raise WeightsNotFound(
-        f"the model {str(model.get('name', '?'))[:100]!r} ({which}) is not known on this machine: it is not a "
+        f"the model {title(model)!r} ({which}) is not known on this machine: it is not a "
         "shipped model, and a store does not name the location of its model",
         hint="If you have the model, run `medlens models add PLACE` once: a folder, hf-hub:ORG/REPO or "
         "ARCHITECTURE@CHECKPOINT. Or use --model PLACE.",

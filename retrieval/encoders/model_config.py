@@ -13,6 +13,7 @@ from typing import Any
 from retrieval.bounded import read_json
 from retrieval.encoders import config_rules as rules
 from retrieval.encoders.config_rules import NEEDED, Rule
+from retrieval.encoders.one_tower import require_both_configured
 from retrieval.encoders.preprocess import Preprocess
 from retrieval.encoders.spec import profile_from_json
 from retrieval.errors import EncoderError
@@ -103,6 +104,7 @@ def config_from(values: Mapping[str, Any], model: str) -> ModelConfig:
 
     Only what is in the tables is kept of `model_cfg`; other keys beside it are nobody's and are left.
     """
+    require_both_configured(values["model_cfg"], model)
     cfg = checked(values["model_cfg"], rules.MODEL, model, "model_cfg")
     vision = checked(cfg["vision_cfg"], rules.VISION_OWN | rules.VISION_TIMM, model, "vision_cfg")
     foreign = bool(cfg["text_cfg"].get("hf_model_name"))

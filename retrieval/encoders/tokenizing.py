@@ -2,7 +2,7 @@
 
 open_clip's own take time by the square of a text's length for runs of combining marks (ftfy normalizes them) and for
 long words (byte pairs are joined by going over the whole word for each pair). Label files and reports may hold either.
-`tokenizers` raises plain `Exception`, and its panics are no Exception at all.
+`tokenizers` raises plain `Exception`, and its panics are not even that.
 """
 
 from __future__ import annotations

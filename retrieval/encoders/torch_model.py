@@ -16,6 +16,7 @@ from typing import Any
 from retrieval.encoders.model_config import ModelConfig
 from retrieval.encoders.model_parts import ModelParts, model_parts
 from retrieval.encoders.model_source import ModelSource, load_error
+from retrieval.encoders.one_tower import require_both_in
 from retrieval.encoders.spec import EncoderSpec
 from retrieval.encoders.tensors import BFLOAT16, Tensor, UnusableWeights
 from retrieval.encoders.text_files import staged
@@ -124,11 +125,12 @@ def as_state(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
 
 
 def _require_room(parts: ModelParts, tensors: Mapping[str, Tensor], build: Callable[[], Any]) -> None:
-    """EncoderError for a model of many more numbers than its weights have."""
+    """EncoderError for a model of many more numbers than its weights have, and for the weights of one tower alone."""
     import torch
 
     if not tensors:
         raise UnusableWeights(f"{parts.weights.name} holds no tensors")
+    require_both_in(tensors, parts.source.name)
     try:
         with torch.device("meta"):
             empty = build()

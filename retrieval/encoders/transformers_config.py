@@ -15,6 +15,7 @@ from retrieval.bounded import read_json
 from retrieval.encoders import transformers_rules as rules
 from retrieval.encoders.config_rules import MOST_PLACES, Rule
 from retrieval.encoders.model_config import MOST_CONFIG, checked, counting, medlens_part, refusal
+from retrieval.encoders.one_tower import of_one_tower
 from retrieval.encoders.preprocess import Preprocess
 from retrieval.errors import EncoderError
 from retrieval.types import RenderProfile
@@ -138,17 +139,14 @@ def _unknown_family(seen: Any, model: str) -> EncoderError:
     hints = {
         "siglip2": "It takes images of any shape (NaFlex). Take the same model in a fixed resolution, such as "
         "google/siglip2-base-patch16-224, whose model_type is siglip.",
-        "clip_vision_model": "It has an image tower and no text tower. Name the folder of the whole model.",
-        "clip_text_model": "It has a text tower and no image tower. Name the folder of the whole model.",
-        "siglip_vision_model": "It has an image tower and no text tower. Name the folder of the whole model.",
     }
+    hint = (hints.get(seen) or of_one_tower(seen)) if isinstance(seen, str) else ""
     shown = repr(seen) if len(repr(seen)) < 80 else "something else"
     return EncoderError(
         f"the model {model!r} can't be loaded: config.json says model_type {shown}; of transformers' dual encoders, "
         f"medlens loads {known}",
-        hint=hints.get(seen, "")
-        if isinstance(seen, str) and seen in hints
-        else "An open_clip export of the model (open_clip_config.json and its weights) loads too, if there is one.",
+        hint=hint
+        or "An open_clip export of the model (open_clip_config.json and its weights) loads too, if there is one.",
     )
 
 

@@ -14,6 +14,7 @@ from types import MappingProxyType
 import numpy as np
 import numpy.typing as npt
 
+from retrieval.encoders.unread import shown, unread
 from retrieval.errors import EvaluationError, NonFiniteEmbedding
 from retrieval.evaluation.label_sets import ScaledEncoder, ZeroShot, judge_labels
 from retrieval.evaluation.retrieval import (
@@ -134,6 +135,7 @@ def evaluate(
         zero_shot.append(found)
         progress("evaluating", steps - len(label_sets) + len(zero_shot), steps)
     wordings = judge_wordings(rows, images, vectors.of, resamples=options.resamples, seed=options.seed)
+    notes += vectors.notes()
     return Evaluation(encoder.name, rows, options, results, zero_shot, wordings, notes)
 
 
@@ -159,14 +161,25 @@ class TextVectors:
     def __init__(self, encoder: Encoder, known: Mapping[str, npt.NDArray[np.float32]]) -> None:
         self._encoder = encoder
         self._known = dict(known)
+        self._unread: list[str] = []  # the words of each text that is too long
 
     def of(self, texts: Sequence[str]) -> Embeddings:
         new = [text for text in dict.fromkeys(texts) if text not in self._known]
         if new:
             found = self._encoder.encode_text(new)
+            self._unread += filter(None, unread(self._encoder, new))
             _require_finite(found, self._encoder.name, "texts")
             self._known.update(zip(new, found, strict=True))
         return np.stack([self._known[text] for text in texts])
+
+    def notes(self) -> list[str]:
+        """What is to be said of texts that the model did not read to their end."""
+        if not self._unread:
+            return []
+        return [
+            f"{len(self._unread)} texts are longer than {self._encoder.name} reads: of the first it did not read "
+            f"{shown(self._unread[0])}"
+        ]
 
 
 def _both_ways(

@@ -16,6 +16,7 @@ from retrieval.search.bm25 import ReportIndex
 from retrieval.search.hybrid import SAMPLE, HybridRanking, ReportScores, TextRanking, UsualScores, with_reports
 from retrieval.search.interpret import frames_of_other_side, reading_of, separate_negations
 from retrieval.search.levels import answers
+from retrieval.search.long_texts import encode_whole
 from retrieval.search.preferring import PENALTY, PreferringRanking
 from retrieval.search.query import Fusion, ImagePart, Pooling, Query, Ranker, TextPart
 from retrieval.search.ranking import Ranking, RankingStep, ReciprocalRanks, cancelled, dense_ranking
@@ -76,7 +77,9 @@ class Searcher:
         allowed, notes = self._of_the_side(side, self._allowed(query.where, excluded_patients))
         searched = None if allowed is None else len(allowed.ids)  # raises for an invalid filter
         ranker, found = self._ranker(query)
-        ranking = self._ranking(query, ranker, found, allowed, pictures, terms)
+        vectors, unread = (None, ()) if ranker is Ranker.TEXT else self._encoded(query, pictures)
+        notes += unread
+        ranking = self._ranking(query, found, allowed, vectors, terms)
         for step in steps:
             ranking = step(ranking, query)
         page = answers(query, ranking, self.catalog, allowed)
@@ -170,15 +173,16 @@ class Searcher:
     def _ranking(
         self,
         query: Query,
-        ranker: Ranker,
         found: ReportScores | None,
         allowed: RowFilter | None,
-        pictures: Sequence[Uint8Image | Embedding] | None,
+        vectors: Embeddings | None,
         terms: HeaderTerms,
     ) -> Ranking:
-        if ranker is Ranker.TEXT and found is not None:
+        """The ranking by the parts' `vectors` and by the reports; by the reports alone without vectors."""
+        if vectors is None:
+            if found is None:
+                raise ValueError("a ranking needs vectors or reports")
             return TextRanking(found, self.catalog, allowed)
-        vectors = self._encoded(query, pictures)
         halves = None if query.fusion is Fusion.RRF or query.pooling is Pooling.LATE else self._halves(terms, allowed)
         if found is None and halves is None:
             return dense_ranking(query, vectors, self.index, allowed)
@@ -204,14 +208,19 @@ class Searcher:
         agreeing = before.excluding(*(self._passing(where) for where in terms.contradictions))
         return None if len(agreeing.ids) == len(before.ids) else (agreeing, before.excluding(agreeing))
 
-    def _encoded(self, query: Query, pictures: Sequence[Uint8Image | Embedding] | None) -> Embeddings:
-        """[parts, D], in the order of the parts."""
-        texts = self.encoder.encode_text([part.text for part in query.texts]) if query.texts else ()
+    def _encoded(
+        self, query: Query, pictures: Sequence[Uint8Image | Embedding] | None
+    ) -> tuple[Embeddings, tuple[str, ...]]:
+        """[parts, D], in the order of the parts, and the notes of `encode_whole`."""
+        texts, notes = encode_whole(self.encoder, [part.text for part in query.texts]) if query.texts else ((), ())
         shown = [_pixels(part) for part in query.images] if pictures is None else pictures
         pixels = [picture for picture in shown if is_picture(picture)]
         encoded = iter(self.encoder.encode_images(pixels) if pixels else ())
         given, seen = iter(texts), iter([next(encoded) if is_picture(picture) else picture for picture in shown])
-        return np.stack([next(given) if isinstance(part, TextPart) else next(seen) for part in query.parts])
+        vectors: Embeddings = np.stack(
+            [next(given) if isinstance(part, TextPart) else next(seen) for part in query.parts]
+        )
+        return vectors, notes
 
 
 def _pixels(part: ImagePart) -> Uint8Image:

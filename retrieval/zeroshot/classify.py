@@ -9,6 +9,7 @@ labels; it does not say whether any of them is right. The score of a finding sor
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,8 +17,11 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from retrieval.encoders.unread import shown, unread
 from retrieval.types import Embeddings, Encoder
 from retrieval.zeroshot.labels import LabelSet
+
+log = logging.getLogger(__name__)
 
 Floats = npt.NDArray[np.float32]
 
@@ -47,6 +51,7 @@ class ZeroShotClassifier:
         encoded = encoder.encode_text(
             [text for group in prompts for text in group]
         )  # one call: a model runs in batches
+        _warn_of_unread(labels, encoder)
         ends = np.cumsum([len(group) for group in prompts])[:-1]
         vectors = np.stack([ensemble(part) for part in np.split(encoded, ends)])
         self.label_vectors: Embeddings = vectors[: len(labels.labels)]  # [labels, embed_dim], unit norm
@@ -95,3 +100,17 @@ def ensemble(prompt_vectors: Embeddings | Sequence[npt.NDArray[np.float32]]) -> 
     mean = np.asarray(prompt_vectors, np.float32).mean(axis=0)
     vector: npt.NDArray[np.float32] = mean / np.linalg.norm(mean)
     return vector
+
+
+def _warn_of_unread(labels: LabelSet, encoder: Encoder) -> None:
+    """Say which words of a label's prompts the model does not read."""
+    for label in labels.labels:
+        prompts = (*label.prompts, *(label.absent_prompts if labels.independent else ()))
+        for words in filter(None, unread(encoder, prompts)):
+            log.warning(
+                "a prompt of the label %r in %r is longer than %s reads: it did not read %s",
+                label.name,
+                labels.name,
+                encoder.name,
+                shown(words),
+            )

@@ -20,7 +20,7 @@ def as_command(arguments: Sequence[str], folder: Path, pace_s: float = 0.0) -> t
     from cli.medlens_app import main
     from indexer.reading import pictures
     from indexer.run import batches, pipeline
-    from indexer.store import place, searching
+    from indexer.store import own_model, place
     from indexer.tasks import classifying, indexing
     from retrieval.encoders.clip import ClipEncoder
 
@@ -32,7 +32,7 @@ def as_command(arguments: Sequence[str], folder: Path, pace_s: float = 0.0) -> t
     ClipEncoder.from_source = lambda *_: encoder
     indexing.resolve_model = indexing.model_source = classifying.resolve_model = lambda *_: None
     indexing.try_to_remember = lambda *_: None
-    searching.store_model = classifying.store_model = lambda *_: encoder
+    own_model.store_model = classifying.store_model = lambda *_: encoder
     said, answered = folder / "said", folder / "answered"
     with said.open("wb") as err, answered.open("wb") as out:
         os.dup2(err.fileno(), 2)

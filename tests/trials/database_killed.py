@@ -173,7 +173,7 @@ def _command(arguments: Sequence[str], home: Path) -> tuple[int, str, str]:
 
 def _faults_of(code: int, said: str) -> list[str]:
     """Of how it ended: well, or with 1 and one line of what happened and one of what to do."""
-    lines = lines_said(said)
+    lines = [line for line in lines_said(said) if not line.startswith("searched for: ")]
     if code == 0 and not lines:
         return []
     errors = [line for line in lines if line.startswith("medlens: ")]

@@ -1,4 +1,4 @@
-"""What is killed: seven jobs on a small store, each with what it finds, how it is run, and what can be seen of a store.
+"""What is killed: eight jobs on a small store, each with what it finds, how it is run, and what can be seen of a store.
 
 All of it runs in children (see `killing`), so that a job may replace what it wants for itself.
 """
@@ -23,9 +23,10 @@ import yaml
 from fake_encoder import FakeEncoder
 
 from indexer.catalog.processes import Process
-from indexer.run import batches, pipeline
+from indexer.run import batches, pipeline, reembedding
 from indexer.run.options import IndexOptions
 from indexer.run.pipeline import index_archive
+from indexer.run.reembedding import change_model
 from indexer.store import place
 from indexer.store.store import Store
 from indexer.tasks.backing_up import backup
@@ -59,10 +60,25 @@ class Encoder(FakeEncoder):
         super().__init__()
         self._pace_s = pace_s
 
+    def unread(self, texts: Sequence[str]) -> list[str]:
+        """Every text is read to its end."""
+        return [""] * len(texts)
+
     def encode_images(self, images: Sequence[Any]) -> Embeddings:
         time.sleep(self._pace_s * len(images))
         alone = [super(Encoder, self).encode_images([image]) for image in images]
         return np.concatenate([np.zeros((0, self.embed_dim), np.float32), *alone])
+
+
+class NextEncoder(Encoder):
+    """The model that a store is changed to: other pictures and other texts are near to each other."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        FakeEncoder.__init__(self, "next", seed=3)
+
+    def encode_text(self, texts: Sequence[str]) -> Embeddings:
+        return super().encode_text([f"{text}, next" for text in texts])
 
 
 class ReadHere:
@@ -279,13 +295,28 @@ def _migrate(inputs: Path, folder: Path) -> None:
     Store.upgrade(folder / "store")
 
 
+def _reembed(inputs: Path, folder: Path) -> None:
+    """Change the model, encoding only what an earlier run has not."""
+    reembedding.GuardedPool = ReadHere  # type: ignore[assignment,misc]
+    place.uuid.uuid4 = lambda: uuid.UUID(int=5)
+    encoder = NextEncoder()
+    with Store.open(folder / "store") as store:
+        had, changed = store.catalog.model_changes.made(), store.model["name"] == "next"
+        report = change_model(store, encoder, workers=1)
+        missing = 0 if changed else had.all_frames - had.frames
+        if not report.switched or (report.frames, encoder.images_encoded) != (missing, missing):
+            raise RuntimeError(f"{missing} frames were missing: {encoder.images_encoded} encoded, {report}")
+
+
 @dataclass(frozen=True)
 class Case:
-    """A job on what it finds. `whole`: it is one transaction, so that there is nothing between before and after."""
+    """A job on what it finds. `whole`: it is one transaction, so that there is nothing between before and after.
+    `answering`: whatever is between, searches answer as before."""
 
     find: Callable[[Path, Path], None]
     run: Callable[[Path, Path], None]
     whole: bool = True
+    answering: bool = False
 
 
 def _repair(*kinds: str) -> Case:
@@ -316,6 +347,10 @@ JOBS: Mapping[str, Mapping[str, Case]] = {
         ),
     },
     "repair": {**{kind: _repair(kind) for kind in _DAMAGE}, "all of these": _repair(*_DAMAGE)},
+    "reembed": {
+        "a store": Case(with_base, _reembed, whole=False, answering=True),
+        "a compressed index": Case(_compressed, _reembed, whole=False, answering=True),
+    },
     "migrate": {"a store of 0.1.0": Case(with_old, _migrate)},
 }
 

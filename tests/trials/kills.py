@@ -120,6 +120,7 @@ TRIALS_OF_JOBS = [
         "import": "`import`",
         "label": "`classify --save`",
         "repair": "`verify --repair`",
+        "reembed": "`reembed` (the former model answers between)",
         "migrate": "`migrate` of a store of 0.1.0",
     }.items()
 ]
@@ -228,7 +229,7 @@ def _kill(
         return outcome
     seen, end = afterwards.value
     outcome.state = run.state(seen)
-    outcome.faults += _faults_of(seen, outcome.state, run)
+    outcome.faults += _faults_of(seen, outcome.state, run, case.answering)
     if end != run.after:
         outcome.faults.append(
             f"after the next run: other rows in {run.after.differing(end)}, kinds {end.kinds}, "
@@ -256,12 +257,12 @@ def _run_to_step(fatal: int, case: Case, inputs: Path, folder: Path) -> None:
     case.run(inputs, folder)
 
 
-def _faults_of(seen: Seen, state: str, run: Uninterrupted) -> list[str]:
+def _faults_of(seen: Seen, state: str, run: Uninterrupted, answering: bool) -> list[str]:
     """Of a store as a kill has left it."""
     faults = []
     if not state:
         faults.append(f"neither before ({run.before.differing(seen)}) nor after ({run.after.differing(seen)})")
-    like = {"before": run.before, "after": run.after}.get(state)
+    like = {"before": run.before, "after": run.after, "between": run.before if answering else None}.get(state)
     if like is not None and seen.answers != like.answers:
         faults.append(f"searches answer otherwise than {state}")
     if wrong := set(seen.unsound) - {*run.before.unsound, "dead workers", "leftovers"}:

@@ -25,6 +25,7 @@ from retrieval.encoders.numpy_text.towers import BertTower, CausalTower, TextTow
 from retrieval.encoders.tokenizing import tokenizer_errors
 from retrieval.encoders.transformers_config import TransformersConfig
 from retrieval.encoders.unit import unit
+from retrieval.encoders.unread import words_unread
 from retrieval.errors import EncoderError, WeightsNotFound
 from retrieval.types import Embeddings, Uint8Image
 
@@ -108,6 +109,10 @@ class LightEncoder:
         with _one_thread() if sum(map(len, ids)) <= FEW_TOKENS else nullcontext():
             parts = [self._tower(ids[i : i + TEXT_BATCH], self._tokens.pad) for i in range(0, len(ids), TEXT_BATCH)]
         return unit(np.concatenate(parts), "text")
+
+    def unread(self, texts: Sequence[str]) -> list[str]:
+        """Of each text the words that `encode_text` does not read: those behind the model's context."""
+        return [words_unread(text, lambda t: self._tokens([t])[0], self._tokens.context_length) for text in texts]
 
     def encode_images(self, images: Sequence[Uint8Image]) -> Embeddings:
         """As `ClipEncoder.encode_images`, which is loaded by the first call. Raises what `ClipEncoder.load` raises."""

@@ -32,6 +32,7 @@ class Tokens(Protocol):
 
     pad: int
     vocabulary: int
+    context_length: int
 
     def __call__(self, texts: Sequence[str]) -> list[TokenIds]: ...
 
@@ -63,6 +64,7 @@ class WordPieces:
             raise NeedsTorch(f"its tokenizer.json can't be read: {' '.join(str(exc).split())[:200]}") from exc
         self._tokenizer.no_padding()
         self._tokenizer.enable_truncation(context_length)
+        self.context_length = context_length
         pad, start, end = (
             self._tokenizer.token_to_id(_content(settings.get(f"{name}_token", f"[{name.upper()}]")))
             for name in ("pad", "cls", "sep")
@@ -95,7 +97,7 @@ class BytePairs:
             lines = gzip.decompress(path.read_bytes()).decode("utf-8").split("\n")[1 : _MERGES + 1]
         except OSError as exc:
             raise NeedsTorch(f"open_clip's vocabulary can't be read: {exc.strerror or exc}") from exc
-        self._context_length = context_length
+        self.context_length = context_length
         self._ranks = {line: rank for rank, line in enumerate(lines)}
         letters = _byte_letters()
         self._letters = dict(zip(range(256), letters, strict=True))
@@ -118,7 +120,7 @@ class BytePairs:
         out = []
         for text in texts:
             ids = [number for word in self._words.findall(cleaned(text).lower()) for number in self._pieces(word)]
-            out.append([start, *ids[: self._context_length - 2], end])
+            out.append([start, *ids[: self.context_length - 2], end])
         return out
 
     def _pieces(self, word: str) -> TokenIds:
