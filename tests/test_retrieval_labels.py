@@ -101,6 +101,13 @@ def test_a_bad_file_is_refused_with_what_is_wrong(tmp_path: Path, text: str, sai
     assert caught.value.hint
 
 
+def test_invalid_labels_are_not_reported_as_missing_too(tmp_path: Path) -> None:
+    text = "name: s\nlabels:\n  - {name: CT, prompts: [a], absnt: [b]}\n  - {name: MR, prompts: [a], absnt: [b]}\n"
+    with pytest.raises(LabelSetError) as caught:
+        load_labels(written(tmp_path, text))
+    assert str(caught.value) == "set.yaml: labels.0.absnt: unknown key; labels.1.absnt: unknown key"
+
+
 def test_bytes_that_are_no_text(tmp_path: Path) -> None:
     (tmp_path / "set.yaml").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(LabelSetError, match="not valid YAML"):

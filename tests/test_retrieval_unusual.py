@@ -52,7 +52,7 @@ def test_a_search_says_that_nothing_fits() -> None:
     world = World(3, reports=REPORTS)
     nonsense = world.search(Query("asdf qwer zxcv"))
     assert not nonsense.good_match and nonsense.hits
-    assert nonsense.notes[0] == "words that neither the table of radiology nor the reports have: asdf, qwer, zxcv"
+    assert nonsense.notes[0] == "unknown words (check their spelling): asdf, qwer, zxcv"
     assert nonsense.notes[1].startswith("no good match: these words are rare in radiology")
     assert world.search(Query("pleural effusion")).good_match
     assert world.search(Query(["asdf qwer", ImagePart(PICTURE)])).good_match

@@ -123,11 +123,13 @@ def _search(store: Store, page: Output, model: str | None, device: str, say: Say
     from retrieval.search.query import Query, Ranker
     from retrieval.types import SearchFilter
 
-    say(f'2. Searching for "{QUERY}" among CT, MR and radiographs (score: cosine similarity)')
+    say(f'2. Searching for "{QUERY}" among CT, MR and radiographs')
     results = store.search(
         Query(QUERY, ranker=Ranker.DENSE, where=SearchFilter({"modality": MODALITIES}), k=HITS),
         encoder=StoreEncoder(store, model, device),
     )
+    say(f"   {results.understood}")
+    say(f"   score: {results.score}")
     for hit in results.hits:
         values = hit.attributes
         frame = f" frame {hit.key.frame_number}" if (values.get("number_of_frames") or 1) > 1 else ""

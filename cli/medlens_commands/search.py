@@ -183,10 +183,14 @@ def search(
                 "where": where,
                 "model": results.model,
                 "ranker": results.ranker,
+                "score": results.score,
+                "searched": results.searched,
+                "good_match": results.good_match,
+                "notes": results.notes,
             }
-            head |= {"score": results.score, "searched": results.searched, "good_match": results.good_match}
-            if chosen is not Format.TABLE:  # the head of a table is one line
-                head["notes"] = results.notes
+            if chosen is Format.TABLE:  # the head of a table is one line; the terminal shows these above it
+                for name in ("understood", "good_match", "notes"):
+                    del head[name]
             for note in (results.understood, *results.notes):
                 say(note, err=True)
             pass_on([hit.attributes for hit in results.hits], members, copy_to, head)

@@ -92,7 +92,8 @@ def train(
 def _print_result(result: TrainingResult) -> None:
     """Print where the model is and its figures."""
     kept = f", the weights of epoch {result.kept}" if result.kept < result.epochs else ""
-    say(f"{result.folder.name}: {result.epochs} epochs{kept}, {result.images_per_second:.0f} images/s")
+    rate = f"{result.images_per_second:.3g} images/s" if result.images_per_second else "all trained by an earlier run"
+    say(f"{result.folder.name}: {result.epochs} epochs{kept}, {rate}")
     say(_brief(result.figures))
     if result.forgetting is not None:
         for name in result.forgetting.sources:

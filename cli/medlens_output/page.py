@@ -166,6 +166,7 @@ def _card(card: Card) -> str:
         facts.append(f"<dt>Slice</dt><dd>{values['slice']} of {values['slices']}</dd>")
     if (values.get("number_of_frames") or 1) > 1:
         facts.append(f"<dt>Frame</dt><dd>{hit.key.frame_number} of {values['number_of_frames']}</dd>")
+    facts.append(_fact("ref", "Ref", hit.key.short))  # what `medlens show` takes
     if hit.folded:
         facts.append(f"<dt>Folded</dt><dd>{hit.folded} that look the same</dd>")
     if burned := warning(values.get("burned_in_text")):

@@ -11,7 +11,7 @@ from indexer.sources.opening import locate
 from indexer.sources.source import Where
 from indexer.store.store import Store
 from retrieval.errors import QueryError
-from retrieval.search.refs import FORMS, FrameRef, ShortRef, StoredRef, parse_ref, resolve
+from retrieval.search.refs import STORED_FORMS, FrameRef, ShortRef, StoredRef, parse_ref, resolve
 from retrieval.types import FrameKey
 
 
@@ -66,5 +66,6 @@ def _stored(ref: str | StoredRef) -> StoredRef:
     if isinstance(parsed, FrameRef | ShortRef):
         return parsed
     raise QueryError(
-        f"{parsed.name!r} is a file; expected a frame of the store", hint=f"Write the reference as {FORMS}."
+        f"{parsed.name!r} is a file; expected a frame of the store",
+        hint=f"Enter {STORED_FORMS}. For a file, run `medlens describe` or `medlens search --like`.",
     )

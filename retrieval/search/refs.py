@@ -24,7 +24,8 @@ LEAST_LETTERS = 8
 _SHORT = re.compile(r"[a-z2-7]{8,52}", re.ASCII | re.IGNORECASE)
 _UID = re.compile(r"[0-9]+(\.[0-9]+)+", re.ASCII)
 _WITH_FRAME = re.compile(r"(?P<uid>[^#/\\\s]+)#(?P<frame>[0-9]+)", re.ASCII)
-FORMS = "a hit's short key (8 letters or more), a SOP Instance UID (with #FRAME if it has several), or a file"
+STORED_FORMS = "the ref of a search result (8 letters or more) or a SOP Instance UID (with #FRAME if it has several)"
+FORMS = f"{STORED_FORMS}, or a file"
 
 
 @dataclass(frozen=True)

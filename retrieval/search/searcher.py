@@ -112,9 +112,7 @@ class Searcher:
         familiar = familiarity(texts, lambda word: reports is not None and word in reports.words)
         remarks: tuple[str, ...] = ()
         if familiar.unknown:
-            remarks = (
-                f"words that neither the table of radiology nor the reports have: {', '.join(familiar.unknown)}",
-            )
+            remarks = (f"unknown words (check their spelling): {', '.join(familiar.unknown)}",)
         if not texts or query.images or not is_unusual(familiar, found.coverage if found is not None else 0.0):
             return True, remarks
         return False, (*remarks, _NO_GOOD_MATCH)

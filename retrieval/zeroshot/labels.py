@@ -225,19 +225,27 @@ def _read(path: Path) -> LabelSet:
         raise LabelSetError(
             f"the label file {path.name!r} contains a {type(values).__name__}, expected the keys name, kind and labels"
         )
-    return _validated(values, path.name)
+    return _validated(values, path.name, "docs/label.md shows a label file with its keys.")
 
 
-def _validated(values: dict[str, Any], where: str) -> LabelSet:
+def _validated(values: dict[str, Any], where: str, hint: str = "") -> LabelSet:
     try:
         return LabelSet.model_validate(values)
     except ValidationError as exc:
-        raise LabelSetError(f"{where}: {explain(exc)}") from exc
+        raise LabelSetError(f"{where}: {explain(exc)}", hint=hint) from exc
 
 
 def explain(exc: ValidationError) -> str:
     """The errors of pydantic in one line, each with its place."""
     parts, errors = [], exc.errors(include_url=False, include_input=False)
+    places = [error["loc"] for error in errors]
+    # A list whose only items are invalid is "too short" as well, which says nothing new.
+    errors = [
+        error
+        for error in errors
+        if error["type"] != "too_short"
+        or not any(place[: len(error["loc"])] == error["loc"] != place for place in places)
+    ]
     for error in errors[:_MOST_EXPLAINED]:
         place = ".".join(str(p)[:60] for p in error["loc"])
         message = error["msg"].removeprefix("Value error, ")
