@@ -127,6 +127,8 @@ def pattern_steps(pattern: re.Pattern[Any], name: str, args: Sequence[Any], kwar
         text, most = args[0], 1 if name in ("search", "match", "fullmatch") else 0
         start = min(max(args[1] if len(args) > 1 else 0, 0), len(text))
         end = min(args[2] if len(args) > 2 else len(text), len(text))
+    if isinstance(text, bytes):
+        text, pattern = text.decode("latin-1"), re.compile(pattern.pattern.decode("latin-1"), pattern.flags)
     steps = steps_of(pattern)
     if name in ("match", "fullmatch"):
         return steps.once(text, start, end, getattr(pattern, name)(text, start, end), whole=name == "fullmatch")

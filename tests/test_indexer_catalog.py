@@ -566,7 +566,8 @@ def test_columns_say_their_tag_and_vr() -> None:
 def test_a_newer_schema_is_refused(location: str | Path) -> None:
     _set_revision(location, "0999")
     with pytest.raises(
-        StoreIncompatible, match=f"schema 0999, but this version of medlens supports schemas up to {SCHEMA_REVISION}"
+        StoreIncompatible,
+        match=f"has schema '0999', but this version of medlens supports schemas up to {SCHEMA_REVISION}",
     ):
         SqlCatalog.open(location)
 

@@ -59,6 +59,7 @@ class Database:
             options |= {"pool_pre_ping": True, "connect_args": {"connect_timeout": 10}}
         if url.drivername == "postgresql+psycopg":
             require_optional("psycopg", "a PostgreSQL database", StoreError)
+            logging.getLogger("psycopg").setLevel(logging.ERROR)  # it warns of what it raises as well
         try:
             self.engine = sa.create_engine(url, **options)
         except sa.exc.ArgumentError as exc:

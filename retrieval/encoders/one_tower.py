@@ -69,7 +69,7 @@ def of_one_tower(model_type: str) -> str:
 def require_both_configured(model_cfg: Mapping[str, Any], model: str) -> None:
     """EncoderError for open_clip's configuration of one tower."""
     there = [name for name in ("vision_cfg", "text_cfg") if isinstance(model_cfg.get(name), dict)]
-    if len(there) == 1:
+    if len(there) == 1 and any(model_cfg.get(name) is None for name in ("vision_cfg", "text_cfg")):
         _refuse(model, f"its configuration has {there[0]} alone", there == ["vision_cfg"])
 
 
