@@ -108,6 +108,8 @@ def test_the_wheel_holds_what_runs_and_nothing_else(wheel: Path) -> None:
     data = {f"medlens_data/labels/{path.name}" for path in (ROOT / "data" / "labels").glob("*.yaml")}
     for model in (path for path in MODELS.glob("*") if (path / "open_clip_config.json").is_file()):
         data |= {f"medlens_data/models/{model.name}/{path.name}" for path in model.iterdir() if path.is_file()}
+    data |= {f"medlens_data/terms/{path.name}" for path in (ROOT / "data" / "terms").iterdir()}
+    data.add("medlens_data/public_models.yaml")
     if (ROOT / "data" / "README.md").exists():
         data.add("medlens_data/README.md")
     other = {"indexer/catalog/migrations/script.py.mako", "indexer/py.typed", "medlens/py.typed", "retrieval/py.typed"}
