@@ -62,7 +62,8 @@ class Output:
             raise OutputError(f"{name} can't be written: it is a folder", hint="Name a file in that folder.")
         if not path.parent.is_dir():
             raise OutputError(
-                f"{name} can't be written: there is no folder {path.parent.name!r}", hint="Create the folder first."
+                f"{name} can't be written: the folder {path.parent.name!r} does not exist",
+                hint="Create the folder first.",
             )
         _require_outside_stores(path.parent, name)
         _require_no_database(path, name)

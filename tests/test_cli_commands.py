@@ -243,7 +243,7 @@ def test_indexing_again_says_unchanged_and_the_report_lists_what_was_rejected(st
         (["search", "--image", "/dev/null"], "the file is a device; expected a regular file"),
         (["delete", "--patient", "", "--yes", "--store", "{store}"], "compared with an empty text"),
         (["index", "{archive}", "--store", "{empty}/new", "--report", "nowhere/r.jsonl"], "no folder 'nowhere'"),
-        (["search", "x", "--exclude-same-patient"], "no image in the query"),
+        (["search", "x", "--exclude-same-patient"], "the query has no image, so no patient can be left out"),
         (["search", "--image", "{archive}/notes.txt"], "the file is neither a DICOM file nor a picture"),
         (["search", "--image", "{archive}/CT_small.dcm", "--ranker", "text"], "no words in the query"),
         (["describe", "{archive}/CT_small.dcm", "--phrases", "missing.txt"], "missing.txt"),

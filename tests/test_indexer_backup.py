@@ -201,7 +201,7 @@ def test_erasures_of_every_scope_are_applied_by_a_list(scope: str, place: Path, 
 def test_no_list_at_hand_is_reported(place: Path, tmp_path: Path) -> None:
     file = backed_up(place)
     said = medlens("restore", file, "--store", tmp_path / "again", "--format", "json")
-    assert "there is no list of what was erased after" in said.stderr
+    assert "medlens: no list says what was erased after" in said.stderr
     assert json.loads(said.stdout)[0]["erasures"] is None
     said = medlens("backup", tmp_path / "list.json", "--erasures", "--store", place)
     assert json.loads(said.stdout) == {"erasures": 0}

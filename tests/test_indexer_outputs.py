@@ -80,7 +80,7 @@ def test_links_devices_and_folders_are_refused(tmp_path: Path) -> None:
         ("dangling.csv", "it is a link"),
         ("folder", "it is a folder"),
         ("socket", "it is a socket"),
-        ("mine.csv/below.csv", "there is no folder"),
+        ("mine.csv/below.csv", "the folder 'mine.csv' does not exist"),
     ):
         with pytest.raises(OutputError, match=why):
             Output(tmp_path / name, ROWS, force=True).require()

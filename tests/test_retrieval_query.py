@@ -441,6 +441,7 @@ def test_what_was_understood_is_said() -> None:
     assert said("left breast") == "searched for: left breast; prefers: breast; side: left"
     assert said(["a nodule", TextPart("CT", -1)]) == "searched for: a nodule; without: CT"
     assert said("no pneumothorax", literal=True) == "searched for: no pneumothorax"
+    assert said("left chest nodule", fusion=Fusion.RRF) == "searched for: left chest nodule; side: left"
     assert said(["a nodule", ImagePart(PICTURE)]) == "searched for: a nodule + image"
 
 

@@ -80,8 +80,8 @@ def calibrate(
             with usage(style):
                 if output is None:
                     raise QueryError(
-                        "the truth file names image files, so there is no store to keep the calibration in; name "
-                        "an output file with -o"
+                        "the truth file names image files, so the calibration can't be kept in a store; name an "
+                        "output file with -o"
                     )
             with progress_bar("pictures") as update:
                 made = calibrate_files(

@@ -37,7 +37,7 @@ def restore(
         done = restoring.restore(file, store, erasures=erasures, replace=replace)
         if done.erasures is None:
             say(
-                f"medlens: there is no list of what was erased after {done.made}; if anything was, it is back\n"
+                f"medlens: no list says what was erased after {done.made}; anything erased since then is back\n"
                 "  Erase it again, or run `medlens delete --erasures FILE` with a list of `medlens backup --erasures`.",
                 err=True,
             )

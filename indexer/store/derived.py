@@ -140,7 +140,7 @@ class DerivedFiles:
                 remove(path)
 
     def index_file_problem(self, kind: VectorKind) -> str | None:
-        """What is wrong with an index file, after reading every vector; None if nothing is, or there is no file."""
+        """What is wrong with an index file, after reading every vector; None if it is sound or missing."""
         from indexer.vectors.file import Outdated
         from indexer.vectors.index import CatalogIndex
 

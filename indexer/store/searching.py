@@ -260,9 +260,7 @@ def _beside(index: Callable[[], VectorIndex], encoder: Encoder, query: Query) ->
 def _patients(images: Sequence[ImagePart], origins: Sequence[Origin]) -> list[str]:
     """Return the pseudonyms of the patients of the query images. Raises QueryError if one is unknown."""
     if not images:
-        raise QueryError(
-            "there is no image in the query whose patient could be left out", hint="Add an image to the query."
-        )
+        raise QueryError("the query has no image, so no patient can be left out", hint="Add an image to the query.")
     patients = []
     for part, origin in zip(images, origins, strict=True):
         if origin.patient_pseudonym is None:

@@ -42,7 +42,7 @@ class Restored:
 
     - `made`: the time of the backup, in UTC
     - `instances`: the number of instances in the restored store
-    - `erasures`: the number of digests of what was erased; None if there was no list
+    - `erasures`: the number of digests in the list of erasures; None without a list
     - `erased`: the number of instances of the backup that were erased again
     - `has_key`: whether the store has its key; without it, it can be searched but not changed
     """

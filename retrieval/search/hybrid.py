@@ -135,15 +135,13 @@ class UsualScores:
 
     @classmethod
     def of(cls, dense: Ranking, ids: npt.NDArray[np.int64]) -> UsualScores:
-        """By the scores of a sample of frames; a spread of 1 where all score the same."""
-        scores = np.fromiter(dense.scores(ids.tolist()).values(), np.float64)
-        if not len(scores):
+        """By the scores of a sample of frames. The spread is 1 if all frames score the same."""
+        rows = list(dense.breakdown(ids.tolist()).values()) if dense.additive else []
+        scores = [sum(row.values()) for row in rows] if dense.additive else list(dense.scores(ids.tolist()).values())
+        if not scores:
             return cls(0.0, 1.0, {})
-        parts: dict[str, float] = {}
-        if dense.additive:
-            rows = dense.breakdown(ids.tolist()).values()
-            parts = {name: sum(row[name] for row in rows) / len(rows) for name in next(iter(rows))}
-        return cls(float(scores.mean()), float(scores.std()) or 1.0, parts)
+        parts = {name: sum(row[name] for row in rows) / len(rows) for name in rows[0]} if rows else {}
+        return cls(float(np.mean(scores)), float(np.std(scores)) or 1.0, parts)
 
 
 class HybridRanking:

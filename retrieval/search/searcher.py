@@ -79,6 +79,8 @@ class Searcher:
         ranker, found = self._ranker(query)
         vectors, unread = (None, ()) if ranker is Ranker.TEXT else self._encoded(query, pictures)
         notes += unread
+        if ranker is Ranker.TEXT or query.fusion is Fusion.RRF or query.pooling is Pooling.LATE:
+            terms = HeaderTerms()  # these do not use the header, and the reading of the query must not say so
         ranking = self._ranking(query, found, allowed, vectors, terms)
         for step in steps:
             ranking = step(ranking, query)
@@ -183,7 +185,7 @@ class Searcher:
             if found is None:
                 raise ValueError("a ranking needs vectors or reports")
             return TextRanking(found, self.catalog, allowed)
-        halves = None if query.fusion is Fusion.RRF or query.pooling is Pooling.LATE else self._halves(terms, allowed)
+        halves = self._halves(terms, allowed)
         if found is None and halves is None:
             return dense_ranking(query, vectors, self.index, allowed)
         if query.fusion is Fusion.RRF and found is not None:

@@ -1,9 +1,9 @@
-"""Whether the words of a query are words of radiology: what else they are, neither images nor reports can answer.
+"""Tells whether the words of a query belong to radiology. Neither images nor reports can answer other words.
 
 An image-text model finds the nearest images for any words, also for "the train to Lisbon", and their scores hardly
 differ from those of a good query. The words differ: `data/terms/words.txt` says in how many of some 23,000 captions and
-reports each occurs (`benchmarks/radiology_words.py` makes it). A query is unusual if its words are rare there, on the
-average, and no report of the store has them.
+reports each occurs (`benchmarks/radiology_words.py` makes it). A query is unusual if its words are rare there on
+average and no report of the store has them.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from retrieval.language.letters import without_accents
 from retrieval.resources import data_folder
 from retrieval.search.bm25 import tokens
 
-UNUSUAL = -3.0  # mean log10 of the words' frequency; one in twenty texts of training is below
+UNUSUAL = -3.0  # mean log10 of the words' frequency; fewer than one in twenty texts of training are below
 COVERAGE_GAIN = 4.0  # of the part of the query that one report has
 _RARE = -2.9  # what a known word counts for at least: a query of known words alone is never unusual
 _NEVER = 0.1  # how many texts a word counts for that none has
@@ -35,7 +35,7 @@ class Familiarity:
 
 
 def familiarity(texts: Iterable[str], known: Callable[[str], bool] = lambda word: False) -> Familiarity:
-    """How usual the words of some texts are. `known` tells further words, in the form that the report index has.
+    """How usual the words of some texts are. `known` recognizes further words, in the form that the report index has.
 
     Words of the table of header terms are usual in any of its languages. Texts without words score 0.
     """
